@@ -1,0 +1,114 @@
+"""The token shows itself to nobody who does not ask by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import string
+import traceback
+from typing import Any, cast
+from urllib.parse import quote, quote_plus
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from unpod_async._secret import Secret
+from unpod_async.errors import ConfigurationError
+
+VALUE = 'k"e/y\\+%41.~&<0123456789>'
+# No "*": the mask itself may then hold the token.
+PRINTABLE = "".join(c for c in string.printable if "!" <= c <= "~" and c != "*")
+values = st.text(PRINTABLE, min_size=8, max_size=60)
+
+
+@pytest.mark.parametrize(
+    "show", [repr, str, format, "{}".format, "{!r:>40}".format, "{:.3}".format, "%s".__mod__]
+)
+def test_every_way_to_show_it_gives_the_mask(show: Any) -> None:
+    assert show(Secret(VALUE)) in {"***", f"{'***':>40}"}
+
+
+def test_it_is_shown_as_the_mask_inside_other_objects() -> None:
+    assert repr({"token": [Secret(VALUE)]}) == "{'token': [***]}"
+
+
+def test_reveal_gives_the_value() -> None:
+    assert Secret(VALUE).reveal() == VALUE
+
+
+def test_it_is_no_text_and_has_no_dict() -> None:
+    secret = Secret(VALUE)
+    assert not isinstance(secret, str)
+    assert not hasattr(secret, "__dict__")
+    with pytest.raises(TypeError):
+        vars(secret)
+    with pytest.raises(TypeError):
+        "".join(cast("list[str]", [secret]))
+    assert all(getattr(secret, name, None) != VALUE for name in dir(secret) if not name.startswith("_Secret"))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_it_is_not_pickled_and_the_refusal_says_why(protocol: int) -> None:
+    with pytest.raises(TypeError, match="not pickled or copied") as caught:
+        pickle.dumps({"deep": [Secret(VALUE)]}, protocol)
+    assert VALUE not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda secret: secret.__getstate__()])
+def test_it_is_not_copied(duplicate: Any) -> None:
+    with pytest.raises(TypeError, match="not pickled or copied"):
+        duplicate(Secret(VALUE))
+
+
+@pytest.mark.parametrize(
+    "encode", [json.dumps, msgspec.json.encode, msgspec.msgpack.encode, msgspec.to_builtins]
+)
+def test_no_encoder_takes_it(encode: Any) -> None:
+    with pytest.raises(TypeError):
+        encode({"token": Secret(VALUE)})
+
+
+def test_equality_is_by_value_and_with_secrets_only() -> None:
+    assert Secret(VALUE) == Secret(VALUE)
+    assert Secret(VALUE) != Secret(VALUE + "x")
+    assert Secret(VALUE) != VALUE
+
+
+def test_it_is_not_hashable() -> None:
+    with pytest.raises(TypeError):
+        hash(Secret(VALUE))
+
+
+@pytest.mark.parametrize("value", ["", " ", "a b", "a\n", "é", None, b"bytes", 7])
+def test_what_could_not_be_a_header_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="printable ASCII"):
+        Secret(value)
+
+
+@given(values, st.sampled_from(["", "<", "text ", "\x00\ud800é"]))
+def test_no_form_of_the_value_survives_redaction(value: str, around: str) -> None:
+    secret = Secret(value)
+    slashed = json.dumps(value)[1:-1].replace("/", "\\/")
+    percent = [quote(value), quote(value, safe=""), quote_plus(value), quote(value, safe="").lower()]
+    url = str(URL("http://h/").with_query(t=value)).partition("=")[2]
+    for form in (value, json.dumps(value)[1:-1], slashed, *percent[:3], url.replace("+", "%20")):
+        assert secret.redact(f"{around}{form}{around}") == f"{around}***{around}"
+    if value == value.lower():
+        assert secret.redact(percent[3]) == "***"
+
+
+@given(values, st.binary(max_size=30))
+def test_redaction_of_bytes_leaves_the_other_bytes_alone(value: str, around: bytes) -> None:
+    data = around + b"\xff" + value.encode() + b"\xff" + around
+    redacted = Secret(value).redact_bytes(data)
+    assert value.encode() not in redacted
+    if value.encode() not in around:
+        assert redacted == around + b"\xff***\xff" + around
+
+
+def test_text_without_the_secret_is_unchanged() -> None:
+    assert Secret("abcdefgh").redact("abcdefg h ABCDEFGH") == "abcdefg h ABCDEFGH"

@@ -1,0 +1,102 @@
+"""Asyncio-first client for the Unpod platform API: voice-agent runs and their tasks, which are phone calls.
+
+How the package is laid out; imports go down only, and one module owns each decision::
+
+    _client            UnpodClient: settings from arguments and environment, groups of calls
+    _resources         the calls: which listing, which arguments, what is documented
+    _core              what the calls share; the create that is sent once
+    _fanout  _pager    many runs at once; one listing as a Pager, walked sequentially
+    _prefetch          the same walk with pages asked for ahead
+    _stream            rows from tasks that an `async with` owns
+    _collect           rows into pages; bad rows kept until the end
+    _fetch             one page: request, classify, decode
+    _walk              state machine, no I/O: which page next, which rows are new, is it complete
+    _pass _sightings _split   one pass and its counts; when rows were seen; rows that break a page
+    _wire              the words between the machine and its drivers
+    _decode _listing   a page's bytes into rows; what a listing is
+    _response          status, headers and body into an exception, no I/O
+    _transport         the only module that speaks HTTP
+    create             checks and encodes a create
+    models _call _times   rows, the typed view of a call's output, times
+    _paths _settings _secret _text   ids and addresses; set-up; the token; text fit to show
+    errors             the exceptions, with their tree
+    testing            a sandbox server that behaves like the service
+"""
+
+from unpod_async._call import Call
+from unpod_async._client import UnpodClient
+from unpod_async._decode import Page, RejectedRow
+from unpod_async._fanout import Failed, Ok
+from unpod_async._pager import Pager
+from unpod_async._settings import Settings
+from unpod_async._stream import Stream
+from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
+from unpod_async.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    DecodeError,
+    IncompleteListing,
+    InvalidArgument,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknown,
+    PermissionDeniedError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    StalledListing,
+    TransportError,
+    UnpodError,
+    UpstreamError,
+)
+from unpod_async.models import (
+    Agent,
+    CreatedRun,
+    Organization,
+    Run,
+    Space,
+    Task,
+    TranscriptMessage,
+    UserInfo,
+)
+
+__all__ = [
+    "APIError",
+    "Agent",
+    "AuthenticationError",
+    "Call",
+    "ConfigurationError",
+    "CreatedRun",
+    "DecodeError",
+    "Failed",
+    "IncompleteListing",
+    "InvalidArgument",
+    "InvalidRequestError",
+    "NotFoundError",
+    "Ok",
+    "Organization",
+    "OutcomeUnknown",
+    "Page",
+    "Pager",
+    "PermissionDeniedError",
+    "RateLimitedError",
+    "RefusedError",
+    "RejectedRow",
+    "Run",
+    "ScheduleAuto",
+    "ScheduleCustom",
+    "ScheduleNow",
+    "ServerError",
+    "Settings",
+    "Space",
+    "StalledListing",
+    "Stream",
+    "Task",
+    "TranscriptMessage",
+    "TransportError",
+    "UnpodClient",
+    "UnpodError",
+    "UpstreamError",
+    "UserInfo",
+]

@@ -1,0 +1,71 @@
+"""What a listing is: where it is, what its rows are, what tells them apart, and which are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from unpod_async._paths import Endpoint, TimeWindow
+from unpod_async.errors import InvalidArgument
+
+__all__ = ["Listing", "wanted_statuses"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """One listing of the platform, ready to be walked.
+
+    Attributes:
+        endpoint: where it is.
+        model: struct of a row.
+        identity: attributes that name a row; the first that is text counts.
+        paged: whether the server takes `page` and `page_size`.
+        tied: rows of equal `created` have no fixed order.
+        query: filters the server applies.
+        run_id: the run every row must belong to, or None.
+        statuses, window: filters applied here.
+        needs_org: refused before sending when the Org-Handle is not known.
+    """
+
+    endpoint: Endpoint
+    model: type[T]
+    identity: tuple[str, ...]
+    paged: bool = True
+    tied: bool = False
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    run_id: str | None = None
+    statuses: frozenset[str] | None = None
+    window: TimeWindow | None = None
+    needs_org: bool = False
+
+    @property
+    def filters_here(self) -> bool:
+        return self.statuses is not None or self.window is not None
+
+    def key_of(self, row: Any) -> str | None:
+        for name in self.identity:
+            value = getattr(row, name)
+            if isinstance(value, str) and value:
+                return value
+        return None
+
+    def is_foreign(self, row: Any) -> bool:
+        return self.run_id is not None and row.run_id is not None and row.run_id != self.run_id
+
+    def keeps(self, row: Any) -> bool:
+        if self.statuses is not None and row.status not in self.statuses:
+            return False
+        return self.window is None or self.window.contains(row.created_at)
+
+
+def wanted_statuses(status: str | Sequence[str] | None) -> frozenset[str] | None:
+    """`status=` as a set; one status or several, compared exactly."""
+    if status is None:
+        return None
+    wanted = frozenset([status] if isinstance(status, str) else status)
+    if not wanted or not all(type(one) is str and one for one in wanted):
+        raise InvalidArgument("status must be a status such as 'completed', or several of them")
+    return wanted

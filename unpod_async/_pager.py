@@ -1,0 +1,203 @@
+"""`Pager`: a listing as something to iterate. The sequential walk, and everything built from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, Generic, TypeVar, cast
+
+from unpod_async._collect import Collector, OnBadRow, check_on_bad_row
+from unpod_async._decode import Page
+from unpod_async._fetch import fetch
+from unpod_async._listing import Listing
+from unpod_async._prefetch import prefetch_pages
+from unpod_async._stream import Stream
+from unpod_async._transport import Transport
+from unpod_async._walk import Walk, walk_single
+from unpod_async._wire import Answer, Emit, Failure, Read, Take
+from unpod_async.errors import InvalidArgument, UnpodError
+
+__all__ = ["Pager", "SequentialWalk"]
+
+T = TypeVar("T")
+
+
+class Pager(Generic[T]):
+    """A listing of the service. Nothing is sent before it is iterated; each iteration is a new walk.
+
+    `async for item in pager` yields every row of the listing, newest first, each exactly once, while rows
+    enter and leave it; otherwise the walk ends in `IncompleteListing` after yielding what it has. A `break`
+    leaves nothing behind: no request, task or scope is open while the caller has a row.
+
+    That promise rests on what the service does: rows enter at the head, keep their order (tasks of an agent:
+    except rows of one and the same `created`), and rows and `count` of one answer are of one moment. What no
+    client can see stays outside it: a server that cuts pages shorter than asked *and* counts only what it
+    sends; a count that lies while rows come and go; with `outcome`, `call_type` or `search`, old rows that
+    enter the filtered listing in its middle when their call ends; with `start_page`, rows before that page.
+
+    Raises (while iterating):
+        IncompleteListing: rows may be missing.
+        StalledListing: the server ignores `page`.
+        DecodeError: with on_bad_row="raise", at the end, when rows could not be used.
+        APIError, TransportError: a request failed. `error.page` is the `start_page` to go on from.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        listing: Listing[T],
+        *,
+        page_size: int,
+        start_page: int = 1,
+        on_bad_row: OnBadRow = "raise",
+    ) -> None:
+        self._transport = transport
+        self._listing = listing
+        self._page_size = _whole("page_size", page_size)
+        self._start_page = _whole("start_page", start_page)
+        self._on_bad_row: OnBadRow = check_on_bad_row(on_bad_row)
+
+    def __repr__(self) -> str:
+        return f"Pager({self._listing.endpoint.label})"
+
+    async def __aiter__(self) -> AsyncGenerator[T, None]:
+        walk = self._walk()
+        while (page := await walk.next_page()) is not None:
+            for item in page.items:
+                yield item
+
+    async def pages(self) -> AsyncGenerator[Page[T], None]:
+        """The listing page by page; see `Page`. A page holds only rows that were not yielded before."""
+        walk = self._walk()
+        while (page := await walk.next_page()) is not None:
+            yield page
+
+    async def raw(self) -> AsyncGenerator[bytes, None]:
+        """Each row's exact JSON bytes as the server sent them, keys this library does not know included.
+
+        No row of the wrong type stops it. Rows that cannot be read, or that belong to another run, are left
+        out and end it as `on_bad_row` says.
+        """
+        walk = self._walk(raw=True)
+        while (page := await walk.next_page()) is not None:
+            for row in page.items:
+                yield cast("bytes", row)
+
+    async def collect(self, limit: int | None = None) -> list[T]:
+        """All rows as a list, or the first `limit` of them (then the rest is not asked for)."""
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise InvalidArgument("limit must be a whole number, 0 or more, or None")
+        items: list[T] = []
+        walk = self._walk()
+        while limit is None or len(items) < limit:
+            page = await walk.next_page()
+            if page is None:
+                break
+            items += page.items
+        return items if limit is None else items[:limit]
+
+    async def first(self) -> T | None:
+        """The newest row, or None. Asks for one row only, unless rows are filtered on the client."""
+        walk = self._walk(page_size=None if self._listing.filters_here else 1)
+        while (page := await walk.next_page()) is not None:
+            if page.items:
+                return page.items[0]
+        return None
+
+    async def count(self) -> int:
+        """How many rows there are: the server's count, or a walk where it has none or the client filters."""
+        if not self._listing.filters_here:
+            size = 1 if self._listing.paged else self._page_size
+            answer = await fetch(self._transport, self._listing, Read(1, size), raw=True)
+            if isinstance(answer, Answer) and answer.count is not None and answer.count >= len(answer.keys):
+                return answer.count
+            if isinstance(answer, Failure) and not answer.unreadable:
+                answer.error.listing, answer.error.page = self._listing.endpoint.label, 1
+                raise answer.error
+        found = 0
+        walk = self._walk(raw=True)
+        while (page := await walk.next_page()) is not None:
+            found += len(page.items) + len(page.rejected) + len(page.unreadable)
+        return found
+
+    def prefetch(self, n: int) -> Stream[T]:
+        """The same rows with up to `n` pages asked for ahead of the one being read; at most `n` are held.
+
+        It owns tasks, so it is entered: `async with pager.prefetch(4) as stream: async for item in stream`.
+        """
+        ahead = _whole("n", n)
+        return Stream(
+            f"prefetch({n}) of {self._listing.endpoint.label}",
+            lambda put: prefetch_pages(
+                self._transport,
+                self._listing,
+                Walk(
+                    page_size=self._page_size,
+                    start_page=self._start_page,
+                    ahead=ahead,
+                    tied=self._listing.tied,
+                ),
+                Collector(self._listing, page_size=self._page_size, on_bad_row=self._on_bad_row),
+                lambda page: put(page.items),
+            ),
+        )
+
+    def _walk(self, *, raw: bool = False, page_size: int | None = None) -> SequentialWalk[T]:
+        return SequentialWalk(
+            self._transport,
+            self._listing,
+            page_size=page_size or self._page_size,
+            start_page=self._start_page,
+            on_bad_row=self._on_bad_row,
+            raw=raw,
+        )
+
+
+class SequentialWalk(Generic[T]):
+    """A walk advanced one page at a time by whoever awaits it.
+
+    Between two calls nothing is open, so it can be dropped at any moment.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        listing: Listing[T],
+        *,
+        page_size: int,
+        start_page: int = 1,
+        on_bad_row: OnBadRow = "raise",
+        raw: bool = False,
+    ) -> None:
+        self._transport = transport
+        self._listing = listing
+        self._raw = raw
+        self._machine = Walk(page_size=page_size, start_page=start_page, tied=listing.tied)
+        self._collector: Collector[T] = Collector(listing, page_size=page_size, on_bad_row=on_bad_row)
+        self._steps = self._machine.run() if listing.paged else walk_single()
+
+    async def next_page(self) -> Page[T] | None:
+        """The next page with anything in it, or None at the end."""
+        reply: Any = None
+        try:
+            while True:
+                command = self._steps.send(reply)
+                reply = None
+                if isinstance(command, Take):
+                    reply = await fetch(self._transport, self._listing, command.read, raw=self._raw)
+                elif isinstance(command, Emit):
+                    page = self._collector.page(command)
+                    if page is not None:
+                        return page
+        except StopIteration:
+            self._collector.finish()
+            return None
+        except UnpodError as error:
+            if error.listing is None:
+                self._collector.sign(error, self._machine.page)
+            raise
+
+
+def _whole(name: str, value: object) -> int:
+    if type(value) is not int or not 1 <= value < 2**31:
+        raise InvalidArgument(f"{name} must be a whole number from 1 to {2**31 - 1}")
+    return value

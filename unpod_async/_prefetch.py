@@ -1,0 +1,94 @@
+"""The driver of a walk that asks for pages ahead: `Ask` starts a request, `Take` waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+import anyio
+
+from unpod_async._collect import Collector
+from unpod_async._decode import Page
+from unpod_async._fetch import fetch
+from unpod_async._listing import Listing
+from unpod_async._transport import Transport
+from unpod_async._walk import Walk, walk_single
+from unpod_async._wire import Answer, Ask, Drop, Failure, Read, Take
+from unpod_async.errors import UnpodError
+
+__all__ = ["prefetch_pages"]
+
+T = TypeVar("T")
+
+
+class _Request:
+    """A request under way, and what became of it."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.settled = anyio.Event()
+        self.outcome: Answer | Failure | None = None
+        self.error: Exception | None = None
+
+
+async def prefetch_pages(
+    transport: Transport,
+    listing: Listing[T],
+    machine: Walk,
+    collector: Collector[T],
+    put: Callable[[Page[T]], Awaitable[None]],
+) -> None:
+    """Drive `machine` to its end, handing on each page; raises what the walk raises."""
+    error: UnpodError | None = None
+    async with anyio.create_task_group() as tasks:
+        under_way: dict[Read, _Request] = {}
+
+        async def ask(read: Read, request: _Request) -> None:
+            with request.scope:
+                try:
+                    request.outcome = await fetch(transport, listing, read, raw=False)
+                except Exception as fault:  # noqa: BLE001 - raised to whoever takes this request
+                    request.error = fault
+            request.settled.set()
+
+        def start(read: Read) -> _Request:
+            request = under_way[read] = _Request()
+            tasks.start_soon(ask, read, request)
+            return request
+
+        async def take(read: Read) -> Answer | Failure:
+            request = under_way.get(read) or start(read)
+            await request.settled.wait()
+            del under_way[read]
+            if request.error is not None:
+                raise request.error
+            return cast("Answer | Failure", request.outcome)
+
+        steps = machine.run() if listing.paged else walk_single()
+        reply: Any = None
+        try:
+            while True:
+                command = steps.send(reply)
+                reply = None
+                if isinstance(command, Take):
+                    reply = await take(command.read)
+                elif isinstance(command, Ask):
+                    start(command.read)
+                elif isinstance(command, Drop):
+                    for request in under_way.values():
+                        request.scope.cancel()
+                    under_way.clear()
+                else:
+                    page = collector.page(command)
+                    if page is not None:
+                        await put(page)
+        except StopIteration:
+            pass
+        except UnpodError as fault:
+            if fault.listing is None:
+                collector.sign(fault, machine.page)
+            error = fault
+        tasks.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    collector.finish()

@@ -1,0 +1,119 @@
+"""`Stream`: rows made ahead by tasks, owned by an `async with` block.
+
+Tasks inside a bare generator outlive a `break`; so whatever owns tasks is entered. On leaving, the tasks are
+cancelled first and waited for, whatever happened in the block, and what the block raised goes on as it is.
+Errors of the tasks come out where the next row is asked for, bare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Generic, Self, TypeAlias, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from unpod_async.errors import ConfigurationError
+
+__all__ = ["Put", "Stream", "run_workers"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Put: TypeAlias = Callable[[Sequence[T]], Awaitable[None]]
+"""Hands a batch of rows to the reader; returns when the reader is done with them."""
+
+
+class Stream(Generic[T]):
+    """Rows from concurrent requests: `async with ... as stream: async for row in stream`.
+
+    Leaving the block, by its end, `break`, an exception or cancellation, stops all requests and waits for
+    them: no task and no connection is left.
+    """
+
+    def __init__(self, name: str, produce: Callable[[Put[T]], Awaitable[None]]) -> None:
+        self._name = name
+        self._produce = produce
+        self._tasks: TaskGroup | None = None
+        self._send: MemoryObjectSendStream[tuple[Sequence[T], anyio.Event]]
+        self._receive: MemoryObjectReceiveStream[tuple[Sequence[T], anyio.Event]]
+        self._error: Exception | None = None
+        self._left = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name}>"
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None or self._left:
+            raise ConfigurationError(f"{self._name} was entered before: make a new one")
+        self._send, self._receive = anyio.create_memory_object_stream[tuple[Sequence[T], anyio.Event]](0)
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._run)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        tasks, self._tasks, self._left = self._tasks, None, True
+        if tasks is None:
+            return
+        tasks.cancel_scope.cancel()
+        try:
+            # The block's exception is not shown to the group, which would wrap it.
+            await tasks.__aexit__(None, None, None)
+        finally:
+            self._send.close()
+            self._receive.close()
+
+    async def __aiter__(self) -> AsyncGenerator[T, None]:
+        if self._tasks is None:
+            raise ConfigurationError(
+                f"{self._name} owns tasks, so it is entered first: `async with ... as stream: "
+                "async for row in stream`"
+            )
+        while True:
+            try:
+                rows, done = await self._receive.receive()
+            except anyio.EndOfStream:
+                break
+            for row in rows:
+                yield row
+            done.set()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    async def _run(self) -> None:
+        try:
+            await self._produce(self._put)
+        except Exception as error:  # noqa: BLE001 - raised where the reader asks for the next row
+            self._error = error
+        finally:
+            self._send.close()
+
+    async def _put(self, rows: Sequence[T]) -> None:
+        if rows:
+            done = anyio.Event()
+            await self._send.send((rows, done))
+            await done.wait()
+
+
+async def run_workers(n: int, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `n` workers to their end; the first error stops the others and is raised bare."""
+    errors: list[Exception] = []
+
+    async def guarded() -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - raised below, outside the group that would wrap it
+            errors.append(error)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(n):
+            tasks.start_soon(guarded)
+    if errors:
+        raise errors[0]

@@ -1,0 +1,215 @@
+"""The only module that speaks HTTP: one request in, one answer read whole out, under the client's limits.
+
+Reads share a pool whose connections are dropped before the server drops them. A create goes over a
+connection of its own: on a kept-alive one that the server is just closing, a POST fails although nothing was
+processed, and one cannot tell. Both sessions are made on the loop of the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Final
+
+import aiohttp
+import anyio
+
+from unpod_async._response import Request, Response
+from unpod_async._secret import Secret
+from unpod_async._settings import Settings
+from unpod_async.errors import ConfigurationError, TransportError
+
+__all__ = ["Transport"]
+
+ATTEMPT: Final = aiohttp.ClientTimeout(total=60, connect=10, sock_connect=10, sock_read=30)
+KEEP_ALIVE: Final = 4.0
+"""Seconds an idle connection is kept; the server closes it after 5 to 6 without a word."""
+
+_HEADERS: Final = {
+    "Accept": "application/json",
+    "Accept-Language": "en",
+    # Said here, so that an installed brotli or zstd does not change what goes over the wire.
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": f"unpod-async/{importlib.metadata.version('unpod-async')}",
+}
+
+
+class _ConnectionLost(aiohttp.ClientError):
+    """A lost connection as a class that aiohttp does not answer by sending the request once more."""
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    try:
+        return await send(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as lost:
+        if isinstance(lost, aiohttp.ClientConnectorError):
+            raise
+        name = type(lost).__name__
+    raise _ConnectionLost(name)
+
+
+class Transport:
+    """Requests under one base URL, token and concurrency limit.
+
+    Args:
+        session: a session of the caller's for reads; it is never closed here.
+    """
+
+    def __init__(self, settings: Settings, secret: Secret, session: aiohttp.ClientSession | None) -> None:
+        self._settings = settings
+        self._secret = secret
+        self._given = session
+        self._reads: aiohttp.ClientSession | None = None
+        self._creates: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots: anyio.Semaphore | None = None
+        self._closed = False
+
+    async def get(self, path: str, query: Mapping[str, str]) -> Response:
+        """One GET, read whole; any status.
+
+        Raises:
+            TransportError: no whole answer came.
+            ConfigurationError: the client is closed or belongs to another event loop.
+        """
+        slots = self._bind()
+        async with slots:
+            if self._reads is None or self._reads.closed:
+                self._reads = self._given or aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    middlewares=(_send_once,),
+                )
+            return await self._exchange(self._reads, "GET", path, query=query)
+
+    async def post(self, path: str, body: bytes) -> Response:
+        """One POST over a connection of its own, sent at most once; any status.
+
+        Raises:
+            TransportError: no whole answer came; `sent` is False when the request certainly never left.
+            ConfigurationError: the client is closed or belongs to another event loop.
+        """
+        slots = self._bind()
+        async with slots:
+            if self._creates is None or self._creates.closed:
+                tracing = aiohttp.TraceConfig()
+                tracing.on_request_headers_sent.append(_note_sent)
+                self._creates = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    trace_configs=[tracing],
+                )
+            return await self._exchange(self._creates, "POST", path, body=body)
+
+    async def aclose(self) -> None:
+        """Close our sessions; a given one stays open. Closing twice does nothing."""
+        self._closed = True
+        for session in (self._reads, self._creates):
+            if session is not None and session is not self._given:
+                await session.close()
+
+    def _bind(self) -> anyio.Semaphore:
+        if self._closed:
+            raise ConfigurationError("the client is closed: make a new UnpodClient, or keep this one open")
+        loop = asyncio.get_running_loop()
+        if self._loop is None or self._slots is None:
+            self._loop = loop
+            self._slots = anyio.Semaphore(self._settings.max_concurrency, fast_acquire=True)
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                "the client belongs to another event loop, where its first request was made: make one "
+                "UnpodClient per event loop (per asyncio.run)"
+            )
+        return self._slots
+
+    async def _exchange(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Response:
+        told = _SentFlag()
+        try:
+            async with session.request(
+                method,
+                self._settings.base_url + path,
+                params=query or None,
+                data=body,
+                headers=self._headers(body),
+                timeout=ATTEMPT,
+                allow_redirects=False,
+                raise_for_status=False,
+                trace_request_ctx=told,
+            ) as response:
+                read = await response.read()
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
+            # Its text, arguments and traceback can hold the request's headers, and so the token.
+            error = _explain(method, path, fault, sent=told.sent if body is not None else None)
+        else:
+            if status != 200:
+                read = self._secret.redact_bytes(read)
+                headers = {name: self._secret.redact(value) for name, value in headers.items()}
+            return Response(status, headers, read)
+        raise error
+
+    def _headers(self, body: bytes | None) -> dict[str, str]:
+        headers = {
+            **_HEADERS,
+            "Authorization": f"{self._settings.auth_scheme} {self._secret.reveal()}",
+        }
+        if self._settings.org_handle is not None:
+            headers["Org-Handle"] = self._settings.org_handle
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return headers
+
+    def request(self, method: str, path: str) -> Request:
+        """What an error text may say of a request."""
+        return Request(method, f"/{path}", self._settings.auth_scheme)
+
+
+class _SentFlag:
+    """Whether the head of a request was handed to the socket."""
+
+    sent = False
+
+
+async def _note_sent(
+    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestHeadersSentParams
+) -> None:
+    context.trace_request_ctx.sent = True
+
+
+_NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+def _explain(method: str, path: str, fault: Exception, *, sent: bool | None) -> TransportError:
+    """Our words for a fault of aiohttp: its class, and of its text only what the system said."""
+    if sent is None:
+        sent = not isinstance(fault, _NEVER_LEFT)
+    name = str(fault) if isinstance(fault, _ConnectionLost) else type(fault).__name__
+    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        what = "the server's certificate is not trusted or not for this host; check base_url and the CAs"
+    elif isinstance(fault, aiohttp.ClientConnectorDNSError):
+        what = "the host name cannot be resolved; check base_url and the network"
+    elif isinstance(fault, aiohttp.ClientConnectorError):
+        what = f"no connection: {fault.os_error.strerror or 'refused'}; check base_url and the network"
+    elif isinstance(fault, TimeoutError):
+        what = "no connection in time" if not sent else "no answer in time"
+    elif isinstance(fault, aiohttp.ClientPayloadError):
+        what = "the answer was cut short or damaged"
+    elif isinstance(fault, aiohttp.ClientResponseError):
+        what = "the answer is not valid HTTP"
+    else:
+        what = "the connection was lost before an answer"
+    left = "" if sent else "; nothing was sent"
+    return TransportError(f"{method} /{path}: {what} ({name}){left}", sent=sent)

@@ -1,0 +1,364 @@
+"""The state machine of a walk: which page next, which rows are new, and whether the listing is complete.
+
+No I/O here. A driver runs the generator of `Walk.run`, does what each command says (`_wire`) and sends the
+outcomes back; sequential and prefetched walks are the same machine, sequential is `ahead=1`.
+
+Why a pass is complete. Rows enter at the head and keep their relative order. Between two answers I rows
+enter and D go, so a row moves up by at most D - I places. While the count does not fall, D - I <= 0: no row
+that was behind the page boundary slips over it, and the pass meets every row that stays. A pass in which
+the count falls proves nothing: the next one starts from page 1 and yields what is new. Where that argument
+does not hold (no usable count, tied rows in no fixed order), `Sightings.prove` decides instead.
+
+Prefetched pages are answered in any order. They are one picture of the listing when every answer has the
+same count and page 1, read again at the end, has the same head: an inserted row would stand above it, and a
+row that had gone would have lowered the count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from datetime import datetime
+from typing import TypeAlias, TypeVar
+
+from unpod_async._pass import Pass
+from unpod_async._sightings import Sightings
+from unpod_async._split import Part, split
+from unpod_async._wire import Answer, Ask, Command, Drop, Emit, Failure, Read, Take
+from unpod_async.errors import IncompleteListing, StalledListing
+
+__all__ = ["RESTARTS", "Steps", "Walk", "walk_single"]
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Command, Answer | Failure, T]
+
+RESTARTS = 3
+"""New passes from the first page after the first one."""
+
+_FAR = 10**9
+"""A place that is past the end of every listing."""
+
+
+class Walk:
+    """One walk over one paged listing.
+
+    Args:
+        page_size: rows to ask for per page, >= 1.
+        start_page: page to begin with, counted from 1 in pages of `page_size`.
+        ahead: pages that may be asked for and not yet handed on; 1 is a sequential walk.
+        tied: rows of equal `created` have no fixed order (agent tasks).
+    """
+
+    def __init__(self, *, page_size: int, start_page: int = 1, ahead: int = 1, tied: bool = False) -> None:
+        self.page = start_page
+        """The page being read: where to go on after an error."""
+        self._size = page_size
+        self._start = start_page
+        self._far = Read(_FAR // page_size, page_size)
+        self._ahead = ahead
+        self._tied = tied
+        self._step = page_size  # rows per page as the server cuts them
+        self._step_known = False
+        self._sightings = Sightings()
+        self._passes: list[Pass] = []
+        self._reported_unreadable = 0
+        self._errs_far: bool | None = None
+        self._requests = 0
+        self._pages = 1
+        self._head_created: datetime | None = None
+        self._elders = 0  # rows that, by their time, existed at the first answer
+
+    def run(self) -> Steps[None]:
+        """The commands of the walk; returns when the listing is complete.
+
+        Raises:
+            IncompleteListing: everything reachable was emitted and rows may be missing.
+            StalledListing: the server repeats one page.
+            UnpodError: the error of a page that is neither past the end nor worth splitting.
+        """
+        while True:
+            now = Pass(self._sightings.answers)
+            now.believed = not any(done.overrun for done in self._passes)
+            self._passes.append(now)
+            self._sightings.start_pass()
+            yield from self._read_pages(now)
+            if self._is_complete(now):
+                return
+            if self._is_last_pass or (len(self._passes) > 1 and now.same_dead_end(self._passes[-2])):
+                raise self._incomplete(now, f"{len(self._passes)} passes over it do not add up")
+            yield Drop()
+
+    @property
+    def _is_last_pass(self) -> bool:
+        return len(self._passes) > RESTARTS
+
+    # Reading the pages of one pass
+
+    def _read_pages(self, now: Pass) -> Steps[None]:
+        optimistic = self._ahead > 1 and len(self._passes) == 1
+        asked = self.page = self._start
+        while True:
+            if optimistic and now.count is not None:
+                until = min(self.page + self._ahead, self._pages_of(now.count) + 1)
+                for number in range(max(asked, self.page), until):
+                    yield Ask(Read(number, self._size))
+                    asked = number + 1
+            if self._requests > 4 * self._pages + 64:
+                raise self._incomplete(now, f"no end was met in {self._requests} requests")
+            self._requests += 1
+            outcome = yield Take(Read(self.page, self._size))
+            if isinstance(outcome, Failure) and self.page > self._start:
+                if outcome.past_end and not optimistic:
+                    self._sightings.mark((), self._offset(self.page), None)
+                    now.finished = now.confirming or not now.believed
+                    return
+                if optimistic and (outcome.past_end or outcome.unreadable):
+                    return
+            parts = yield from self._parts(now, outcome)
+            yield self._take_down(now, parts)
+            if optimistic and not now.one_picture:
+                if self.page > self._start:
+                    return
+                optimistic = False
+            if now.fell and not now.whole and not self._is_last_pass:
+                return
+            if (yield from self._has_ended(now)):
+                break
+            self.page += 1
+        now.finished = True
+        if optimistic and self.page > self._start:
+            now.finished = yield from self._holds_still(now)
+
+    def _parts(self, now: Pass, outcome: Answer | Failure) -> Steps[list[Part]]:
+        if isinstance(outcome, Answer):
+            now.whole = self._is_whole(now, outcome)
+            if now.whole:
+                return [Part(0, len(outcome.keys), outcome)]
+            self._learn_step(now, outcome)
+            return [Part(self._offset(self.page), self._step, outcome)]
+        if not outcome.unreadable:
+            raise outcome.error
+        count = yield from self._see_it_alive(outcome)
+        if count is not None and now.count is not None:
+            now.fell = now.fell or (now.believed and count < now.count)
+            count = now.count
+        if not now.believed:
+            count = None
+        parts = yield from split(self._offset(self.page), self._step, count, outcome)
+        if parts and parts[-1].answer is None and (yield from self._fails_past_the_end()):
+            if count is None and all(part.answer is None for part in parts):
+                now.believed = False  # no row was read and no count says that there is one: the end
+                return []
+            now.adds_up = False  # the last places may be behind the end
+        return parts
+
+    def _fails_past_the_end(self) -> Steps[bool]:
+        """Whether this server answers a page behind the end as if a row of it could not be read."""
+        if self._errs_far is None:
+            far = yield Take(self._far)
+            self._errs_far = isinstance(far, Failure) and far.unreadable
+        return self._errs_far
+
+    def _is_whole(self, now: Pass, answer: Answer) -> bool:
+        """A server that ignores page and size sends all its rows on page 2 as well."""
+        rows = len(answer.keys)
+        whole = self.page > self._start and rows == answer.count and rows > self._size
+        return whole and not set(now.head).isdisjoint(answer.keys)
+
+    def _see_it_alive(self, failure: Failure) -> Steps[int | None]:
+        """The listing answers elsewhere, so it is this page that fails; else its own error is raised."""
+        elsewhere = [Read(self.page - 1, self._size)] if self.page > 1 else []
+        for read in [*elsewhere, Read(self.page + 1, self._size), Read(1, 1)]:
+            outcome = yield Take(read)
+            if isinstance(outcome, Answer):
+                count, rows = outcome.count, len(outcome.keys)
+                return count if count is None or (read.page - 1) * self._step + rows <= count else None
+        raise failure.error
+
+    def _learn_step(self, now: Pass, answer: Answer) -> None:
+        """Rows per page as the server cuts them, from the first page that comes whole."""
+        rows = len(answer.keys)
+        known, self._step_known = self._step_known, True
+        if rows > self._step:
+            self._step = rows
+            now.believed = now.believed and not known  # the places so far were wrong
+        elif not known and 0 < rows < self._step:
+            if self.page > self._start:
+                # The pages before came in pieces; this one may repeat rows of them, and so tell its place.
+                place = self._sightings.place(answer.keys[0])
+                self._step = self._step if place is None else place // (self.page - 1) or rows
+            elif answer.count is None or self._offset(self.page) + rows != answer.count:
+                self._step = rows
+
+    def _take_down(self, now: Pass, parts: Sequence[Part]) -> Emit:
+        emitted: list[tuple[Answer, Sequence[int]]] = []
+        unreadable: list[int] = []
+        keys: list[str] = []
+        news = filled = 0
+        reach = self._offset(self.page)
+        before = now.count
+        for part in parts:
+            if part.answer is None:
+                reach, filled = part.offset + 1, filled + 1
+                now.meet_unreadable(part.offset, self._sightings.answers)
+                if now.unreadable > self._reported_unreadable:
+                    self._reported_unreadable = now.unreadable
+                    unreadable.append(part.offset + 1)
+                continue
+            rows, count = len(part.answer.keys), part.answer.count
+            number = self._sightings.answers
+            mark = self._sightings.mark(part.answer.keys, part.offset, count)
+            now.judge(
+                offset=part.offset, size=part.size, rows=rows, news=mark.news, count=count, answer=number
+            )
+            self._note_elders(part.answer, mark.fresh, first=number == 0)
+            # A last page repeated behind the end stands there by claim only.
+            repeated = not mark.news and (count is None or part.offset >= count)
+            now.adds_up = now.adds_up and (mark.adds_up or repeated)
+            now.found += mark.news
+            now.fresh += len(mark.fresh)
+            news += mark.news
+            keys += part.answer.keys
+            reach, filled = part.offset + rows, filled + rows
+            emitted.append((part.answer, mark.fresh))
+        grown = before is not None and now.count is not None and now.count > before
+        now.split = len(parts) != 1
+        now.close_page(keys, reach=reach, filled=filled, news=news + len(unreadable), grown=grown)
+        if self.page == self._start:
+            now.head = keys
+        self._pages = max(self._pages, self._pages_of(max(now.found, now.count or 0)))
+        return Emit(self.page, emitted, unreadable)
+
+    def _note_elders(self, answer: Answer, fresh: Sequence[int], *, first: bool) -> None:
+        if first:
+            self._elders = len(fresh)
+            self._head_created = answer.created[0] if answer.created else None
+        elif self._tied and self._head_created is not None:
+            times = (answer.created[index] for index in fresh)
+            self._elders += sum(1 for time in times if time is not None and time < self._head_created)
+
+    # The end of a pass
+
+    def _has_ended(self, now: Pass) -> Steps[bool]:
+        if not now.believed or now.count is None:
+            if not (now.quiet and now.keys):
+                return now.quiet > 1
+            if (yield from self._repeats_last_page(now)):
+                yield from self._rule_out_stall(now)
+                now.end_answer = now.last_news
+                return True
+            now.adds_up = False  # rows were pushed on by new ones, and no count says how far
+            return False
+        if now.whole:
+            return True
+        if now.repeats > 1 and now.reach - now.filled < now.count:
+            raise self._stalled(now, f"page {self.page} is the same as the pages before")
+        if now.reach < now.count:
+            return False
+        if not now.confirming:
+            full = now.filled >= (self._size if self.page == self._start else self._step)
+            now.confirming = full or now.split
+            return not now.confirming
+        if not now.keys:
+            return True
+        if now.reach > now.count:
+            # Known rows behind the end: the last page repeated for ever, or a count that lies.
+            far = yield Take(self._far)
+            if not isinstance(far, Answer) or far.count is None or far.count <= now.count:
+                now.believed = isinstance(far, Answer) and list(far.keys) == now.keys
+                return now.believed
+        return False
+
+    def _repeats_last_page(self, now: Pass) -> Steps[bool]:
+        """Whether the page just read is what this server sends for every page behind the end."""
+        far = yield Take(self._far)
+        return isinstance(far, Answer) and list(far.keys) == now.keys
+
+    def _rule_out_stall(self, now: Pass) -> Steps[None]:
+        """Page 2 was page 1, full, and no count tells: is that all there is, or is `page` ignored?
+
+        A server that ignores the size as well sends everything at once, which is no stall.
+        """
+        if now.pages_with_news != 1 or now.keys != now.head or len(now.keys) != self._size:
+            return
+        outcome = yield Take(Read(2, 1) if self._size > 1 else Read(1, 2))
+        keys = list(outcome.keys) if isinstance(outcome, Answer) else []
+        if len(keys) > 1 if self._size == 1 else keys == now.keys[:1]:
+            raise self._stalled(now, "every page shows the same rows")
+        if keys != now.keys and keys != now.keys[1:2]:
+            now.adds_up = False
+
+    def _holds_still(self, now: Pass) -> Steps[bool]:
+        """The closing look at the first page of a prefetched pass."""
+        outcome = yield Take(Read(self._start, self._size))
+        return (
+            isinstance(outcome, Answer)
+            and outcome.count == now.first_count
+            and list(outcome.keys[:1]) == now.head[:1]
+            and now.found + now.unreadable == self._rows_of(now.first_count)
+        )
+
+    # Completeness
+
+    def _is_complete(self, now: Pass) -> bool:
+        prefetched = self._ahead > 1 and len(self._passes) == 1
+        if now.clean and (not self._tied or (prefetched and now.pages_with_news > 1)):
+            return True
+        if now.believed:
+            self._sightings.bound_by_counts(now.first_answer, self._offset(self._start))
+        elif now.finished and now.adds_up and now.found + now.unreadable >= (self._rows_of(now.count) or 0):
+            self._sightings.bound(now.end_answer, now.end - self._offset(self._start))
+        first = self._passes[0]
+        there = self._rows_of(first.first_count) if first.believed and now.finished else None
+        if self._tied and there is not None and self._elders + now.unreadable == there:
+            return True
+        return self._sightings.prove(min(done.unreadable for done in self._passes))
+
+    def _incomplete(self, now: Pass, reason: str) -> IncompleteListing:
+        error = _incomplete(len(self._sightings) + self._reported_unreadable, now.count, reason)
+        error.page = self._start  # what is missing may stand on any page
+        return error
+
+    def _stalled(self, now: Pass, reason: str) -> StalledListing:
+        seen = len(self._sightings)
+        of = "" if now.count is None else f" of {now.count}"
+        return StalledListing(
+            f"the listing stalls: {reason}; {seen} rows{of} can be reached. The server ignores `page`: "
+            "ask for larger pages, or check what stands between you and it",
+            seen=seen,
+            expected=now.count,
+        )
+
+    def _offset(self, page: int) -> int:
+        return (page - 1) * self._step
+
+    def _pages_of(self, count: int) -> int:
+        return -(-count // self._step)
+
+    def _rows_of(self, count: int | None) -> int | None:
+        return None if count is None else count - self._offset(self._start)
+
+
+def walk_single() -> Steps[None]:
+    """A listing that is one request without pages.
+
+    Raises:
+        IncompleteListing: the answer held fewer rows than it counts.
+        UnpodError: the error of the request.
+    """
+    outcome = yield Take(Read(1, 0))
+    if isinstance(outcome, Failure):
+        raise outcome.error
+    sightings = Sightings()
+    yield Emit(1, [(outcome, sightings.mark(outcome.keys, 0, outcome.count).fresh)])
+    if outcome.count is not None and outcome.count > len(outcome.keys):
+        raise _incomplete(len(outcome.keys), outcome.count, "the answer holds fewer rows than it counts")
+
+
+def _incomplete(seen: int, expected: int | None, reason: str) -> IncompleteListing:
+    told = "the server does not count them" if expected is None else f"the server counts {expected}"
+    return IncompleteListing(
+        f"rows may be missing: {seen} distinct rows seen, {told}; {reason}. What came was yielded; "
+        "walk the listing again when it changes less",
+        seen=seen,
+        expected=expected,
+    )

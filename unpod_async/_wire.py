@@ -1,0 +1,71 @@
+"""The words between a walk and whoever does its I/O: what it asks, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from unpod_async.errors import UnpodError
+
+__all__ = ["Answer", "Ask", "Command", "Drop", "Emit", "Failure", "Read", "Take"]
+
+
+class Read(NamedTuple):
+    """One page of the listing, as the server numbers it."""
+
+    page: int
+    size: int
+
+
+class Answer:
+    """A page that came. The walk looks at keys, count and (for tied listings) times; never at `rows`."""
+
+    __slots__ = ("count", "created", "keys", "rows")
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        count: int | None,
+        created: Sequence[datetime | None] = (),
+        rows: Any = None,
+    ) -> None:
+        self.keys = keys
+        self.count = count
+        self.created = created
+        self.rows = rows
+
+
+class Failure(NamedTuple):
+    """A page that did not come."""
+
+    error: UnpodError
+    unreadable: bool = False  # one row may be to blame: the page is worth splitting
+    past_end: bool = False  # some servers say so of a page behind the last one
+
+
+class Ask(NamedTuple):
+    """Start this read; it will be taken soon. No reply."""
+
+    read: Read
+
+
+class Take(NamedTuple):
+    """Reply with the outcome of this read, asked for before or not."""
+
+    read: Read
+
+
+class Drop:
+    """Forget every read that was asked for and not taken. No reply."""
+
+
+class Emit(NamedTuple):
+    """Hand on rows of page `number`: of each answer the rows with these indices. No reply."""
+
+    number: int
+    parts: Sequence[tuple[Answer, Sequence[int]]]
+    unreadable: Sequence[int] = ()  # places in the listing, counted from 1
+
+
+Command = Ask | Take | Drop | Emit

@@ -1,0 +1,23 @@
+"""A stand-in for the Unpod platform API, for tests: a real server on a real socket, with synthetic data.
+
+::
+
+    from unpod_async.testing import Fault, Sandbox
+
+    async with Sandbox(runs=20, tasks_per_run=5) as sandbox:
+        sandbox.base_url, sandbox.token, sandbox.space_token  # what a client needs
+        sandbox.script(Fault(status=503, times=2))  # the next two requests fail
+        ...
+        assert len(sandbox.ledger) == 1  # calls that were really queued
+        assert sandbox.requests == 3  # requests that really arrived
+
+What it answers was compared, request by request, with recordings of the service's public server code. No
+phone rings, nothing leaves the machine, and every name, number and credential in it is made up.
+"""
+
+from unpod_async.testing._create import CreatedCall
+from unpod_async.testing._faults import Fault, Oddities
+from unpod_async.testing._sandbox import Sandbox
+from unpod_async.testing._server import Received
+
+__all__ = ["CreatedCall", "Fault", "Oddities", "Received", "Sandbox"]

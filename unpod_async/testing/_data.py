@@ -1,0 +1,245 @@
+"""Rows made on the fly from (seed, ordinal): the same seed gives the same data, and nothing is stored."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+__all__ = ["SECOND", "Ids", "agent_row", "failure_reason", "iso", "mix", "output_for", "run_row", "task_row"]
+
+SECOND = 1_000_000  # times are whole microseconds since 1970, UTC
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rows carry times without a zone
+_MASK = 2**64 - 1
+_ODD = 0x9E3779B97F4A7C15
+_INVERSE = pow(_ODD, -1, 2**64)
+
+Row = dict[str, Any]
+
+
+def mix(seed: int, number: int) -> int:
+    """64 well-mixed bits of (seed, number)."""
+    value = (number * _ODD + seed * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    return value ^ (value >> 31)
+
+
+class Ids:
+    """Ids of one seed: a letter and 32 hex digits; their order, as the service's, says nothing about age."""
+
+    def __init__(self, seed: int) -> None:
+        self._key = mix(seed, -1)
+        self._tail = f"11f19e8e02fc{seed & 0xFFFF:04x}"
+
+    def make(self, prefix: str, ordinal: int) -> str:
+        """The id of the row `ordinal`."""
+        return f"{prefix}{(ordinal * _ODD & _MASK) ^ self._key:016x}{self._tail}"
+
+    def ordinal(self, prefix: str, name: str) -> int | None:
+        """The ordinal behind an id made by `make`, or None for any other text."""
+        try:
+            ordinal = (int(name[1:17], 16) ^ self._key) * _INVERSE & _MASK
+        except ValueError:
+            return None
+        return ordinal if self.make(prefix, ordinal) == name else None
+
+
+@lru_cache(maxsize=4096)  # rows of one batch share their times; the strings are most of a row's cost
+def iso(moment: int) -> str:
+    """A time as rows carry it: without a zone, and without a fraction when that is zero."""
+    return (_EPOCH + timedelta(microseconds=moment)).isoformat()
+
+
+# Every form of a time that was seen in outputs; {} is the whole second, and a form without it is no time.
+_TIMES: tuple[str | None, ...] = (
+    "{}",
+    "{}.067021",
+    "{}Z",
+    "{}.000Z",
+    " {}",
+    " {}.067021",
+    "{}+00:00",
+    "",
+    "N/A",
+    "NULL",
+    "None",
+    None,
+)
+_DURATIONS: tuple[object, ...] = (150.5, 150, 61.25, 87, 42.0, "0", "NULL", 0)
+_LINES = (
+    ("Hello", "नमस्ते ✓"),
+    ("Grüß Gott, spreche ich mit der Familie Ängström?", "Ja — worum geht’s?"),
+    ("こんにちは、お時間よろしいですか", "はい、大丈夫です 👍🏽"),
+    ("Good morning", "Not now, please call back\tlater"),
+    ("مرحبا، كيف حالك؟", "بخير، شكرا"),
+)
+_OUTCOMES = ("Interested", "Not Interested", "Call Back", "Voicemail", "No Answer")
+_REASONS = ("SIP 486 busy", "SIP 480 temporarily unavailable", "no answer", "provider error: “trunk down”")
+_COSTS = {"stt": 0.01, "llm": 0.02, "tts": 0.03, "vapi": 0.05, "total": 0.123, "llmPromptTokens": 150}
+
+
+def _odd_time(form: int, moment: int) -> str | None:
+    pattern = _TIMES[form % len(_TIMES)]
+    if pattern is None:
+        return None
+    text = iso(moment - moment % SECOND)
+    if pattern.startswith(" "):
+        return pattern[1:].format(text.replace("T", " "))
+    return pattern.format(text)
+
+
+def failure_reason(bits: int) -> str:
+    """Why a call failed, as `output.error` and `last_failure_reason` say it."""
+    return _REASONS[bits % len(_REASONS)]
+
+
+def output_for(status: str, bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:
+    """`output` of a call: `{}` until it ended, `{error}` after a failure, else one of the two shapes."""
+    if status == "failed":
+        return {"error": failure_reason(bits)}
+    if status != "completed":
+        return {}
+    make = _camel_output if bits % 3 == 0 else _snake_output
+    return make(bits >> 8, started, name, phone, ordinal)
+
+
+def _camel_output(bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:
+    question, answer = _LINES[bits % len(_LINES)]
+    ended = started + 150 * SECOND
+    recording = f"https://rec.example.invalid/{ordinal}.wav"
+    text = f"AI: {question}\nUser: {answer}"
+    return {
+        "id": f"call-{ordinal:04d}",
+        "assistantId": "assistant-1",
+        "phoneNumberId": "phone-1",
+        "type": "inboundPhoneCall" if bits % 16 == 1 else "outboundPhoneCall",
+        "startedAt": _odd_time(bits >> 4, started),
+        "endedAt": _odd_time(bits >> 4, ended),
+        "createdAt": f"{iso(started)[:19]}.000Z",
+        "updatedAt": f"{iso(ended)[:19]}.000Z",
+        "orgId": "org-1",
+        "transcript": text,
+        "recordingUrl": recording,
+        "summary": "Synthetic summary",
+        "cost": 0.123,
+        "status": "ended",
+        "endedReason": "customer-ended-call",
+        "customer": {"number": f"+91{phone}", "name": name},
+        "messages": [
+            {"role": "bot", "time": 1.5, "endTime": 2.5, "message": question, "secondsFromStart": 0.4},
+            {"role": "user", "time": 3, "endTime": 4.25, "message": answer, "secondsFromStart": 2},
+        ],
+        "costBreakdown": _COSTS,
+        "analysis": {"summary": "Synthetic", "successEvaluation": "true"},
+        "artifact": {"recordingUrl": recording, "messages": [], "transcript": text},
+        "transport": {},
+        "phoneCallProvider": "example",
+    }
+
+
+def _snake_output(bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:
+    question, answer = _LINES[bits % len(_LINES)]
+    form = (bits >> 4) % 12
+    kind = "inboundPhoneCall" if bits % 16 == 1 else "outboundPhoneCall"
+    transcript: list[Row]
+    if form % 3 == 0:
+        transcript = [{"role": "agent", "content": question}, {"role": "customer", "content": answer}]
+    elif form % 3 == 1:
+        said = iso(started + 2 * SECOND)
+        transcript = [
+            {"role": "assistant", "content": question, "user_id": None, "timestamp": said},
+            {"role": "user", "content": answer, "user_id": None, "timestamp": _odd_time(bits >> 12, started)},
+        ]
+    else:
+        transcript = [
+            {"role": "assistant", "time": 1.5, "endTime": 2.5, "message": question, "secondsFromStart": 0.4},
+            {"role": "user", "time": 3, "endTime": 4, "message": answer, "secondsFromStart": 2},
+        ]
+    outcome = _OUTCOMES[(bits >> 20) % len(_OUTCOMES)]
+    summary: object = outcome
+    if form != 5:
+        summary = {
+            "status": outcome,
+            "summary": "Synthetic",
+            "name": name,
+            "contact": phone,
+            "callback_datetime": "",
+        }
+    as_text = form % 4 == 1
+    return {
+        "call_id": f"call-{ordinal:04d}",
+        "customer": name,
+        "contact_number": phone,
+        "call_end_reason": "customer-ended-call",
+        "recording_url": f"https://rec.example.invalid/{ordinal}.wav",
+        "transcript": transcript,
+        "start_time": _odd_time(form, started),
+        "end_time": _odd_time(form, started + 150 * SECOND),
+        "assistant_number": "+911400000000",
+        "call_summary": "Synthetic call summary",
+        "duration": _DURATIONS[(bits >> 28) % len(_DURATIONS)],
+        "cost": 0.1291,
+        "post_call_data": {
+            "classification": {"labels": ["lead"]},
+            "summary": summary,
+            "success_evaluator": '{"score": 1}' if as_text else 1,
+            "structured_data": '{"budget": "10"}' if as_text else {"budget": "10"},
+            "profile_summary": {},
+        },
+        "call_type": kind,
+        "metadata": {"cost": 0.1291, "type": kind, "usage": {}},
+        "call_status": "completed",
+    }
+
+
+def run_row(
+    space: str, user: str, run_id: str, token: str, status: str, count: int, times: tuple[int, int]
+) -> Row:
+    """A row of the runs listing; `times` is (created, modified)."""
+    return {
+        "space_id": space,
+        "user": user,
+        "thread_id": None,
+        "run_id": run_id,
+        "collection_ref": f"collection_data_{token}",
+        "run_mode": "default",
+        "status": status,
+        "batch_count": count,
+        "created": iso(times[0]),
+        "modified": iso(times[1]),
+    }
+
+
+def task_row(common: Row, status: str, times: tuple[int, int]) -> Row:
+    """`common` made a row of the run task and space task listings; `times` is (created, modified)."""
+    common["run_mode"] = "dev"
+    common["status"] = status
+    common["created"] = iso(times[0])
+    common["modified"] = iso(times[1])
+    return common
+
+
+# In the order in which the raw documents hold them.
+_DOCUMENT_KEYS = ("collection_ref", "task", "input", "output", "attachments", "assignee")
+
+
+def agent_row(common: Row, status: str, times: tuple[int, int], ordinal: int, bookkeeping: Row) -> Row:
+    """A row of the agent task listing: the raw document, without run_mode."""
+    return {
+        "_id": f"{times[0] // SECOND:08x}{ordinal:016x}",
+        "space_id": common["space_id"],
+        "thread_id": common["thread_id"],
+        "user": common["user"],
+        "user_org_id": common["user_org_id"],
+        "user_info": common["user_info"],
+        "created": iso(times[0]),
+        "modified": iso(times[1]),
+        "task_id": common["task_id"],
+        "run_id": common["run_id"],
+        **{key: common[key] for key in _DOCUMENT_KEYS},
+        "status": status,
+        "execution_type": common["execution_type"],
+        "ref_id": common["ref_id"],
+        **bookkeeping,
+    }

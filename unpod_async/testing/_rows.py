@@ -1,0 +1,175 @@
+"""Rows as they are served, built from the store when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from unpod_async.testing import _world as world
+from unpod_async.testing._data import (
+    SECOND,
+    agent_row,
+    failure_reason,
+    iso,
+    mix,
+    output_for,
+    run_row,
+    task_row,
+)
+from unpod_async.testing._store import Later, Store
+
+__all__ = ["PoisonedPage", "Rows"]
+
+Row = dict[str, Any]
+
+_ENDED = 300 * SECOND
+_DAY = 86_400  # seconds
+
+
+class PoisonedPage(Exception):
+    """A stored row that the service cannot serve is on the page."""
+
+
+class Rows:
+    """Builds rows; knows which stored rows are poisoned and which are served malformed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.poisoned_runs: set[int] = set()
+        self.poisoned_tasks: set[int] = set()
+        self.malformed: dict[int, bytes] = {}
+        self._alice = world.ACCOUNTS[0]
+        self._alice_info = self._alice.user_info
+        self._task: Row = {"objective": "Call the lead"}
+
+    # -- pages of rows ------------------------------------------------------------------------------------
+
+    def runs(self, ordinals: Iterable[int]) -> list[Any]:
+        """Rows of the runs listing; raises PoisonedPage."""
+        ordinals = list(ordinals)
+        if self.poisoned_runs and not self.poisoned_runs.isdisjoint(ordinals):
+            raise PoisonedPage
+        return [self.run(run) for run in ordinals]
+
+    def tasks(self, ordinals: Iterable[int], *, agent: bool = False) -> list[Any]:
+        """Rows of a task listing, malformed ones as `msgspec.Raw`; raises PoisonedPage."""
+        ordinals = list(ordinals)
+        if self.poisoned_tasks and not self.poisoned_tasks.isdisjoint(ordinals):
+            raise PoisonedPage
+        make = self.agent_task if agent else self.task
+        if not self.malformed:
+            return [make(task) for task in ordinals]
+        return [
+            msgspec.Raw(self.malformed[task]) if task in self.malformed else make(task) for task in ordinals
+        ]
+
+    # -- one row ------------------------------------------------------------------------------------------
+
+    def run(self, run: int) -> Row:
+        """A row of the runs listing."""
+        store = self.store
+        space = world.SPACES[store.space_of(run)]
+        tasks = store.tasks_of_run(run)
+        status = store.status_of_run(run)
+        created = store.run_created(run)
+        ended = status in {"completed", "failed", "partially_completed"}
+        moved = store.run_moved(run)
+        times = (created, moved or (created + _ENDED if ended else created))
+        user = self.account(tasks[0]) if tasks else self._alice
+        name = store.ids.make("R", run)
+        return run_row(space.number, user.number, name, space.token, status, len(tasks), times)
+
+    def task(self, task: int) -> Row:
+        """A row of the run task and space task listings."""
+        created = self.store.task_created(task)
+        status = self.store.status_of(task)
+        return task_row(self._common(task, status, created), status, self._times(task, status, created))
+
+    def agent_task(self, task: int) -> Row:
+        """A row of the agent task listing."""
+        store = self.store
+        created = store.task_created(task)
+        status = store.status_of(task)
+        state = store.state_of(task)
+        later = store.later.get(task)
+        failures = state.failures if state is not None else int(status == "failed")
+        moved = state.modified if state is not None else None
+        scheduled = later.scheduled if later is not None else None
+        if scheduled is None and status == "scheduled":
+            scheduled = created // SECOND + _DAY
+        bookkeeping = {
+            "failure_count": failures,
+            "last_failure_reason": failure_reason(mix(store.seed, task)) if failures else None,
+            "provider": None,
+            "retry_attempt": state.retries if state is not None else 0,
+            "last_status_change": None if moved is None else iso(moved),
+            "scheduled_timestamp": scheduled,
+        }
+        times = self._times(task, status, created)
+        return agent_row(self._common(task, status, created), status, times, task, bookkeeping)
+
+    def input(self, task: int) -> Row:
+        """`input` of a task: the caller's document and what the service adds."""
+        store = self.store
+        later = store.later.get(task)
+        token = world.MAIN_SPACE.token if later is None else store.space_of(later.run)
+        if later is not None and later.document is not None:
+            return {**later.document, "token": token, "quality": "high"}
+        return {
+            "name": f"Person {task:04d}",
+            "contact_number": f"90000{task % 100_000:05d}",
+            "document_id": f"doc{task:06d}",
+            "token": token,
+            "quality": "high",
+        }
+
+    def output(self, task: int) -> Row:
+        """`output` of a task."""
+        status = self.store.status_of(task)
+        return self._output(task, status, self.store.task_created(task), self.input(task))
+
+    def account(self, task: int) -> world.Account:
+        """Whose task it is."""
+        later = self.store.later.get(task)
+        return self._alice if later is None else later.account
+
+    # -- parts --------------------------------------------------------------------------------------------
+
+    def _output(self, task: int, status: str, created: int, values: Row) -> Row:
+        if status not in {"completed", "failed"}:
+            return {}
+        name, phone = str(values.get("name", "")), str(values.get("contact_number", ""))
+        return output_for(status, mix(self.store.seed, task), created + 60 * SECOND, name, phone, task)
+
+    def _times(self, task: int, status: str, created: int) -> tuple[int, int]:
+        state = self.store.state_of(task)
+        if state is not None:
+            return created, created if state.modified is None else state.modified
+        return created, created + _ENDED if status in {"completed", "failed"} else created
+
+    def _common(self, task: int, status: str, created: int) -> Row:
+        store = self.store
+        later: Later | None = store.later.get(task) if task >= store.initial_tasks else None
+        run = store.run_of(task)
+        space = world.MAIN_SPACE if later is None else world.SPACES[store.space_of(run)]
+        values = self.input(task)
+        account = self._alice if later is None else later.account
+        return {
+            "space_id": space.number,
+            "thread_id": None,
+            "user": account.number,
+            "user_org_id": "2" if account.org == "other.example" else "1",
+            "user_info": self._alice_info if account is self._alice else account.user_info,
+            "run_id": store.ids.make("R", run),
+            "task_id": store.ids.make("T", task),
+            "collection_ref": f"collection_data_{space.token}",
+            "execution_type": "call",
+            "task": self._task if later is None else {"objective": later.objective},
+            "input": values,
+            "output": self._output(task, status, created, values),
+            "attachments": [],
+            "ref_id": values.get("id") or values.get("document_id"),
+            "assignee": world.MAIN_AGENT.handle if later is None else later.assignee,
+        }

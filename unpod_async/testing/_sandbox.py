@@ -1,0 +1,244 @@
+"""The sandbox itself: the data set, the server and the handles that tests hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from unpod_async.testing import _world as world
+from unpod_async.testing._create import CreatedCall
+from unpod_async.testing._faults import Fault, Oddities
+from unpod_async.testing._rows import Rows
+from unpod_async.testing._server import Received, Server
+from unpod_async.testing._store import FIRST_RUN, Later, Store
+from unpod_async.testing._views import Service
+
+__all__ = ["Sandbox"]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Sandbox:
+    """The Unpod platform API on a socket of this machine, with synthetic data and no phone behind it.
+
+    Use it as an async context manager, under asyncio; entered again, it still has its data::
+
+        async with Sandbox(runs=20, tasks_per_run=5) as sandbox:
+            ...  # talk to sandbox.base_url with sandbox.token
+
+    Args:
+        runs: runs in the main space, 20 by default.
+        tasks_per_run: tasks of each run, or (lowest, highest) of them; 5 by default.
+        seed: the same seed gives the same data, ids and order.
+        latency: seconds before a request is looked at; none by default.
+        host: the address to listen on.
+        port: the port to listen on; 0 (default) for any free one.
+        oddities: ways in which paging differs from the service's.
+        shuffle_ties: agent tasks with the same `created` change places from one request to the next.
+        idle_close: seconds after which an idle connection is closed without a word, 6 by default as with the
+            service.
+        now: the clock that schedules and the `created` of new calls go by; UTC, the machine's by default.
+
+    Attributes:
+        log: the requests received so far, oldest first.
+    """
+
+    org_handle = world.MAIN_SPACE.org
+    space_token = world.MAIN_SPACE.token
+    agent_handle = world.MAIN_AGENT.handle
+
+    def __init__(
+        self,
+        *,
+        runs: int = 20,
+        tasks_per_run: int | tuple[int, int] = 5,
+        seed: int = 0,
+        latency: float = 0.0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        oddities: Oddities | None = None,
+        shuffle_ties: bool = False,
+        idle_close: float = 6.0,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._store = Store(runs, tasks_per_run, seed)
+        self._rows = Rows(self._store)
+        self._service = Service(self._rows, oddities or Oddities(), shuffle_ties=shuffle_ties)
+        self._host = host
+        self._server = Server(
+            self._service, now, latency=latency, host=host, port=port, idle_close=idle_close
+        )
+        self.log: list[Received] = self._server.log
+        self._furnish()
+
+    def _furnish(self) -> None:
+        """Put a little into the other spaces, so that being let in can be told from being kept out."""
+        alice, carol = world.ACCOUNTS[0], world.ACCOUNTS[2]
+        newest = self._store.newest
+        for space, agent, account, runs in (
+            (world.POISON_SPACE, world.POISON_AGENT, alice, 3),
+            (world.FOREIGN_SPACE, world.FOREIGN_AGENT, carol, 1),
+        ):
+            for number in range(runs):
+                run = self._store.insert_run(space.token)
+                later = Later(run, FIRST_RUN + number, agent.handle, account)
+                task = self._store.insert_task(later, None)
+                if space is world.POISON_SPACE and number == runs - 1:
+                    self._rows.poisoned_tasks.add(task)
+        self._store.newest = newest
+
+    async def __aenter__(self) -> Self:
+        await self._server.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._server.stop()
+
+    def __repr__(self) -> str:
+        return f"<Sandbox on port {self._server.port or None}, {self.task_count} tasks>"
+
+    # -- how to reach it ----------------------------------------------------------------------------------
+
+    @property
+    def base_url(self) -> str:
+        """`http://host:port`, without a slash at the end; RuntimeError before the sandbox is entered."""
+        if not self._server.port:
+            raise RuntimeError("the sandbox is not running: use `async with Sandbox() as sandbox`")
+        return f"http://{self._host}:{self._server.port}"
+
+    @property
+    def token(self) -> str:
+        """An API key for the scheme Token."""
+        return world.ACCOUNTS[0].key
+
+    @property
+    def jwt(self) -> str:
+        """A credential for the schemes JWT and Bearer, of the same account as `token`."""
+        return world.ACCOUNTS[0].jwt or ""
+
+    # -- what it holds ------------------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> int:
+        """How many requests arrived."""
+        return len(self.log)
+
+    async def arrived(self, count: int) -> None:
+        """Wait until `count` requests have arrived; without limit, so bring a time-out."""
+        await self._server.arrived(count)
+
+    @property
+    def ledger(self) -> list[CreatedCall]:
+        """The calls that POSTs really queued, oldest first."""
+        return self._service.ledger
+
+    @property
+    def task_count(self) -> int:
+        """How many tasks the main space holds now."""
+        return len(self._store.tasks_of_space(self.space_token))
+
+    def run_ids(self) -> list[str]:
+        """Ids of the runs of the main space, newest first."""
+        return [self._store.ids.make("R", run) for run in reversed(self._runs())]
+
+    def task_ids(self, run_id: str | None = None) -> list[str]:
+        """Ids of the tasks of the main space, or of one run, newest first; KeyError for an unknown run."""
+        return [self._store.ids.make("T", task) for task in reversed(self._tasks(run_id))]
+
+    def run_rows(self) -> Iterator[dict[str, Any]]:
+        """The runs of the main space as they are served, newest first, without poisoned ones."""
+        for run in reversed(self._runs()):
+            if run not in self._rows.poisoned_runs:
+                yield _served(self._rows.run(run))
+
+    def task_rows(self, run_id: str | None = None) -> Iterator[dict[str, Any]]:
+        """The tasks of the main space, or of one run, as run task and space task listings serve them.
+
+        Newest first, without poisoned and malformed ones.
+        """
+        for task in reversed(self._tasks(run_id)):
+            if task not in self._rows.poisoned_tasks and task not in self._rows.malformed:
+                yield _served(self._rows.task(task))
+
+    def _runs(self) -> list[int]:
+        return list(self._store.runs_of_space(self.space_token))
+
+    def _tasks(self, run_id: str | None) -> list[int]:
+        if run_id is None:
+            return list(self._store.tasks_of_space(self.space_token))
+        return list(self._store.tasks_of_run(self._run(run_id)))
+
+    def _run(self, run_id: str) -> int:
+        run = self._store.find_run(run_id)
+        if run is None:
+            raise KeyError(run_id)
+        return run
+
+    def _task(self, task_id: str) -> int:
+        task = self._store.find_task(task_id)
+        if task is None:
+            raise KeyError(task_id)
+        return task
+
+    # -- changes; ids that do not exist (any more) raise KeyError -----------------------------------------
+
+    def insert_run(self, tasks: int = 3) -> str:
+        """A new run with so many pending tasks at the head of the listings; its id."""
+        run = self._store.insert_run(self.space_token)
+        later = Later(run, self._store.newest, self.agent_handle, world.ACCOUNTS[0])
+        for _ in range(tasks):
+            self._store.insert_task(later)
+        return self._store.ids.make("R", run)
+
+    def insert_task(self, run_id: str) -> str:
+        """A new pending task of a run, at the head of the task listings; its id."""
+        later = Later(self._run(run_id), self._store.tick(), self.agent_handle, world.ACCOUNTS[0])
+        return self._store.ids.make("T", self._store.insert_task(later))
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run and its tasks."""
+        self._store.delete_run(self._run(run_id))
+
+    def delete_task(self, task_id: str) -> None:
+        """Remove a task."""
+        self._store.delete_task(self._task(task_id))
+
+    def advance(self, steps: int = 1) -> None:
+        """Let statuses move on: pending, in_progress, then completed or failed.
+
+        Some failed ones go back to pending, and a run's status follows its tasks'. Every task that is not at
+        its end moves once per step; scheduled ones and those in hold stay.
+        """
+        for _ in range(steps):
+            self._store.advance()
+
+    # -- misbehaviour -------------------------------------------------------------------------------------
+
+    def poison(self, row_id: str) -> None:
+        """Let every page that holds this task or run fail for ever: 206, or 500 HTML on agent tasks."""
+        if row_id.startswith("R"):
+            self._rows.poisoned_runs.add(self._run(row_id))
+        else:
+            self._rows.poisoned_tasks.add(self._task(row_id))
+
+    def malform(self, task_id: str, row: bytes) -> None:
+        """Serve these bytes in place of a task's row: a row of the wrong type, or not even JSON."""
+        self._rows.malformed[self._task(task_id)] = row
+
+    def script(self, *faults: Fault) -> None:
+        """Answer the next requests that match, in order, by these faults."""
+        self._server.script.add(faults)
+
+
+def _served(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as a client decodes it, sharing nothing with other rows."""
+    copy: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(row))
+    return copy

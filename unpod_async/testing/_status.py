@@ -1,0 +1,70 @@
+"""How statuses move, and what a run's status says about its tasks'."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from unpod_async.testing._data import mix
+
+__all__ = ["State", "move", "run_kind", "run_status", "settled_status"]
+
+_MAX_FAILURES = 2
+_UNDER_WAY = {"in_progress", "processing", "hold"}
+_KINDS = (*["completed"] * 10, *["partially_completed"] * 3, "failed", "in_progress", "scheduled")
+
+
+@dataclass(slots=True)
+class State:
+    """Where a task that has moved, or still may, stands. `modified` in microseconds, None: never moved."""
+
+    status: str
+    failures: int = 0
+    retries: int = 0
+    modified: int | None = None
+
+
+def move(state: State, bits: int, moment: int) -> bool:
+    """Move `state` one step on; False when it will not move again.
+
+    pending -> in_progress -> completed or failed; a failed call may go back to pending, twice at most.
+    """
+    chance = mix(bits, 3 * state.failures + state.retries)
+    match state.status:
+        case "pending":
+            state.status = "in_progress"
+        case "in_progress" | "processing":
+            state.status = "failed" if chance % 4 == 0 else "completed"
+            state.failures += state.status == "failed"
+        case "failed" if state.retries < _MAX_FAILURES and chance % 3:
+            state.status = "pending"
+            state.retries += 1
+        case _:
+            return False
+    state.modified = moment
+    return state.status != "completed"
+
+
+def run_kind(seed: int, run: int, size: int) -> str:
+    """The status of an old run, from which the statuses of its tasks follow (see `settled_status`)."""
+    kind = _KINDS[mix(seed + 1, run) % len(_KINDS)]
+    return "completed" if size < 2 and kind in {"partially_completed", "in_progress"} else kind
+
+
+def settled_status(kind: str, index: int) -> str:
+    """The status of task number `index` of an old run: one in hold keeps its run in progress for ever."""
+    if kind == "in_progress":
+        return "hold" if index == 0 else "completed"
+    if kind == "partially_completed":
+        return "completed" if index % 3 else "failed"
+    return kind
+
+
+def run_status(statuses: AbstractSet[str]) -> str:
+    """The status of a run whose tasks have `statuses`; a run without tasks is pending."""
+    if not statuses:
+        return "pending"
+    if len(statuses) == 1:
+        (only,) = statuses
+        return "in_progress" if only in _UNDER_WAY else only
+    return "partially_completed" if statuses <= {"completed", "failed"} else "in_progress"

@@ -1,0 +1,246 @@
+"""The data set: which runs and tasks exist, in which order. Ordinals are stored, rows never."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from unpod_async.testing import _world as world
+from unpod_async.testing._data import SECOND, Ids, mix
+from unpod_async.testing._status import State, move, run_kind, run_status, settled_status
+
+__all__ = ["FIRST_RUN", "Later", "Store"]
+
+# 2026-01-15T10:00:00; a run every minute, its tasks in batches of ten that share their `created`.
+FIRST_RUN = 1_768_471_200 * SECOND
+_RUN_STEP = 60 * SECOND
+_BATCH = 10
+_BATCH_STEP = SECOND // 20
+_MOVING_RUNS = 3
+
+_NO_TASKS: Sequence[int] = range(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A task made after the start: by POST (with `document`) or by `Sandbox.insert_*` (without)."""
+
+    run: int
+    created: int
+    assignee: str
+    account: world.Account
+    objective: str = "Call the lead"
+    document: dict[str, Any] | None = None
+    scheduled: int | None = None  # unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _LaterRun:
+    space: str
+    created: int
+
+
+class Store:
+    """Runs and tasks of every space by ordinal; a greater ordinal is a newer row."""
+
+    def __init__(self, runs: int, tasks_per_run: int | tuple[int, int], seed: int) -> None:
+        low, high = (tasks_per_run, tasks_per_run) if isinstance(tasks_per_run, int) else tasks_per_run
+        if runs < 0 or low < 0 or high < low:
+            raise ValueError("runs and tasks_per_run must not be negative, and low not above high")
+        self.seed = seed
+        self.ids = Ids(seed)
+        spread = high - low + 1
+        sizes = (low + (mix(seed, ~run) % spread if spread > 1 else 0) for run in range(runs))
+        self._firsts = array("q", accumulate(sizes, initial=0))
+        self._initial_runs = runs
+        self.initial_tasks = self._firsts[-1]
+        self._next_run = runs
+        self._next_task = self.initial_tasks
+        self._space_runs = {token: array("q") for token in world.SPACES}
+        self._space_tasks = {token: array("q") for token in world.SPACES}
+        self._agent_tasks = {handle: array("q") for handle in world.AGENTS}
+        main = world.MAIN_SPACE.token
+        self._space_runs[main].extend(range(runs))
+        self._space_tasks[main].extend(range(self.initial_tasks))
+        self._agent_tasks[world.MAIN_AGENT.handle].extend(range(self.initial_tasks))
+        self._later_runs: dict[int, _LaterRun] = {}
+        self.later: dict[int, Later] = {}
+        # Task lists of the runs that are no longer, or never were, one range of ordinals.
+        self._run_tasks: dict[int, list[int]] = {}
+        self._states: dict[int, State] = {}
+        self._moving: set[int] = set()
+        # Runs whose status follows from their tasks instead of from their kind.
+        self._counted: set[int] = set()
+        self.newest = FIRST_RUN + max(runs, 1) * _RUN_STEP
+        for run in range(max(0, runs - _MOVING_RUNS), runs):
+            self._counted.add(run)
+            age = runs - 1 - run
+            for task in self.tasks_of_run(run):
+                # The newest run has not begun; the two before it are under way.
+                stage = (task + age) % 3 if age else 0
+                self._set(task, State(("pending", "in_progress", "processing")[stage]))
+
+    # -- what there is ------------------------------------------------------------------------------------
+
+    def runs_of_space(self, token: str) -> Sequence[int]:
+        """Runs of a space, oldest first."""
+        return self._space_runs[token]
+
+    def tasks_of_space(self, token: str) -> Sequence[int]:
+        """Tasks of a space, oldest first."""
+        return self._space_tasks[token]
+
+    def tasks_of_agent(self, handle: str) -> Sequence[int]:
+        """Tasks of an agent, oldest first."""
+        return self._agent_tasks[handle]
+
+    def tasks_of_run(self, run: int) -> Sequence[int]:
+        """Tasks of a run, oldest first."""
+        known = self._run_tasks.get(run)
+        if known is not None:
+            return known
+        return range(self._firsts[run], self._firsts[run + 1]) if run < self._initial_runs else _NO_TASKS
+
+    def find_run(self, run_id: str) -> int | None:
+        """The run with this id if it exists now."""
+        run = self.ids.ordinal("R", run_id)
+        if run is None or run >= self._next_run:
+            return None
+        return run if _holds(self._space_runs[self.space_of(run)], run) else None
+
+    def find_task(self, task_id: str) -> int | None:
+        """The task with this id if it exists now."""
+        task = self.ids.ordinal("T", task_id)
+        if task is None or task >= self._next_task:
+            return None
+        return task if _holds(self._space_tasks[self.space_of(self.run_of(task))], task) else None
+
+    def space_of(self, run: int) -> str:
+        """The token of the space a run is in."""
+        later = self._later_runs.get(run)
+        return world.MAIN_SPACE.token if later is None else later.space
+
+    def run_of(self, task: int) -> int:
+        """The run a task is in."""
+        if task < self.initial_tasks:
+            return bisect_right(self._firsts, task) - 1
+        return self.later[task].run
+
+    def run_created(self, run: int) -> int:
+        """When a run was created, microseconds."""
+        later = self._later_runs.get(run)
+        return FIRST_RUN + run * _RUN_STEP if later is None else later.created
+
+    def task_created(self, task: int) -> int:
+        """When a task was created, microseconds; never less for a newer task of the same space."""
+        if task >= self.initial_tasks:
+            return self.later[task].created
+        run = self.run_of(task)
+        batch = (task - self._firsts[run]) // _BATCH
+        return FIRST_RUN + run * _RUN_STEP + min(batch * _BATCH_STEP, _RUN_STEP - SECOND)
+
+    # -- statuses -----------------------------------------------------------------------------------------
+
+    def status_of(self, task: int) -> str:
+        """The status of a task."""
+        state = self._states.get(task)
+        if state is not None:
+            return state.status
+        if task >= self.initial_tasks:
+            return "completed"
+        run = self.run_of(task)
+        first = self._firsts[run]
+        return settled_status(run_kind(self.seed, run, self._firsts[run + 1] - first), task - first)
+
+    def status_of_run(self, run: int) -> str:
+        """The status of a run, which follows from its tasks'."""
+        if run in self._counted or run >= self._initial_runs:
+            return run_status({self.status_of(task) for task in self.tasks_of_run(run)})
+        return run_kind(self.seed, run, self._firsts[run + 1] - self._firsts[run])
+
+    def state_of(self, task: int) -> State | None:
+        """What is known of a task that has moved or still may; None for one that never did."""
+        return self._states.get(task)
+
+    def run_moved(self, run: int) -> int | None:
+        """When a task of a run moved last, microseconds; None when none ever did."""
+        if run not in self._counted:
+            return None
+        states = (self._states.get(task) for task in self.tasks_of_run(run))
+        return max((state.modified for state in states if state and state.modified), default=None)
+
+    def advance(self) -> None:
+        """Every task that is on its way moves one step."""
+        self.newest += SECOND
+        for task in sorted(self._moving):
+            self._counted.add(self.run_of(task))
+            if not move(self._states[task], mix(self.seed, task), self.newest):
+                self._moving.discard(task)
+
+    def _set(self, task: int, state: State) -> None:
+        self._states[task] = state
+        if state.status != "scheduled":
+            self._moving.add(task)
+
+    # -- changes ------------------------------------------------------------------------------------------
+
+    def insert_run(self, space: str, created: int | None = None) -> int:
+        """A new, empty run at the head of the listing; `created` in microseconds, never before the newest."""
+        run = self._next_run
+        self._next_run += 1
+        self.newest = max(self.newest + SECOND, created or 0)
+        self._later_runs[run] = _LaterRun(space, self.newest)
+        self._run_tasks[run] = []
+        self._space_runs[space].append(run)
+        return run
+
+    def insert_task(self, later: Later, status: str | None = "pending") -> int:
+        """A new task at the head of the listings; with status None it is one that ended long ago."""
+        task = self._next_task
+        self._next_task += 1
+        self.later[task] = later
+        run = later.run
+        self._run_tasks[run] = [*self.tasks_of_run(run), task]
+        self._counted.add(run)
+        self._space_tasks[self.space_of(run)].append(task)
+        if later.assignee in self._agent_tasks:
+            self._agent_tasks[later.assignee].append(task)
+        if status is not None:
+            self._set(task, State(status))
+        return task
+
+    def tick(self) -> int:
+        """A time one second after everything before, microseconds."""
+        self.newest += SECOND
+        return self.newest
+
+    def delete_task(self, task: int) -> None:
+        """The task is gone from every listing."""
+        run = self.run_of(task)
+        self._run_tasks[run] = [other for other in self.tasks_of_run(run) if other != task]
+        self._counted.add(run)
+        _remove(self._space_tasks[self.space_of(run)], task)
+        for tasks in self._agent_tasks.values():
+            _remove(tasks, task)
+        self._states.pop(task, None)
+        self._moving.discard(task)
+
+    def delete_run(self, run: int) -> None:
+        """The run and all its tasks are gone from every listing."""
+        for task in self.tasks_of_run(run):
+            self.delete_task(task)
+        _remove(self._space_runs[self.space_of(run)], run)
+
+
+def _holds(ordinals: array[int], ordinal: int) -> bool:
+    place = bisect_left(ordinals, ordinal)
+    return place < len(ordinals) and ordinals[place] == ordinal
+
+
+def _remove(ordinals: array[int], ordinal: int) -> None:
+    if _holds(ordinals, ordinal):
+        del ordinals[bisect_left(ordinals, ordinal)]
