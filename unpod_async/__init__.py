@@ -24,11 +24,14 @@ How the package is laid out; imports go down only, and one module owns each deci
 """
 
 from unpod_async._call import Call
+from unpod_async._caller import Attempt
 from unpod_async._client import UnpodClient
 from unpod_async._decode import Page, RejectedRow
 from unpod_async._fanout import Failed, Ok
 from unpod_async._pager import Pager
+from unpod_async._policy import RetryPolicy
 from unpod_async._settings import Settings
+from unpod_async._stats import Stats
 from unpod_async._stream import Stream
 from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
 from unpod_async.errors import (
@@ -64,6 +67,7 @@ from unpod_async.models import (
 __all__ = [
     "APIError",
     "Agent",
+    "Attempt",
     "AuthenticationError",
     "Call",
     "ConfigurationError",
@@ -83,6 +87,7 @@ __all__ = [
     "RateLimitedError",
     "RefusedError",
     "RejectedRow",
+    "RetryPolicy",
     "Run",
     "ScheduleAuto",
     "ScheduleCustom",
@@ -91,6 +96,7 @@ __all__ = [
     "Settings",
     "Space",
     "StalledListing",
+    "Stats",
     "Stream",
     "Task",
     "TranscriptMessage",

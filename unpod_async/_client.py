@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
+import msgspec
+
+from unpod_async._admission import Admission, Slots
+from unpod_async._budget import Budget
+from unpod_async._caller import Caller
 from unpod_async._core import Core
-from unpod_async._resources import Agents, Organizations, Runs, Spaces, Tasks
+from unpod_async._gate import Gate
+from unpod_async._options import options_of, positive_option, whole_option
+from unpod_async._policy import DEFAULT_RETRY, RetryPolicy
+from unpod_async._resources import Agents, Organizations, Spaces
+from unpod_async._runs import Runs
 from unpod_async._settings import Settings, resolve
-from unpod_async._transport import Transport
+from unpod_async._stats import Stats
+from unpod_async._tasks import Tasks
+from unpod_async._transport import TokenProvider, Transport
 
 if TYPE_CHECKING:
+    import ssl
+
     import aiohttp
 
 __all__ = ["UnpodClient"]
+
+
+class _Keep(enum.Enum):
+    KEEP = "keep"
+
+
+KEEP: Final = _Keep.KEEP
+"""The option stays as it is; None would be a value of its own."""
+
+KeepType: TypeAlias = Literal[_Keep.KEEP]
 
 
 class UnpodClient:
@@ -37,6 +61,14 @@ class UnpodClient:
         allow_http: let `http://` go beyond this machine, with the token unencrypted.
         session: an aiohttp session of yours for reads; it is never closed here. Creates use a connection of
             their own all the same.
+        retry: how failed attempts are repeated (`RetryPolicy`), or None to send everything once.
+        timeout: seconds for one attempt, counted from the moment a place is free.
+        deadline: seconds for everything one call or walk does; see `with_options`.
+        rate_limit: requests that may start per second, evenly spaced; None is no limit of ours.
+        token_provider: async function that gives a new token; asked once when one is refused with 401.
+        max_response_bytes: an answer longer than this, decompressed, is given up while it comes in.
+        proxy, ssl_context: as aiohttp takes them. Proxies and .netrc of the environment are not read, and
+            there is no switch to turn certificate checks off.
 
     `async with UnpodClient() as unpod:` closes it at the end; else `await unpod.aclose()`.
 
@@ -63,6 +95,14 @@ class UnpodClient:
         max_concurrency: int = 8,
         allow_http: bool = False,
         session: aiohttp.ClientSession | None = None,
+        retry: RetryPolicy | None = DEFAULT_RETRY,
+        timeout: float = 60,
+        deadline: float | None = None,
+        rate_limit: float | None = None,
+        token_provider: TokenProvider | None = None,
+        max_response_bytes: int = 256 * 2**20,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         settings, secret = resolve(
             token=token,
@@ -74,25 +114,95 @@ class UnpodClient:
             allow_http=allow_http,
             environ=os.environ,
         )
-        self._settings = settings
-        self._transport = Transport(settings, secret, session)
-        core = Core(settings, self._transport)
+        options = options_of(retry, timeout, deadline)
+        if rate_limit is not None:
+            positive_option("rate_limit", rate_limit)
+        whole_option("max_response_bytes", max_response_bytes)
+        transport = Transport(
+            settings,
+            secret,
+            session=session,
+            token_provider=token_provider,
+            max_response_bytes=max_response_bytes,
+            proxy=proxy,
+            ssl_context=ssl_context,
+        )
+        stats = Stats()
+        caller = Caller(
+            transport=transport,
+            admission=Admission(Gate(rate_limit), stats),
+            budget=Budget(0 if retry is None else retry.budget),
+            stats=stats,
+            slots=(Slots(settings.max_concurrency),),
+            options=options,
+        )
+        self._set_up(Core(settings, caller), owner=True)
+
+    def _set_up(self, core: Core, *, owner: bool) -> None:
+        self._core = core
+        self._owner = owner
         self.organizations = Organizations(core)
         self.spaces = Spaces(core)
         self.agents = Agents(core)
         self.runs = Runs(core)
         self.tasks = Tasks(core)
 
+    def with_options(
+        self,
+        *,
+        retry: RetryPolicy | KeepType | None = KEEP,
+        timeout: float | KeepType = KEEP,
+        deadline: float | KeepType | None = KEEP,
+        page_size: int | KeepType = KEEP,
+        max_concurrency: int | KeepType = KEEP,
+    ) -> UnpodClient:
+        """A view of this client with other options, over the same connections, limits, budget and counters.
+
+        Args:
+            retry: a `RetryPolicy`, or None to send everything once. The budget stays the client's.
+            timeout: seconds for one attempt, from the moment a place is free.
+            deadline: seconds for everything that one call or one walk does, from its first request: waiting
+                for a place, attempts, sleeps, decoding and the caller's own time between pages. When the next
+                wait does not fit, the last error is raised at once. None has no end.
+            page_size: rows asked for per page.
+            max_concurrency: requests of this view in flight at once, a share of the client's own limit.
+
+        Closing a view does nothing; close the client.
+
+        Raises:
+            ConfigurationError: a value is not accepted.
+        """
+        core = self._core
+        old = core.caller.options
+        options = options_of(
+            old.retry if retry is KEEP else retry,
+            old.timeout if timeout is KEEP else timeout,
+            old.deadline if deadline is KEEP else deadline,
+        )
+        settings = msgspec.structs.replace(
+            core.settings,
+            page_size=core.settings.page_size if page_size is KEEP else whole_option("page_size", page_size),
+        )
+        share = None if max_concurrency is KEEP else whole_option("max_concurrency", max_concurrency)
+        view = object.__new__(UnpodClient)
+        view._set_up(Core(settings, core.caller.with_options(options, share)), owner=False)
+        return view
+
+    @property
+    def stats(self) -> Stats:
+        """What this client and its views have done so far."""
+        return self._core.caller.stats
+
     @property
     def settings(self) -> Settings:
         """What this client is set up with; holds no token, and pickles."""
-        return self._settings
+        return self._core.settings
 
     def __repr__(self) -> str:
-        return f"UnpodClient(base_url={self._settings.base_url!r}, org_handle={self._settings.org_handle!r})"
+        return f"UnpodClient(base_url={self.settings.base_url!r}, org_handle={self.settings.org_handle!r})"
 
     def __reduce__(self) -> tuple[Callable[..., UnpodClient], tuple[Any, ...]]:
-        return _from_settings, (self._settings,)
+        return _from_settings, (self.settings,)
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,7 +214,8 @@ class UnpodClient:
 
     async def aclose(self) -> None:
         """Close the client's connections. A `session=` that was given stays open. May be called twice."""
-        await self._transport.aclose()
+        if self._owner:
+            await self._core.caller.transport.aclose()
 
 
 def _from_settings(settings: Settings) -> UnpodClient:

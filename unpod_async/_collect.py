@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from unpod_async._decode import Page, RejectedRow, Rows
 from unpod_async._listing import Listing
+from unpod_async._stats import Stats
 from unpod_async._wire import Emit
 from unpod_async.errors import DecodeError, InvalidArgument, UnpodError
 
@@ -32,7 +33,8 @@ def check_on_bad_row(value: object) -> OnBadRow:
 class Collector(Generic[T]):
     """Pages of one walk. Bad rows stand in their page; `finish` raises for them at the end."""
 
-    def __init__(self, listing: Listing[T], *, page_size: int, on_bad_row: OnBadRow) -> None:
+    def __init__(self, listing: Listing[T], *, page_size: int, on_bad_row: OnBadRow, stats: Stats) -> None:
+        self._stats = stats
         self._listing = listing
         self._page_size = page_size
         self._on_bad_row = on_bad_row
@@ -51,6 +53,7 @@ class Collector(Generic[T]):
         keeps = self._listing.keeps if self._listing.filters_here else None
         for answer, fresh in emit.parts:
             rows: Rows = answer.rows
+            self._stats.repeated += len(answer.keys) - len(fresh)
             count, headers = rows.count, rows.headers
             for index in fresh:
                 row = rows.rows[index]
@@ -59,6 +62,9 @@ class Collector(Generic[T]):
                 elif row is not None and (keeps is None or type(row) is bytes or keeps(row)):
                     items.append(row)
         unreadable = list(emit.unreadable)
+        self._stats.rows += len(items)
+        self._stats.rejected += len(rejected)
+        self._stats.unreadable += len(unreadable)
         if self._emitted and not (items or rejected or unreadable):
             return None
         self._emitted = True

@@ -197,7 +197,7 @@ def _raw_page(body: bytes, page: int) -> tuple[Any, list[msgspec.Raw]]:
 
 
 def _data(envelope: Any, page: int) -> list[Any]:
-    data: list[Any] | None | msgspec.UnsetType = envelope.data
+    data: list[Any] | msgspec.UnsetType | None = envelope.data
     if data is msgspec.UNSET:
         raise DecodeError("the answer is JSON without `data`")
     if data is not None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from unpod_async._caller import Caller
+from unpod_async._deadline import Deadline
 from unpod_async._decode import Rows, decode_raw, decode_rows
 from unpod_async._listing import Listing
-from unpod_async._response import Response, classify, classify_inside, shown_headers
-from unpod_async._transport import Transport
+from unpod_async._response import Request, Response, classify, classify_inside, shown_headers
 from unpod_async._wire import Answer, Failure, Read
 from unpod_async.errors import (
-    APIError,
     ConfigurationError,
     DecodeError,
     InvalidRequestError,
@@ -24,7 +25,9 @@ from unpod_async.errors import (
 __all__ = ["fetch"]
 
 
-async def fetch(transport: Transport, listing: Listing[Any], read: Read, *, raw: bool) -> Answer | Failure:
+async def fetch(
+    caller: Caller, listing: Listing[Any], read: Read, deadline: Deadline, *, raw: bool
+) -> Answer | Failure:
     """Ask for one page. Errors of the service and the network are returned, never raised.
 
     Raises:
@@ -33,34 +36,40 @@ async def fetch(transport: Transport, listing: Listing[Any], read: Read, *, raw:
     query = dict(listing.query)
     if listing.paged:
         query |= {"page": str(read.page), "page_size": str(read.size)}
+    decode = decode_raw if raw else decode_rows
+
+    def parse(request: Request, response: Response) -> Rows:
+        return _rows(
+            request, response, lambda: decode(listing, response.body, read.page, headers_of(response))
+        )
+
     try:
-        response = await transport.get(listing.endpoint.path, query)
+        rows = await caller.read(listing.endpoint, query, parse, deadline, single_out=read.single_out)
     except ConfigurationError:
         raise
     except UnpodError as error:
         return _failure(error)
-    rows = _rows(transport, listing, read, response, raw=raw)
-    if isinstance(rows, UnpodError):
-        return _failure(rows)
     return Answer(rows.keys, rows.count, rows.created, rows)
 
 
-def _rows(
-    transport: Transport, listing: Listing[Any], read: Read, response: Response, *, raw: bool
-) -> Rows | UnpodError:
-    request = transport.request("GET", listing.endpoint.path)
-    error: APIError | None = classify(request, response)
-    if error is not None:
-        return error
-    decode = decode_raw if raw else decode_rows
-    try:
-        rows = decode(listing, response.body, read.page, shown_headers(response.headers))
-    except DecodeError as fault:
-        fault.args = (f"GET {request.path} answered 200: {fault.args[0]}",)
-        return classify_inside(request, response) or fault
-    if rows.status_code in (200, None):
-        return rows
-    return classify_inside(request, response) or rows
+def headers_of(response: Response) -> dict[str, str]:
+    return shown_headers(response.headers)
+
+
+def _rows(request: Request, response: Response, decode: Callable[[], Rows]) -> Rows:
+    error: UnpodError | None = classify(request, response)
+    if error is None:
+        try:
+            rows = decode()
+        except DecodeError as fault:
+            fault.args = (f"GET {request.path} answered 200: {fault.args[0]}",)
+            error = classify_inside(request, response) or fault
+        else:
+            if rows.status_code not in (200, None):
+                error = classify_inside(request, response)
+            if error is None:
+                return rows
+    raise error
 
 
 def _failure(error: UnpodError) -> Failure:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from unpod_async._paths import Endpoint, TimeWindow
 from unpod_async.errors import InvalidArgument
 
-__all__ = ["Listing", "wanted_statuses"]
+__all__ = ["Listing", "Status", "wanted_statuses"]
 
 T = TypeVar("T")
+
+Status: TypeAlias = str | Sequence[str] | None
+"""One task or run status, several, or None for all; filtered on the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Listing(Generic[T]):
         return self.window is None or self.window.contains(row.created_at)
 
 
-def wanted_statuses(status: str | Sequence[str] | None) -> frozenset[str] | None:
+def wanted_statuses(status: Status) -> frozenset[str] | None:
     """`status=` as a set; one status or several, compared exactly."""
     if status is None:
         return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any, Generic, TypeVar, cast
 
+from unpod_async._caller import Caller
 from unpod_async._collect import Collector, OnBadRow, check_on_bad_row
+from unpod_async._deadline import Deadline
 from unpod_async._decode import Page
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
 from unpod_async._prefetch import prefetch_pages
 from unpod_async._stream import Stream
-from unpod_async._transport import Transport
 from unpod_async._walk import Walk, walk_single
 from unpod_async._wire import Answer, Emit, Failure, Read, Take
 from unpod_async.errors import InvalidArgument, UnpodError
@@ -43,18 +44,20 @@ class Pager(Generic[T]):
 
     def __init__(
         self,
-        transport: Transport,
+        caller: Caller,
         listing: Listing[T],
         *,
         page_size: int,
         start_page: int = 1,
         on_bad_row: OnBadRow = "raise",
+        deadline: Deadline | None = None,
     ) -> None:
-        self._transport = transport
+        self._caller = caller
         self._listing = listing
         self._page_size = _whole("page_size", page_size)
         self._start_page = _whole("start_page", start_page)
         self._on_bad_row: OnBadRow = check_on_bad_row(on_bad_row)
+        self._deadline = deadline
 
     def __repr__(self) -> str:
         return f"Pager({self._listing.endpoint.label})"
@@ -107,7 +110,9 @@ class Pager(Generic[T]):
         """How many rows there are: the server's count, or a walk where it has none or the client filters."""
         if not self._listing.filters_here:
             size = 1 if self._listing.paged else self._page_size
-            answer = await fetch(self._transport, self._listing, Read(1, size), raw=True)
+            answer = await fetch(
+                self._caller, self._listing, Read(1, size), self._caller.deadline(), raw=True
+            )
             if isinstance(answer, Answer) and answer.count is not None and answer.count >= len(answer.keys):
                 return answer.count
             if isinstance(answer, Failure) and not answer.unreadable:
@@ -128,7 +133,7 @@ class Pager(Generic[T]):
         return Stream(
             f"prefetch({n}) of {self._listing.endpoint.label}",
             lambda put: prefetch_pages(
-                self._transport,
+                self._caller,
                 self._listing,
                 Walk(
                     page_size=self._page_size,
@@ -136,19 +141,26 @@ class Pager(Generic[T]):
                     ahead=ahead,
                     tied=self._listing.tied,
                 ),
-                Collector(self._listing, page_size=self._page_size, on_bad_row=self._on_bad_row),
+                Collector(
+                    self._listing,
+                    page_size=self._page_size,
+                    on_bad_row=self._on_bad_row,
+                    stats=self._caller.stats,
+                ),
                 lambda page: put(page.items),
+                self._deadline or self._caller.deadline(),
             ),
         )
 
     def _walk(self, *, raw: bool = False, page_size: int | None = None) -> SequentialWalk[T]:
         return SequentialWalk(
-            self._transport,
+            self._caller,
             self._listing,
             page_size=page_size or self._page_size,
             start_page=self._start_page,
             on_bad_row=self._on_bad_row,
             raw=raw,
+            deadline=self._deadline,
         )
 
 
@@ -160,19 +172,23 @@ class SequentialWalk(Generic[T]):
 
     def __init__(
         self,
-        transport: Transport,
+        caller: Caller,
         listing: Listing[T],
         *,
         page_size: int,
         start_page: int = 1,
         on_bad_row: OnBadRow = "raise",
         raw: bool = False,
+        deadline: Deadline | None = None,
     ) -> None:
-        self._transport = transport
+        self._caller = caller
+        self._deadline = deadline or caller.deadline()
         self._listing = listing
         self._raw = raw
         self._machine = Walk(page_size=page_size, start_page=start_page, tied=listing.tied)
-        self._collector: Collector[T] = Collector(listing, page_size=page_size, on_bad_row=on_bad_row)
+        self._collector: Collector[T] = Collector(
+            listing, page_size=page_size, on_bad_row=on_bad_row, stats=caller.stats
+        )
         self._steps = self._machine.run() if listing.paged else walk_single()
 
     async def next_page(self) -> Page[T] | None:
@@ -183,7 +199,9 @@ class SequentialWalk(Generic[T]):
                 command = self._steps.send(reply)
                 reply = None
                 if isinstance(command, Take):
-                    reply = await fetch(self._transport, self._listing, command.read, raw=self._raw)
+                    reply = await fetch(
+                        self._caller, self._listing, command.read, self._deadline, raw=self._raw
+                    )
                 elif isinstance(command, Emit):
                     page = self._collector.page(command)
                     if page is not None:

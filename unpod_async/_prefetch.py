@@ -7,11 +7,12 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
+from unpod_async._caller import Caller
 from unpod_async._collect import Collector
+from unpod_async._deadline import Deadline
 from unpod_async._decode import Page
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
-from unpod_async._transport import Transport
 from unpod_async._walk import Walk, walk_single
 from unpod_async._wire import Answer, Ask, Drop, Failure, Read, Take
 from unpod_async.errors import UnpodError
@@ -32,11 +33,12 @@ class _Request:
 
 
 async def prefetch_pages(
-    transport: Transport,
+    caller: Caller,
     listing: Listing[T],
     machine: Walk,
     collector: Collector[T],
     put: Callable[[Page[T]], Awaitable[None]],
+    deadline: Deadline,
 ) -> None:
     """Drive `machine` to its end, handing on each page; raises what the walk raises."""
     error: UnpodError | None = None
@@ -46,7 +48,7 @@ async def prefetch_pages(
         async def ask(read: Read, request: _Request) -> None:
             with request.scope:
                 try:
-                    request.outcome = await fetch(transport, listing, read, raw=False)
+                    request.outcome = await fetch(caller, listing, read, deadline, raw=False)
                 except Exception as fault:  # noqa: BLE001 - raised to whoever takes this request
                     request.error = fault
             request.settled.set()

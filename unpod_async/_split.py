@@ -39,7 +39,7 @@ def split(offset: int, size: int, count: int | None, failure: Failure) -> Splitt
     for place in range(offset, offset + size, smaller):
         if count is not None and place >= count:
             break
-        outcome = yield Take(Read(place // smaller + 1, smaller))
+        outcome = yield Take(Read(place // smaller + 1, smaller, single_out=True))
         if isinstance(outcome, Answer):
             if len(outcome.keys) > smaller:
                 raise failure.error

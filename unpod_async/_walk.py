@@ -53,7 +53,7 @@ class Walk:
         """The page being read: where to go on after an error."""
         self._size = page_size
         self._start = start_page
-        self._far = Read(_FAR // page_size, page_size)
+        self._far = Read(_FAR // page_size, page_size, single_out=True)
         self._ahead = ahead
         self._tied = tied
         self._step = page_size  # rows per page as the server cuts them

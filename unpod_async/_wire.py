@@ -16,6 +16,8 @@ class Read(NamedTuple):
 
     page: int
     size: int
+    single_out: bool = False
+    """Looks for a row that breaks its page: failing is an answer, not worth repeating."""
 
 
 class Answer:

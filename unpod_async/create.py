@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -19,7 +19,7 @@ from unpod_async._paths import check_id
 from unpod_async._text import shorten
 from unpod_async.errors import InvalidArgument
 
-__all__ = ["Schedule", "ScheduleAuto", "ScheduleCustom", "ScheduleNow", "encode_create"]
+__all__ = ["EncodedCreate", "Schedule", "ScheduleAuto", "ScheduleCustom", "ScheduleNow", "encode_create"]
 
 _DEEPEST: Final = 100
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -89,14 +89,27 @@ class ScheduleCustom(msgspec.Struct, frozen=True, tag="custom"):
 Schedule: TypeAlias = ScheduleNow | ScheduleAuto | ScheduleCustom | Literal["now", "auto"]
 
 
+class EncodedCreate(NamedTuple):
+    """A create ready to be sent.
+
+    Attributes:
+        body: the JSON of the request.
+        document_ids: ids of the documents that have one, in order; they come back as `ref_id` of the tasks.
+    """
+
+    body: bytes
+    document_ids: tuple[str, ...]
+
+
 def encode_create(
     *,
     pilot: str,
     documents: Iterable[Mapping[str, object]],
     context: str,
     schedule: Schedule = "now",
-) -> tuple[bytes, tuple[str, ...]]:
-    """The JSON body of a create, and the ids of those documents that have one, in order.
+    make_id: Callable[[], str] | None = None,
+) -> EncodedCreate:
+    """A create checked and encoded.
 
     The caller's objects are copied, never changed. See "Create a Task in a Space" of the Tasks API.
 
@@ -106,18 +119,23 @@ def encode_create(
             `id`, or else `document_id`, comes back as `ref_id` of the task.
         context: what the calls are about. Documented as optional, but the server refuses a body without it.
         schedule: a `ScheduleNow`, `ScheduleAuto` or `ScheduleCustom`, or "now" or "auto".
+        make_id: makes the `document_id` of a document that has no id; None leaves it without.
 
     Raises:
         InvalidArgument: the text says where ("documents[3].age") and what is accepted, and shows no value.
     """
     copies = _documents(documents)
+    if make_id is not None:
+        for copy in copies:
+            if not (copy.get("id") or copy.get("document_id")):
+                copy["document_id"] = make_id()
     body = {
         "pilot": check_id("pilot", pilot),
         "documents": copies,
         "context": _filled("context", context),
         "schedule": _schedule(schedule),
     }
-    return msgspec.json.encode(body), _ids(copies)
+    return EncodedCreate(msgspec.json.encode(body), _ids(copies))
 
 
 def _schedule(value: object) -> ScheduleNow | ScheduleAuto | ScheduleCustom:

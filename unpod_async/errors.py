@@ -60,15 +60,20 @@ class UnpodError(Exception):
     Attributes:
         listing: what was being walked, for people ("runs of space X"), or None outside a walk.
         page: the page to go on from with `start_page=`, or None outside a walk.
+        attempts: each send of the request that failed, as (status, error, wait): HTTP status or None, name of
+            the error class, seconds waited after it.
     """
 
     listing: str | None = None
     page: int | None = None
+    attempts: tuple[tuple[int | None, str, float], ...] = ()
 
     def __str__(self) -> str:
         text = self._text()
         if self.listing is not None:
             text = f"{text} [while walking {self.listing}, page {self.page}]"
+        if len(self.attempts) > 1:
+            text = f"{text} [{len(self.attempts)} attempts]"
         return text
 
     def _text(self) -> str:
@@ -100,11 +105,15 @@ class TransportError(UnpodError):
 
     Attributes:
         sent: False when the request certainly did not leave this machine.
+        timed_out: whether it was a time-out.
+        permanent: whether trying again is of no use, as with a certificate that is not trusted.
     """
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    def __init__(self, message: str, *, sent: bool, timed_out: bool = False, permanent: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.timed_out = timed_out
+        self.permanent = permanent
 
 
 class APIError(UnpodError):

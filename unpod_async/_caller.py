@@ -1,0 +1,222 @@
+"""The one loop that decides about every attempt of every request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+import anyio
+import backoff
+
+from unpod_async._admission import Admission, Slots
+from unpod_async._budget import Budget
+from unpod_async._deadline import Deadline
+from unpod_async._options import Options
+from unpod_async._paths import Endpoint
+from unpod_async._policy import (
+    Jitter,
+    hint_of,
+    may_repeat_create,
+    may_repeat_read,
+    wait_for,
+    waits,
+)
+from unpod_async._response import Request, Response
+from unpod_async._stats import Stats
+from unpod_async._transport import SentFlag, Transport
+from unpod_async.errors import APIError, AuthenticationError, TransportError, UnpodError
+
+__all__ = ["Attempt", "Caller"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("unpod_async")
+
+
+class Attempt(NamedTuple):
+    """One send of a request, as its error tells of it.
+
+    Attributes:
+        status: HTTP status, or None when no answer came.
+        error: name of the error class.
+        wait: seconds waited after it; 0 for the last.
+    """
+
+    status: int | None
+    error: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Sends requests under the client's limits. Views share everything but options and their own slots."""
+
+    transport: Transport
+    admission: Admission
+    budget: Budget
+    stats: Stats
+    slots: tuple[Slots, ...]
+    options: Options
+    jitter: Jitter = backoff.full_jitter
+
+    def with_options(self, options: Options, max_concurrency: int | None) -> Caller:
+        share = () if max_concurrency is None else (Slots(max_concurrency),)
+        return replace(self, options=options, slots=(*share, *self.slots))
+
+    def deadline(self) -> Deadline:
+        """A clock for one call or walk; it starts with the first request."""
+        return Deadline(self.options.deadline)
+
+    async def read(
+        self,
+        endpoint: Endpoint,
+        query: Mapping[str, str],
+        parse: Callable[[Request, Response], T],
+        deadline: Deadline,
+        *,
+        single_out: bool = False,
+    ) -> T:
+        """One GET, repeated as the policy allows, and what `parse` makes of its answer.
+
+        `single_out` looks for the row that breaks a page: an answer that such a row can explain is final.
+
+        Raises:
+            UnpodError: the error of the last attempt, with `attempts`.
+        """
+
+        def may_repeat(error: UnpodError, made: int) -> bool:
+            blame_row = single_out and not isinstance(error, TransportError) and hint_of(error) is None
+            return not blame_row and may_repeat_read(error, made)
+
+        async def send(timeout: float) -> Response:
+            return await self.transport.get(endpoint.path, query, timeout)
+
+        return await self._perform("GET", endpoint, send, parse, may_repeat, deadline)
+
+    async def create(
+        self,
+        endpoint: Endpoint,
+        body: bytes,
+        parse: Callable[[Request, Response], T],
+        deadline: Deadline,
+        sent: SentFlag,
+    ) -> T:
+        """One POST, sent again only when it certainly never left or was turned away by a 429."""
+
+        async def send(timeout: float) -> Response:
+            sent.sent = False
+            return await self.transport.post(endpoint.path, body, timeout, sent)
+
+        return await self._perform("POST", endpoint, send, parse, may_repeat_create, deadline)
+
+    async def _perform(
+        self,
+        method: str,
+        endpoint: Endpoint,
+        send: Callable[[float], Awaitable[Response]],
+        parse: Callable[[Request, Response], T],
+        may_repeat: Callable[[UnpodError, int], bool],
+        deadline: Deadline,
+    ) -> T:
+        policy = self.options.retry
+        drawn: Iterator[float] = waits(policy, self.jitter) if policy is not None else iter(())
+        made: list[Attempt] = []
+        paid = 0
+        renewed = False
+        request = self.transport.request(method, endpoint.path)
+        self.stats.requests += 1
+        deadline.start()
+        while True:
+            token = self.transport.token
+            try:
+                found = await self._attempt(method, endpoint, request, send, parse, deadline)
+            except UnpodError as fault:
+                error = fault
+            else:
+                self.budget.succeed(paid)
+                return found
+            made.append(_attempt_of(error))
+            error.attempts = tuple(made)
+            if isinstance(error, AuthenticationError) and not renewed:
+                renewed = await self.transport.renew(token)
+                if renewed:
+                    continue
+            if policy is None or len(made) >= policy.attempts or not may_repeat(error, len(made)):
+                break
+            hint = hint_of(error)
+            if hint is not None and hint > policy.max_retry_after:
+                break
+            wait = wait_for(next(drawn), hint, self.jitter)
+            if wait > deadline.left():
+                break
+            cost = self.budget.spend(after_timeout=isinstance(error, TransportError) and error.timed_out)
+            if not cost:
+                break
+            paid += cost
+            made[-1] = made[-1]._replace(wait=wait)
+            await self._pause(method, endpoint, error, len(made), wait)
+        raise error
+
+    async def _attempt(
+        self,
+        method: str,
+        endpoint: Endpoint,
+        request: Request,
+        send: Callable[[float], Awaitable[Response]],
+        parse: Callable[[Request, Response], T],
+        deadline: Deadline,
+    ) -> T:
+        probe = await self.admission.enter(self.slots, deadline)
+        began = time.monotonic()
+        answered = False
+        status: object = "no answer"
+        try:
+            left = deadline.left()
+            if left <= 0:
+                raise deadline.over("before the request was sent", sent=False)
+            self.stats.attempts += 1
+            response = await send(min(self.options.timeout, left))
+            status = response.status
+            self.stats.bytes += len(response.body)
+            found = parse(request, response)
+            answered = True
+        except UnpodError as error:
+            answered = not isinstance(error, TransportError) and self._heed(error)
+            raise
+        finally:
+            self.admission.leave(self.slots, probe=probe, answered=answered)
+            if _log.isEnabledFor(logging.DEBUG):
+                spent = (time.monotonic() - began) * 1000
+                _log.debug("%s %s: %s in %.0f ms", method, endpoint.template, status, spent)
+        return found
+
+    def _heed(self, error: UnpodError) -> bool:
+        """Close the gate where the server asks to wait; whether it did not."""
+        hint = hint_of(error)
+        limited = isinstance(error, APIError) and error.status == 429
+        if hint is None and not limited:
+            return True
+        policy = self.options.retry
+        pause = hint if hint is not None else (policy.base if policy is not None else 0.0)
+        # Never longer than a request would be let wait: beyond that, calls fail at once and on their own.
+        longest = policy.max_retry_after if policy is not None else 0.0
+        if self.admission.close(min(pause, longest)):
+            _log.warning("the server asks for a pause of %.1f s: no request starts before", pause)
+        return False
+
+    async def _pause(
+        self, method: str, endpoint: Endpoint, error: UnpodError, made: int, wait: float
+    ) -> None:
+        cause = str(error.status) if isinstance(error, APIError) else type(error).__name__
+        self.stats.retries[cause] += 1
+        _log.warning("%s %s: %s, attempt %d; again in %.2f s", method, endpoint.template, cause, made, wait)
+        began = time.monotonic()
+        await anyio.sleep(wait)
+        self.stats.waited += time.monotonic() - began
+
+
+def _attempt_of(error: UnpodError) -> Attempt:
+    return Attempt(error.status if isinstance(error, APIError) else None, type(error).__name__, 0.0)

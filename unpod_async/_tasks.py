@@ -1,0 +1,158 @@
+"""Tasks: single calls; listing, placing and finding them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, overload
+
+from unpod_async import _paths
+from unpod_async._collect import OnBadRow
+from unpod_async._core import Group
+from unpod_async._creating import send_create
+from unpod_async._listing import Listing, Status, wanted_statuses
+from unpod_async._pager import Pager
+from unpod_async.create import Schedule, encode_create
+from unpod_async.errors import InvalidArgument
+from unpod_async.models import CreatedRun, Task
+
+__all__ = ["Tasks"]
+
+
+class Tasks(Group):
+    """Tasks: single calls."""
+
+    def list(
+        self,
+        space_token: str,
+        *,
+        search: str | None = None,
+        outcome: str | Sequence[str] | None = None,
+        call_type: Literal["inbound", "outbound"] | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        status: Status = None,
+        start_page: int = 1,
+        page_size: int | None = None,
+        on_bad_row: OnBadRow = "raise",
+    ) -> Pager[Task]:
+        """Tasks of a space, newest first.
+
+        Args:
+            search: regular expression, case ignored, over name and phone of input and output.
+            outcome: what the call came to, such as "Interested", or several; case counts. (On the wire this
+                is `status`, which is not the task's status.)
+            call_type: "inbound" or "outbound".
+            created_from, created_to: aware datetimes, both inclusive; the server gets whole seconds, and
+                every row is checked again.
+            status: the task's status; filtered on the client, the server has no such filter.
+
+        With `search`, `outcome` or `call_type`, rows whose call ends during the walk enter the listing in
+        its middle; they may be met or not. Documented in "Get Tasks by Space Token".
+
+        Raises:
+            InvalidArgument: an argument is not accepted.
+            RefusedError: the space is unknown or not yours.
+        """
+        query = _paths.unix_bounds(created_from, created_to)
+        if search is not None:
+            query["search"] = _filled("search", search)
+        if outcome is not None:
+            outcomes = [outcome] if isinstance(outcome, str) else list(outcome)
+            query["status"] = ",".join(_outcome(one) for one in outcomes) or _filled("outcome", "")
+        if call_type is not None:
+            if call_type not in ("inbound", "outbound"):
+                raise InvalidArgument("call_type must be 'inbound' or 'outbound'")
+            query["call_type"] = call_type
+        bounded = created_from is not None or created_to is not None
+        listing = Listing(
+            _paths.space_tasks(space_token),
+            Task,
+            ("task_id", "id"),
+            query=query,
+            statuses=wanted_statuses(status),
+            window=_paths.TimeWindow(created_from, created_to) if bounded else None,
+        )
+        return self._core.pager(listing, start_page, page_size, on_bad_row)
+
+    @overload
+    async def create(
+        self,
+        space_token: str,
+        *,
+        pilot: str,
+        documents: Iterable[Mapping[str, Any]],
+        context: str,
+        schedule: Schedule = ...,
+        dry_run: Literal[False] = ...,
+    ) -> CreatedRun: ...
+    @overload
+    async def create(
+        self,
+        space_token: str,
+        *,
+        pilot: str,
+        documents: Iterable[Mapping[str, Any]],
+        context: str,
+        schedule: Schedule = ...,
+        dry_run: Literal[True],
+    ) -> bytes: ...
+    async def create(
+        self,
+        space_token: str,
+        *,
+        pilot: str,
+        documents: Iterable[Mapping[str, Any]],
+        context: str,
+        schedule: Schedule = "now",
+        dry_run: bool = False,
+    ) -> CreatedRun | bytes:
+        """Place phone calls: one per document, by the agent `pilot`.
+
+        Everything is checked before sending, because the server queues calls it has not checked. The request
+        goes over a connection of its own, is sent again only when it certainly never left or was turned away
+        by a 429, and never after it may have reached the server. Cancelled after it was sent, the
+        CancelledError carries a note that calls may be queued.
+
+        Args:
+            pilot: handle of the agent. The server does not check it: a wrong one queues calls nobody makes.
+            documents: one mapping per call with `name` and `contact_number` as text; `id` or `document_id`
+                comes back as the task's `ref_id`. A document without one gets a `document_id` made here, so
+                that its call can be found again.
+            context: what the call is about; the server refuses a create without it.
+            schedule: "now", "auto", `ScheduleNow()`, `ScheduleAuto()` or `ScheduleCustom(date, time)`.
+            dry_run: check everything and return the JSON that would be sent; nothing is sent.
+
+        Documented in "Create a Task in a Space".
+
+        Raises:
+            InvalidArgument: an argument is not accepted; nothing was sent.
+            TransportError: with `sent` False: nothing was sent.
+            OutcomeUnknown: it was sent and the calls may be queued; the text says where to look.
+            APIError: the server refused (3xx, 4xx, 206 refusal or validation); no call was queued.
+        """
+        _paths.check_id("space_token", space_token)
+        create = encode_create(
+            pilot=pilot,
+            documents=documents,
+            context=context,
+            schedule=schedule,
+            make_id=lambda: uuid.uuid4().hex,
+        )
+        if dry_run:
+            return create.body
+        return await send_create(self._core, space_token, create)
+
+
+def _filled(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidArgument(f"{name} must be text that is not empty")
+    return value
+
+
+def _outcome(value: object) -> str:
+    text = _filled("outcome", value)
+    if "," in text:
+        raise InvalidArgument("an outcome holds no comma, which parts several of them: pass a list")
+    return text
