@@ -3,8 +3,10 @@
 How the package is laid out; imports go down only, and one module owns each decision::
 
     _client            UnpodClient: settings from arguments and environment, groups of calls
-    _resources         the calls: which listing, which arguments, what is documented
-    _core              what the calls share; the create that is sent once
+    _resources _runs _tasks   the calls: which listing, which arguments, what is documented
+    _many _journal     creates batch by batch, noted on disk before they are sent
+    _creating _reconcile   a create that is sent once; looking for what became of it
+    _core              what the calls share
     _fanout  _pager    many runs at once; one listing as a Pager, walked sequentially
     _prefetch          the same walk with pages asked for ahead
     _stream            rows from tasks that an `async with` owns
@@ -14,6 +16,9 @@ How the package is laid out; imports go down only, and one module owns each deci
     _pass _sightings _split   one pass and its counts; when rows were seen; rows that break a page
     _wire              the words between the machine and its drivers
     _decode _listing   a page's bytes into rows; what a listing is
+    _caller            the one loop that decides about every attempt
+    _admission _deadline   a place for each request; one clock for all that a call does
+    _policy _budget _gate _options _stats   the decisions and figures of that loop, no I/O
     _response          status, headers and body into an exception, no I/O
     _transport         the only module that speaks HTTP
     create             checks and encodes a create
@@ -28,8 +33,10 @@ from unpod_async._caller import Attempt
 from unpod_async._client import UnpodClient
 from unpod_async._decode import Page, RejectedRow
 from unpod_async._fanout import Failed, Ok
+from unpod_async._many import BatchResult, CreateRequest
 from unpod_async._pager import Pager
 from unpod_async._policy import RetryPolicy
+from unpod_async._reconcile import Reconciliation
 from unpod_async._settings import Settings
 from unpod_async._stats import Stats
 from unpod_async._stream import Stream
@@ -69,8 +76,10 @@ __all__ = [
     "Agent",
     "Attempt",
     "AuthenticationError",
+    "BatchResult",
     "Call",
     "ConfigurationError",
+    "CreateRequest",
     "CreatedRun",
     "DecodeError",
     "Failed",
@@ -85,6 +94,7 @@ __all__ = [
     "Pager",
     "PermissionDeniedError",
     "RateLimitedError",
+    "Reconciliation",
     "RefusedError",
     "RejectedRow",
     "RetryPolicy",

@@ -141,7 +141,8 @@ class Caller:
             made.append(_attempt_of(error))
             error.attempts = tuple(made)
             if isinstance(error, AuthenticationError) and not renewed:
-                renewed = await self.transport.renew(token)
+                with anyio.move_on_after(deadline.left()):
+                    renewed = await self.transport.renew(token)
                 if renewed:
                     continue
             if policy is None or len(made) >= policy.attempts or not may_repeat(error, len(made)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -12,9 +13,11 @@ from unpod_async._collect import OnBadRow
 from unpod_async._core import Group
 from unpod_async._creating import send_create
 from unpod_async._listing import Listing, Status, wanted_statuses
+from unpod_async._many import BatchResult, CreateRequest, create_many
 from unpod_async._pager import Pager
+from unpod_async._reconcile import Reconciliation, reconcile
 from unpod_async.create import Schedule, encode_create
-from unpod_async.errors import InvalidArgument
+from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 from unpod_async.models import CreatedRun, Task
 
 __all__ = ["Tasks"]
@@ -143,6 +146,48 @@ class Tasks(Group):
         if dry_run:
             return create.body
         return await send_create(self._core, space_token, create)
+
+    async def create_many(
+        self,
+        space_token: str,
+        requests: Iterable[CreateRequest],
+        *,
+        journal: str | os.PathLike[str],
+        resend_unknown: bool = False,
+    ) -> Sequence[BatchResult]:
+        """Place calls batch by batch, so that a job that dies can be run again and dials nobody twice.
+
+        Before each POST the journal says on disk what is about to be sent, ids included. Run again with the
+        same requests in the same order: what is done is left out, and the one batch whose outcome is not
+        known is looked for. Created or partly created, it is noted; not seen, it is reported and not sent.
+
+        Args:
+            requests: the creates, in a fixed order.
+            journal: path of the journal, made if it is not there. It holds ids and digests, no contact data.
+            resend_unknown: send a batch again that an earlier run sent and that was not seen.
+
+        Raises:
+            OutcomeUnknown: a batch was sent and its outcome is not known; nothing after it was sent.
+            InvalidArgument: a request is not accepted, or is another than the journal tells of.
+            ConfigurationError: the journal is in use, or is none.
+            UnpodError: a batch was refused; a rerun sends it again.
+        """
+        _paths.check_id("space_token", space_token)
+        return await create_many(self._core, space_token, requests, journal, resend_unknown=resend_unknown)
+
+    async def reconcile(self, error: UnpodError) -> Reconciliation:
+        """Look through the newest runs for the calls of a create whose outcome is not known.
+
+        Looks at runs from two minutes before it was sent on, for tasks with exactly its document ids. Not
+        seen is not the same as not created: the server may still be storing.
+
+        Raises:
+            InvalidArgument: `error` is no `OutcomeUnknown`.
+            UnpodError: a listing could not be read.
+        """
+        if not isinstance(error, OutcomeUnknown):
+            raise InvalidArgument("reconcile takes the OutcomeUnknown that a create raised")
+        return await reconcile(self._core, error.space_token, error.document_ids, error.started_at)
 
 
 def _filled(name: str, value: object) -> str:

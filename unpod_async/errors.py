@@ -29,6 +29,7 @@ Every exception pickles with its attributes. No text is built from a token.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from unpod_async._text import shorten, summarise_body
@@ -246,7 +247,7 @@ class OutcomeUnknown(UnpodError):
         *,
         space_token: str,
         document_ids: Sequence[str],
-        started_at: Any,
+        started_at: datetime,
         status: int | None = None,
         server_message: str = "",
     ) -> None:

@@ -1,0 +1,189 @@
+"""Decisions about attempts: no HTTP, no sleeping, the clock is a number."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+
+import backoff
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unpod_async import RetryPolicy
+from unpod_async._budget import Budget
+from unpod_async._deadline import Deadline
+from unpod_async._gate import AFTER_THE_PROBE, Gate
+from unpod_async._policy import hint_of, may_repeat_create, may_repeat_read, wait_for, waits
+from unpod_async.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    DecodeError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    TransportError,
+    UnpodError,
+    UpstreamError,
+)
+
+LOST = TransportError("lost", sent=True)
+NEVER_LEFT = TransportError("refused", sent=False)
+UNTRUSTED = TransportError("certificate", sent=False, permanent=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "read", "create"),
+    [
+        (LOST, True, False),
+        (NEVER_LEFT, True, True),
+        (UNTRUSTED, False, False),
+        (RateLimitedError(429), True, True),
+        (ServerError(500), True, False),
+        (ServerError(503), True, False),
+        (APIError(408), True, False),
+        (APIError(409), False, False),
+        (APIError(302), False, False),
+        (UpstreamError(206), True, False),
+        (RefusedError(206), False, False),
+        (InvalidRequestError(206), False, False),
+        (AuthenticationError(401), False, False),
+        (PermissionDeniedError(403), False, False),
+        (NotFoundError(404), False, False),
+        (DecodeError("no JSON"), True, False),
+    ],
+    ids=lambda value: repr(value),
+)
+def test_what_is_repeated(error: UnpodError, read: bool, create: bool) -> None:
+    assert may_repeat_read(error, 1) is read
+    assert may_repeat_create(error, 1) is create
+
+
+def test_a_page_that_a_row_may_break_is_repeated_twice_and_an_unreadable_answer_once() -> None:
+    assert [may_repeat_read(UpstreamError(206), made) for made in (1, 2, 3)] == [True, True, False]
+    assert [may_repeat_read(DecodeError("x"), made) for made in (1, 2)] == [True, False]
+
+
+def test_waits_double_up_to_the_cap_and_the_jitter_is_the_callers() -> None:
+    policy = RetryPolicy(base=0.5, cap=20)
+    assert list(itertools.islice(waits(policy, lambda longest: longest), 8)) == [0.5, 1, 2, 4, 8, 16, 20, 20]
+
+
+@given(st.floats(0, 20), st.one_of(st.none(), st.floats(0, 1e6)), st.floats(0, 1))
+def test_a_wait_is_never_shorter_than_the_server_asked(
+    drawn: float, hint: float | None, share: float
+) -> None:
+    wait = wait_for(drawn, hint, lambda longest: longest * share)
+    if hint is None:
+        assert wait == drawn
+    else:
+        assert hint <= wait <= max(drawn, hint) + hint / 10
+
+
+@given(st.floats(0, 100))
+def test_the_default_jitter_stays_within_its_bounds(hint: float) -> None:
+    assert hint <= wait_for(0, hint, backoff.full_jitter) <= hint * 1.1 + 1e-9
+
+
+def test_only_a_429_and_a_503_that_says_so_ask_to_wait() -> None:
+    limited = RateLimitedError(429)
+    limited.retry_after = 3.0
+    assert hint_of(limited) == 3
+    assert hint_of(ServerError(503, headers={"retry-after": "7"})) == 7
+    assert hint_of(ServerError(503)) is None
+    assert hint_of(ServerError(500, headers={"retry-after": "7"})) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"attempts": 0}, {"attempts": 1.5}, {"base": 0}, {"base": 30}, {"cap": float("inf")}, {"budget": -1}],
+)
+def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_policy_pickles() -> None:
+    policy = RetryPolicy(attempts=7)
+    assert pickle.loads(pickle.dumps(policy)) == policy  # noqa: S301 - made above
+
+
+def test_the_budget_pays_a_hundred_repeats_and_success_gives_back_what_it_cost() -> None:
+    budget = Budget(500)
+    assert sum(bool(budget.spend(after_timeout=False)) for _ in range(1000)) == 100
+    budget.succeed(15)
+    assert budget.left == 15
+    assert budget.spend(after_timeout=True) == 10
+    assert budget.spend(after_timeout=True) == 0
+    for _ in range(10_000):
+        budget.succeed(0)
+    assert budget.left == 500
+
+
+def test_after_an_outage_repeats_come_back_singly() -> None:
+    budget = Budget(500)
+    while budget.spend(after_timeout=False):
+        pass
+    repeats = 0
+    for _ in range(50):
+        budget.succeed(0)
+        repeats += bool(budget.spend(after_timeout=False))
+    assert repeats == 10  # one for five successes
+
+
+def test_the_gate_lets_one_request_go_first_when_the_asked_time_has_passed() -> None:
+    gate = Gate()
+    assert gate.ask(0) == 0
+    assert gate.close(10, 5) is True
+    assert gate.close(10, 3) is False, "one closing is news, a second answer of the same burst is not"
+    assert gate.ask(12) == pytest.approx(3)
+    assert gate.ask(15) == 0
+    assert gate.probing
+    assert gate.ask(15) == AFTER_THE_PROBE
+    gate.settle(answered=False)
+    assert gate.ask(16) == 0, "a lost probe is followed by another one"
+    gate.settle(answered=True)
+    assert [gate.ask(16) for _ in range(3)] == [0, 0, 0]
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 30)), min_size=1, max_size=20))
+def test_no_request_starts_while_the_gate_is_closed(events: list[tuple[float, float]]) -> None:
+    gate, now, closed_until = Gate(), 0.0, 0.0
+    for step, seconds in events:
+        now += step
+        wait = gate.ask(now)
+        assert (wait == 0) <= (now >= closed_until)
+        if wait == 0:
+            gate.settle(answered=False)
+        gate.close(now, seconds)
+        closed_until = max(closed_until, now + seconds)
+
+
+@given(st.floats(0.5, 1000), st.lists(st.floats(0, 0.01), min_size=1, max_size=60))
+def test_requests_start_no_faster_than_the_rate_limit(rate: float, steps: list[float]) -> None:
+    gate, now, started = Gate(rate), 0.0, []
+    for step in steps:
+        now += step
+        if gate.ask(now) == 0:
+            started.append(now)
+    for earlier, later in itertools.pairwise(started):
+        assert later - earlier >= 1 / rate - 1e-9
+
+
+def test_a_deadline_runs_from_the_first_request() -> None:
+    now = [100.0]
+    deadline = Deadline(10, clock=lambda: now[0])
+    assert deadline.left() == float("inf")
+    now[0] = 200
+    deadline.start()
+    now[0] = 207
+    deadline.start()
+    assert deadline.left() == 3
+    assert Deadline(None).left() == float("inf")
+    error = deadline.over("while waiting", sent=False)
+    assert str(error) == "the deadline of 10 s ended while waiting"
+    assert error.sent is False
