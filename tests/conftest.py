@@ -6,12 +6,16 @@ import asyncio
 import gc
 import inspect
 import itertools
+import logging
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.leaks import SANDBOX_SECRETS, leaks
+from unpod_async.errors import UnpodError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -170,3 +174,42 @@ def leaves_nothing_behind(event_loop_of_test: asyncio.AbstractEventLoop) -> Iter
         # Cleared up, so that the next test does not get the blame, nor a ResourceWarning from this one.
         loop.run_until_complete(clear_up(tasks, left))
         pytest.fail("the test left behind:\n  " + "\n  ".join(sorted(lines)), pytrace=False)
+
+
+# --- no token anywhere -------------------------------------------------------------------------------------
+
+
+class LeakFinder(logging.Handler):
+    """Looks at every log record of the run, and at each of our exceptions that a test expects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if SANDBOX_SECRETS.search(f"{record.getMessage()} {record.__dict__!r}"):
+            self.found.append(f"log record of {record.name}, {record.pathname}:{record.lineno}")
+
+    def look_at(self, error: BaseException | None) -> None:
+        if isinstance(error, UnpodError | asyncio.CancelledError):
+            self.found += leaks(error)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_token_is_shown() -> Iterator[None]:
+    """Fail the run (at its last test) when a token of the sandbox was logged, or shown by an exception."""
+    finder, leave = LeakFinder(), pytest.RaisesExc.__exit__
+
+    def look_and_leave(self: Any, kind: Any, error: Any, trace: Any) -> Any:
+        finder.look_at(error)
+        return leave(self, kind, error, trace)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytest.RaisesExc, "__exit__", look_and_leave)
+        for name in ("unpod_async", "aiohttp", "asyncio"):
+            patch.setattr(logging.getLogger(name), "level", logging.DEBUG)
+        logging.getLogger().addHandler(finder)
+        yield
+        logging.getLogger().removeHandler(finder)
+    if finder.found:
+        pytest.fail("tokens were shown:\n  " + "\n  ".join(sorted(set(finder.found))), pytrace=False)

@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
@@ -90,8 +91,9 @@ class RawServer:
     are no error, and handlers that still run then are cancelled.
     """
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, ssl_context: ssl.SSLContext | None = None) -> None:
         self._handler = handler
+        self._ssl = ssl_context
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors: list[Exception] = []
         self.connections = 0
@@ -99,11 +101,11 @@ class RawServer:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._ssl else 'http'}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         # A plain function, so that the tasks are this object's own, to be waited for.
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._ssl)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -153,8 +153,13 @@ EXPECTED = {
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     """Each test's complaint, or None: run in a process of its own, from files of its own."""
     folder, here = tmp_path_factory.mktemp("suite"), Path(__file__).parent
-    for name in ("conftest.py", "raw_server.py"):
-        (folder / name).write_text((here / name).read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "tests").mkdir()
+    for name, to in (
+        ("conftest.py", "conftest.py"),
+        ("raw_server.py", "raw_server.py"),
+        ("leaks.py", "tests/leaks.py"),
+    ):
+        (folder / to).write_text((here / name).read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "test_suite.py").write_text(SUITE, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--junit-xml=report.xml", "-q"]

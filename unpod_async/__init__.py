@@ -28,6 +28,8 @@ How the package is laid out; imports go down only, and one module owns each deci
     testing            a sandbox server that behaves like the service
 """
 
+import logging
+
 from unpod_async._call import Call
 from unpod_async._caller import Attempt
 from unpod_async._client import UnpodClient
@@ -116,3 +118,5 @@ __all__ = [
     "UpstreamError",
     "UserInfo",
 ]
+
+logging.getLogger("unpod_async").addHandler(logging.NullHandler())

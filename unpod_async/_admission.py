@@ -45,13 +45,17 @@ class Admission:
         """
         while True:
             await self._take(slots, deadline)
-            wait = self._gate.ask(self._clock())
+            left = deadline.left()
+            wait = self._gate.ask(self._clock()) if left > 0 else left
             if wait == 0:
                 return self._gate.probing
             self._give_back(slots)
-            left = deadline.left()
-            if left <= 0 or left < wait < float("inf"):
-                raise deadline.over("waiting at the gate that the server's answer closed", sent=False)
+            if left <= 0:
+                raise deadline.over("before the request was sent", sent=False)
+            if left < wait < float("inf"):
+                raise deadline.over(
+                    "before a request may start (rate_limit, or the server asked for a pause)", sent=False
+                )
             if self._probe_is_back is None:
                 self._probe_is_back = anyio.Event()
             began = self._clock()

@@ -17,6 +17,7 @@ from unpod_async._deadline import Deadline
 from unpod_async._options import Options
 from unpod_async._paths import Endpoint
 from unpod_async._policy import (
+    DEFAULT_RETRY,
     Jitter,
     hint_of,
     may_repeat_create,
@@ -24,7 +25,8 @@ from unpod_async._policy import (
     wait_for,
     waits,
 )
-from unpod_async._response import Request, Response
+from unpod_async._response import Request, Response, redacted
+from unpod_async._secret import Secret
 from unpod_async._stats import Stats
 from unpod_async._transport import SentFlag, Transport
 from unpod_async.errors import APIError, AuthenticationError, TransportError, UnpodError
@@ -108,7 +110,10 @@ class Caller:
 
         async def send(timeout: float) -> Response:
             sent.sent = False
-            return await self.transport.post(endpoint.path, body, timeout, sent)
+            response = await self.transport.post(endpoint.path, body, timeout, sent)
+            if response.status in (401, 429):
+                sent.sent = False  # turned away at the door: nothing of it is queued
+            return response
 
         return await self._perform("POST", endpoint, send, parse, may_repeat_create, deadline)
 
@@ -130,9 +135,14 @@ class Caller:
         self.stats.requests += 1
         deadline.start()
         while True:
+            try:
+                probe = await self.admission.enter(self.slots, deadline)
+            except TransportError as over:
+                over.attempts = tuple(made)
+                raise
             token = self.transport.token
             try:
-                found = await self._attempt(method, endpoint, request, send, parse, deadline)
+                found = await self._attempt(method, endpoint, request, send, parse, deadline, probe=probe)
             except UnpodError as fault:
                 error = fault
             else:
@@ -159,7 +169,8 @@ class Caller:
             paid += cost
             made[-1] = made[-1]._replace(wait=wait)
             await self._pause(method, endpoint, error, len(made), wait)
-        raise error
+        # The frames below hold the answer, and so whatever is in its rows.
+        raise error.with_traceback(None)
 
     async def _attempt(
         self,
@@ -169,20 +180,20 @@ class Caller:
         send: Callable[[float], Awaitable[Response]],
         parse: Callable[[Request, Response], T],
         deadline: Deadline,
+        *,
+        probe: bool,
     ) -> T:
-        probe = await self.admission.enter(self.slots, deadline)
         began = time.monotonic()
         answered = False
         status: object = "no answer"
         try:
-            left = deadline.left()
-            if left <= 0:
-                raise deadline.over("before the request was sent", sent=False)
             self.stats.attempts += 1
-            response = await send(min(self.options.timeout, left))
+            token = self.transport.token
+            # Never 0, which is no limit to aiohttp.
+            response = await send(max(0.001, min(self.options.timeout, deadline.left())))
             status = response.status
             self.stats.bytes += len(response.body)
-            found = parse(request, response)
+            found = _parsed(parse, request, response, token)
             answered = True
         except UnpodError as error:
             answered = not isinstance(error, TransportError) and self._heed(error)
@@ -203,7 +214,7 @@ class Caller:
         policy = self.options.retry
         pause = hint if hint is not None else (policy.base if policy is not None else 0.0)
         # Never longer than a request would be let wait: beyond that, calls fail at once and on their own.
-        longest = policy.max_retry_after if policy is not None else 0.0
+        longest = (policy or DEFAULT_RETRY).max_retry_after
         if self.admission.close(min(pause, longest)):
             _log.warning("the server asks for a pause of %.1f s: no request starts before", pause)
         return False
@@ -217,6 +228,17 @@ class Caller:
         began = time.monotonic()
         await anyio.sleep(wait)
         self.stats.waited += time.monotonic() - began
+
+
+def _parsed(
+    parse: Callable[[Request, Response], T], request: Request, response: Response, token: Secret
+) -> T:
+    try:
+        return parse(request, response)
+    except UnpodError:
+        pass
+    # What is wrong is said once more, of the answer without the token.
+    return parse(request, redacted(response, token))
 
 
 def _attempt_of(error: UnpodError) -> Attempt:

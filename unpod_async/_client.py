@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
@@ -23,6 +24,7 @@ from unpod_async._settings import Settings, resolve
 from unpod_async._stats import Stats
 from unpod_async._tasks import Tasks
 from unpod_async._transport import TokenProvider, Transport
+from unpod_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import ssl
@@ -104,20 +106,28 @@ class UnpodClient:
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        settings, secret = resolve(
-            token=token,
-            org_handle=org_handle,
-            base_url=base_url,
-            auth_scheme=auth_scheme,
-            page_size=page_size,
-            max_concurrency=max_concurrency,
-            allow_http=allow_http,
-            environ=os.environ,
-        )
+        try:
+            settings, secret = resolve(
+                token=token,
+                org_handle=org_handle,
+                base_url=base_url,
+                auth_scheme=auth_scheme,
+                page_size=page_size,
+                max_concurrency=max_concurrency,
+                allow_http=allow_http,
+                environ=os.environ,
+            )
+        except ConfigurationError as error:
+            # The frames below, and those of a first wording, hold the token.
+            error.__traceback__ = error.__context__ = None
+            raise
+        finally:
+            token = None  # and this one is shown where any argument is refused
         options = options_of(retry, timeout, deadline)
         if rate_limit is not None:
             positive_option("rate_limit", rate_limit)
         whole_option("max_response_bytes", max_response_bytes)
+        caller_frame = sys._getframe(1)
         transport = Transport(
             settings,
             secret,
@@ -126,6 +136,7 @@ class UnpodClient:
             max_response_bytes=max_response_bytes,
             proxy=proxy,
             ssl_context=ssl_context,
+            made_at=f"{caller_frame.f_code.co_filename}:{caller_frame.f_lineno}",
         )
         stats = Stats()
         caller = Caller(
@@ -199,6 +210,8 @@ class UnpodClient:
         return self._core.settings
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_core"):
+            return "UnpodClient(not set up)"  # in a traceback of __init__
         return f"UnpodClient(base_url={self.settings.base_url!r}, org_handle={self.settings.org_handle!r})"
 
     def __reduce__(self) -> tuple[Callable[..., UnpodClient], tuple[Any, ...]]:

@@ -83,7 +83,7 @@ def single(request: Request, response: Response, model: type[T]) -> T:
         try:
             found, stated = decode_one(model, response.body)
         except DecodeError as fault:
-            fault.args = (f"{request.method} {request.path} answered 200: {fault.args[0]}",)
+            fault.args = (f"{request.method} {request.path} answered {response.status}: {fault.args[0]}",)
             error = classify_inside(request, response) or fault
         else:
             if stated not in (200, 201, None):

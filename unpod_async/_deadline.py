@@ -29,4 +29,4 @@ class Deadline:
 
     def over(self, doing: str, *, sent: bool) -> TransportError:
         """The error of a deadline that ended while `doing` something."""
-        return TransportError(f"the deadline of {self._seconds:g} s ended {doing}", sent=sent)
+        return TransportError(f"the deadline of {self._seconds:g} s ended {doing}", sent=sent, timed_out=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +22,7 @@ __all__ = ["Page", "RejectedRow", "Rows", "decode_one", "decode_raw", "decode_ro
 
 T = TypeVar("T")
 
+_USER_TOKEN = re.compile(rb'("user_token"\s*:\s*")[^"]*')
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -27,7 +30,7 @@ class RejectedRow(NamedTuple):
     """A row that came and is not part of the listing's items.
 
     Attributes:
-        raw: its JSON bytes as the server sent them.
+        raw: its JSON bytes as the server sent them, save that `user_token` is masked.
         path: where the fault is in the answer, such as "$.data[3].task_id".
         reason: what is wrong there; holds no data of the row.
     """
@@ -64,6 +67,10 @@ class Page(Generic[T]):
     unreadable: list[int]
     headers: Mapping[str, str]
 
+    def __repr__(self) -> str:
+        # Rows as bytes hold all there is, user tokens too.
+        return f"Page(number={self.number}, {len(self.items)} items)"
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -82,6 +89,7 @@ class RowHead(msgspec.Struct, gc=False):
     """What the walk and the filters need of a row that is not decoded: any type, for a bad row is a row."""
 
     task_id: Any = None
+    id: Any = None
     run_id: Any = None
     handle: Any = None
     token: Any = None
@@ -129,11 +137,13 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
     Raises:
         DecodeError: the body is no listing at all.
     """
-    try:
+    envelope: Any = None
+    # Nothing is raised from here: it would carry this fault, and the fault its frames with the whole body.
+    with contextlib.suppress(*_UNREADABLE):
         # Inside a field that is kept as bytes msgspec does not look at the encoding.
         body.decode()
         envelope = _page_decoder(cast("Hashable", listing.model)).decode(body)
-    except _UNREADABLE:
+    if envelope is None:
         envelope, raws = _raw_page(body, page)
         rows = [_row(listing, raw, index) for index, raw in enumerate(raws)]
     else:
@@ -213,7 +223,7 @@ def _row(listing: Listing[Any], raw: msgspec.Raw, index: int) -> Any:
         return detach(_decoder(cast("Hashable", listing.model)).decode(raw))
     except _UNREADABLE as fault:
         reason, _, path = _reason(fault).partition(" - at `$")
-    return RejectedRow(bytes(raw), f"$.data[{index}]{path.rstrip('`')}", reason)
+    return RejectedRow(_masked(raw), f"$.data[{index}]{path.rstrip('`')}", reason)
 
 
 def _head(raw: msgspec.Raw) -> RowHead:
@@ -226,8 +236,13 @@ def _head(raw: msgspec.Raw) -> RowHead:
 
 def _foreign(listing: Listing[Any], raw: msgspec.Raw, index: int) -> RejectedRow:
     return RejectedRow(
-        bytes(raw), f"$.data[{index}].run_id", f"the row belongs to another run than {listing.run_id}"
+        _masked(raw), f"$.data[{index}].run_id", f"the row belongs to another run than {listing.run_id}"
     )
+
+
+def _masked(raw: msgspec.Raw) -> bytes:
+    """The row for an exception, which is pickled and mailed around: without the user's access token."""
+    return _USER_TOKEN.sub(rb"\1***", bytes(raw))
 
 
 def _digest(raw: msgspec.Raw) -> str:

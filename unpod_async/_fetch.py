@@ -62,7 +62,7 @@ def _rows(request: Request, response: Response, decode: Callable[[], Rows]) -> R
         try:
             rows = decode()
         except DecodeError as fault:
-            fault.args = (f"GET {request.path} answered 200: {fault.args[0]}",)
+            fault.args = (f"GET {request.path} answered {response.status}: {fault.args[0]}",)
             error = classify_inside(request, response) or fault
         else:
             if rows.status_code not in (200, None):

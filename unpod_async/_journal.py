@@ -6,6 +6,7 @@ One JSON object a line, appended and synced. It holds ids and digests, no names 
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
@@ -53,6 +54,7 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._file = -1
+        self._writing = threading.Lock()
         self.entries: dict[int, Entry] = {}
 
     def __enter__(self) -> Self:
@@ -75,7 +77,10 @@ class Journal:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        os.close(self._file)
+        # A cancelled job leaves here while a thread still writes: it is waited for, and none comes after.
+        with self._writing:
+            file, self._file = self._file, -1
+            os.close(file)
 
     def _lock(self) -> None:
         if fcntl is None:
@@ -115,7 +120,10 @@ class Journal:
     def write(self, entry: Entry) -> None:
         """Append and sync; it counts once this returns."""
         line = msgspec.json.encode(entry) + b"\n"
-        while line:
-            line = line[os.write(self._file, line) :]
-        os.fsync(self._file)
-        self.entries[entry.number] = entry
+        with self._writing:
+            if self._file < 0:
+                raise ConfigurationError(f"the journal {self._path.name} is closed")
+            while line:
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+            self.entries[entry.number] = entry

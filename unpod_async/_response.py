@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from unpod_async import errors
+from unpod_async._secret import Secret
 from unpod_async._text import looks_like_markup, printable
 from unpod_async.errors import APIError
 
-__all__ = ["Request", "Response", "classify", "classify_inside", "retry_after", "shown_headers"]
+__all__ = ["Request", "Response", "classify", "classify_inside", "redacted", "retry_after", "shown_headers"]
 
 KEPT_BODY = 4096
 
@@ -44,14 +45,23 @@ class Response(NamedTuple):
     body: bytes
 
 
+def redacted(response: Response, token: Secret) -> Response:
+    """The answer without the token, which some servers repeat where they refuse it."""
+    headers = {name: token.redact(value) for name, value in response.headers.items()}
+    return Response(response.status, headers, token.redact_bytes(response.body))
+
+
 def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that may be shown: an allow-list, since others can carry cookies and internals."""
     return {name: value for name, value in headers.items() if _SHOWN.fullmatch(name)}
 
 
 def classify(request: Request, response: Response) -> APIError | None:
-    """The error this answer is by its HTTP status; None for a 200, whose body `classify_inside` reads."""
-    if response.status == 200:
+    """The error this answer is by its HTTP status; None for a 200, whose body `classify_inside` reads.
+
+    Any other success counts as a 200, whatever it is called on the way: only its body can tell.
+    """
+    if 200 <= response.status < 300 and response.status != 206:
         return None
     return _error(request, response, response.status, _told(response.body))
 

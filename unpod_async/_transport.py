@@ -8,13 +8,18 @@ processed, and one cannot tell. Both sessions are made on the loop of the first 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
+import logging
+import os
 import ssl
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Final, TypeAlias
 
 import aiohttp
+from yarl import URL
 
 from unpod_async._response import Request, Response
 from unpod_async._secret import Secret
@@ -41,31 +46,23 @@ _HEADERS: Final = {
     "User-Agent": f"unpod-async/{importlib.metadata.version('unpod-async')}",
 }
 
+_log = logging.getLogger("unpod_async")
+
 
 class _ConnectionLost(aiohttp.ClientError):
     """A lost connection as a class that aiohttp does not answer by sending the request once more."""
-
-
-async def _send_once(
-    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    try:
-        return await send(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as lost:
-        if isinstance(lost, aiohttp.ClientConnectorError):
-            raise
-        name = type(lost).__name__
-    raise _ConnectionLost(name)
 
 
 class Transport:
     """Requests under one base URL and token.
 
     Args:
-        session: a session of the caller's for reads; it is never closed here.
+        session: a session of the caller's for reads; it is never closed here, and its middlewares are left
+            out: one attempt is one send.
         token_provider: asked for a new token when the one in use is not accepted.
         max_response_bytes: an answer longer than this, decompressed, is given up while it comes in.
         proxy, ssl_context: as aiohttp takes them; verification cannot be switched off.
+        made_at: the line where the client was made, for the warning when it is never closed.
     """
 
     def __init__(
@@ -78,18 +75,23 @@ class Transport:
         max_response_bytes: int = 256 * 2**20,
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        made_at: str = "",
     ) -> None:
         self.token = secret
         self._settings = settings
+        self._origin = URL(settings.base_url).origin()
         self._given = session
         self._provider = token_provider
         self._renewing: asyncio.Lock | None = None
+        self._renewals = 0
         self._most = max_response_bytes
         self._proxy = proxy
         self._ssl = True if ssl_context is None else ssl_context
         self._reads: aiohttp.ClientSession | None = None
         self._creates: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self._made_at = made_at
         self._closed = False
 
     async def get(self, path: str, query: Mapping[str, str], timeout: float) -> Response:
@@ -100,11 +102,12 @@ class Transport:
             ConfigurationError: the client is closed or belongs to another event loop.
         """
         self._bind()
+        if self._given is not None and self._given.closed:
+            raise ConfigurationError("the session that was given as session= is closed")
         if self._reads is None or self._reads.closed:
             self._reads = self._given or aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                middlewares=(_send_once,),
             )
         return await self._exchange(self._reads, "GET", path, timeout, query=query)
 
@@ -129,29 +132,76 @@ class Transport:
         return await self._exchange(self._creates, "POST", path, timeout, body=body, told=sent)
 
     async def renew(self, refused: Secret) -> bool:
-        """After a 401 for `refused`: whether there is another token to try. The provider is asked once."""
+        """After a 401 for `refused`: whether there is another token to try.
+
+        The provider is asked once for all who wait for its answer, also when it has none.
+        """
         if self._provider is None:
             return False
         if self._renewing is None:
             self._renewing = asyncio.Lock()
+        asked = self._renewals
         async with self._renewing:
-            if self.token is refused:
-                self.token = Secret((await self._provider()).strip())
+            if self.token is refused and asked == self._renewals:
+                try:
+                    self.token = Secret((await self._provider()).strip())
+                except Exception as fault:  # noqa: BLE001 - the 401 is what is raised; this may tell of a token
+                    _log.warning("the token_provider failed: %s", type(fault).__name__)
+                self._renewals += 1
         return self.token != refused
 
     async def aclose(self) -> None:
         """Close our sessions; a given one stays open. Closing twice does nothing."""
+        if self._closed or os.getpid() != self._process:
+            # In a forked process the connections are still those of its parent.
+            self._closed = True
+            return
         self._closed = True
-        for session in (self._reads, self._creates):
-            if session is not None and session is not self._given:
-                await session.close()
+        reads, creates = self._own()
+        try:
+            if reads is not None:
+                await reads.close()
+        finally:  # when cancelled, too
+            if creates is not None:
+                await creates.close()
+
+    def _own(self) -> tuple[aiohttp.ClientSession | None, aiohttp.ClientSession | None]:
+        return (None if self._reads is self._given else self._reads), self._creates
+
+    def __del__(self) -> None:
+        loop = self._loop
+        if self._closed or loop is None or os.getpid() != self._process:
+            return
+        left = [session for session in self._own() if session is not None and not session.closed]
+        if left:
+            warnings.warn(
+                f"the UnpodClient made at {self._made_at or 'an unknown place'} was never closed: use "
+                "`async with UnpodClient() as unpod`, or `await unpod.aclose()`",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+        for session in left:
+            closing = session.close()
+            if loop.is_running() and asyncio._get_running_loop() is not loop:
+                loop.call_soon_threadsafe(loop.create_task, closing)  # collected in another thread
+            else:
+                # Its first step drops the connections; the rest would only wait for that.
+                with contextlib.suppress(StopIteration):
+                    closing.send(None)
+                closing.close()
 
     def _bind(self) -> None:
         if self._closed:
             raise ConfigurationError("the client is closed: make a new UnpodClient, or keep this one open")
+        if self._loop is not None and os.getpid() != self._process:
+            raise ConfigurationError(
+                "the client was in use before this process was forked, and its connections belong to the "
+                "parent: make a new UnpodClient in each process"
+            )
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._process = loop, os.getpid()
         elif self._loop is not loop:
             raise ConfigurationError(
                 "the client belongs to another event loop, where its first request was made: make one "
@@ -169,50 +219,26 @@ class Transport:
         body: bytes | None = None,
         told: SentFlag | None = None,
     ) -> Response:
-        token = self.token
-        too_long = False
         try:
-            async with session.request(
-                method,
-                self._settings.base_url + path,
-                params=query or None,
-                data=body,
-                headers=self._headers(body),
-                # Without the threshold aiohttp rounds time-outs over 5 s up to the next whole second.
-                timeout=aiohttp.ClientTimeout(
-                    total=timeout,
-                    connect=CONNECT,
-                    sock_connect=CONNECT,
-                    sock_read=READ,
-                    ceil_threshold=float("inf"),
-                ),
-                proxy=self._proxy,
-                ssl=self._ssl,
-                allow_redirects=False,
-                raise_for_status=False,
-                trace_request_ctx=told,
-            ) as response:
-                pieces: list[bytes] = []
-                length = 0
-                async for piece in response.content.iter_any():
-                    length += len(piece)
-                    if length > self._most:
-                        too_long = True
-                        response.close()
-                        break
-                    pieces.append(piece)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                status = response.status
+            response = await self._send(session, method, path, timeout, query, body, told)
+        except asyncio.CancelledError as cancelled:
+            # The frames below hold what has come of the answer, which may be anything.
+            cancelled.__traceback__ = None
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
             # Its text, arguments and traceback can hold the request's headers, and so the token.
             error = _explain(method, path, fault, sent=None if told is None else told.sent)
+            if self._closed:
+                error = TransportError(
+                    f"{method} /{path}: the client was closed while this request was under way",
+                    sent=error.sent,
+                    permanent=True,
+                )
+            elif isinstance(fault, _SPOKE_OTHERWISE) and self._settings.base_url.startswith("http:"):
+                error.args = (f"{error.args[0]}; if the server wants https, say so in base_url",)
         else:
-            if not too_long:
-                read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                if status != 200:
-                    read = token.redact_bytes(read)
-                    headers = {name: token.redact(value) for name, value in headers.items()}
-                return Response(status, headers, read)
+            if response is not None:
+                return response
             error = TransportError(
                 f"{method} /{path}: the answer is longer than max_response_bytes ({self._most}); ask for "
                 "smaller pages (page_size=), or raise the limit",
@@ -221,11 +247,70 @@ class Transport:
             )
         raise error
 
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        timeout: float,
+        query: Mapping[str, str] | None,
+        body: bytes | None,
+        told: SentFlag | None,
+    ) -> Response | None:
+        """The answer, or None when it is too long."""
+        length = 0
+        pieces: list[bytes] = []
+        async with session.request(
+            method,
+            self._settings.base_url + path,
+            params=query or None,
+            data=body,
+            headers=self._headers(body),
+            middlewares=(self._send_once,),
+            # Without the threshold aiohttp rounds time-outs over 5 s up to the next whole second.
+            timeout=aiohttp.ClientTimeout(
+                total=timeout,
+                connect=CONNECT,
+                sock_connect=CONNECT,
+                sock_read=READ,
+                ceil_threshold=float("inf"),
+            ),
+            proxy=self._proxy,
+            ssl=self._ssl,
+            allow_redirects=False,
+            raise_for_status=False,
+            trace_request_ctx=told,
+        ) as response:
+            async for piece in response.content.iter_any():
+                length += len(piece)
+                if length > self._most:
+                    response.close()
+                    return None
+                pieces.append(piece)
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return Response(response.status, headers, read)
+
+    async def _send_once(
+        self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """A middleware, run just before sending: the token comes in, and a lost connection is not retried.
+
+        The token comes in here because what aiohttp is called with stays in its frames, and shows with them.
+        """
+        if request.url.origin() != self._origin:
+            raise ConfigurationError("the request would not go to base_url; nothing was sent")
+        request.headers["Authorization"] = f"{self._settings.auth_scheme} {self.token.reveal()}"
+        try:
+            return await send(request)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as lost:
+            if isinstance(lost, aiohttp.ClientConnectorError):
+                raise
+            name = type(lost).__name__
+        raise _ConnectionLost(name)
+
     def _headers(self, body: bytes | None) -> dict[str, str]:
-        headers = {
-            **_HEADERS,
-            "Authorization": f"{self._settings.auth_scheme} {self.token.reveal()}",
-        }
+        headers = {**_HEADERS}
         if self._settings.org_handle is not None:
             headers["Org-Handle"] = self._settings.org_handle
         if body is not None:
@@ -249,6 +334,9 @@ async def _note_sent(
     context.trace_request_ctx.sent = True
 
 
+_SPOKE_OTHERWISE = (_ConnectionLost, aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError)
+"""What a server that expects TLS makes of a plain request."""
+
 _NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
 
@@ -258,7 +346,8 @@ def _explain(method: str, path: str, fault: Exception, *, sent: bool | None) -> 
         sent = not isinstance(fault, _NEVER_LEFT)
     name = str(fault) if isinstance(fault, _ConnectionLost) else type(fault).__name__
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
-        what = "the server's certificate is not trusted or not for this host; check base_url and the CAs"
+        reason = getattr(fault.certificate_error, "verify_message", "") or "not trusted"
+        what = f"the certificate of {fault.host} is refused: {reason}; check base_url and the CAs"
     elif isinstance(fault, aiohttp.ClientConnectorDNSError):
         what = "the host name cannot be resolved; check base_url and the network"
     elif isinstance(fault, aiohttp.ClientConnectorError):

@@ -1,0 +1,661 @@
+"""What is sent again, how long is waited, and what ends at once: over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import anyio
+import pytest
+
+from tests.raw_server import RawConnection, RawServer, json_response
+from unpod_async import RetryPolicy, Run, UnpodClient
+from unpod_async.errors import (
+    APIError,
+    AuthenticationError,
+    DecodeError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    TransportError,
+    UnpodError,
+)
+from unpod_async.testing import Fault, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+FAST = RetryPolicy(base=0.001)
+NO_HINT = b'{"message": "slow down"}'
+
+
+@asynccontextmanager
+async def served(*faults: Fault, runs: int = 3, tasks: int = 5, **options: Any) -> AsyncIterator[Any]:
+    async with Sandbox(runs=runs, tasks_per_run=tasks) as sandbox:
+        sandbox.script(*faults)
+        async with UnpodClient(
+            sandbox.token, sandbox.org_handle, sandbox.base_url, **{"retry": FAST, **options}
+        ) as unpod:
+            yield sandbox, unpod
+
+
+async def runs_of(sandbox: Sandbox, unpod: UnpodClient) -> list[str | None]:
+    return [run.run_id async for run in unpod.runs.list(sandbox.space_token)]
+
+
+async def all_tasks(unpod: UnpodClient, sandbox: Sandbox) -> None:
+    async with unpod.runs.tasks_for(sandbox.space_token, concurrency=2) as stream:
+        async for _ in stream:
+            pass
+
+
+# --- what is repeated --------------------------------------------------------------------------------------
+
+REPEATED = {
+    "503": (Fault(status=503, times=2), "503"),
+    "500": (Fault(status=500, body=b"<html>", content_type="text/html", times=2), "500"),
+    "408": (Fault(status=408, times=2), "408"),
+    "429 without hint": (Fault(status=429, body=NO_HINT, times=2), "429"),
+    "429 nonsense": (Fault(status=429, headers={"Retry-After": "nan"}, times=2), "429"),
+    "429 now": (Fault(status=429, headers={"Retry-After": "0"}, times=2), "429"),
+    "reset": (Fault(reset_at=0, times=2), "TransportError"),
+    "reset in the head": (Fault(reset_at=30, times=2), "TransportError"),
+    "truncated": (Fault(reset_at=200, times=2), "TransportError"),
+    "time-out": (Fault(stall=5, times=2), "TransportError"),
+    "206 with a string": (Fault(status=206, body=b'{"errors": "upstream"}', times=2), "206"),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+async def test_a_read_is_repeated(name: str) -> None:
+    fault, cause = REPEATED[name]
+    async with served(fault, timeout=0.1) as (sandbox, unpod):
+        assert await runs_of(sandbox, unpod) == sandbox.run_ids()
+        assert sandbox.requests == 3
+        assert unpod.stats.attempts == 3
+        assert unpod.stats.requests == 1
+        assert unpod.stats.retries == {cause: 2}
+
+
+NOT_REPEATED = {
+    "400": (Fault(status=400), InvalidRequestError),
+    "401": (Fault(status=401), AuthenticationError),
+    "403": (Fault(status=403), PermissionDeniedError),
+    "404": (Fault(status=404), NotFoundError),
+    "405": (Fault(status=405), APIError),
+    "409": (Fault(status=409), APIError),
+    "422": (Fault(status=422), InvalidRequestError),
+    "302": (Fault(status=302, headers={"Location": "/x/"}), APIError),
+    "206 refusal": (Fault(status=206, body=b'{"message": "no", "data": {}}'), RefusedError),
+    "206 validation": (Fault(status=206, body=b'{"errors": {"a": ["b"]}}'), InvalidRequestError),
+}
+
+
+@pytest.mark.parametrize("name", NOT_REPEATED)
+async def test_a_refusal_is_not_repeated(name: str) -> None:
+    fault, kind = NOT_REPEATED[name]
+    async with served(fault) as (sandbox, unpod):
+        with pytest.raises(kind) as caught:
+            await runs_of(sandbox, unpod)
+        assert type(caught.value) is kind
+        assert sandbox.requests == 1
+        assert len(caught.value.attempts) == 1
+        assert unpod.stats.retries == {}
+
+
+async def test_an_unreadable_200_is_asked_for_once_more() -> None:
+    async with served(Fault(body=b"<html>login", times=9)) as (sandbox, unpod):
+        with pytest.raises(DecodeError):
+            await unpod.spaces.get(sandbox.space_token)
+        assert sandbox.requests == 2
+
+
+async def test_a_page_with_a_row_that_cannot_be_read_is_asked_for_three_times_then_split() -> None:
+    async with served(runs=2, tasks=8) as (sandbox, unpod):
+        bad = sandbox.task_ids()[3]
+        sandbox.poison(bad)
+        pager = unpod.tasks.list(sandbox.space_token, page_size=8, on_bad_row="skip")
+        ids = [task.task_id async for task in pager]
+        assert ids == [one for one in sandbox.task_ids() if one != bad]
+        sizes = [request.query["page_size"] for request in sandbox.log]
+        assert sizes[:3] == ["8", "8", "8"]
+        assert unpod.stats.retries == {"206": 2}
+        # The halves are asked for once each: 2 log2(8), and what the walk needs to end.
+        assert len(sizes) <= 3 + 2 * 3 + 3
+
+
+async def test_a_certificate_that_is_not_trusted_is_never_tried_again(tmp_path: Any) -> None:
+    connections = 0
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme = pytest.importorskip("trustme")
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    def seen(*_: object) -> None:
+        nonlocal connections
+        connections += 1
+
+    context.sni_callback = seen
+    server = await asyncio.start_server(count, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        async with UnpodClient("t", "o", f"https://localhost:{port}", retry=FAST) as unpod:
+            with pytest.raises(TransportError, match="certificate") as caught:
+                await unpod.spaces.get("S")
+        assert caught.value.sent is False
+        assert caught.value.permanent is True
+        assert len(caught.value.attempts) == 1
+    finally:
+        server.close()
+
+
+async def test_a_refused_connection_is_tried_again_and_nothing_was_sent(free_port: int) -> None:
+    async with UnpodClient("t", "o", f"http://127.0.0.1:{free_port}", retry=FAST) as unpod:
+        with pytest.raises(TransportError) as caught:
+            await unpod.spaces.get("S")
+    assert caught.value.sent is False
+    assert [attempt.error for attempt in caught.value.attempts] == ["TransportError"] * 4
+
+
+@pytest.fixture
+async def free_port() -> int:
+    async def nobody(connection: RawConnection) -> None: ...
+
+    async with RawServer(nobody) as server:
+        return server.port
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_one_attempt_is_one_send_with_the_callers_session_too(own: bool) -> None:
+    async def reset(connection: RawConnection) -> None:
+        await connection.read_request()
+        connection.reset()
+
+    async with RawServer(reset) as server, aiohttp.ClientSession() as session:
+        async with UnpodClient(
+            "t", "o", server.base_url, retry=None, session=session if own else None
+        ) as unpod:
+            with pytest.raises(TransportError):
+                await unpod.spaces.get("S")
+        assert len(server.requests) == 1
+        assert not session.closed
+
+
+# --- how long is waited ------------------------------------------------------------------------------------
+
+
+async def test_the_attempts_on_the_error_say_status_error_and_wait() -> None:
+    async with served(Fault(status=503), Fault(reset_at=0), Fault(status=500), Fault(status=502)) as (
+        s,
+        unpod,
+    ):
+        began = time.monotonic()
+        with pytest.raises(ServerError, match="4 attempts") as caught:
+            await runs_of(s, unpod)
+        spent = time.monotonic() - began
+    attempts = caught.value.attempts
+    assert [attempt[:2] for attempt in attempts] == [
+        (503, "ServerError"),
+        (None, "TransportError"),
+        (500, "ServerError"),
+        (502, "ServerError"),
+    ]
+    assert attempts[-1].wait == 0
+    assert 0 <= sum(attempt.wait for attempt in attempts) <= spent
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_is_not_undercut(status: int) -> None:
+    async with served(Fault(status=status, headers={"Retry-After": "1"})) as (sandbox, unpod):
+        began = time.monotonic()
+        assert await runs_of(sandbox, unpod) == sandbox.run_ids()
+        assert 1 <= time.monotonic() - began < 1.6
+        assert sandbox.requests == 2
+        assert unpod.stats.waited >= 1
+
+
+async def test_a_retry_after_beyond_the_longest_is_raised_at_once() -> None:
+    async with served(Fault(status=429, headers={"Retry-After": "3600"})) as (sandbox, unpod):
+        began = time.monotonic()
+        with pytest.raises(RateLimitedError) as caught:
+            await runs_of(sandbox, unpod)
+        assert time.monotonic() - began < 0.5
+        assert caught.value.retry_after == 3600
+        assert sandbox.requests == 1
+
+
+async def test_one_429_pauses_fifty_tasks_together() -> None:
+    async with served(max_concurrency=50) as (sandbox, unpod):
+        sandbox.script(Fault(status=429, headers={"Retry-After": "1"}))
+        await asyncio.gather(
+            *(unpod.spaces.get(sandbox.space_token) for _ in range(1)), return_exceptions=True
+        )
+        sandbox.log.clear()
+        sandbox.script(Fault(status=429, headers={"Retry-After": "1"}))
+        limited_at = asyncio.get_running_loop().time()
+        first = asyncio.ensure_future(runs_of(sandbox, unpod))
+        await sandbox.arrived(1)
+        await asyncio.sleep(0.05)
+        others = [asyncio.ensure_future(runs_of(sandbox, unpod)) for _ in range(49)]
+        await asyncio.sleep(0.8)
+        assert sandbox.requests == 1
+        for found in await asyncio.gather(first, *others):
+            assert found == sandbox.run_ids()
+        assert asyncio.get_running_loop().time() - limited_at < 2.5
+        assert sandbox.requests == 51
+
+
+async def test_after_the_pause_one_request_goes_first() -> None:
+    async with served(max_concurrency=8) as (sandbox, unpod):
+        sandbox.script(Fault(status=429, headers={"Retry-After": "1"}), Fault(stall=0.2))
+        calls = [asyncio.ensure_future(runs_of(sandbox, unpod))]
+        await sandbox.arrived(1)
+        await asyncio.sleep(0.05)
+        calls += [asyncio.ensure_future(runs_of(sandbox, unpod)) for _ in range(20)]
+        await sandbox.arrived(2)
+        await asyncio.sleep(0.1)
+        assert sandbox.requests == 2, "the others wait for the one that went first"
+        await asyncio.gather(*calls)
+
+
+async def test_a_429_closes_the_gate_for_views_that_repeat_nothing_as_well() -> None:
+    async with served(Fault(status=429, headers={"Retry-After": "1"})) as (sandbox, unpod):
+        once = unpod.with_options(retry=None)
+        with pytest.raises(RateLimitedError):
+            await runs_of(sandbox, once)
+        began = time.monotonic()
+        await runs_of(sandbox, unpod)
+        assert time.monotonic() - began > 0.9
+
+
+async def test_no_request_starts_faster_than_the_rate_limit() -> None:
+    async with served(rate_limit=40) as (sandbox, unpod):
+        began = time.monotonic()
+        await asyncio.gather(*(runs_of(sandbox, unpod) for _ in range(21)))
+        assert 20 / 40 <= time.monotonic() - began < 1.5
+        assert unpod.stats.waited > 0
+
+
+async def test_the_place_is_given_back_while_a_call_waits() -> None:
+    async with served(Fault(status=503), max_concurrency=1, retry=RetryPolicy(base=1, cap=1)) as (
+        sandbox,
+        unpod,
+    ):
+        core = unpod._core.caller
+        object.__setattr__(core, "jitter", lambda longest: longest)
+        waiting = asyncio.ensure_future(runs_of(sandbox, unpod))
+        await sandbox.arrived(1)
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(0.5):
+            await runs_of(sandbox, unpod)
+        assert not waiting.done()
+        await waiting
+
+
+# --- options -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_view", [False, True])
+async def test_retry_none_sends_once(by_view: bool) -> None:
+    async with served(Fault(status=503, times=9), retry=FAST if by_view else None) as (sandbox, unpod):
+        with pytest.raises(ServerError) as caught:
+            await runs_of(sandbox, unpod.with_options(retry=None) if by_view else unpod)
+        assert sandbox.requests == 1
+        assert len(caught.value.attempts) == 1
+        if by_view:
+            with pytest.raises(ServerError):
+                await runs_of(sandbox, unpod)
+            assert sandbox.requests == 5
+
+
+async def test_a_view_has_its_own_time_out_and_page_size() -> None:
+    async with served(Fault(stall=5, times=1), retry=None) as (sandbox, unpod):
+        view = unpod.with_options(timeout=0.05, page_size=2)
+        began = time.monotonic()
+        with pytest.raises(TransportError) as caught:
+            await runs_of(sandbox, view)
+        assert time.monotonic() - began < 0.5
+        assert caught.value.timed_out
+        assert sandbox.log[-1].query["page_size"] == "2"
+        await runs_of(sandbox, view.with_options(timeout=5))
+        assert sandbox.log[-1].query["page_size"] == "2", "a view of a view keeps the rest"
+        await runs_of(sandbox, unpod)
+        assert sandbox.log[-1].query["page_size"] == "100"
+
+
+async def test_views_share_session_budget_and_counters_and_closing_one_closes_nothing() -> None:
+    async with served(retry=RetryPolicy(base=0.001, budget=5)) as (sandbox, unpod):
+        view = unpod.with_options(timeout=3)
+        sandbox.script(Fault(status=503, times=2))
+        with pytest.raises(ServerError) as caught:
+            await runs_of(sandbox, view)
+        assert len(caught.value.attempts) == 2, "the budget pays for one repeat"
+        sandbox.script(Fault(status=503))
+        with pytest.raises(ServerError) as caught:
+            await runs_of(sandbox, unpod)
+        assert len(caught.value.attempts) == 1
+        assert view.stats is unpod.stats
+        await view.aclose()
+        async with view:
+            pass
+        await runs_of(sandbox, view)
+        await runs_of(sandbox, unpod)
+
+
+class Busy:
+    """A server that notes how many requests it held at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    async def __call__(self, connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0.01)
+            self.now -= 1
+            await connection.send(json_response({"count": 0, "data": []}))
+
+
+@pytest.mark.parametrize(("share", "most"), [(2, 2), (20, 6)])
+async def test_a_view_never_uses_more_than_its_share(share: int, most: int) -> None:
+    busy = Busy()
+    async with RawServer(busy) as server, UnpodClient("t", "o", server.base_url, max_concurrency=6) as unpod:
+        view = unpod.with_options(max_concurrency=share)
+        runs = [f"R{number}" for number in range(40)]
+        async with view.runs.tasks_for("S", runs, concurrency=20) as stream:
+            assert [task async for task in stream] == []
+        assert busy.most == most
+        # The rest of the client's places are free while the view is busy.
+        bulk = [asyncio.ensure_future(view.runs.list("S").collect()) for _ in range(40)]
+        await asyncio.sleep(0.02)
+        if share == 2:
+            async with asyncio.timeout(0.1):
+                await unpod.runs.list("S").collect()
+            assert not all(task.done() for task in bulk)
+        await asyncio.gather(*bulk)
+
+
+# --- logs and counters -------------------------------------------------------------------------------------
+
+
+def test_the_logger_is_silent_until_somebody_listens() -> None:
+    handlers = logging.getLogger("unpod_async").handlers
+    assert any(isinstance(handler, logging.NullHandler) for handler in handlers)
+
+
+async def test_log_records_name_templates_not_ids(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="unpod_async")
+    async with served(Fault(status=503), Fault(status=429, headers={"Retry-After": "0"})) as (sandbox, unpod):
+        run = sandbox.run_ids()[0]
+        await unpod.runs.tasks(sandbox.space_token, run).collect()
+    records = [record for record in caplog.records if record.name == "unpod_async"]
+    assert [record.levelname for record in records] == [
+        *("DEBUG", "WARNING"),
+        *("WARNING", "DEBUG", "WARNING"),
+        "DEBUG",
+    ]
+    for record in records:
+        assert run not in record.getMessage()
+        assert sandbox.space_token not in record.getMessage()
+    attempts = [record.getMessage() for record in records if record.levelname == "DEBUG"]
+    assert all(text.startswith("GET spaces/{space_token}/runs/{run_id}/tasks/") for text in attempts), (
+        attempts
+    )
+    assert ["503" in attempts[0], "429" in attempts[1], "200" in attempts[2]] == [True] * 3
+
+
+async def test_the_counters_count() -> None:
+    async with served(Fault(status=503), runs=3, tasks=4) as (sandbox, unpod):
+        bad = sandbox.task_ids()[0]
+        sandbox.malform(bad, b'{"task_id": "x", "status": 3}')
+        sandbox.poison(sandbox.task_ids()[5])
+        rows = await unpod.tasks.list(sandbox.space_token, page_size=5, on_bad_row="skip").collect()
+        stats = unpod.stats
+        assert stats.rows == len(rows) == 10
+        assert stats.rejected == 1
+        assert stats.unreadable == 1
+        assert stats.attempts == sandbox.requests
+        assert stats.attempts == stats.requests + sum(stats.retries.values())
+        assert stats.retries["503"] == 1
+        assert stats.bytes > 10 * 100
+        assert stats.waited > 0
+
+
+# --- tokens ------------------------------------------------------------------------------------------------
+
+
+class Door:
+    """A server that takes one token, and counts those it turned away."""
+
+    def __init__(self, good: str, slow: float = 0.0) -> None:
+        self.good, self.slow, self.turned_away, self.pages = good, slow, 0, 0
+
+    async def __call__(self, connection: RawConnection) -> None:
+        while (request := await connection.read_request()) is not None:
+            allowed = f"Authorization: Token {self.good}\r\n".encode() in request
+            await asyncio.sleep(self.slow)
+            if allowed:
+                self.pages += 1
+                await connection.send(json_response({"count": 0, "data": []}))
+            else:
+                self.turned_away += 1
+                await connection.send(json_response({"message": "no"}, 401))
+
+
+async def test_the_provider_is_asked_once_for_64_calls_that_meet_the_401_together() -> None:
+    asked = 0
+
+    async def provider() -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        return "new\n"
+
+    door = Door("new")
+    async with (
+        RawServer(door) as server,
+        UnpodClient("old", "o", server.base_url, max_concurrency=64, token_provider=provider) as unpod,
+    ):
+        await asyncio.gather(*(unpod.runs.list("S").collect() for _ in range(64)))
+        assert asked == 1
+        assert door.turned_away <= 64
+        assert door.pages == 64
+        door.good = "newer"
+
+        async def newer() -> str:
+            return "newer"
+
+        unpod._core.caller.transport._provider = newer
+        await unpod.runs.list("S").collect()
+        assert asked == 1
+
+
+@pytest.mark.parametrize("failing", ["raises", "same", "no text", "line break", "not accepted"])
+async def test_a_provider_that_does_not_help_ends_in_the_401(failing: str) -> None:
+    asked = 0
+
+    async def provider() -> Any:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        if failing == "raises":
+            raise RuntimeError("no new token")
+        return {"same": "old", "no text": None, "line break": "a\nb", "not accepted": "bad"}[failing]
+
+    door = Door("new")
+    async with (
+        RawServer(door) as server,
+        UnpodClient("old", "o", server.base_url, max_concurrency=64, token_provider=provider) as unpod,
+    ):
+        calls = (unpod.runs.list("S").collect() for _ in range(64))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(result) for result in results} == {AuthenticationError}
+        assert asked == 1
+        assert door.turned_away == (128 if failing == "not accepted" else 64)
+
+
+async def test_a_walk_goes_on_with_the_new_token() -> None:
+    async with Sandbox(runs=9, tasks_per_run=1) as sandbox:
+
+        async def provider() -> str:
+            return sandbox.token
+
+        async with UnpodClient(
+            "expired", sandbox.org_handle, sandbox.base_url, token_provider=provider
+        ) as unpod:
+            found = [run.run_id async for run in unpod.runs.list(sandbox.space_token, page_size=2)]
+        assert found == sandbox.run_ids()
+        assert [request.status for request in sandbox.log].count(401) == 1
+
+
+@pytest.mark.parametrize("errors", ["raise", "yield"])
+async def test_a_401_amid_tasks_for_stops_all_workers_with_one_error(errors: Any) -> None:
+    async with served(runs=40, tasks=3) as (sandbox, unpod):
+
+        async def job() -> None:
+            got = 0
+            stream = unpod.runs.tasks_for(sandbox.space_token, concurrency=8, page_size=2, errors=errors)
+            async with stream:
+                async for _ in stream:
+                    got += 1
+                    if got == 20:
+                        sandbox.script(Fault(status=401, times=1000))
+
+        with pytest.raises(AuthenticationError):
+            await job()
+        sent = sandbox.requests
+        await asyncio.sleep(0.05)
+        assert sandbox.requests == sent
+        assert 1 <= [request.status for request in sandbox.log].count(401) <= 8
+
+
+# --- deadlines ---------------------------------------------------------------------------------------------
+
+
+async def test_a_deadline_is_shared_by_a_whole_walk() -> None:
+    async with served(runs=50) as (sandbox, unpod):
+        sandbox.script(Fault(stall=0.08, times=1000))
+        began = time.monotonic()
+        with pytest.raises(TransportError) as caught:
+            async for _ in unpod.with_options(deadline=0.4, page_size=2).runs.list(sandbox.space_token):
+                pass
+        assert 0.3 < time.monotonic() - began < 0.45 + 0.05
+        assert caught.value.timed_out
+
+
+async def test_a_deadline_is_shared_by_a_whole_job() -> None:
+    async with served(runs=50) as (sandbox, unpod):
+        sandbox.script(Fault(stall=0.05, times=1000))
+        began = time.monotonic()
+        with pytest.raises(TransportError):
+            await all_tasks(unpod.with_options(deadline=0.4), sandbox)
+        assert 0.3 < time.monotonic() - began < 0.5
+
+
+async def test_the_consumers_own_time_counts() -> None:
+    async with served(runs=6) as (sandbox, unpod):
+        got: list[Run] = []
+
+        async def slowly() -> None:
+            async for run in unpod.with_options(deadline=0.2, page_size=2).runs.list(sandbox.space_token):
+                got.append(run)
+                await asyncio.sleep(0.11)
+
+        with pytest.raises(TransportError, match="deadline") as caught:
+            await slowly()
+        assert len(got) == 2
+        assert sandbox.requests == 1
+        assert caught.value.sent is False
+        assert caught.value.page == 2
+
+
+async def test_a_sleep_that_does_not_fit_is_not_begun() -> None:
+    async with served(Fault(status=503, headers={"Retry-After": "5"})) as (sandbox, unpod):
+        began = time.monotonic()
+        with pytest.raises(ServerError) as caught:
+            await runs_of(sandbox, unpod.with_options(deadline=2))
+        assert time.monotonic() - began < 0.2
+        assert caught.value.attempts == ((503, "ServerError", 0.0),)
+        # The others do not wait for a gate that opens too late either, nor is that repeated.
+        began = time.monotonic()
+        with pytest.raises(TransportError, match="deadline") as over:
+            await runs_of(sandbox, unpod.with_options(deadline=2))
+        assert time.monotonic() - began < 0.2
+        assert over.value.sent is False
+        assert over.value.attempts == ()
+        assert sandbox.requests == 1
+
+
+async def test_waiting_for_a_place_counts() -> None:
+    async with served(max_concurrency=1) as (sandbox, unpod):
+        sandbox.script(Fault(stall=0.6))
+        busy = asyncio.ensure_future(runs_of(sandbox, unpod))
+        await sandbox.arrived(1)
+        began = time.monotonic()
+        with pytest.raises(TransportError, match="place") as caught:
+            await runs_of(sandbox, unpod.with_options(deadline=0.2))
+        assert 0.2 <= time.monotonic() - began < 0.25
+        assert caught.value.sent is False
+        await busy
+
+
+async def test_waiting_for_a_place_does_not_count_as_the_attempts_time() -> None:
+    async def slow(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            await asyncio.sleep(0.1)
+            await connection.send(json_response({"count": 0, "data": []}))
+
+    async with (
+        RawServer(slow) as server,
+        UnpodClient("t", "o", server.base_url, max_concurrency=1, timeout=0.25, retry=None) as unpod,
+    ):
+        await asyncio.gather(*(unpod.runs.list("S").collect() for _ in range(6)))
+    assert len(server.requests) == 6
+
+
+async def test_cancelling_calls_that_wait_leaves_every_place_free() -> None:
+    async with served(max_concurrency=2) as (sandbox, unpod):
+        sandbox.script(Fault(stall=5, times=2))
+        tasks = [asyncio.ensure_future(runs_of(sandbox, unpod)) for _ in range(10)]
+        await sandbox.arrived(2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        with anyio.fail_after(1):
+            await asyncio.gather(runs_of(sandbox, unpod), runs_of(sandbox, unpod))
+
+
+async def test_a_probe_that_is_cancelled_makes_way_for_another() -> None:
+    async with served() as (sandbox, unpod):
+        sandbox.script(Fault(status=429, headers={"Retry-After": "1"}), Fault(stall=9))
+        first = asyncio.ensure_future(runs_of(sandbox, unpod))
+        await sandbox.arrived(2)
+        second = asyncio.ensure_future(runs_of(sandbox, unpod))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        with anyio.fail_after(1):
+            await second
+        assert first.cancelled()
+
+
+async def test_errors_are_ours_alone() -> None:
+    async def garbage(connection: RawConnection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n")
+
+    async with RawServer(garbage) as server, UnpodClient("t", "o", server.base_url, retry=FAST) as unpod:
+        with pytest.raises(UnpodError) as caught:
+            await unpod.spaces.get("S")
+    assert len(caught.value.attempts) == len(server.requests) == 4
