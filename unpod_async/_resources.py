@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal, overload
 
 from unpod_async import _paths
-from unpod_async._collect import OnBadRow, check_on_bad_row
+from unpod_async._collect import OnBadRow
 from unpod_async._core import Core
 from unpod_async._fanout import Failed, Ok, OnRunError, fan_out
 from unpod_async._listing import Listing, wanted_statuses
@@ -208,22 +208,22 @@ class Runs(_Group):
             ordered: keep the order of the runs; the order within a run is always the server's.
             errors: "raise" ends everything with the first error of a run; "yield" gives `Ok(run_id, task)`
                 and `Failed(run_id, error)` instead, so that one bad run does not end the job (a 401 does).
-            status, page_size, on_bad_row: as in `tasks`, for each run.
+            status: as in `tasks`, for each run.
+            page_size, on_bad_row: as in `tasks`, for each run and for listing the runs.
 
         Raises:
             InvalidArgument: an argument is not accepted.
             UnpodError: listing the runs failed; raised when the runs listed so far are done.
         """
-        _paths.check_id("space_token", space_token)
+        listed = self.list(space_token, page_size=page_size, on_bad_row=on_bad_row)
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidArgument("concurrency must be a whole number, 1 or more")
         if errors not in ("raise", "yield"):
             raise InvalidArgument("errors must be 'raise' or 'yield'")
-        if isinstance(runs, str):
+        if runs is not None and not _are_many(runs):
             raise InvalidArgument(
                 "runs must be several run ids; for one run use runs.tasks(space_token, run_id)"
             )
-        on_bad_row = check_on_bad_row(on_bad_row)
         wanted_statuses(status)
         size = self._core.page_size(page_size)
 
@@ -233,7 +233,7 @@ class Runs(_Group):
 
         async def produce(put: Put[Any]) -> None:
             await fan_out(
-                self.list(space_token) if runs is None else runs,
+                listed if runs is None else runs,
                 tasks_of,
                 put,
                 concurrency=concurrency,
@@ -342,6 +342,10 @@ def _run_tasks(space_token: str, run_id: str, status: Status) -> Listing[Task]:
         run_id=run_id,
         statuses=wanted_statuses(status),
     )
+
+
+def _are_many(runs: object) -> bool:
+    return isinstance(runs, Iterable | AsyncIterable) and not isinstance(runs, str)
 
 
 def _filled(name: str, value: object) -> str:
