@@ -211,8 +211,8 @@ def types(session: nox.Session) -> None:
 SMOKE = """
 import asyncio, importlib.metadata, pathlib, sys
 
-import aiohttp
 import unpod_async
+from unpod_async import UnpodClient
 from unpod_async.testing import Sandbox
 
 source = pathlib.Path(sys.argv[1])
@@ -224,12 +224,13 @@ assert all(name == "unpod_async" or name.endswith(".dist-info") for name in top)
 
 
 async def main():
-    async with Sandbox() as sandbox:
-        headers = {"Authorization": f"Token {sandbox.token}", "Org-Handle": sandbox.org_handle}
-        runs = f"/api/v2/platform/spaces/{sandbox.space_token}/runs/"
-        async with aiohttp.ClientSession(sandbox.base_url, headers=headers) as session:
-            async with session.get(runs, raise_for_status=True) as response:
-                return (await response.json())["data"]
+    async with (
+        Sandbox() as sandbox,
+        UnpodClient(sandbox.token, sandbox.org_handle, sandbox.base_url) as unpod,
+    ):
+        runs = await unpod.runs.list(sandbox.space_token).collect()
+        assert [run.run_id for run in runs] == sandbox.run_ids(), runs
+        return runs
 
 
 runs = asyncio.run(main())

@@ -205,6 +205,18 @@ def test_unreadable_rows_cost_only_themselves(
         assert len(out.unreadable) == len(poisoned)
 
 
+@settings(max_examples=300)
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=14), SIZES, AHEAD, st.integers(0, 13))
+def test_unreadable_tied_rows_cost_only_themselves(
+    groups: list[int], size: int, ahead: int, bad: int
+) -> None:
+    rows = [(f"r{n}", group) for n, group in enumerate(sorted(groups, reverse=True))]
+    listing = Listing(rows, poisoned=frozenset({f"r{bad % len(rows)}"}))
+    out = drive(listing, Walk(page_size=size, ahead=ahead, tied=True))
+    assert out.error is None or len(rows) == 1, out.error
+    check_promise(listing, Outcome(out.yielded, out.unreadable, None, out.requests))
+
+
 def test_a_server_that_ignores_page_is_told_from_one_that_has_no_more() -> None:
     stalled = drive(Listing.of(9, Server(ignores_page=True)), Walk(page_size=3))
     assert isinstance(stalled.error, StalledListing)

@@ -49,8 +49,7 @@ async def send_create(core: Core, space_token: str, create: EncodedCreate) -> Cr
         error = fault
     if isinstance(error, TransportError) and not (error.sent or sent.sent):
         raise error
-    accepted = isinstance(error, APIError) and 200 <= error.status < 300 and error.status != 206
-    if accepted or isinstance(error, TransportError | ServerError | UpstreamError | DecodeError):
+    if isinstance(error, TransportError | ServerError | UpstreamError | DecodeError):
         raise _unknown(error, space_token, create.document_ids, started_at)
     raise error
 

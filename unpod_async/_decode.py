@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import codecs
 import functools
 import hashlib
 import re
@@ -88,14 +88,21 @@ class Rows:
 class RowHead(msgspec.Struct, gc=False):
     """What the walk and the filters need of a row that is not decoded: any type, for a bad row is a row."""
 
+    id: Any = msgspec.field(name="_id", default=None)
     task_id: Any = None
-    id: Any = None
     run_id: Any = None
     handle: Any = None
     token: Any = None
     domain_handle: Any = None
     status: Any = None
     created: Any = None
+
+    def __post_init__(self) -> None:
+        # A value of another type names no run and no status.
+        if not isinstance(self.run_id, str):
+            self.run_id = None
+        if not isinstance(self.status, str):
+            self.status = None
 
     @property
     def created_at(self) -> datetime | None:
@@ -137,12 +144,7 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
     Raises:
         DecodeError: the body is no listing at all.
     """
-    envelope: Any = None
-    # Nothing is raised from here: it would carry this fault, and the fault its frames with the whole body.
-    with contextlib.suppress(*_UNREADABLE):
-        # Inside a field that is kept as bytes msgspec does not look at the encoding.
-        body.decode()
-        envelope = _page_decoder(cast("Hashable", listing.model)).decode(body)
+    envelope = _typed_page(listing, body)
     if envelope is None:
         envelope, raws = _raw_page(body, page)
         rows = [_row(listing, raw, index) for index, raw in enumerate(raws)]
@@ -156,13 +158,22 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
                 row = rows[index]
                 head = _head(raws[index]) if isinstance(row, RejectedRow) else row
                 keys[index] = listing.key_of(head) or _digest(raws[index])
-    if listing.run_id is not None:
-        for index, row in enumerate(rows):
-            if not isinstance(row, RejectedRow) and listing.is_foreign(row):
-                _, raws = _raw_page(body, page)
-                rows[index] = _foreign(listing, raws[index], index)
+    foreign = (
+        [
+            index
+            for index, row in enumerate(rows)
+            if not isinstance(row, RejectedRow) and listing.is_foreign(row)
+        ]
+        if listing.run_id is not None
+        else []
+    )
+    if foreign:
+        _, raws = _raw_page(body, page)
+        for index in foreign:
+            rows[index] = _foreign(listing, raws[index], index)
     created = [getattr(row, "created_at", None) for row in rows] if listing.tied else ()
-    return Rows(rows, keys, _count(envelope), created, headers, envelope.status_code, envelope.message)  # type: ignore[arg-type]
+    named = cast("list[str]", keys)  # every None was replaced above
+    return Rows(rows, named, _count(envelope), created, headers, envelope.status_code, envelope.message)
 
 
 def decode_raw(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> Rows:
@@ -194,6 +205,31 @@ def decode_one(model: type[T], body: bytes) -> tuple[T, object]:
     else:
         return one.data, one.status_code
     raise DecodeError(f"the answer is not the expected JSON: {reason}")
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raise UnicodeDecodeError where `body` is not UTF-8.
+
+    In pieces: the text of a whole page takes four times as long, for it is large and made to be thrown away.
+    """
+    view, end = memoryview(body), 0
+    while end < len(view):
+        start, end = end, end + 65_536
+        end = start + codecs.utf_8_decode(view[start:end], "strict", end >= len(view))[1]
+
+
+def _typed_page(listing: Listing[Any], body: bytes) -> Any:
+    """The envelope with decoded rows, or None when some of it does not fit.
+
+    None rather than an exception: that of the encoding holds the body, and what is raised while it is
+    handled would keep it.
+    """
+    try:
+        # Inside a field that is kept as bytes msgspec does not look at the encoding.
+        _check_utf8(body)
+        return _page_decoder(cast("Hashable", listing.model)).decode(body)
+    except _UNREADABLE:
+        return None
 
 
 def _raw_page(body: bytes, page: int) -> tuple[Any, list[msgspec.Raw]]:

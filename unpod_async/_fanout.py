@@ -35,7 +35,10 @@ class Ok(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A run whose tasks could not be read to the end; `Ok`s of it may have come before."""
+    """A run whose tasks could not be read to the end; `Ok`s of it may have come before.
+
+    `run_id` is "" for a `Run` that has none.
+    """
 
     run_id: str
     error: UnpodError
@@ -62,7 +65,7 @@ async def fan_out(
         while (job := await source.next_run()) is not None:
             number, run_id = job
             try:
-                walk = tasks_of(run_id)
+                walk = tasks_of(run_id)  # refuses what is no id
                 while (page := await walk.next_page()) is not None:
                     items = page.items
                     await deliver(number, [Ok(run_id, task) for task in items] if yields_errors else items)
@@ -145,9 +148,9 @@ class _Turns:
 
 def _run_id(run: object) -> str:
     if isinstance(run, Run):
-        run = run.run_id
+        return run.run_id or ""  # refused where the run's other errors are met: one bad run is not all
     if not isinstance(run, str):
-        raise InvalidArgument("runs must be run ids or Run objects that have a run_id")
+        raise InvalidArgument("runs must be run ids or Run objects")
     return run
 
 

@@ -101,27 +101,37 @@ class Pager(Generic[T]):
         return items if limit is None else items[:limit]
 
     async def first(self) -> T | None:
-        """The newest row, or None. Asks for one row only, unless rows are filtered on the client."""
-        walk = self._walk(page_size=None if self._listing.filters_here else 1)
+        """The row that iterating yields first (the newest, from page 1), or None.
+
+        Asks for one row only, unless rows are filtered on the client or `start_page` skips some.
+        """
+        one = self._start_page == 1 and not self._listing.filters_here
+        walk = self._walk(page_size=1 if one else None)
         while (page := await walk.next_page()) is not None:
             if page.items:
                 return page.items[0]
         return None
 
     async def count(self) -> int:
-        """How many rows there are: the server's count, or a walk where it has none or the client filters."""
+        """How many rows the whole listing has, whatever `start_page` is.
+
+        The server's count; a walk where it has none, where it may have counted its own page only, or where
+        rows are filtered on the client.
+        """
         if not self._listing.filters_here:
             size = 1 if self._listing.paged else self._page_size
             answer = await fetch(
                 self._caller, self._listing, Read(1, size), self._caller.deadline(), raw=True
             )
-            if isinstance(answer, Answer) and answer.count is not None and answer.count >= len(answer.keys):
-                return answer.count
+            if isinstance(answer, Answer) and answer.count is not None:
+                rows = len(answer.keys)
+                if answer.count > rows or (answer.count == rows and not (rows and self._listing.paged)):
+                    return answer.count
             if isinstance(answer, Failure) and not answer.unreadable:
                 answer.error.listing, answer.error.page = self._listing.endpoint.label, 1
                 raise answer.error
         found = 0
-        walk = self._walk(raw=True)
+        walk = self._walk(raw=True, start_page=1)
         while (page := await walk.next_page()) is not None:
             found += len(page.items) + len(page.rejected) + len(page.unreadable)
         return found
@@ -154,12 +164,14 @@ class Pager(Generic[T]):
             ),
         )
 
-    def _walk(self, *, raw: bool = False, page_size: int | None = None) -> SequentialWalk[T]:
+    def _walk(
+        self, *, raw: bool = False, page_size: int | None = None, start_page: int | None = None
+    ) -> SequentialWalk[T]:
         return SequentialWalk(
             self._caller,
             self._listing,
             page_size=page_size or self._page_size,
-            start_page=self._start_page,
+            start_page=start_page or self._start_page,
             on_bad_row=self._on_bad_row,
             raw=raw,
             deadline=self._deadline,
@@ -209,12 +221,13 @@ class SequentialWalk(Generic[T]):
                     if page is not None:
                         return page
         except StopIteration:
-            self._collector.finish()
-            return None
+            pass
         except UnpodError as error:
             if error.listing is None:
                 self._collector.sign(error, self._machine.page)
             raise
+        self._collector.finish()
+        return None
 
 
 def _whole(name: str, value: object) -> int:

@@ -81,12 +81,12 @@ def classify_inside(request: Request, response: Response) -> APIError | None:
 def _error(request: Request, response: Response, status: int, told: Mapping[str, Any]) -> APIError:
     data = told.get("data")
     inner = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-    found: object = told.get("errors") or inner.get("errors") or inner.get("detail") or None
-    kind = _kind(status, found, readable=bool(told))
+    stated = _stated(told.get("errors"), inner.get("errors"))
+    kind = _kind(status, stated, readable=bool(told))
     error = kind(
         status,
         _message(told),
-        found,
+        inner.get("detail") or None if stated is None else stated,
         shown_headers(response.headers),
         response.body[:KEPT_BODY],
         method=request.method,
@@ -98,11 +98,16 @@ def _error(request: Request, response: Response, status: int, told: Mapping[str,
     return error
 
 
-def _kind(status: int, found: object, *, readable: bool) -> type[APIError]:
+def _stated(*places: object) -> object:
+    """What is under `errors`; an empty text is a text, for an upstream may fail without words."""
+    return next((found for found in places if found or isinstance(found, str)), None)
+
+
+def _kind(status: int, stated: object, *, readable: bool) -> type[APIError]:
     if status == 206:
-        if isinstance(found, str) or not readable:
+        if isinstance(stated, str) or not readable:
             return errors.UpstreamError
-        return errors.InvalidRequestError if found else errors.RefusedError
+        return errors.InvalidRequestError if stated else errors.RefusedError
     if status >= 500:
         return errors.ServerError
     return {
@@ -156,11 +161,14 @@ def _target(location: str) -> str:
     """A redirect's target without what it may carry in user info, query or fragment."""
     try:
         parts = urlsplit(location)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "an address that cannot be read"
-    origin = f"{parts.scheme}://{host}{port}" if host else ""
+    host = parts.netloc.rpartition("@")[2]
+    if not host and (parts.scheme or "@" in parts.path):
+        # Not an address; what looks like a path may be user info.
+        return "an address that cannot be read"
+    scheme = f"{parts.scheme}:" if parts.scheme else ""
+    origin = f"{scheme}//{host}" if host else ""
     return printable(f"{origin}{parts.path}")[:200] or "nowhere"
 
 

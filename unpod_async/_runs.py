@@ -6,9 +6,8 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any, Literal, overload
 
 from unpod_async import _paths
-from unpod_async._collect import OnBadRow, check_on_bad_row
+from unpod_async._collect import OnBadRow
 from unpod_async._core import Group
-from unpod_async._deadline import Deadline
 from unpod_async._fanout import Failed, Ok, OnRunError, fan_out
 from unpod_async._listing import Listing, Status, wanted_statuses
 from unpod_async._pager import Pager, SequentialWalk
@@ -110,38 +109,38 @@ class Runs(Group):
             ordered: keep the order of the runs; the order within a run is always the server's.
             errors: "raise" ends everything with the first error of a run; "yield" gives `Ok(run_id, task)`
                 and `Failed(run_id, error)` instead, so that one bad run does not end the job (a 401 does).
-            status, page_size, on_bad_row: as in `tasks`, for each run.
+            status: as in `tasks`, for each run.
+            page_size, on_bad_row: as in `tasks`, for each run and for listing the runs.
 
         Raises:
             InvalidArgument: an argument is not accepted.
             UnpodError: listing the runs failed; raised when the runs listed so far are done.
         """
-        _paths.check_id("space_token", space_token)
+        # Its clock starts with the first request; listing the runs and reading them share it.
+        deadline = self._core.caller.deadline()
+        every = Listing(_paths.runs(space_token), Run, ("run_id",))
+        listed = self._core.pager(every, 1, page_size, on_bad_row, deadline)
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidArgument("concurrency must be a whole number, 1 or more")
         if errors not in ("raise", "yield"):
             raise InvalidArgument("errors must be 'raise' or 'yield'")
-        if isinstance(runs, str):
+        if runs is not None and not _are_many(runs):
             raise InvalidArgument(
                 "runs must be several run ids; for one run use runs.tasks(space_token, run_id)"
             )
-        on_bad_row = check_on_bad_row(on_bad_row)
         wanted_statuses(status)
         size = self._core.page_size(page_size)
 
-        def tasks_of(run_id: str, deadline: Deadline) -> SequentialWalk[Task]:
+        def tasks_of(run_id: str) -> SequentialWalk[Task]:
             listing = run_tasks(space_token, run_id, status)
             return SequentialWalk(
                 self._core.caller, listing, page_size=size, on_bad_row=on_bad_row, deadline=deadline
             )
 
         async def produce(put: Put[Any]) -> None:
-            deadline = self._core.caller.deadline()
-            every: Listing[Run] = Listing(_paths.runs(space_token), Run, ("run_id",))
-            listed = self._core.pager(every, deadline=deadline)
             await fan_out(
                 listed if runs is None else runs,
-                lambda run_id: tasks_of(run_id, deadline),
+                tasks_of,
                 put,
                 concurrency=concurrency,
                 ordered=ordered,
@@ -159,3 +158,7 @@ def run_tasks(space_token: str, run_id: str, status: Status) -> Listing[Task]:
         run_id=run_id,
         statuses=wanted_statuses(status),
     )
+
+
+def _are_many(runs: object) -> bool:
+    return isinstance(runs, Iterable | AsyncIterable) and not isinstance(runs, str)

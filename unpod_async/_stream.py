@@ -40,6 +40,7 @@ class Stream(Generic[T]):
         self._send: MemoryObjectSendStream[tuple[Sequence[T], anyio.Event]]
         self._receive: MemoryObjectReceiveStream[tuple[Sequence[T], anyio.Event]]
         self._error: Exception | None = None
+        self._complete = False
         self._left = False
 
     def __repr__(self) -> str:
@@ -67,6 +68,7 @@ class Stream(Generic[T]):
         finally:
             self._send.close()
             self._receive.close()
+            self._error = None  # its traceback holds this stream
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         if self._tasks is None:
@@ -77,18 +79,20 @@ class Stream(Generic[T]):
         while True:
             try:
                 rows, done = await self._receive.receive()
-            except anyio.EndOfStream:
+            except (anyio.EndOfStream, anyio.ClosedResourceError):
                 break
             for row in rows:
                 yield row
             done.set()
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raise self._error
+        if not self._complete:
+            raise ConfigurationError(f"{self._name} was left before its end: read it inside its `async with`")
 
     async def _run(self) -> None:
         try:
             await self._produce(self._put)
+            self._complete = True
         except Exception as error:  # noqa: BLE001 - raised where the reader asks for the next row
             self._error = error
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import cast
 
 import msgspec
 
@@ -12,7 +13,15 @@ READABLE = 300
 # Category C: control and format characters, among them ESC and every bidi mark; Z*: line separators.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
+# A whole body is markup by its first character: no JSON begins with it.
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
+# Inside a text it takes a tag that people do not write.
+_PASTED = re.compile(
+    r"(?P<page><(?:!--|(?:!doctype|\?xml|html|head|body|title|center|h[1-6]|pre|div|p|script|style)\b))"
+    r"|Traceback \(most recent call last\)",
+    re.IGNORECASE,
+)
+_DEEPEST = 6
 
 
 def printable(text: str) -> str:
@@ -30,15 +39,34 @@ def printable(text: str) -> str:
 
 def shorten(value: object, limit: int = READABLE) -> str:
     """`value` as readable text of at most about `limit` characters."""
-    if isinstance(value, str):
-        if looks_like_markup(value.encode("utf-8", "replace")):
-            return summarise_body(value.encode("utf-8", "replace"))
-        text = value
-    else:
-        text = msgspec.json.encode(value, enc_hook=repr).decode("utf-8", "replace")
+    told = _tell(value, _DEEPEST)
+    if not isinstance(told, str):
+        told = msgspec.json.encode(told, enc_hook=repr).decode("utf-8", "replace")
     # Cut before it is cleaned: a server may send megabytes.
-    text = printable(text[: 4 * limit])
+    text = printable(told[: 4 * limit])
     return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _tell(value: object, deepest: int) -> object:
+    """`value` with a few words in place of pages and tracebacks, and of what is nested very deeply."""
+    if isinstance(value, str):
+        return _without_paste(value)
+    if isinstance(value, dict):
+        items = cast("dict[object, object]", value).items()
+        return {_tell(key, 1): _tell(item, deepest - 1) for key, item in items} if deepest else "…"
+    if isinstance(value, list):
+        return [_tell(item, deepest - 1) for item in cast("list[object]", value)] if deepest else "…"
+    return value
+
+
+def _without_paste(text: str) -> str:
+    pasted = _PASTED.search(text)
+    if pasted is None:
+        return text
+    is_page = pasted["page"] is not None
+    what = _page(text[pasted.start() :].encode("utf-8", "replace")) if is_page else "a traceback"
+    before = text[: pasted.start()].rstrip(" :\r\n")
+    return f"{before}: {what}" if before else what
 
 
 def looks_like_markup(body: bytes) -> bool:
@@ -51,8 +79,13 @@ def summarise_body(body: bytes) -> str:
     if not body.strip():
         return "no message"
     if looks_like_markup(body):
-        title = _TITLE.search(body)
-        name = printable(title[1].decode("utf-8", "replace"))[:80] if title else ""
-        return f"an HTML page{f' titled {name!r}' if name else ''}"
+        return _page(body)
     first = next(line for line in body.splitlines() if line.strip())
-    return f"text that starts {printable(first[:120].decode('utf-8', 'replace'))!r}"
+    start = printable(_without_paste(first[:120].decode("utf-8", "replace")))
+    return start if start == "a traceback" else f"text that starts {start!r}"
+
+
+def _page(body: bytes) -> str:
+    title = _TITLE.search(body)
+    name = printable(title[1].decode("utf-8", "replace"))[:80] if title else ""
+    return f"an HTML page{f' titled {name!r}' if name else ''}"

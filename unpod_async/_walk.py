@@ -242,7 +242,9 @@ class Walk:
         if not now.believed or now.count is None:
             if not (now.quiet and now.keys):
                 return now.quiet > 1
-            if (yield from self._repeats_last_page(now)):
+            # Of tied rows a full page can come again by chance, with others behind it.
+            by_chance = now.repeats == 0 or (self._tied and now.filled >= self._step)
+            if not by_chance and (yield from self._repeats_last_page(now)):
                 yield from self._rule_out_stall(now)
                 now.end_answer = now.last_news
                 return True
@@ -311,7 +313,9 @@ class Walk:
         there = self._rows_of(first.first_count) if first.believed and now.finished else None
         if self._tied and there is not None and self._elders + now.unreadable == there:
             return True
-        return self._sightings.prove(min(done.unreadable for done in self._passes))
+        # A pass that was broken off has not come to all the rows that cannot be read.
+        whole = [done.unreadable for done in self._passes if done.finished]
+        return self._sightings.prove(min(whole, default=0))
 
     def _incomplete(self, now: Pass, reason: str) -> IncompleteListing:
         error = _incomplete(len(self._sightings) + self._reported_unreadable, now.count, reason)

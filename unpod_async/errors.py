@@ -156,7 +156,7 @@ class APIError(UnpodError):
         asked = f"{self.method} {self.path}".strip() or "the request"
         said = shorten(self.message) if self.message else summarise_body(self.body)
         text = f"{asked} answered {self.status}: {said}"
-        if self.errors is not None:
+        if self.errors:
             text += f" ({shorten(self.errors)})"
         return f"{text.rstrip('.')}. {self.hint}" if self.hint else text
 

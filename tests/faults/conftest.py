@@ -41,9 +41,7 @@ def row(request: pytest.FixtureRequest) -> Row:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     number = row_of(item)
     if number is not None and (report.when == "call" or report.failed):
@@ -69,4 +67,6 @@ def _line(number: int) -> str:
         return f"| {number} | {fault} | {expected} | {LATER[number]} | – | – |\n"
     seen = BOOK.seen.get(number, {})
     passed = "yes" if all(BOOK.verdicts[number]) else "**no**"
-    return f"| {number} | {fault} | {expected} | {'; '.join(seen)} | {', '.join(seen.values())} | {passed} |\n"
+    return (
+        f"| {number} | {fault} | {expected} | {'; '.join(seen)} | {', '.join(seen.values())} | {passed} |\n"
+    )

@@ -52,13 +52,11 @@ def envelope(rows: Sequence[Any], **more: Any) -> dict[str, Any]:
 
 ORGS = json_response(envelope([{"name": "Acme", "domain_handle": "acme.example", "token": "ORG1"}]))
 RUNS = json_response(envelope([{"run_id": "R1", "status": "completed"}]))
-CREATED = json_response(
-    {
-        "status_code": 200,
-        "message": "Task Created Successfully",
-        "data": {"run_id": "R1", "task_ids": ["T1"], "status": {"T1": "pending"}},
-    }
-)
+CREATED = json_response({
+    "status_code": 200,
+    "message": "Task Created Successfully",
+    "data": {"run_id": "R1", "task_ids": ["T1"], "status": {"T1": "pending"}},
+})
 
 
 # --- what a run has shown ----------------------------------------------------------------------------------

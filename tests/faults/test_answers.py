@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from email.utils import format_datetime
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -147,7 +147,9 @@ async def test_row_24_503_with_a_hint_is_waited_for_by_a_read_and_never_by_a_cre
 
 # --- 5xx ---------------------------------------------------------------------------------------------------
 
-HTML = b"<!DOCTYPE html><html><head><title>Bad\x1b[31m Gateway\xe2\x80\xae</title></head><body>x</body></html>"
+HTML = (
+    b"<!DOCTYPE html><html><head><title>Bad\x1b[31m Gateway\xe2\x80\xae</title></head><body>x</body></html>"
+)
 TRACE = b"Traceback (most recent call last):\n" + b"  File x, line 1, in \x1b[31mf\xe2\x80\xae\n" * 700
 
 
@@ -230,7 +232,9 @@ async def test_row_28_206_for_ever_on_one_page(row: Row) -> None:
 
 
 def same_with(unpod: UnpodClient, sandbox: Sandbox) -> UnpodClient:
-    return UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=unpod.settings.page_size, retry=FAST)
+    return UnpodClient(
+        sandbox.token, base_url=sandbox.base_url, page_size=unpod.settings.page_size, retry=FAST
+    )
 
 
 STATUSES: dict[int, type[APIError]] = {
@@ -265,7 +269,9 @@ async def test_row_29_404_html_means_a_wrong_path(row: Row) -> None:
 
 async def test_row_30_401_in_the_middle(row: Row) -> None:
     async with Sandbox(runs=30, tasks_per_run=3) as sandbox:
-        revoked = Fault(status=401, body=b'{"message":"Expired","status_code":401}', path="/tasks/", times=1000)
+        revoked = Fault(
+            status=401, body=b'{"message":"Expired","status_code":401}', path="/tasks/", times=1000
+        )
         async with UnpodClient(sandbox.token, base_url=sandbox.base_url, retry=FAST) as unpod:
             got: list[object] = []
 
@@ -342,7 +348,9 @@ async def test_row_31_another_content_type_or_another_2xx_and_good_json(row: Row
     for status in (200, 201, 202):
         body, created = (one.partition(b"\r\n\r\n")[2] for one in (ORGS, CREATED))
         async with RawServer(
-            each_in_turn(*([http_response(one, status, [("Content-Type", "text/plain")])] for one in (body, created)))
+            each_in_turn(
+                *([http_response(one, status, [("Content-Type", "text/plain")])] for one in (body, created))
+            )
         ) as server:
             await row.check(orgs, server, None, 1)
             await row.check(create, server, None, 1)
@@ -421,7 +429,16 @@ async def test_row_34_odd_values(row: Row, value: bytes) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"NaN", b"Infinity", b"-Infinity", b"[" * 5000 + b"]" * 5000, b"9" * 5000, b"1e999", b'"\x01"', b'"\\ud800"'],
+    [
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"[" * 5000 + b"]" * 5000,
+        b"9" * 5000,
+        b"1e999",
+        b'"\x01"',
+        b'"\\ud800"',
+    ],
     ids=["NaN", "Infinity", "-Infinity", "5000 deep", "5000 digits", "1e999", "control", "surrogate"],
 )
 async def test_row_34_values_no_parser_takes(row: Row, value: bytes) -> None:

@@ -99,7 +99,9 @@ async def test_row_39_rows_move(row: Row) -> None:
         rng = random.Random(seed)
         async with Sandbox(runs=30, tasks_per_run=5, seed=seed) as sandbox:
             stayed = set(sandbox.task_ids())
-            async with UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=10, retry=FAST) as unpod:
+            async with UnpodClient(
+                sandbox.token, base_url=sandbox.base_url, page_size=10, retry=FAST
+            ) as unpod:
                 got: list[str | None] = []
 
                 async def walk() -> None:

@@ -71,7 +71,9 @@ def free_port() -> int:
 async def test_row_01_refused(row: Row) -> None:
     async with RawServer(always(ORGS)) as server:
         for call in (orgs, create):
-            outcome = await row.check(call, server, TransportError, 0, base_url=f"http://127.0.0.1:{free_port()}")
+            outcome = await row.check(
+                call, server, TransportError, 0, base_url=f"http://127.0.0.1:{free_port()}"
+            )
             assert outcome.error.sent is False  # type: ignore[union-attr]
             assert len(outcome.error.attempts) == 3  # type: ignore[union-attr]
 
@@ -265,7 +267,9 @@ async def test_row_14_connect_black_hole(row: Row) -> None:
             await asyncio.sleep(0.02)
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             for call in (orgs, create):
-                outcome = await row.check(call, None, TransportError, 0, base_url=url, timeout=0.1, within=0.9)
+                outcome = await row.check(
+                    call, None, TransportError, 0, base_url=url, timeout=0.1, within=0.9
+                )
                 assert len(outcome.error.attempts) == 3  # type: ignore[union-attr]
             assert outcome.error.sent is False  # type: ignore[union-attr]
             outcome = await row.check(
@@ -514,7 +518,11 @@ async def test_row_21_memory_stays_flat(row: Row, how: str, tmp_path: Path) -> N
     script.write_text(BOMB)
     async with RawServer(handle) as server:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, script, server.base_url, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": ROOT}
+            sys.executable,
+            script,
+            server.base_url,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": ROOT},
         )
         printed, _ = await process.communicate()
         permanent, attempts, hint, grown = printed.decode().split()
@@ -582,7 +590,9 @@ async def test_row_23_a_proxy_that_is_named_is_used(row: Row) -> None:
     async with RawServer(each_in_turn([ORGS], [CREATED])) as proxy:
         url = "http://api.example.com"
         await row.check(orgs, proxy, None, 1, base_url=url, proxy=proxy.base_url, allow_http=True, note=False)
-        await row.check(create, proxy, None, 1, base_url=url, proxy=proxy.base_url, allow_http=True, note=False)
+        await row.check(
+            create, proxy, None, 1, base_url=url, proxy=proxy.base_url, allow_http=True, note=False
+        )
         assert proxy.requests[0].startswith(b"GET http://api.example.com/")
 
 

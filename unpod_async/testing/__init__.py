@@ -15,9 +15,10 @@ What it answers was compared, request by request, with recordings of the service
 phone rings, nothing leaves the machine, and every name, number and credential in it is made up.
 """
 
+from unpod_async.testing import faults
 from unpod_async.testing._create import CreatedCall
 from unpod_async.testing._faults import Fault, Oddities
 from unpod_async.testing._sandbox import Sandbox
 from unpod_async.testing._server import Received
 
-__all__ = ["CreatedCall", "Fault", "Oddities", "Received", "Sandbox"]
+__all__ = ["CreatedCall", "Fault", "Oddities", "Received", "Sandbox", "faults"]

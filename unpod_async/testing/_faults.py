@@ -26,6 +26,9 @@ class Fault:
         stall: seconds to wait before the status line; None: do not wait.
         reset_at: send so many bytes of the answer, counted from its status line, then reset the connection
             (0: before the status line); None: send the whole answer.
+        close_at: the same, but the connection is closed in order; more than the answer has: after its end.
+        drip: seconds before each byte of the answer.
+        raw: exactly these bytes in place of an answer, HTTP or not; then the connection is closed.
         processed: whether the request takes effect although `status` or `body` say otherwise: a create whose
             answer is lost behind a 502 has queued its calls. The normal answer always means processed.
 
@@ -44,6 +47,9 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     stall: float | None = None
     reset_at: int | None = None
+    close_at: int | None = None
+    drip: float | None = None
+    raw: bytes | None = None
     processed: bool = False
     path: str | None = None
     method: str | None = None
@@ -52,9 +58,14 @@ class Fault:
 
     def answer(self) -> Answer | None:
         """The scripted answer, or None for the normal one."""
-        if self.status == 200 and self.body is None and not self.headers:
+        if self.status == 200 and self.body is None and not self.headers and self.raw is None:
             return None
         return Answer(self.status, self.body or b"", self.content_type, self.headers)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the bytes are written to the socket here, and not by the HTTP server."""
+        return any(one is not None for one in (self.reset_at, self.close_at, self.drip, self.raw))
 
     def matches(self, method: str, path: str, query: Mapping[str, str]) -> bool:
         """Whether this fault is meant for a request."""

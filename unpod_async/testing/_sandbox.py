@@ -233,6 +233,10 @@ class Sandbox:
         """Serve these bytes in place of a task's row: a row of the wrong type, or not even JSON."""
         self._rows.malformed[self._task(task_id)] = row
 
+    def page_oddly(self, oddities: Oddities) -> None:
+        """From now on, page in these ways."""
+        self._service.odd = oddities
+
     def script(self, *faults: Fault) -> None:
         """Answer the next requests that match, in order, by these faults."""
         self._server.script.add(faults)

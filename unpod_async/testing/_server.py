@@ -146,8 +146,8 @@ class Server:
     ) -> web.StreamResponse:
         if fault is not None and fault.stall is not None:
             await self._pause(fault.stall)
-        if fault is not None and fault.reset_at is not None:
-            await self._reset(request, answer, fault.reset_at)
+        if fault is not None and fault.by_hand:
+            await self._write(request, received, fault, answer)
             return web.Response()  # aiohttp finds the connection gone and sends nothing
         received.status = answer.status
         headers = {"Content-Type": answer.content_type, **answer.headers}
@@ -161,15 +161,33 @@ class Server:
         except TimeoutError:
             return
 
-    async def _reset(self, request: web.BaseRequest, answer: Answer, sent: int) -> None:
+    async def _write(
+        self, request: web.BaseRequest, received: Received, fault: Fault, answer: Answer
+    ) -> None:
+        """Write the bytes of an answer, and end the connection."""
         transport = request.transport
         if not isinstance(transport, asyncio.Transport):
             return  # gone already
-        transport.write(_bytes(answer, head_only=request.method == "HEAD")[:sent])
+        whole = _bytes(answer, head_only=request.method == "HEAD") if fault.raw is None else fault.raw
+        ends = [end for end in (fault.reset_at, fault.close_at) if end is not None]
+        sent = whole[: min(ends)] if ends else whole
+        if fault.reset_at is None and fault.raw is None and len(sent) == len(whole):
+            received.status = answer.status
+        if fault.drip is None:
+            transport.write(sent)
+        else:
+            for byte in sent:
+                await self._pause(fault.drip)
+                if transport.is_closing() or self._closing.is_set():
+                    break
+                transport.write(bytes([byte]))
         while transport.get_write_buffer_size() and not transport.is_closing():
             await self._pause(0.001)
             if self._closing.is_set():
                 break
+        if fault.reset_at is None:
+            transport.close()
+            return
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()

@@ -1,0 +1,436 @@
+"""A page's bytes into rows: typed as a whole, and row by row where that fails."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unpod_async import Agent, CreatedRun, DecodeError, Page, RejectedRow, Run, Space, Task
+from unpod_async import _paths as paths
+from unpod_async._decode import Rows, decode_one, decode_raw, decode_rows
+from unpod_async._listing import Listing
+
+TASKS: Listing[Task] = Listing(paths.space_tasks("S1"), Task, ("task_id", "id"))
+RUN_TASKS: Listing[Task] = Listing(paths.run_tasks("S1", "R1"), Task, ("task_id", "id"), run_id="R1")
+AGENT_TASKS: Listing[Task] = Listing(paths.agent_tasks("a"), Task, ("task_id", "id"), tied=True)
+RUNS: Listing[Run] = Listing(paths.runs("S1"), Run, ("run_id",))
+AGENTS: Listing[Agent] = Listing(paths.agents(), Agent, ("handle",), paged=False)
+LISTINGS: list[Listing[Any]] = [TASKS, RUN_TASKS, AGENT_TASKS, RUNS, AGENTS]
+DECODERS = pytest.mark.parametrize("decode", [decode_rows, decode_raw])
+
+GOOD = b'{"task_id": "T0", "run_id": "R1", "status": "completed"}'
+
+
+def page_of(*rows: bytes, count: bytes = b"9") -> bytes:
+    return (
+        b'{"count": ' + count + b', "status_code": 200, "message": "ok", "data": [' + b", ".join(rows) + b"]}"
+    )
+
+
+def rows_of(*rows: bytes, listing: Listing[Any] = TASKS) -> Rows:
+    return decode_rows(listing, page_of(*rows), 1, {})
+
+
+def raw_of(*rows: bytes, listing: Listing[Any] = TASKS) -> Rows:
+    return decode_raw(listing, page_of(*rows), 1, {})
+
+
+# --- a good page -------------------------------------------------------------------------------------------
+
+
+def test_a_page_is_decoded() -> None:
+    body = page_of(GOOD, b'{"task_id": "T1", "output": {"call_id": "c"}, "new_key": [1]}', count=b"144")
+    rows = decode_rows(TASKS, body, 3, {"date": "x"})
+    assert [type(row) for row in rows.rows] == [Task, Task]
+    assert rows.keys == ["T0", "T1"]
+    assert (rows.count, rows.status_code, rows.message) == (144, 200, "ok")
+    assert rows.created == ()
+    assert rows.headers == {"date": "x"}
+    assert rows.rows[1].output == {"call_id": "c"}
+
+
+def test_times_come_along_where_rows_are_tied() -> None:
+    body = (b'{"task_id": "T0", "created": "2026-01-15T11:00:00"}', b'{"task_id": "T1"}', b"5")
+    times = [datetime(2026, 1, 15, 11, tzinfo=UTC), None, None]
+    assert rows_of(*body, listing=AGENT_TASKS).created == times
+    assert raw_of(*body, listing=AGENT_TASKS).created == times
+
+
+@pytest.mark.parametrize(
+    ("listing", "row", "key"),
+    [
+        (TASKS, {"task_id": "T", "_id": "I"}, "T"),
+        (TASKS, {"_id": "I"}, "I"),
+        (TASKS, {"task_id": None, "_id": "I"}, "I"),
+        (TASKS, {"task_id": "", "_id": "I"}, "I"),
+        (RUNS, {"run_id": "R", "_id": "I"}, "R"),
+        (AGENTS, {"handle": "h", "name": "n"}, "h"),
+    ],
+)
+def test_what_names_a_row(listing: Listing[Any], row: dict[str, Any], key: str) -> None:
+    sent = json.dumps(row).encode()
+    assert rows_of(sent, listing=listing).keys == [key]
+    assert raw_of(sent, listing=listing).keys == [key]
+
+
+@pytest.mark.parametrize(
+    "count", [b"null", b'"144"', b"true", b"false", b"-1", b"144.0", b"1e2", b"{}", b"[1]"]
+)
+@DECODERS
+def test_a_count_that_is_none(decode: Any, count: bytes) -> None:
+    assert decode(TASKS, page_of(GOOD, count=count), 1, {}).count is None
+
+
+@DECODERS
+def test_a_count_is_taken_as_sent(decode: Any) -> None:
+    assert decode(TASKS, b'{"data": []}', 1, {}).count is None
+    assert decode(TASKS, page_of(GOOD, count=b"0"), 1, {}).count == 0
+    assert decode(TASKS, page_of(GOOD, count=b"1"), 1, {}).count == 1
+
+
+# --- no page at all ----------------------------------------------------------------------------------------
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"5",
+        b"[]",
+        b'"x"',
+        b"{",
+        b"{}",
+        b'{"count": 3, "message": "ok"}',
+        b'{"data": {}}',
+        b'{"data": "x"}',
+        b'{"data": 5}',
+        b'{"data": []',
+        b'{"data": []}]',
+        b'{"data": [],}',
+        b'{"data": [{"task_id": "T0"},]}',
+        b"{'data': []}",
+        b'\xef\xbb\xbf{"data": []}',
+        '{"data": []}'.encode("utf-16"),
+        b"<html></html>",
+        b'{"data": null, "count": 3}',
+        b'{"message": "\xff", "data": []}',
+        DEEP,
+        page_of(GOOD)[:-5],
+        page_of(GOOD, count=b"NaN"),
+        *(
+            page_of(GOOD, b'{"task_id": "T1", "%s": {"a": %s}}' % (name, value))
+            for name in (b"input", b"output", b"not_known")
+            for value in (b"NaN", b"-Infinity", b'"\\ud800"', b'"\\x"', b'"\n"', b"01", b"tru", DEEP)
+        ),
+        page_of(GOOD, b'{"task_id": "\\ud800"}'),
+        page_of(GOOD, b'{"task_id": "T1", "retry_attempt": NaN}'),
+    ],
+    ids=lambda body: repr(body[-60:]),
+)
+@DECODERS
+def test_a_body_that_is_no_listing(decode: Any, body: bytes) -> None:
+    with pytest.raises(DecodeError) as caught:
+        decode(TASKS, body, 1, {})
+    assert str(caught.value).startswith("the answer")
+    # Nothing keeps the body, nor shows any of it.
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+    assert "T0" not in "".join(traceback.format_exception(caught.value))
+
+
+@DECODERS
+def test_data_null(decode: Any) -> None:
+    for body in (b'{"data": null}', b'{"data": null, "count": 0}', b'{"data": null, "count": null}'):
+        assert decode(TASKS, body, 1, {}).rows == []
+    # Past the end some servers say null.
+    assert decode(TASKS, b'{"data": null, "count": 3}', 2, {}).rows == []
+
+
+# --- a bad row ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "path"),
+    [
+        (b'{"task_id": 7}', "$.data[3].task_id"),
+        (b'{"task_id": "T3", "status": ["x"]}', "$.data[3].status"),
+        (b'{"task_id": "T3", "user_info": {"id": 5}}', "$.data[3].user_info.id"),
+        (b'{"task_id": "T3", "input": "x"}', "$.data[3].input"),
+        (b'{"task_id": "T3", "created": 1768474800}', "$.data[3].created"),
+        (b'{"task_id": "T3", "retry_attempt": 1.5}', "$.data[3].retry_attempt"),
+        (b"7", "$.data[3]"),
+        (b"null", "$.data[3]"),
+        (b'"T3"', "$.data[3]"),
+        (b"[]", "$.data[3]"),
+        (b'{"task_id": "T3", "output": {"a": "\xff"}}', "$.data[3]"),
+        (b'{"task_id": "T3", "not_known": "\xff"}', "$.data[3]"),
+        (b'{"task_id": "T3\xff"}', "$.data[3]"),
+        (b'{"task_id": "T3", "output": {"\xff": 1}}', "$.data[3]"),
+    ],
+)
+def test_a_bad_row_costs_one_row(row: bytes, path: str) -> None:
+    good = [b'{"task_id": "T%d"}' % number for number in range(3)]
+    rows = rows_of(*good, row, b'{"task_id": "T4"}')
+    assert [type(found) for found in rows.rows] == [Task, Task, Task, RejectedRow, Task]
+    bad = rows.rows[3]
+    assert (bad.raw, bad.path) == (row, path)
+    assert bad.reason
+    assert len(rows.keys) == len(set(rows.keys)) == 5
+    assert rows.count == 9
+    if b'"T3"' in row and row.startswith(b"{"):
+        assert rows.keys[3] == "T3"
+
+    # As bytes it is no bad row.
+    raw = raw_of(*good, row, b'{"task_id": "T4"}')
+    assert raw.rows[3] == row
+    assert raw.keys == rows.keys
+
+
+def test_bad_rows_are_told_apart() -> None:
+    rows = rows_of(b"7", b"8", b'{"task_id": 7}', b'{"task_id": 8}', b'{"task_id": 7}')
+    assert len(rows.keys) == 5
+    assert rows.keys[2] == rows.keys[4]
+    assert len(set(rows.keys)) == 4
+
+
+def test_rows_without_an_id_are_one_only_when_identical() -> None:
+    sent = [
+        b"{}",
+        b'{"status": "pending"}',
+        b'{"task_id": null}',
+        b'{"status": "pending"}',
+        b'{"task_id": ""}',
+    ]
+    rows = rows_of(*sent)
+    assert [type(row) for row in rows.rows] == [Task] * 5
+    assert rows.keys[1] == rows.keys[3]
+    assert len(set(rows.keys)) == 4
+    assert rows.keys == raw_of(*sent).keys
+    # The same row has the same key on every page, and no key can be an id.
+    assert rows_of(b"{}").keys == rows_of(GOOD, b"{}").keys[1:]
+    assert all(key.startswith("#") for key in rows.keys)
+
+
+def test_a_rejected_row_shows_no_data() -> None:
+    bad = rows_of(b'{"task_id": 7, "input": {"name": "Jane Roe"}}').rows[0]
+    assert "Jane" not in repr(bad)
+    assert "Jane" not in bad.reason
+    assert "$.data[0].task_id" in repr(bad)
+    assert pickle.loads(pickle.dumps(bad)) == bad  # noqa: S301
+
+
+# --- rows of another run -----------------------------------------------------------------------------------
+
+FOREIGN = b'{"task_id": "T1", "run_id": "R2"}'
+
+
+def test_rows_of_another_run_are_rejected() -> None:
+    sent = [GOOD, FOREIGN, b'{"task_id": "T2"}', b'{"task_id": "T3", "run_id": null}']
+    rows = rows_of(*sent, listing=RUN_TASKS)
+    raw = raw_of(*sent, listing=RUN_TASKS)
+    assert [type(row) for row in rows.rows] == [Task, RejectedRow, Task, Task]
+    assert [type(row) for row in raw.rows] == [bytes, RejectedRow, bytes, bytes]
+    assert rows.rows[1] == raw.rows[1]
+    assert rows.rows[1][:2] == (FOREIGN, "$.data[1].run_id")
+    assert "R1" in rows.rows[1].reason
+    # They count for completeness all the same.
+    assert rows.keys == raw.keys == ["T0", "T1", "T2", "T3"]
+    assert [type(row) for row in rows_of(*sent).rows] == [Task] * 4
+
+
+def test_a_run_id_of_the_wrong_type_is_no_other_run() -> None:
+    sent = b'{"task_id": "T1", "run_id": 5}'
+    assert rows_of(sent, listing=RUN_TASKS).rows[0].path == "$.data[0].run_id"
+    assert raw_of(sent, listing=RUN_TASKS).rows == [sent]
+
+
+def test_a_page_of_another_run_is_read_once_more_at_most() -> None:
+    rows = decode_rows(RUN_TASKS, page_of(*[FOREIGN[:-1] + b', "n": %d}' % n for n in range(20_000)]), 1, {})
+    assert [row.raw for row in rows.rows[:2]] == [FOREIGN[:-1] + b', "n": 0}', FOREIGN[:-1] + b', "n": 1}']
+    assert all(type(row) is RejectedRow for row in rows.rows)
+
+
+# --- raw ---------------------------------------------------------------------------------------------------
+
+
+def test_raw_rows_are_exactly_what_was_sent() -> None:
+    sent = [
+        b'{"task_id":"T1",  "a" : 1.50e+01,\t"b":"\\u00e9\\/" }',
+        b'{"task_id": 7, "task_id": "T2"}',
+        b"[ 1 ]",
+        b"null",
+        b'"x"',
+        b"-0.0",
+        b'{"output": {"a": "\xff\xfe"}}',
+        '{"task_id": "é\u202e"}'.encode(),
+    ]
+    rows = raw_of(*sent)
+    assert rows.rows == sent
+    assert [type(row) for row in rows.rows] == [bytes] * len(sent)
+    assert (rows.count, rows.status_code, rows.message) == (9, 200, "ok")
+    assert len(set(rows.keys)) == len(sent)
+
+
+def test_raw_rows_are_filtered_by_status() -> None:
+    listing: Listing[Task] = Listing(
+        paths.space_tasks("S1"), Task, ("task_id", "id"), statuses=frozenset({"completed"})
+    )
+    sent = [GOOD, b'{"status": "pending"}', b"{}", b'{"status": null}', b'{"status": ["completed"]}', b"5"]
+    rows = raw_of(*sent, listing=listing)
+    assert rows.rows == [GOOD, None, None, None, None, None]
+    assert len(rows.keys) == len(sent)
+
+
+def test_raw_rows_are_filtered_by_time() -> None:
+    window = paths.TimeWindow(datetime(2026, 1, 15, tzinfo=UTC), None)
+    listing: Listing[Task] = Listing(paths.space_tasks("S1"), Task, ("task_id", "id"), window=window)
+    early = b'{"task_id": "T1", "created": "2026-01-14T23:59:59"}'
+    late = b'{"task_id": "T2", "created": "2026-01-15T00:00:00"}'
+    odd = b'{"task_id": "T3", "created": ["x"]}'
+    assert raw_of(early, late, odd, listing=listing).rows == [None, late, odd]
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad", [b'{"task_id": "T1"}', b'{"task_id": 7}', FOREIGN, b"{}", b'{"output": "\xff"}'], ids=repr
+)
+@DECODERS
+def test_a_kept_row_does_not_keep_its_page(decode: Any, bad: bytes) -> None:
+    first = b'{"task_id": "T0", "input": {"a": "b"}, "output": {"transcript": "%s"}}' % (b"x" * 1000)
+    body = page_of(first, bad)
+    before = sys.getrefcount(body)
+    rows = decode(RUN_TASKS, body, 1, {})
+    gc.collect()
+    assert sys.getrefcount(body) == before
+    if decode is decode_rows:
+        assert rows.rows[0].output == {"transcript": "x" * 1000}
+
+
+def test_an_error_does_not_keep_its_page() -> None:
+    body = page_of(b'{"task_id": "\xff"')
+    before = sys.getrefcount(body)
+    errors: list[DecodeError] = []
+    for decode in (decode_rows, decode_raw):
+        try:
+            decode(TASKS, body, 1, {})
+        except DecodeError as error:
+            # The traceback's frames hold it for as long as there is one.
+            errors.append(error.with_traceback(None))
+    gc.collect()
+    assert len(errors) == 2
+    assert sys.getrefcount(body) == before
+
+
+# --- a single object ---------------------------------------------------------------------------------------
+
+
+def test_a_single_object() -> None:
+    body = b'{"status_code": 200, "message": "m", "data": {"token": "S1", "name": "n"}}'
+    space, stated = decode_one(Space, body)
+    assert (space.token, space.name, stated) == ("S1", "n", 200)
+    created, stated = decode_one(CreatedRun, b'{"data": {"run_id": "R1"}}')
+    assert (created.run_id, stated) == ("R1", None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"data": null}',
+        b'{"data": []}',
+        b'{"data": {"token": 5}}',
+        b'{"data": {"token": "\xff"}}',
+        b'{"data": {"not_known": "\xff"}}',
+        b'{"data": {"token": "\\ud800"}}',
+        b'{"data": {"not_known": NaN}}',
+        b'{"data": {"not_known": ' + DEEP + b"}}",
+        b"<html></html>",
+    ],
+    ids=lambda body: repr(body[-60:]),
+)
+def test_no_single_object(body: bytes) -> None:
+    with pytest.raises(DecodeError, match="the answer is not the expected JSON: ") as caught:
+        decode_one(Space, body)
+    assert caught.value.__context__ is None
+
+
+# --- a page ------------------------------------------------------------------------------------------------
+
+
+def test_a_page_is_a_plain_value() -> None:
+    page = Page([1], 1, 50, None, [RejectedRow(b"7", "$.data[0]", "r")], [3], {"date": "d"})
+    assert pickle.loads(pickle.dumps(page)) == page  # noqa: S301
+    with pytest.raises(AttributeError):
+        page.number = 2  # type: ignore[misc]
+
+
+# --- anything at all ---------------------------------------------------------------------------------------
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+NAMES = ["task_id", "_id", "run_id", "handle", "status", "created", "output", "input", "user_info", "other"]
+ROWS = VALUES | st.dictionaries(st.sampled_from(NAMES), VALUES | st.sampled_from(["R1", "R2", "T1", "T2"]))
+ENVELOPES = st.fixed_dictionaries(
+    {}, optional={"data": st.lists(ROWS, max_size=5) | VALUES, "count": VALUES, "status_code": VALUES}
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A page, or one with a byte changed, cut or put in."""
+    body = json.dumps(draw(ENVELOPES)).encode()
+    if draw(st.booleans()):
+        start = draw(st.integers(0, len(body)))
+        end = draw(st.integers(start, min(len(body), start + 2)))
+        body = body[:start] + draw(st.binary(max_size=2)) + body[end:]
+    return body
+
+
+@given(st.sampled_from(LISTINGS), st.one_of(st.binary(), damaged()), st.integers(1, 3))
+def test_any_bytes_are_rows_or_a_decode_error(listing: Listing[Any], body: bytes, number: int) -> None:
+    found: list[Rows | None] = []
+    for decode in (decode_rows, decode_raw):
+        try:
+            found.append(decode(listing, body, number, {}))
+        except DecodeError:
+            found.append(None)
+    rows, raw = found
+    assert (rows is None) == (raw is None)
+    if rows is None or raw is None:
+        return
+    assert len(rows.rows) == len(rows.keys) == len(raw.rows) == len(raw.keys)
+    assert rows.keys == raw.keys
+    assert rows.count == raw.count
+    for row, sent in zip(rows.rows, raw.rows, strict=True):
+        assert type(row) in {listing.model, RejectedRow}
+        assert type(sent) in {bytes, RejectedRow}
+        assert (sent.raw if isinstance(sent, RejectedRow) else sent) in body
+
+
+@given(st.one_of(st.binary(), damaged()), st.sampled_from([Space, CreatedRun]))
+def test_any_bytes_are_an_object_or_a_decode_error(body: bytes, model: type[Any]) -> None:
+    try:
+        found, _ = decode_one(model, body)
+    except DecodeError:
+        return
+    assert type(found) is model

@@ -1,0 +1,307 @@
+"""The exceptions: their tree, what they carry, and that they pickle; and the public names of the package."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pickle
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import unpod_async
+from unpod_async import RejectedRow, errors
+from unpod_async.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    DecodeError,
+    IncompleteListing,
+    InvalidArgument,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknown,
+    PermissionDeniedError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    StalledListing,
+    TransportError,
+    UnpodError,
+    UpstreamError,
+)
+
+# --- the tree ----------------------------------------------------------------------------------------------
+
+TREE = {
+    "ConfigurationError": "UnpodError",
+    "InvalidArgument": "UnpodError",
+    "TransportError": "UnpodError",
+    "APIError": "UnpodError",
+    "RefusedError": "APIError",
+    "InvalidRequestError": "APIError",
+    "UpstreamError": "APIError",
+    "AuthenticationError": "APIError",
+    "PermissionDeniedError": "APIError",
+    "NotFoundError": "APIError",
+    "RateLimitedError": "APIError",
+    "ServerError": "APIError",
+    "DecodeError": "UnpodError",
+    "IncompleteListing": "UnpodError",
+    "StalledListing": "IncompleteListing",
+    "OutcomeUnknown": "UnpodError",
+}
+
+
+def drawn_tree() -> dict[str, str]:
+    """Child and parent, off the drawing in the docstring."""
+    found: dict[str, str] = {}
+    above = ["UnpodError"]
+    for line in (errors.__doc__ or "").splitlines():
+        branch = re.match(r"    ((?:│   |    )*)[├└]── (\w+)", line)
+        if branch is not None:
+            depth = len(branch[1]) // 4
+            del above[depth + 1 :]
+            found[branch[2]] = above[-1]
+            above.append(branch[2])
+    return found
+
+
+def classes() -> dict[str, type[UnpodError]]:
+    return {
+        name: found
+        for name, found in vars(errors).items()
+        if inspect.isclass(found) and issubclass(found, UnpodError)
+    }
+
+
+def test_the_drawn_tree_is_the_tree_of_classes() -> None:
+    assert "\n    UnpodError\n" in (errors.__doc__ or "")
+    assert drawn_tree() == TREE
+    assert {name: found.__bases__[0].__name__ for name, found in classes().items()} == {
+        **TREE,
+        "UnpodError": "Exception",
+    }
+    assert set(errors.__all__) == set(classes())
+
+
+def test_what_else_they_are() -> None:
+    assert issubclass(InvalidArgument, ValueError)
+    assert issubclass(StalledListing, IncompleteListing)
+    assert not issubclass(UnpodError, ValueError | OSError)
+    for kind in classes().values():
+        assert kind.__doc__
+        assert kind is UnpodError or kind.__bases__[0].__name__ == TREE[kind.__name__]
+
+
+# --- pickling ----------------------------------------------------------------------------------------------
+
+STARTED = datetime(2026, 1, 15, 11, tzinfo=UTC)
+API: dict[str, Any] = {
+    "message": "Task Creation Failed",
+    "errors": {"documents": {"0": ["No name."]}},
+    "headers": {"date": "Thu, 15 Jan 2026 11:00:00 GMT", "x-request-id": "abc"},
+    "body": b'{"message": "\xff"}',
+    "method": "POST",
+    "path": "/spaces/S1/tasks/",
+    "hint": "Look again",
+}
+STATUS = {
+    APIError: 301,
+    RefusedError: 206,
+    InvalidRequestError: 422,
+    UpstreamError: 206,
+    AuthenticationError: 401,
+    PermissionDeniedError: 403,
+    NotFoundError: 404,
+    RateLimitedError: 429,
+    ServerError: 500,
+}
+
+
+def limited() -> RateLimitedError:
+    error = RateLimitedError(429, **API)
+    error.retry_after = 7.5
+    return error
+
+
+EXAMPLES: list[tuple[UnpodError, dict[str, Any]]] = [
+    (UnpodError("m"), {}),
+    (ConfigurationError("no token"), {}),
+    (InvalidArgument("page_size must be a whole number"), {}),
+    (TransportError("GET /x: the connection was lost", sent=True), {"sent": True}),
+    (TransportError("GET /x: no connection", sent=False), {"sent": False}),
+    *((kind(status, **API), {"status": status, **API}) for kind, status in STATUS.items()),
+    (APIError(418), {"status": 418, "message": "", "errors": None, "headers": {}, "body": b"", "hint": ""}),
+    (limited(), {"status": 429, "retry_after": 7.5, **API}),
+    (RateLimitedError(429), {"retry_after": None}),
+    (DecodeError("the answer is no JSON listing"), {"rejected": (), "unreadable": ()}),
+    (
+        DecodeError("2 rows", rejected=[RejectedRow(b"7\xff", "$.data[0]", "r")], unreadable=[3]),
+        {"rejected": (RejectedRow(b"7\xff", "$.data[0]", "r"),), "unreadable": (3,)},
+    ),
+    (IncompleteListing("rows may be missing", seen=4, expected=5), {"seen": 4, "expected": 5}),
+    (StalledListing("the listing stalls", seen=4, expected=None), {"seen": 4, "expected": None}),
+    (
+        OutcomeUnknown(
+            "the create was sent",
+            space_token="S1",
+            document_ids=["d1", "d2"],
+            started_at=STARTED,
+            status=500,
+            server_message="Task Creation Failed",
+        ),
+        {
+            "space_token": "S1",
+            "document_ids": ("d1", "d2"),
+            "started_at": STARTED,
+            "status": 500,
+            "message": "Task Creation Failed",
+        },
+    ),
+    (
+        OutcomeUnknown("the create was sent", space_token="S1", document_ids=(), started_at=STARTED),
+        {"space_token": "S1", "document_ids": (), "started_at": STARTED, "status": None, "message": ""},
+    ),
+]
+
+
+def test_each_kind_has_an_example() -> None:
+    assert {type(error) for error, _ in EXAMPLES} == set(classes().values())
+
+
+def through_pickle(protocol: int) -> Any:
+    return lambda error: pickle.loads(pickle.dumps(error, protocol))  # noqa: S301
+
+
+COPIES = {
+    **{f"pickle {protocol}": through_pickle(protocol) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)},
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("walked", [False, True], ids=["plain", "walked"])
+@pytest.mark.parametrize(("example", "told"), EXAMPLES, ids=lambda value: type(value).__name__)
+def test_an_error_survives(example: UnpodError, told: dict[str, Any], walked: bool, how: str) -> None:
+    error = copy.copy(example)
+    if walked:
+        error.listing, error.page = "tasks of space S1", 7
+        error.add_note("2 rows could not be used")
+        error.add_note("é")
+    again = COPIES[how](error)
+
+    assert type(again) is type(error)
+    assert again is not error
+    assert again.args == error.args
+    assert vars(again) == vars(error)
+    for name, value in told.items():
+        assert getattr(error, name) == getattr(again, name) == value, name
+    assert str(again) == str(error)
+    assert repr(again) == repr(error)
+    assert (again.listing, again.page) == (("tasks of space S1", 7) if walked else (None, None))
+    notes = ["2 rows could not be used", "é"] if walked else []
+    assert getattr(again, "__notes__", []) == notes
+    # It can be raised and caught as before.
+    with pytest.raises(type(error)):
+        raise again
+
+
+def test_a_copy_has_notes_of_its_own() -> None:
+    error = UnpodError("m")
+    error.add_note("one")
+    copy.deepcopy(error).add_note("two")
+    assert error.__notes__ == ["one"]
+
+
+# --- texts -------------------------------------------------------------------------------------------------
+
+
+def test_a_walk_is_named_in_the_text() -> None:
+    error = NotFoundError(404, "Agent not found", method="GET", path="/agents/a/tasks/")
+    assert str(error) == "GET /agents/a/tasks/ answered 404: Agent not found"
+    error.listing, error.page = "tasks of agent a", 3
+    assert str(error) == (
+        "GET /agents/a/tasks/ answered 404: Agent not found [while walking tasks of agent a, page 3]"
+    )
+
+
+def test_an_error_made_by_hand_has_a_text() -> None:
+    assert str(APIError(500)) == "the request answered 500: no message"
+    assert str(APIError(500, "m.", hint="Look again")) == "the request answered 500: m. Look again"
+    assert str(APIError(400, "m", {1: object})).startswith("the request answered 400: m ({")
+    assert str(APIError(400, "m", "")) == "the request answered 400: m"
+
+
+def test_headers_are_a_copy() -> None:
+    sent = {"date": "x"}
+    error = APIError(500, headers=sent)
+    sent["date"] = "y"
+    assert error.headers == {"date": "x"}
+
+
+# --- the names of the package ------------------------------------------------------------------------------
+
+PUBLIC = [
+    "APIError",
+    "Agent",
+    "AuthenticationError",
+    "Call",
+    "ConfigurationError",
+    "CreatedRun",
+    "DecodeError",
+    "Failed",
+    "IncompleteListing",
+    "InvalidArgument",
+    "InvalidRequestError",
+    "NotFoundError",
+    "Ok",
+    "Organization",
+    "OutcomeUnknown",
+    "Page",
+    "Pager",
+    "PermissionDeniedError",
+    "RateLimitedError",
+    "RefusedError",
+    "RejectedRow",
+    "Run",
+    "ScheduleAuto",
+    "ScheduleCustom",
+    "ScheduleNow",
+    "ServerError",
+    "Settings",
+    "Space",
+    "StalledListing",
+    "Stream",
+    "Task",
+    "TranscriptMessage",
+    "TransportError",
+    "UnpodClient",
+    "UnpodError",
+    "UpstreamError",
+    "UserInfo",
+]
+
+
+def test_the_public_names() -> None:
+    assert sorted(unpod_async.__all__) == sorted(PUBLIC)
+    assert len(set(unpod_async.__all__)) == len(PUBLIC)
+    package = importlib.import_module("unpod_async")
+    for name in PUBLIC:
+        assert inspect.isclass(getattr(package, name)), name
+        assert getattr(package, name).__doc__, name
+    assert set(errors.__all__) <= set(PUBLIC)
+
+
+def test_a_star_import_brings_all_of_them() -> None:
+    names: dict[str, Any] = {}
+    exec("from unpod_async import *", names)  # noqa: S102
+    assert set(names) - {"__builtins__"} == set(PUBLIC)
+
+
+def test_the_sandbox_is_imported_from_its_own_module() -> None:
+    assert inspect.isclass(importlib.import_module("unpod_async.testing").Sandbox)

@@ -1,0 +1,67 @@
+"""The public names: importable from the package itself, hidden modules behind them, and all type-checked."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import unpod_async
+import unpod_async.testing
+
+TYPED = Path(__file__).parent / "typing" / "api.py"
+PUBLIC_MODULES = {"create", "errors", "models", "testing"}
+
+
+@pytest.mark.parametrize("package", [unpod_async, unpod_async.testing], ids=lambda package: package.__name__)
+def test_all_names_are_there_sorted_and_documented(package: object) -> None:
+    names = package.__all__
+    assert names == sorted(names)
+    for name in names:
+        value = getattr(package, name)
+        assert inspect.getdoc(value), name
+
+
+def test_nothing_else_is_public() -> None:
+    visible = {name for name in vars(unpod_async) if not name.startswith("_")}
+    assert visible - set(unpod_async.__all__) <= PUBLIC_MODULES
+    modules = {module.name for module in pkgutil.iter_modules(unpod_async.__path__)}
+    assert {name for name in modules if not name.startswith("_")} == PUBLIC_MODULES
+
+
+@pytest.mark.parametrize("name", ["errors", "models"])
+def test_public_names_of_public_modules_are_names_of_the_package(name: str) -> None:
+    module = importlib.import_module(f"unpod_async.{name}")
+    assert set(module.__all__) - {"detach"} <= set(unpod_async.__all__)
+
+
+@pytest.mark.parametrize("package", [unpod_async, unpod_async.testing], ids=lambda package: package.__name__)
+def test_every_public_name_is_in_the_typing_test(package: object) -> None:
+    tree = ast.parse(TYPED.read_text(encoding="utf-8"))
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == package.__name__
+        for alias in node.names
+    }
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert imported == set(package.__all__)
+    assert imported <= used
+
+
+def test_only_one_module_speaks_http() -> None:
+    folder = Path(unpod_async.__file__).parent
+    importing = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            if any(name.split(".")[0] == "aiohttp" for name in names):
+                importing.add(path.name)
+    # _client names a type of it, for checkers only.
+    assert importing <= {"_transport.py", "_client.py"}

@@ -1,0 +1,244 @@
+"""The README: every block of Python in it is run as it stands there, and what it refers to exists."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+import unpod_async
+from unpod_async.testing import Fault, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETUP = "python -m pip install nox && python -m nox -s "
+
+
+def blocks() -> dict[str, str]:
+    """The blocks of Python, by the heading they stand under."""
+    found: dict[str, str] = {}
+    heading = ""
+    for part in re.split(r"^(#+ [^\n]*\n|```python\n.*?^```$)", README, flags=re.MULTILINE | re.DOTALL):
+        if part.startswith("#"):
+            heading = part.strip("# \n")
+        elif part.startswith("```python"):
+            assert heading not in found, f"two blocks under {heading!r}"
+            found[heading] = part.removeprefix("```python\n").removesuffix("```")
+    return found
+
+
+BLOCKS = blocks()
+
+
+def environment(sandbox: Sandbox) -> dict[str, str]:
+    return {
+        "UNPOD_PLATFORM_TOKEN": sandbox.token,
+        "UNPOD_ORG_HANDLE": sandbox.org_handle,
+        "UNPOD_BASE_URL": sandbox.base_url,
+        "SPACE": sandbox.space_token,
+    }
+
+
+async def run_script(heading: str, sandbox: Sandbox, folder: Path, *, log: str = "") -> str:
+    """Run a block as a program, any warning being an error; what it printed. `log` must match its stderr."""
+    script = folder / "block.py"
+    script.write_text(BLOCKS[heading], encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", str(script)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env={**os.environ, **environment(sandbox), "PYTHONIOENCODING": "utf-8"},
+    )
+    said, complaints = await process.communicate()
+    assert process.returncode == 0, complaints.decode()
+    assert re.fullmatch(log, complaints.decode())
+    return said.decode()
+
+
+def load(heading: str, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> dict[str, Any]:
+    """The names of a block, imported rather than run as a program."""
+    for name, value in environment(sandbox).items():
+        monkeypatch.setenv(name, value)
+    names: dict[str, Any] = {"__name__": "block"}
+    exec(compile(BLOCKS[heading], f"README.md: {heading}", "exec"), names)  # noqa: S102
+    return names
+
+
+async def first_example(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(runs=120) as sandbox:
+        lines = (await run_script("Install", sandbox, folder)).splitlines()
+        assert [line.split()[0] for line in lines] == sandbox.run_ids()
+        assert len(BLOCKS["Install"].split("async def main", 1)[1].splitlines()) <= 10
+
+
+async def web_app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(runs=6, tasks_per_run=12) as sandbox:
+        runner = web.AppRunner(load("In a web application", monkeypatch, sandbox)["make_app"]())
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            host, port = runner.addresses[0]
+            async with aiohttp.ClientSession(f"http://{host}:{port}") as browser:
+
+                async def ask(space: str, run: str) -> tuple[int, str]:
+                    async with browser.get(f"/spaces/{space}/runs/{run}") as response:
+                        return response.status, await response.text()
+
+                oldest = sandbox.run_ids()[-1]
+                answers = await asyncio.gather(*(ask(sandbox.space_token, oldest) for _ in range(20)))
+                assert {status for status, _ in answers} == {200}
+                counted = Counter(json.loads(answers[0][1]))
+                assert counted.total() == 12
+                assert "Interested" in counted or "completed" in counted
+                assert (await ask("..%2F..", oldest))[0] == 400
+                assert (await ask("%20", oldest))[0] == 400
+                status, text = await ask("SPACEUNKNOWN", oldest)
+                assert (status, sandbox.token in text) == (404, False)
+                sandbox.script(Fault(status=503, times=1))
+                status, text = await ask(sandbox.space_token, oldest)
+                assert (status, sandbox.token in text) == (502, False)
+                assert "503" in text
+        finally:
+            await runner.cleanup()
+
+
+async def bulk_export(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(runs=30, tasks_per_run=(0, 9)) as sandbox:
+        assert await run_script("Bulk export", sandbox, folder) == f"{sandbox.task_count} tasks\n"
+        lines = [json.loads(line) for line in (folder / "tasks.jsonl").read_bytes().splitlines()]
+        assert sorted(line["task_id"] for line in lines) == sorted(sandbox.task_ids())
+        assert not (folder / "tasks.jsonl.part").exists()
+
+
+async def monitor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(runs=8, tasks_per_run=4) as sandbox:
+        names = load("Monitor", monkeypatch, sandbox)
+        active = [row["run_id"] for row in sandbox.run_rows() if row["status"] in {"pending", "in_progress"}]
+        assert active
+        bad = active[0]
+        sandbox.script(Fault(status=503, path=bad, times=1))
+        async with unpod_async.UnpodClient() as unpod:
+            statuses, failed = await names["look"](unpod, sandbox.space_token)
+        assert list(failed) == [bad]
+        assert statuses.total() == 4 * (len(active) - 1)
+
+        printed: list[str] = []
+        twice = asyncio.Event()
+
+        def note(*texts: object) -> None:
+            printed.append(" ".join(str(text) for text in texts))
+            if len(printed) == 2:
+                twice.set()
+
+        names["print"] = note
+        sandbox.script(Fault(status=500, path="/runs/", times=20))
+        forever = asyncio.create_task(names["main"](every=0.1))
+        async with asyncio.timeout(20):
+            await twice.wait()
+        forever.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await forever
+        assert printed[0].startswith("not this time: ServerError")
+
+
+async def placing_calls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(runs=2) as sandbox:
+        run_id = (await run_script("Placing calls", sandbox, folder)).strip()
+        assert run_id == sandbox.run_ids()[0]
+        assert len(sandbox.ledger) == 1
+        sandbox.script(Fault(status=502, method="POST", processed=True))
+        assert (await run_script("Placing calls", sandbox, folder)).startswith("Do not repeat it blindly: ")
+        assert len(sandbox.ledger) == 2
+
+
+async def bad_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(runs=2, tasks_per_run=20) as sandbox:
+        ids = sandbox.task_ids()
+        sandbox.malform(ids[3], b'{"task_id": 7}')
+        sandbox.poison(ids[11])
+        # Where nobody has set up logging, warnings go to stderr.
+        log = r"tasks of space .*, page 1: 1 rows rejected .*, 1 cannot be read .*\n"
+        first, *lines = (await run_script("Bad rows", sandbox, folder, log=log)).splitlines()
+        assert first == "page 1: 38 of 40 tasks"
+        assert lines[0].startswith("  $.data[3].task_id: ")
+        assert lines[0].endswith(", 14 bytes")
+        assert lines[1] == "  row 12 of the listing: the server fails to send it"
+
+
+async def own_tests(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox() as unused:
+        assert await run_script("Testing your own code", unused, folder) == ""
+        assert unused.requests == 0
+
+
+RUNS: dict[str, Callable[[Path, pytest.MonkeyPatch], Awaitable[None]]] = {
+    "Install": first_example,
+    "In a web application": web_app,
+    "Bulk export": bulk_export,
+    "Monitor": monitor,
+    "Placing calls": placing_calls,
+    "Bad rows": bad_rows,
+    "Testing your own code": own_tests,
+}
+
+
+def test_no_block_is_left_out() -> None:
+    assert BLOCKS.keys() == RUNS.keys()
+    assert len(BLOCKS) == README.count("```python") == README.count("```") / 2
+
+
+@pytest.mark.parametrize("heading", RUNS)
+async def test_the_block_runs(heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await RUNS[heading](tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("session", ["demo", "tests"])
+def test_set_up_is_one_command_each(session: str) -> None:
+    assert README.count(f"\n    {SETUP}{session}\n") == 1
+    assert f"\ndef {session}(session: nox.Session)" in (ROOT / "noxfile.py").read_text(encoding="utf-8")
+
+
+def test_ci_runs_the_readmes_test_command_then_the_rest() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    first, second = f"{SETUP}tests".split(" && ")
+    install = script.index(first.replace("python", '"$PYTHON"', 1).replace("install", "install --quiet"))
+    tests = script.index(second.replace("python", '"$PYTHON"', 1))
+    assert install < tests < script.index("-m nox -s lint types wheel")
+
+
+def test_what_it_refers_to_exists() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    files = {link for link in links if not link.startswith("https://")}
+    files |= set(re.findall(r"\b(?:tests|benchmarks|unpod_async)/\w+\.py", README))
+    assert len(files) > 6
+    assert [name for name in files if not (ROOT / name).exists()] == []
+
+
+def test_the_table_of_errors_is_whole() -> None:
+    told = set(re.findall(r"^\| `(\w+)` \|", README.partition("## Errors")[2], flags=re.MULTILINE))
+    raised = {
+        name
+        for name in unpod_async.__all__
+        if isinstance(kind := getattr(unpod_async, name), type) and issubclass(kind, unpod_async.UnpodError)
+    }
+    assert raised - {"UnpodError"} <= told
+
+
+def test_the_table_of_settings_is_whole() -> None:
+    arguments = set(re.findall(r"^\| `(\w+)` \|", README.partition("## Configuration")[2], re.MULTILINE))
+    names = unpod_async.UnpodClient.__init__.__annotations__.keys() - {"return"}
+    assert names == arguments & names

@@ -1,0 +1,516 @@
+"""Status, headers and body into an exception: which class, and what its text gives away."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unpod_async._response import (
+    Request,
+    Response,
+    classify,
+    classify_inside,
+    retry_after,
+    shown_headers,
+)
+from unpod_async.errors import (
+    APIError,
+    AuthenticationError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    UpstreamError,
+)
+
+REQUEST = Request("GET", "/spaces/S1/tasks/", "Token")
+JSON = {"content-type": "application/json"}
+PAGE = b"<!DOCTYPE html>\n<html><head><title>Not Found</title></head><h1>secret internals</h1></html>"
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "/srv/app/views.py", line 3, in get\n    raise E(3)\nE: 3'
+)
+DATE = "Thu, 15 Jan 2026 11:00:00 GMT"
+DATE_AS_UNIX = 1768474800
+
+
+def answered(
+    status: int, body: object = b"", headers: dict[str, str] | None = None, request: Request = REQUEST
+) -> APIError:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    error = classify(request, Response(status, headers or {}, content))
+    assert error is not None
+    return error
+
+
+# --- the class ---------------------------------------------------------------------------------------------
+
+FIELDS = {"context": ["This field is required."]}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"status_code": 206, "message": "Invalid Space Token", "data": {}}, RefusedError),
+        ({"message": "m"}, RefusedError),
+        ({"message": "m", "data": {}, "errors": None}, RefusedError),
+        ({"message": "m", "data": None, "errors": {}}, RefusedError),
+        ({"message": "m", "data": [], "errors": []}, RefusedError),
+        # `detail` is shown, but only `errors` decides.
+        ({"message": "m", "data": {"detail": "role too low"}}, RefusedError),
+        ({"message": "m", "data": {"errors": FIELDS}, "errors": FIELDS}, InvalidRequestError),
+        ({"message": "m", "errors": FIELDS}, InvalidRequestError),
+        ({"message": "m", "data": {"errors": FIELDS}}, InvalidRequestError),
+        ({"message": "m", "errors": ["one", "two"]}, InvalidRequestError),
+        ({"message": "m", "data": {"errors": "boom"}, "errors": "boom"}, UpstreamError),
+        ({"message": "m", "data": {"errors": "boom"}}, UpstreamError),
+        # What str() makes of many a network error.
+        ({"message": "m", "data": {"errors": ""}, "errors": ""}, UpstreamError),
+        (PAGE, UpstreamError),
+        (b"", UpstreamError),
+        (b"not json", UpstreamError),
+        (b"[]", UpstreamError),
+        (b'{"errors": NaN}', UpstreamError),
+        (b'{"message": "\xff"}', UpstreamError),
+        (b"[" * 100_000, UpstreamError),
+    ],
+    ids=str,
+)
+def test_what_a_206_is(body: object, kind: type[APIError]) -> None:
+    error = answered(206, body)
+    assert type(error) is kind
+    assert error.status == 206
+
+
+@pytest.mark.parametrize("body", [b"", PAGE, TRACEBACK.encode(), {"message": "m"}, {"errors": "x"}], ids=str)
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (202, APIError),
+        (204, APIError),
+        (301, APIError),
+        (302, APIError),
+        (304, APIError),
+        (308, APIError),
+        (400, InvalidRequestError),
+        (401, AuthenticationError),
+        (402, APIError),
+        (403, PermissionDeniedError),
+        (404, NotFoundError),
+        (405, APIError),
+        (406, APIError),
+        (409, APIError),
+        (415, APIError),
+        (422, InvalidRequestError),
+        (429, RateLimitedError),
+        (431, APIError),
+        (500, ServerError),
+        (502, ServerError),
+        (503, ServerError),
+        (504, ServerError),
+        (599, ServerError),
+    ],
+)
+def test_the_status_decides_whatever_the_body_is(
+    status: int, kind: type[APIError], body: str | bytes | dict[str, Any]
+) -> None:
+    error = answered(status, body)
+    assert type(error) is kind
+    assert error.status == status
+    assert f"answered {status}: " in str(error)
+
+
+@pytest.mark.parametrize("status", [200, 201])
+def test_success_is_no_error(status: int) -> None:
+    assert classify(REQUEST, Response(status, {}, b'{"errors": "ignored"}')) is None
+
+
+@pytest.mark.parametrize("language", ["Token no válido.", "अमान्य टोकन।", "Not found", "Invalid token.", ""])
+@pytest.mark.parametrize(
+    ("status", "more", "kind"),
+    [
+        (206, {}, RefusedError),
+        (206, {"errors": "x"}, UpstreamError),
+        (401, {}, AuthenticationError),
+        (404, {}, NotFoundError),
+        (500, {}, ServerError),
+    ],
+)
+def test_no_message_decides_anything(
+    language: str, status: int, more: dict[str, str], kind: type[APIError]
+) -> None:
+    error = answered(status, {"message": language, **more})
+    assert type(error) is kind
+    assert error.message == language
+
+
+# --- an error inside a 200 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "kind"),
+    [
+        (206, {"data": {}}, RefusedError),
+        (206, {"errors": "boom"}, UpstreamError),
+        (206, {"errors": FIELDS}, InvalidRequestError),
+        (301, {}, APIError),
+        (401, {}, AuthenticationError),
+        (404, {"data": []}, NotFoundError),
+        (500, {}, ServerError),
+    ],
+)
+def test_a_200_whose_body_states_an_error(status: int, more: dict[str, Any], kind: type[APIError]) -> None:
+    body = {"status_code": status, "message": "No", **more}
+    response = Response(200, JSON, json.dumps(body).encode())
+    assert classify(REQUEST, response) is None
+    error = classify_inside(REQUEST, response)
+    assert type(error) is kind
+    assert error.status == status
+    assert f"answered {status}: No" in str(error)
+
+
+@pytest.mark.parametrize(
+    "stated", [200, 201, 204, None, "404", True, 404.0, 0, -1, 100, 299, 600, 10**30, [404]]
+)
+def test_a_200_whose_body_states_none(stated: object) -> None:
+    assert classify_inside(REQUEST, Response(200, JSON, json.dumps({"status_code": stated}).encode())) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", PAGE, b'{"status_code": 404, "x": NaN}'])
+def test_a_200_whose_body_states_nothing(body: bytes) -> None:
+    assert classify_inside(REQUEST, Response(200, {}, body)) is None
+
+
+# --- the text ----------------------------------------------------------------------------------------------
+
+
+def test_the_text_says_what_was_asked_and_answered() -> None:
+    error = answered(422, {"message": "Task Creation Failed", "errors": {"detail": [{"loc": ["a", 0]}]}})
+    assert str(error) == (
+        'GET /spaces/S1/tasks/ answered 422: Task Creation Failed ({"detail":[{"loc":["a",0]}]})'
+    )
+    assert (error.method, error.path) == ("GET", "/spaces/S1/tasks/")
+    assert error.message == "Task Creation Failed"
+    assert error.errors == {"detail": [{"loc": ["a", 0]}]}
+
+
+def test_the_text_of_broken_json_is_in_detail() -> None:
+    error = answered(400, {"message": "Error", "data": {"detail": "JSON parse error"}})
+    assert error.errors == "JSON parse error"
+    assert str(error).endswith("answered 400: Error (JSON parse error)")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"message": "m", "error": "e"}, "m"),
+        ({"detail": "d"}, "d"),
+        ({"error": "e"}, "e"),
+        ({"error": {"code": "rate_limit_exceeded", "message": "Slow down"}}, "Slow down"),
+        ({"message": {"message": "inner"}}, "inner"),
+        ({"message": "", "detail": "d"}, "d"),
+        ({"message": None, "detail": 5, "error": ["x"]}, ""),
+        ({}, ""),
+    ],
+)
+def test_where_the_message_is(body: object, message: str) -> None:
+    assert answered(403, body).message == message
+
+
+@pytest.mark.parametrize("scheme", ["Token", "JWT", "Bearer"])
+def test_a_401_names_the_scheme_and_what_to_try(scheme: str) -> None:
+    error = answered(
+        401,
+        {"message": "Invalid token.", "status_code": 401},
+        {"www-authenticate": 'JWT realm="api"'},
+        Request("GET", "/spaces/", scheme),
+    )
+    text = str(error)
+    assert f"auth_scheme={scheme!r}" in text
+    assert "the server asks for 'JWT realm=\"api\"'" in text
+    for said in ("'Token'", "'JWT'", "'Bearer'", "expired"):
+        assert said in text
+    assert "asks for" not in str(answered(401, {"message": "m"}))
+
+
+def test_a_404_with_a_page_means_a_wrong_address() -> None:
+    error = answered(404, PAGE)
+    assert "titled 'Not Found'" in str(error)
+    assert "base_url" in str(error)
+    assert "secret internals" not in str(error)
+    assert "base_url" in str(answered(404, b"\xef\xbb\xbf\r\n" + PAGE))
+    assert "base_url" not in str(answered(404, {"message": "Agent not found"}))
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("/api/v2/platform/spaces/S1/tasks/", "/api/v2/platform/spaces/S1/tasks/"),
+        ("https://other.example/login", "https://other.example/login"),
+        ("https://user:pw@other.example:8443/a?key=pw#pw", "https://other.example:8443/a"),
+        ("//user:pw@other.example/a", "//other.example/a"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+        ("/login?next=pw", "/login"),
+        ("https:/user:pw@host/", "an address that cannot be read"),
+        ("user:pw@host/", "an address that cannot be read"),
+        ("http://[bad", "an address that cannot be read"),
+        ("?token=pw", "nowhere"),
+        ("", "nowhere"),
+    ],
+)
+def test_a_redirect_names_its_target_and_no_secret(location: str, shown: str) -> None:
+    error = answered(301, b"", {"location": location})
+    text = str(error)
+    assert f"redirects to {shown}, and redirects are not followed" in text
+    assert "pw" not in text
+    assert error.headers == {}
+
+
+def test_a_redirect_cannot_fill_the_text() -> None:
+    text = str(answered(302, b"", {"location": "/\u202e\x1b[31m" + "a" * 10_000}))
+    assert len(text) < 500
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        PAGE.decode(),
+        "  \n" + PAGE.decode(),
+        "\ufeff" + PAGE.decode(),
+        "<!-- made by nginx --><html><title>Not Found</title><h1>secret internals</h1></html>",
+        "<HTML><TITLE>Not Found</TITLE><p>secret internals",
+        "<center><h1>secret internals</h1></center>",
+        TRACEBACK,
+        "Task failed: " + TRACEBACK,
+        "upstream said: " + PAGE.decode(),
+    ],
+)
+@pytest.mark.parametrize(
+    "placed",
+    [
+        lambda text: text.encode(),
+        lambda text: {"message": text},
+        lambda text: {"message": "m", "errors": text},
+        lambda text: {"message": "m", "data": {"errors": text}},
+        lambda text: {"message": "m", "errors": {"detail": text}},
+        lambda text: {"message": "m", "errors": {"a": [{"b": text}]}},
+        lambda text: {"message": "m", "errors": {text: 1}},
+    ],
+    ids=["body", "message", "errors", "data.errors", "field", "deep", "name"],
+)
+def test_pages_and_tracebacks_are_summarised(placed: Any, pasted: str) -> None:
+    text = str(answered(500, placed(pasted)))
+    for internals in ("<", "secret internals", "/srv/app", "raise E", "most recent"):
+        assert internals not in text
+    # A plain body is told by its first line only.
+    assert "an HTML page" in text or "a traceback" in text or "text that starts 'Task failed" in text
+    assert len(text) < 400
+
+
+def test_what_stands_before_a_page_is_kept() -> None:
+    error = answered(206, {"message": "m", "errors": "upstream said: " + PAGE.decode()})
+    assert str(error).endswith("m (upstream said: an HTML page titled 'Not Found')")
+
+
+def test_less_than_is_no_page() -> None:
+    said = "page must be < 5 and <name> is required"
+    assert f"answered 400: {said}" in str(answered(400, {"message": said}))
+
+
+@pytest.mark.parametrize("body", [b"", b"  \r\n "])
+def test_an_empty_body_is_no_message(body: bytes) -> None:
+    assert str(answered(502, body)).endswith("answered 502: no message")
+
+
+def test_texts_are_cut_to_a_readable_length() -> None:
+    body = {"message": "m" * 10**6, "errors": {"documents": {str(n): ["e" * 500] for n in range(1000)}}}
+    error = answered(206, body)
+    text = str(error)
+    assert len(text) < 800
+    assert "…" in text
+    assert text.count("m") > 200
+    assert '{"documents":{"0":["eee' in text
+    assert len(error.message) == 10**6
+
+
+def test_deep_errors_are_told_down_to_some_depth() -> None:
+    body = b'{"errors": {"a": ' + b"[" * 400 + b'"x"' + b"]" * 400 + b"}}"
+    assert "…" in str(answered(400, body))
+
+
+def test_the_body_is_kept_up_to_4_kib() -> None:
+    body = json.dumps({"message": "x" * 10_000}).encode()
+    assert answered(400, body).body == body[:4096]
+    assert answered(400, b"short").body == b"short"
+
+
+UNSAFE = (
+    "\x00\x07\x1b[31m\x7f\x85\u061c\u200b\u200e\u202a\u202e\u2028\u2029\u2066\u2069\ufeff\ue000\U000e0041"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        answered(400, {"message": f"a{UNSAFE}b"}),
+        answered(400, {"message": "m", "errors": f"a{UNSAFE}b"}),
+        answered(400, {"message": "m", "errors": {f"a{UNSAFE}": [f"b{UNSAFE}"]}}),
+        answered(500, f"a{UNSAFE}b".encode()),
+        answered(500, f"<html><title>a{UNSAFE}b</title>".encode()),
+        answered(401, b"", {"www-authenticate": f"JWT {UNSAFE}"}),
+        answered(301, b"", {"location": f"/a{UNSAFE}"}),
+    ],
+)
+def test_control_and_direction_marks_are_escaped(error: APIError) -> None:
+    assert str(error).isprintable()
+    assert "\n" not in str(error)
+
+
+def test_other_scripts_are_not_escaped() -> None:
+    assert "अमान्य टोकन — ناموجود 🙂" in str(answered(400, {"message": "अमान्य टोकन — ناموجود 🙂"}))
+
+
+# --- headers -----------------------------------------------------------------------------------------------
+
+
+def test_only_harmless_headers_are_kept() -> None:
+    kept = {
+        "date": DATE,
+        "retry-after": "3",
+        "x-ratelimit-limit": "100",
+        "x-ratelimit-remaining": "0",
+        "x-ratelimit-reset": "1768474860",
+        "x-request-id": "abc",
+        "www-authenticate": "Token",
+    }
+    dropped = {
+        "set-cookie": "session=secret",
+        "server": "gunicorn",
+        "location": "https://u:p@h/",
+        "authorization": "Token secret",
+        "x-ratelimit": "1",
+        "x-date": "1",
+        "x-request-id-2": "1",
+        "": "1",
+    }
+    assert shown_headers(kept | dropped) == kept
+    assert answered(429, b"", kept | dropped).headers == kept
+
+
+# --- how long to wait --------------------------------------------------------------------------------------
+
+
+def test_a_429_as_documented() -> None:
+    error = answered(
+        429,
+        {"error": {"code": "rate_limit_exceeded", "message": "Rate limit exceeded. Retry in 7 s."}},
+        {"retry-after": "7", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "99999999999"},
+    )
+    assert isinstance(error, RateLimitedError)
+    assert error.retry_after == 7.0
+    assert error.message == "Rate limit exceeded. Retry in 7 s."
+    assert error.headers["x-ratelimit-remaining"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": " 12 "}, 12.0),
+        ({"retry-after": "Thu, 15 Jan 2026 11:00:30 GMT", "date": DATE}, 30.0),
+        ({"retry-after": "Thu, 15 Jan 2026 10:59:00 GMT", "date": DATE}, 0.0),
+        ({"x-ratelimit-reset": str(DATE_AS_UNIX + 45), "date": DATE}, 45.0),
+        ({"x-ratelimit-reset": str(DATE_AS_UNIX - 45), "date": DATE}, 0.0),
+        ({"x-ratelimit-reset": "20"}, 20.0),
+        ({"retry-after": "5", "x-ratelimit-reset": "20"}, 5.0),
+        # What is not understood is as if it were not there.
+        ({"retry-after": "soon", "x-ratelimit-reset": "20"}, 20.0),
+        ({}, None),
+        ({"date": DATE}, None),
+        # A date says nothing without the server's own clock.
+        ({"retry-after": "Thu, 15 Jan 2026 11:00:30 GMT"}, None),
+        ({"x-ratelimit-reset": str(DATE_AS_UNIX)}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers) == seconds
+
+
+NO_WAIT = [
+    "",
+    "-1",
+    "+1",
+    "1.5",
+    "1e3",
+    "inf",
+    "Infinity",
+    "nan",
+    "-inf",
+    "0x10",
+    "1_0",
+    "1,0",
+    "٣",  # Arabic
+    "３",  # full width
+    "²",
+    "9" * 10_000,
+    "Thu, 15 Jan 2026 11:00:30",
+    "Thu, 99 Foo 2026 11:00:30 GMT",
+    "Thu, 15 Jan 2026 99:99:99 GMT",
+    "GMT",
+    "\x00",
+]
+
+
+@pytest.mark.parametrize("value", NO_WAIT)
+@pytest.mark.parametrize("name", ["retry-after", "x-ratelimit-reset"])
+def test_a_wait_is_read_strictly(name: str, value: str) -> None:
+    assert retry_after({name: value, "date": DATE}) is None
+
+
+TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from([*NO_WAIT, DATE, "Thu, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"]),
+    st.integers().map(str),
+)
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_a_wait_is_never_endless(asked: str, reset: str, date: str) -> None:
+    seconds = retry_after({"retry-after": asked, "x-ratelimit-reset": reset, "date": date})
+    assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
+
+
+# --- anything at all ---------------------------------------------------------------------------------------
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text())
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=15
+)
+BODIES = st.one_of(
+    st.binary(max_size=200),
+    st.fixed_dictionaries(
+        {},
+        optional={"message": VALUES, "errors": VALUES, "data": VALUES, "detail": VALUES, "error": VALUES},
+    ).map(lambda told: json.dumps(told).encode()),
+)
+
+
+@given(
+    st.integers(202, 599),
+    BODIES,
+    st.dictionaries(st.sampled_from(["location", "www-authenticate"]), st.text()),
+)
+def test_anything_becomes_an_error_with_a_text(status: int, body: bytes, headers: dict[str, str]) -> None:
+    error = classify(REQUEST, Response(status, headers, body))
+    assert isinstance(error, APIError)
+    text = str(error)
+    assert text.isprintable()
+    assert len(text) < 1300
+    classify_inside(REQUEST, Response(200, headers, body))

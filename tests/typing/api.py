@@ -1,0 +1,289 @@
+"""Uses of the whole public API, for mypy --strict and pyright strict; checked, never run.
+
+What must not type-check carries an ignore comment of each checker, and either complains about one that is not
+needed. tests/test_exports.py checks that no public name is missing here.
+"""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, date, datetime, time
+from typing import Any, assert_type
+
+import aiohttp
+
+from unpod_async import (
+    Agent,
+    APIError,
+    AuthenticationError,
+    Call,
+    ConfigurationError,
+    CreatedRun,
+    DecodeError,
+    Failed,
+    IncompleteListing,
+    InvalidArgument,
+    InvalidRequestError,
+    NotFoundError,
+    Ok,
+    Organization,
+    OutcomeUnknown,
+    Page,
+    Pager,
+    PermissionDeniedError,
+    RateLimitedError,
+    RefusedError,
+    RejectedRow,
+    Run,
+    ScheduleAuto,
+    ScheduleCustom,
+    ScheduleNow,
+    ServerError,
+    Settings,
+    Space,
+    StalledListing,
+    Stream,
+    Task,
+    TranscriptMessage,
+    TransportError,
+    UnpodClient,
+    UnpodError,
+    UpstreamError,
+    UserInfo,
+)
+from unpod_async.testing import CreatedCall, Fault, Oddities, Received, Sandbox
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def client(session: aiohttp.ClientSession) -> None:
+    async with UnpodClient() as from_environment:
+        assert_type(from_environment, UnpodClient)
+        assert_type(from_environment.settings, Settings)
+        assert_type(from_environment.settings.base_url, str)
+        assert_type(from_environment.settings.org_handle, str | None)
+    unpod = UnpodClient(
+        token="…",
+        org_handle="acme.example",
+        base_url="https://unpod.ai",
+        auth_scheme="JWT",
+        page_size=50,
+        max_concurrency=4,
+        allow_http=False,
+        session=session,
+    )
+    await unpod.aclose()
+
+    UnpodClient("…", "acme.example", "unpod.ai")
+    UnpodClient("…", None, None, "JWT")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    UnpodClient(timeout=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def listings(unpod: UnpodClient) -> None:
+    assert_type(unpod.organizations.list(), Pager[Organization])
+    assert_type(unpod.spaces.list(on_bad_row="skip"), Pager[Space])
+    assert_type(await unpod.spaces.get("S"), Space)
+    assert_type(unpod.agents.list(start_page=2, page_size=10), Pager[Agent])
+    assert_type(unpod.agents.tasks("agent", status="completed"), Pager[Task])
+    assert_type(unpod.runs.list("S", status=["pending", "in_progress"]), Pager[Run])
+    assert_type(unpod.runs.tasks("S", "R"), Pager[Task])
+    tasks = unpod.tasks.list(
+        "S",
+        search="a.*b",
+        outcome=["Interested", "Call Back"],
+        call_type="outbound",
+        created_from=MOMENT,
+        created_to=MOMENT,
+        status="failed",
+        start_page=3,
+        page_size=20,
+        on_bad_row="raise",
+    )
+    assert_type(tasks, Pager[Task])
+
+    unpod.runs.list("S", on_bad_row="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    unpod.tasks.list("S", call_type="web")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    unpod.tasks.list("S", created_from="2026")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    unpod.runs.tasks("S")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def pager(runs: Pager[Run]) -> None:
+    async for run in runs:
+        assert_type(run, Run)
+    async for page in runs.pages():
+        assert_type(page, Page[Run])
+        assert_type(page.items, list[Run])
+        assert_type(page.number, int)
+        assert_type(page.page_size, int)
+        assert_type(page.count, int | None)
+        assert_type(page.rejected, list[RejectedRow])
+        assert_type(page.rejected[0].raw, bytes)
+        assert_type(page.rejected[0].path, str)
+        assert_type(page.rejected[0].reason, str)
+        assert_type(page.unreadable, list[int])
+        assert_type(page.headers, Mapping[str, str])
+    async for raw in runs.raw():
+        assert_type(raw, bytes)
+    assert_type(await runs.collect(), list[Run])
+    assert_type(await runs.collect(limit=10), list[Run])
+    assert_type(await runs.first(), Run | None)
+    assert_type(await runs.count(), int)
+    assert_type(runs.prefetch(4), Stream[Run])
+    async with runs.prefetch(4) as stream:
+        assert_type(stream, Stream[Run])
+        async for run in stream:
+            assert_type(run, Run)
+
+    iter(runs)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def many_runs(unpod: UnpodClient, later: AsyncIterator[Run | str]) -> None:
+    assert_type(unpod.runs.tasks_for("S"), Stream[Task])
+    assert_type(unpod.runs.tasks_for("S", ["R1", "R2"], errors="raise"), Stream[Task])
+    assert_type(unpod.runs.tasks_for("S", (Run(run_id=name) for name in "ab"), ordered=True), Stream[Task])
+    assert_type(unpod.runs.tasks_for("S", unpod.runs.list("S"), concurrency=2), Stream[Task])
+    results = unpod.runs.tasks_for(
+        "S", later, errors="yield", status="failed", page_size=10, on_bad_row="skip"
+    )
+    assert_type(results, Stream[Ok | Failed])
+    async with unpod.runs.tasks_for("S") as tasks:
+        async for task in tasks:
+            assert_type(task, Task)
+    async with results as stream:
+        async for result in stream:
+            match result:
+                case Ok(run_id, task):
+                    assert_type(run_id, str)
+                    assert_type(task, Task)
+                case Failed(run_id, error):
+                    assert_type(run_id, str)
+                    assert_type(error, UnpodError)
+
+    unpod.runs.tasks_for("S", errors="skip")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    unpod.runs.tasks_for("S", [1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+async def create(unpod: UnpodClient) -> None:
+    documents: list[dict[str, str]] = [{"name": "A", "contact_number": "+1"}]
+    created = await unpod.tasks.create("S", pilot="agent", documents=documents, context="why")
+    assert_type(created, CreatedRun)
+    assert_type(created.run_id, str | None)
+    assert_type(created.task_ids, list[str] | None)
+    assert_type(created.status, str | dict[str, str] | None)
+    assert_type(created.created_at, datetime | None)
+    for schedule in (
+        ScheduleNow(),
+        ScheduleAuto(),
+        ScheduleCustom("2030-01-01", "10:00"),
+        ScheduleCustom(date(2030, 1, 1), time(10)),
+        ScheduleCustom.at(MOMENT),
+    ):
+        await unpod.tasks.create("S", pilot="a", documents=documents, context="w", schedule=schedule)
+    await unpod.tasks.create("S", pilot="a", documents=documents, context="w", schedule="auto")
+
+    await unpod.tasks.create("S", pilot="a", documents=documents)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await unpod.tasks.create("S", pilot="a", documents=documents, context="w", schedule="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def rows(task: Task, run: Run, space: Space, agent: Agent, organization: Organization) -> None:
+    assert_type(task.id, str | None)
+    assert_type(task.task_id, str | None)
+    assert_type(task.input, dict[str, Any] | None)
+    assert_type(task.user_info, UserInfo | None)
+    assert_type(task.failure_count, int | None)
+    assert_type(task.created, str | None)
+    assert_type(task.created_at, datetime | None)
+    assert_type(task.modified_at, datetime | None)
+    assert_type(task.last_status_change_at, datetime | None)
+    assert_type(task.scheduled_timestamp_at, datetime | None)
+    assert_type(task.call, Call | None)
+    if (call := task.call) is not None:
+        assert_type(call.call_id, str | None)
+        assert_type(call.direction, str | None)
+        assert_type(call.started_at, datetime | None)
+        assert_type(call.ended_at, datetime | None)
+        assert_type(call.duration, float | None)
+        assert_type(call.messages, list[TranscriptMessage])
+        assert_type(call.messages[0].text, str | None)
+        assert_type(call.messages[0].timestamp_at, datetime | None)
+        assert_type(call.transcript, str | None)
+        assert_type(call.labels, list[str])
+        assert_type(call.cost, float | None)
+    assert_type(run.batch_count, int | None)
+    assert_type(run.created_at, datetime | None)
+    assert_type(space.organization, Organization | None)
+    assert_type(space.agents, list[Agent] | None)
+    assert_type(agent.handle, str | None)
+    assert_type(organization.domain_handle, str | None)
+
+    task.status = "completed"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    task.duration  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] # noqa: B018
+
+
+async def errors(unpod: UnpodClient) -> None:
+    try:
+        await unpod.runs.list("S").first()
+    except RateLimitedError as error:
+        assert_type(error.retry_after, float | None)
+    except (
+        RefusedError,
+        InvalidRequestError,
+        UpstreamError,
+        AuthenticationError,
+        PermissionDeniedError,
+        NotFoundError,
+        ServerError,
+    ) as error:
+        assert_type(error.status, int)
+    except APIError as error:
+        assert_type(error.status, int)
+        assert_type(error.message, str)
+        assert_type(error.errors, object)
+        assert_type(error.headers, Mapping[str, str])
+        assert_type(error.body, bytes)
+    except TransportError as error:
+        assert_type(error.sent, bool)
+    except StalledListing as error:
+        assert_type(error.expected, int | None)
+    except IncompleteListing as error:
+        assert_type(error.seen, int)
+        assert_type(error.expected, int | None)
+    except DecodeError as error:
+        assert_type(error.unreadable, tuple[int, ...])
+    except OutcomeUnknown as error:
+        assert_type(error.document_ids, tuple[str, ...])
+        assert_type(error.status, int | None)
+    except (ConfigurationError, InvalidArgument) as error:
+        value_error: ValueError | UnpodError = error
+        del value_error
+    except UnpodError as error:
+        assert_type(error.listing, str | None)
+        assert_type(error.page, int | None)
+
+
+async def sandbox() -> None:
+    async with Sandbox(
+        runs=2, tasks_per_run=(1, 3), seed=1, latency=0.1, oddities=Oddities(past_end="404")
+    ) as service:
+        assert_type(service, Sandbox)
+        assert_type(service.base_url, str)
+        assert_type(service.token, str)
+        assert_type(service.jwt, str)
+        assert_type(service.org_handle, str)
+        assert_type(service.space_token, str)
+        assert_type(service.agent_handle, str)
+        assert_type(service.requests, int)
+        assert_type(service.log, list[Received])
+        assert_type(service.ledger, list[CreatedCall])
+        assert_type(service.task_ids(), list[str])
+        assert_type(service.insert_run(tasks=2), str)
+        assert_type(service.insert_task("R"), str)
+        service.delete_task("T")
+        service.delete_run("R")
+        service.advance(steps=2)
+        service.poison("T")
+        service.malform("T", b"{}")
+        service.script(Fault(status=503, times=2), Fault(stall=1.0), Fault(reset_at=0))
+        await service.arrived(1)

@@ -1,0 +1,372 @@
+"""What a plain HTTP server can do to its clients, by name: faults to `script` in a `Sandbox`.
+
+The numbers are those of the fault matrix of this library (tests/faults/README.md), rows 2 to 13, 18 to 22 and 24
+to 40::
+
+    sandbox.script(faults.reset_before_status(times=2))  # the next two requests
+    sandbox.script(faults.reset_in_body(method="POST"))  # the next create: queued, and its answer lost
+    faults.play(sandbox, 27)  # row 27, whatever it takes
+
+Every function takes the keywords of `Fault` that say which requests are meant: `path`, `method`, `page`, `times`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import msgspec
+
+from unpod_async.testing._answers import (
+    HTML,
+    JSON,
+    Answer,
+    html,
+    json_answer,
+    refused,
+    unauthorized,
+    upstream_failed,
+)
+from unpod_async.testing._faults import Fault, Oddities
+from unpod_async.testing._sandbox import Sandbox
+
+__all__ = [
+    "MATRIX",
+    "body_without_end",
+    "chunks_cut",
+    "closed_after_answer",
+    "closed_before_status",
+    "closed_in_body",
+    "closed_in_head",
+    "drip",
+    "error_inside_200",
+    "extra_bytes",
+    "foreign_row",
+    "gzip_cut",
+    "gzip_damaged",
+    "idle_connection_dropped",
+    "malformed_row",
+    "no_json",
+    "not_http",
+    "odd_count",
+    "odd_paging",
+    "play",
+    "poisoned_row",
+    "rate_limited",
+    "redirect",
+    "refusal",
+    "rejected",
+    "reset_before_status",
+    "reset_in_body",
+    "rows_move",
+    "server_error",
+    "stall",
+    "token_revoked",
+    "too_long",
+    "unasked_encoding",
+    "upstream_error",
+]
+
+_PAGE: Final = msgspec.json.encode({"count": 0, "status_code": 200, "message": "Fetched", "data": []})
+_HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+_WHOLE: Final = 2**31
+
+
+# --- the connection ----------------------------------------------------------------------------------------
+
+
+def reset_before_status(**which: Any) -> Fault:
+    """Row 2: reset before the status line. The request has taken effect."""
+    return Fault(reset_at=0, **which)
+
+
+def closed_before_status(**which: Any) -> Fault:
+    """Row 3: closed, in order, before the status line. The request has taken effect."""
+    return Fault(close_at=0, **which)
+
+
+def closed_in_head(at: int = 40, **which: Any) -> Fault:
+    """Row 4: closed inside the head of the answer."""
+    return Fault(close_at=at, **which)
+
+
+def reset_in_body(at: int = 200, **which: Any) -> Fault:
+    """Row 5: reset after `at` bytes of the answer, its head included."""
+    return Fault(reset_at=at, **which)
+
+
+def closed_in_body(at: int = 200, **which: Any) -> Fault:
+    """Row 5: closed before all that Content-Length promises has come."""
+    return Fault(close_at=at, **which)
+
+
+def chunks_cut(**which: Any) -> Fault:
+    """Row 6: a chunked body that ends inside a chunk."""
+    body = b"%x\r\n%s" % (len(_PAGE), _PAGE[:20])
+    return Fault(raw=_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body, **which)
+
+
+def body_without_end(**which: Any) -> Fault:
+    """Row 7: neither length nor chunks, and closed early."""
+    return Fault(raw=_HEAD + b"\r\n" + _PAGE[:20], **which)
+
+
+def gzip_cut(**which: Any) -> Fault:
+    """Row 8: a compressed body cut short, with a length that fits."""
+    return _encoded(gzip.compress(_PAGE * 20)[:-20], "gzip", which)
+
+
+def gzip_damaged(**which: Any) -> Fault:
+    """Row 9: a plain body that is said to be compressed."""
+    return _encoded(_PAGE, "gzip", which)
+
+
+def unasked_encoding(encoding: str = "br", **which: Any) -> Fault:
+    """Row 10: an encoding the client did not ask for."""
+    return _encoded(b"\x8b\x05\x80", encoding, which)
+
+
+def not_http(sent: bytes = b"SSH-2.0-OpenSSH_9.6\r\n", **which: Any) -> Fault:
+    """Row 11: something else than HTTP."""
+    return Fault(raw=sent, **which)
+
+
+def drip(seconds: float = 0.05, **which: Any) -> Fault:
+    """Row 12: the answer byte by byte."""
+    return Fault(drip=seconds, **which)
+
+
+def stall(seconds: float = 120.0, **which: Any) -> Fault:
+    """Row 13: no answer for so many seconds."""
+    return Fault(stall=seconds, **which)
+
+
+def idle_connection_dropped(**which: Any) -> Fault:
+    """Row 18: the connection is reset as if it had been idle too long; the request takes no effect."""
+    return Fault(raw=b"", reset_at=0, **which)
+
+
+def closed_after_answer(**which: Any) -> Fault:
+    """Row 19: the normal answer, and the connection closed without a word."""
+    return Fault(close_at=_WHOLE, **which)
+
+
+def redirect(target: str = "https://elsewhere.example/", status: int = 302, **which: Any) -> Fault:
+    """Row 20: a redirect."""
+    return Fault(status=status, headers={"Location": target}, **which)
+
+
+def too_long(size: int = 300 * 2**20, **which: Any) -> Fault:
+    """Row 21: a small answer that decompresses to `size` bytes."""
+    packer = zlib.compressobj(1, wbits=31)
+    step = b" " * 2**20
+    packed = b"".join(packer.compress(step[: size - done]) for done in range(0, size, len(step)))
+    return _encoded(packed + packer.flush(), "gzip", which)
+
+
+def extra_bytes(extra: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", **which: Any) -> Fault:
+    """Row 22: an empty listing, and a second answer that nobody asked for behind it."""
+    return Fault(raw=_HEAD + b"Content-Length: %d\r\n\r\n%s%s" % (len(_PAGE), _PAGE, extra), **which)
+
+
+# --- answers -----------------------------------------------------------------------------------------------
+
+
+def rate_limited(
+    retry_after: float | str | None = None, *, form: Literal["seconds", "date"] = "seconds", **which: Any
+) -> Fault:
+    """Row 24: 429. `retry_after` in seconds, said as such or as a date; text is sent as it is."""
+    headers: dict[str, str] = {}
+    if isinstance(retry_after, str):
+        headers["Retry-After"] = retry_after
+    elif retry_after is not None and form == "date":
+        now = datetime.now(UTC)
+        headers["Date"] = format_datetime(now, usegmt=True)
+        headers["Retry-After"] = format_datetime(now + timedelta(seconds=retry_after), usegmt=True)
+    elif retry_after is not None:
+        headers["Retry-After"] = f"{retry_after:.0f}"
+    answer = json_answer(429, {"message": "Request was throttled.", "status_code": 429})
+    return _answer(replace(answer, headers=headers), which)
+
+
+def server_error(status: int = 502, *, processed: bool = False, **which: Any) -> Fault:
+    """Row 25: 5xx with a page for browsers; with `processed`, the request has taken effect all the same."""
+    return _answer(replace(html(500), status=status), {**which, "processed": processed})
+
+
+def refusal(message: str = "Invalid Space Token", **which: Any) -> Fault:
+    """Row 26: 206 without `errors`."""
+    return _answer(refused(message), which)
+
+
+def upstream_error(errors: str = "Internal Server Error", *, processed: bool = False, **which: Any) -> Fault:
+    """Row 27: 206 with a text in `errors`; the service can fail so after it has stored everything."""
+    return _answer(upstream_failed("Tasks Fetch Failed", errors), {**which, "processed": processed})
+
+
+def poisoned_row(sandbox: Sandbox, task_id: str | None = None) -> str:
+    """Row 28: a row that breaks every page it is on, for ever; its id."""
+    found = task_id or _some_task(sandbox)
+    sandbox.poison(found)
+    return found
+
+
+def rejected(status: int = 400, **which: Any) -> Fault:
+    """Row 29: a 4xx of the service; 404 is the HTML of a path that does not exist."""
+    if status == 404:
+        return _answer(html(404), which)
+    return _answer(json_answer(status, {"message": "Not accepted", "status_code": status}), which)
+
+
+def token_revoked(**which: Any) -> Fault:
+    """Row 30: 401 from now on (a thousand times), as when a token is revoked in the middle of a job."""
+    answer = unauthorized("Authentication credentials were not provided.", 'Token realm="api"')
+    return _answer(answer, {"times": 1000, **which})
+
+
+def no_json(body: bytes = b"<html><title>Sign in to the network</title></html>", **which: Any) -> Fault:
+    """Row 31: 200 with something else than JSON, such as the sign-in page of a hotel's network."""
+    return _answer(Answer(200, body, HTML), which)
+
+
+def error_inside_200(status: int = 500, **which: Any) -> Fault:
+    """Row 32: 200 whose body states another status."""
+    answer = json_answer(200, {"status_code": status, "message": "Something went wrong", "data": {}})
+    return _answer(answer, which)
+
+
+# --- rows and pages ----------------------------------------------------------------------------------------
+
+
+def malformed_row(
+    sandbox: Sandbox,
+    kind: Literal["utf-8", "not a number", "deep", "wrong type", "no object"] = "wrong type",
+    task_id: str | None = None,
+) -> str:
+    """Rows 33 to 35: a row that is no JSON, or not of the right type; its id."""
+    found = task_id or _some_task(sandbox)
+    value = {"utf-8": b'"\xff\xfe"', "not a number": b"NaN", "deep": b"[" * 2000 + b"]" * 2000}.get(
+        kind, b"[1]"
+    )
+    row = b'{"task_id":"%s","status":%s}' % (found.encode(), value)
+    sandbox.malform(found, b"[]" if kind == "no object" else row)
+    return found
+
+
+def odd_count(
+    sandbox: Sandbox, count: Literal["null", "absent", "zero", "page", "high", "low"] = "null"
+) -> None:
+    """Row 36: a `count` that is no help."""
+    sandbox.page_oddly(Oddities(count=count))
+
+
+def odd_paging(sandbox: Sandbox, **oddities: Any) -> None:
+    """Row 37: `page` or `page_size` are not honoured; the keywords are those of `Oddities`."""
+    sandbox.page_oddly(Oddities(**(oddities or {"past_end": "repeat"})))
+
+
+def rows_move(sandbox: Sandbox, *, inserted: int = 1, deleted: int = 1) -> None:
+    """Row 39: rows enter at the head of the listings and leave from anywhere; call it between two pages."""
+    for _ in range(inserted):
+        sandbox.insert_task(sandbox.run_ids()[0])
+    for task_id in sandbox.task_ids()[-deleted:] if deleted else ():
+        sandbox.delete_task(task_id)
+
+
+def foreign_row(sandbox: Sandbox, task_id: str | None = None) -> str:
+    """Row 40: a row that says it belongs to another run; its id."""
+    found = task_id or _some_task(sandbox)
+    sandbox.malform(found, msgspec.json.encode({"task_id": found, "run_id": "Ranother0000000000000000"}))
+    return found
+
+
+# --- by number ---------------------------------------------------------------------------------------------
+
+
+def play(sandbox: Sandbox, row: int, **which: Any) -> None:
+    """Play a row of the matrix: its faults answer the next requests that match, or its data is put in.
+
+    Args:
+        row: its number; KeyError for one that no plain HTTP server can cause.
+        which: keywords of `Fault` that say which requests are meant.
+    """
+    sandbox.script(*(replace(fault, **which) for fault in MATRIX[row](sandbox)))
+
+
+_Row = Callable[[Sandbox], tuple[Fault, ...]]
+
+
+def _scripted(*make: Callable[[], Fault]) -> _Row:
+    return lambda sandbox: tuple(one() for one in make)
+
+
+def _done(act: Callable[[Sandbox], object]) -> _Row:
+    def put_in(sandbox: Sandbox) -> tuple[Fault, ...]:
+        act(sandbox)
+        return ()
+
+    return put_in
+
+
+MATRIX: Final[Mapping[int, _Row]] = MappingProxyType({
+    2: _scripted(reset_before_status),
+    3: _scripted(closed_before_status),
+    4: _scripted(closed_in_head),
+    5: _scripted(reset_in_body),
+    6: _scripted(chunks_cut),
+    7: _scripted(body_without_end),
+    8: _scripted(gzip_cut),
+    9: _scripted(gzip_damaged),
+    10: _scripted(unasked_encoding),
+    11: _scripted(not_http),
+    12: _scripted(drip),
+    13: _scripted(stall),
+    18: _scripted(idle_connection_dropped),
+    19: _scripted(closed_after_answer),
+    20: _scripted(redirect),
+    21: _scripted(too_long),
+    22: _scripted(extra_bytes),
+    24: _scripted(rate_limited),
+    25: _scripted(server_error),
+    26: _scripted(refusal),
+    27: _scripted(upstream_error),
+    28: _done(poisoned_row),
+    29: _scripted(rejected),
+    30: _scripted(token_revoked),
+    31: _scripted(no_json),
+    32: _scripted(error_inside_200),
+    33: _done(lambda sandbox: malformed_row(sandbox, "utf-8")),
+    34: _done(lambda sandbox: malformed_row(sandbox, "not a number")),
+    35: _done(malformed_row),
+    36: _done(odd_count),
+    37: _done(odd_paging),
+    38: _scripted(),  # such a page_size is refused by the client; the sandbox answers it as the service does
+    39: _done(rows_move),
+    40: _done(foreign_row),
+})
+"""By row: what it takes. The functions put data into the sandbox and return faults to script."""
+
+
+def _answer(answer: Answer, which: Mapping[str, Any]) -> Fault:
+    return Fault(
+        status=answer.status,
+        body=answer.body,
+        content_type=answer.content_type,
+        headers=answer.headers,
+        **which,
+    )
+
+
+def _encoded(body: bytes, encoding: str, which: Mapping[str, Any]) -> Fault:
+    return _answer(Answer(200, body, JSON, {"Content-Encoding": encoding}), which)
+
+
+def _some_task(sandbox: Sandbox) -> str:
+    tasks = sandbox.task_ids(sandbox.run_ids()[0])
+    return tasks[len(tasks) // 2]
