@@ -206,6 +206,26 @@ def types(session: nox.Session) -> None:
     session.run("pyright", *where, env=env)
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """100,000 mutated pages, which may end in the errors of the package only."""
+    session.install("-e", ".", *group("test"))
+    env = {"UNPOD_FUZZ": "100000"}
+    session.run(
+        "python", "-m", "pytest", "tests/faults/test_fuzz.py", "--timeout=600", *session.posargs, env=env
+    )
+
+
+# --- promises ----------------------------------------------------------------------------------------------
+
+
+@nox.session(default=False)
+def promises(session: nox.Session) -> None:
+    """What the README promises of limits and deadlines, measured over real sockets; red when not kept."""
+    session.install(".")
+    session.run("python", "benchmarks/promises.py", *session.posargs)
+
+
 # --- wheel and demo ----------------------------------------------------------------------------------------
 
 SMOKE = """

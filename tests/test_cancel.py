@@ -40,7 +40,8 @@ async def serving() -> AsyncIterator[tuple[Sandbox, UnpodClient]]:
 
 
 def in_use(unpod: UnpodClient) -> list[Any]:
-    sessions = (unpod._transport._reads, unpod._transport._creates)
+    transport = unpod._core.caller.transport
+    sessions = (transport._reads, transport._creates)
     connectors = [session.connector for session in sessions if session is not None]
     return [held for connector in connectors if connector is not None for held in connector._acquired]
 

@@ -61,8 +61,8 @@ class UnpodClient:
         max_concurrency: requests in flight at once, over all calls of this client. The service reads listings
             one after another: more than about four at a time gain nothing on one server.
         allow_http: let `http://` go beyond this machine, with the token unencrypted.
-        session: an aiohttp session of yours for reads; it is never closed here. Creates use a connection of
-            their own all the same.
+        session: an aiohttp session of yours for reads; it is never closed here, and its middlewares are left
+            out. Creates use a connection of their own all the same.
         retry: how failed attempts are repeated (`RetryPolicy`), or None to send everything once.
         timeout: seconds for one attempt, counted from the moment a place is free.
         deadline: seconds for everything one call or walk does; see `with_options`.
@@ -127,7 +127,7 @@ class UnpodClient:
         if rate_limit is not None:
             positive_option("rate_limit", rate_limit)
         whole_option("max_response_bytes", max_response_bytes)
-        caller_frame = sys._getframe(1)
+        caller_frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         transport = Transport(
             settings,
             secret,
@@ -177,6 +177,18 @@ class UnpodClient:
                 wait does not fit, the last error is raised at once. None has no end.
             page_size: rows asked for per page.
             max_concurrency: requests of this view in flight at once, a share of the client's own limit.
+
+        ================  ====================================================================================
+        What ends a call  What happens
+        ================  ====================================================================================
+        `timeout`         the attempt has failed; `RetryPolicy` says what is repeated
+        `deadline`        `TransportError`, or the last error when the next wait does not fit, with `attempts`;
+                          a create that may have left: `OutcomeUnknown`
+        cancellation      requests are dropped, places given back; a create that may have left puts a note on
+                          the `CancelledError` and a warning into the log
+        `break`           nothing is open between the rows of a listing; leaving the `async with` of a stream
+                          stops its tasks and waits for them
+        ================  ====================================================================================
 
         Closing a view does nothing; close the client.
 

@@ -41,6 +41,24 @@ _REPEATS_OF_UNREADABLE = 1
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How failed attempts are repeated; retry=None instead of a policy switches repeating off.
 
+    ==================================================  ================  ==============================
+    What happened                                       reads             `tasks.create`
+    ==================================================  ================  ==============================
+    never left: refused, DNS, TLS, connect time-out     repeated          repeated
+    reset, time-out, body cut short                     repeated          `OutcomeUnknown`
+    429                                                 repeated [1]_     repeated [1]_
+    408                                                 repeated          raised
+    5xx                                                 repeated [1]_     `OutcomeUnknown`
+    206 with a string in `errors`                       twice, then split `OutcomeUnknown`
+    an answer that cannot be read                       once              `OutcomeUnknown`
+    401                                                 once, if a `token_provider` has another token
+    206 refusal or validation, 3xx, other 4xx           raised            raised
+    a certificate that is not trusted                   raised            raised
+    ==================================================  ================  ==============================
+
+    .. [1] Not before the time it asks for (429, 503), in which no request of the client starts; at once an
+       error when that is longer than `max_retry_after`.
+
     Attributes:
         attempts: sends of one request at most, the first included.
         base: the first wait is drawn from 0 to this many seconds; each further one from twice as much.

@@ -108,8 +108,10 @@ class Transport:
             self._reads = self._given or aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[_tracing()],
             )
-        return await self._exchange(self._reads, "GET", path, timeout, query=query)
+        told = SentFlag() if self._given is None else None
+        return await self._exchange(self._reads, "GET", path, timeout, query=query, told=told)
 
     async def post(self, path: str, body: bytes, timeout: float, sent: SentFlag) -> Response:
         """One POST over a connection of its own, sent at most once; any status.
@@ -122,12 +124,10 @@ class Transport:
         """
         self._bind()
         if self._creates is None or self._creates.closed:
-            tracing = aiohttp.TraceConfig()
-            tracing.on_request_headers_sent.append(_note_sent)
             self._creates = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[tracing],
+                trace_configs=[_tracing()],
             )
         return await self._exchange(self._creates, "POST", path, timeout, body=body, told=sent)
 
@@ -328,6 +328,12 @@ class SentFlag:
     sent = False
 
 
+def _tracing() -> aiohttp.TraceConfig:
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_headers_sent.append(_note_sent)
+    return tracing
+
+
 async def _note_sent(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
@@ -356,6 +362,8 @@ def _explain(method: str, path: str, fault: Exception, *, sent: bool | None) -> 
         what = "no connection in time" if not sent else "no answer in time"
     elif isinstance(fault, aiohttp.ClientPayloadError):
         what = "the answer was cut short or damaged"
+    elif isinstance(fault, aiohttp.ClientHttpProxyError):
+        what = f"the proxy does not let it through: it answered {fault.status}; check proxy="
     elif isinstance(fault, aiohttp.ClientResponseError):
         what = "the answer is not valid HTTP"
     else:

@@ -19,8 +19,8 @@ _ROW = re.compile(r"test_row_(\d\d)_")
 _HEAD = """\
 # Fault matrix
 
-Written by the test run itself (`python -m pytest tests/faults`); `tests/faults/test_matrix.py` sees to it that
-no row is missing. *Sends* are requests that really reached the server, in the order of *seen*.
+Written by the test run itself (`python -m pytest tests/faults`); `test_matrix.py` sees to it that no row is
+missing. *Sends* are requests that really reached the server, in the order of *seen*.
 
 | # | fault | expected | seen | sends | passed |
 |---|---|---|---|---|---|

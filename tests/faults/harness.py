@@ -1,4 +1,4 @@
-"""How a row of the matrix is played: a server that misbehaves, one call, and what must hold of every error."""
+"""How a row of the matrix is played: a server that misbehaves, one call, and what must hold of its error."""
 
 from __future__ import annotations
 

@@ -20,8 +20,14 @@ ROWS: dict[int, tuple[str, str]] = {
     11: ("not HTTP", f"{_RETRIED_OR_UNKNOWN}; never a 400"),
     12: ("one byte at a time", f"{_RETRIED_OR_UNKNOWN}, timed out by timeout="),
     13: ("stall before or inside the body", f"{_RETRIED_OR_UNKNOWN}, timed out by timeout="),
-    14: ("TLS never answered, or connect black hole", "read and create: repeated; create: sent=False"),
-    15: ("name not found, or name server stalls", "read and create: repeated; create: sent=False"),
+    14: (
+        "TLS never answered, or connect black hole",
+        "read and create: repeated, then TransportError(sent=False)",
+    ),
+    15: (
+        "name not found, or name server stalls",
+        "read and create: repeated, then TransportError(sent=False)",
+    ),
     16: (
         "certificate of an unknown CA, for another host, expired",
         "one connection, TransportError, permanent",

@@ -209,32 +209,23 @@ async def test_row_28_206_for_ever_on_one_page(row: Row) -> None:
         bad = sandbox.task_ids()[41]
         sandbox.poison(bad)
         want = [one for one in sandbox.task_ids() if one != bad]
-        async with client_for(sandbox.base_url, page_size=64) as unpod:
-            unpod = same_with(unpod, sandbox)
-            try:
-                got: list[Any] = []
+        async with UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=64, retry=FAST) as unpod:
+            got: list[Any] = []
 
-                async def walk() -> None:
-                    async for task in unpod.tasks.list(sandbox.space_token):
-                        got.append(task.task_id)
+            async def walk() -> None:
+                nonlocal got
+                async for task in unpod.tasks.list(sandbox.space_token):
+                    got += [task.task_id]
 
-                outcome = await watch(walk())
-                assert isinstance(outcome.error, DecodeError)
-                assert outcome.error.unreadable == (42,)
-                assert got == want
-                used = sandbox.requests
-                assert used < 3 + 1 + 2 * 7 * 3
-                row.note("read: DecodeError at the end, with the place; all other rows", used)
-                skipping = unpod.tasks.list(sandbox.space_token, on_bad_row="skip")
-                assert [task.task_id for task in await skipping.collect()] == want
-            finally:
-                await unpod.aclose()
-
-
-def same_with(unpod: UnpodClient, sandbox: Sandbox) -> UnpodClient:
-    return UnpodClient(
-        sandbox.token, base_url=sandbox.base_url, page_size=unpod.settings.page_size, retry=FAST
-    )
+            outcome = await watch(walk())
+            assert isinstance(outcome.error, DecodeError)
+            assert outcome.error.unreadable == (42,)
+            assert got == want
+            used = sandbox.requests
+            assert used < 3 + 1 + 2 * 7 * 3
+            row.note("read: DecodeError at the end, with the place; all other rows", used)
+            skipping = unpod.tasks.list(sandbox.space_token, on_bad_row="skip")
+            assert [task.task_id for task in await skipping.collect()] == want
 
 
 STATUSES: dict[int, type[APIError]] = {
@@ -419,12 +410,12 @@ async def test_row_33_invalid_utf_8(row: Row) -> None:
 )
 async def test_row_34_odd_values(row: Row, value: bytes) -> None:
     """In a row: rejected, or read as it is; the rows around it come."""
-    async with RawServer(always(page_body([GOOD, task(b'"extra":' + value)]))) as server:
-        async with client_for(server.base_url) as unpod:
-            outcome = await watch(rows_of(unpod, "skip"))
-            assert outcome.error is None
-            assert outcome.value[0] == "T1"
-            row.note("nesting, NUL: the rows around it come")
+    answer = page_body([GOOD, task(b'"extra":' + value)])
+    async with RawServer(always(answer)) as server, client_for(server.base_url) as unpod:
+        outcome = await watch(rows_of(unpod, "skip"))
+        assert outcome.error is None
+        assert outcome.value[0] == "T1"
+        row.note("nesting, NUL: the rows around it come", 1)
 
 
 @pytest.mark.parametrize(

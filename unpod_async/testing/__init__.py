@@ -11,6 +11,8 @@
         assert len(sandbox.ledger) == 1  # calls that were really queued
         assert sandbox.requests == 3  # requests that really arrived
 
+`unpod_async.testing.faults` has the ways in which such a service fails, by name.
+
 What it answers was compared, request by request, with recordings of the service's public server code. No
 phone rings, nothing leaves the machine, and every name, number and credential in it is made up.
 """

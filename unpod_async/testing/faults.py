@@ -1,13 +1,14 @@
 """What a plain HTTP server can do to its clients, by name: faults to `script` in a `Sandbox`.
 
-The numbers are those of the fault matrix of this library (tests/faults/README.md), rows 2 to 13, 18 to 22 and 24
-to 40::
+The numbers are those of the fault matrix of this library (tests/faults/README.md), rows 2 to 13, 18 to 22 and
+24 to 40::
 
     sandbox.script(faults.reset_before_status(times=2))  # the next two requests
     sandbox.script(faults.reset_in_body(method="POST"))  # the next create: queued, and its answer lost
     faults.play(sandbox, 27)  # row 27, whatever it takes
 
-Every function takes the keywords of `Fault` that say which requests are meant: `path`, `method`, `page`, `times`.
+Functions that return a `Fault` take its keywords that say which requests are meant: `path`, `method`, `page`,
+`times`; those that change the sandbox's data take the sandbox.
 """
 
 from __future__ import annotations

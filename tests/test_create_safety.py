@@ -1,0 +1,549 @@
+"""A call is never dialled twice: the sandbox's ledger says what was really queued."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.raw_server import RawConnection, RawServer
+from unpod_async import CreateRequest, RetryPolicy, UnpodClient
+from unpod_async.errors import (
+    APIError,
+    ConfigurationError,
+    InvalidArgument,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknown,
+    RateLimitedError,
+    RefusedError,
+    TransportError,
+    UnpodError,
+)
+from unpod_async.testing import Fault, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+FAST = RetryPolicy(base=0.001)
+STRING = b'{"message": "Task Creation Failed", "errors": "upstream"}'
+
+
+def documents(batch: int = 0, size: int = 3) -> list[dict[str, Any]]:
+    return [
+        {"name": f"Name{batch}x{one}", "contact_number": f"+15550{batch:02}{one:02}"} for one in range(size)
+    ]
+
+
+def requests(batches: int, size: int = 3) -> list[CreateRequest]:
+    return [
+        CreateRequest(pilot="agent", documents=documents(batch, size), context="Call.")
+        for batch in range(batches)
+    ]
+
+
+@asynccontextmanager
+async def served(*faults: Fault, **options: Any) -> AsyncIterator[Any]:
+    async with Sandbox(runs=2, tasks_per_run=2) as sandbox:
+        sandbox.script(*faults)
+        async with UnpodClient(
+            sandbox.token, sandbox.org_handle, sandbox.base_url, **{"retry": FAST, "timeout": 0.3, **options}
+        ) as unpod:
+            yield sandbox, unpod
+
+
+async def create(sandbox: Sandbox, unpod: UnpodClient) -> Any:
+    return await unpod.tasks.create(
+        sandbox.space_token, pilot="agent", documents=documents(), context="Call."
+    )
+
+
+def dialled(sandbox: Sandbox) -> Counter[str]:
+    """How often each number was dialled."""
+    return Counter(call.document["contact_number"] for call in sandbox.ledger)
+
+
+def posts(sandbox: Sandbox) -> int:
+    return sum(request.method == "POST" for request in sandbox.log)
+
+
+# --- one create --------------------------------------------------------------------------------------------
+
+DECEIVED = {
+    f"{name}, {'processed' if processed else 'not processed'}": fault
+    for processed in (True, False)
+    for name, fault in {
+        "500": Fault(method="POST", status=500, processed=processed, times=9),
+        "502 page": Fault(
+            method="POST", status=502, body=b"<html>", content_type="text/html", processed=processed, times=9
+        ),
+        "503 with a hint": Fault(
+            method="POST", status=503, headers={"Retry-After": "0"}, processed=processed, times=9
+        ),
+        "504": Fault(method="POST", status=504, processed=processed, times=9),
+        "206 string": Fault(method="POST", status=206, body=STRING, processed=processed, times=9),
+        "not JSON": Fault(method="POST", body=b"<html>ok", processed=processed, times=9),
+        "no data": Fault(method="POST", body=b"{}", processed=processed, times=9),
+        "500 in a 200": Fault(method="POST", body=b'{"status_code": 500}', processed=processed, times=9),
+        "reset": Fault(method="POST", status=599, reset_at=0, processed=processed, times=9),
+        "cut": Fault(
+            method="POST", status=200, body=b'{"data": {', reset_at=150, processed=processed, times=9
+        ),
+        "stall": Fault(method="POST", status=599, stall=2, processed=processed, times=9),
+    }.items()
+}
+
+
+@pytest.mark.parametrize("name", DECEIVED)
+async def test_after_a_doubtful_answer_nothing_is_sent_again(name: str) -> None:
+    async with served(DECEIVED[name]) as (sandbox, unpod):
+        with pytest.raises(OutcomeUnknown) as caught:
+            await create(sandbox, unpod)
+        error = caught.value
+        assert posts(sandbox) == 1
+        assert len(error.document_ids) == len(set(error.document_ids)) == 3
+        assert error.space_token == sandbox.space_token
+        assert all(one == 1 for one in dialled(sandbox).values())
+        found = await unpod.tasks.reconcile(error)
+        if DECEIVED[name].processed:
+            assert found.state == "created"
+            assert found.missing == ()
+            calls = {call.document["document_id"]: call for call in sandbox.ledger}
+            assert found.task_ids == {one: calls[one].task_id for one in error.document_ids}
+            assert found.run_id == sandbox.ledger[0].run_id
+        else:
+            assert sandbox.ledger == []
+            assert found.state == "not seen"
+            assert found.missing == error.document_ids
+        assert posts(sandbox) == 1
+
+
+async def test_reconcile_says_which_calls_are_missing() -> None:
+    async with served(Fault(method="POST", status=502, processed=True)) as (sandbox, unpod):
+        with pytest.raises(OutcomeUnknown) as caught:
+            await create(sandbox, unpod)
+        gone = sandbox.ledger[1]
+        sandbox.delete_task(gone.task_id)
+        found = await unpod.tasks.reconcile(caught.value)
+        assert found.state == "partly"
+        assert found.missing == (gone.document["document_id"],)
+        assert set(found.task_ids.values()) == {sandbox.ledger[0].task_id, sandbox.ledger[2].task_id}
+
+
+async def test_reconcile_looks_past_the_calls_of_others() -> None:
+    async with served(Fault(method="POST", status=502, processed=True)) as (sandbox, unpod):
+        with pytest.raises(OutcomeUnknown) as caught:
+            await create(sandbox, unpod)
+        for _ in range(7):
+            await create(sandbox, unpod)
+        found = await unpod.with_options(page_size=2).tasks.reconcile(caught.value)
+        assert found.state == "created"
+        assert found.run_id == sandbox.ledger[0].run_id
+
+
+OWN_ERROR = {
+    "206 refusal": (Fault(method="POST", status=206, body=b'{"message": "no", "data": {}}'), RefusedError),
+    "206 validation": (
+        Fault(method="POST", status=206, body=b'{"errors": {"a": ["b"]}}'),
+        InvalidRequestError,
+    ),
+    "302": (Fault(method="POST", status=302, headers={"Location": "/x/"}), APIError),
+    "400": (Fault(method="POST", status=400), InvalidRequestError),
+    "404": (Fault(method="POST", status=404), NotFoundError),
+    "408": (Fault(method="POST", status=408), APIError),
+    "409": (Fault(method="POST", status=409), APIError),
+    "429 for ever": (Fault(method="POST", status=429, body=b"{}", times=9), RateLimitedError),
+}
+
+
+@pytest.mark.parametrize("name", OWN_ERROR)
+async def test_a_refusal_keeps_its_own_error(name: str) -> None:
+    fault, kind = OWN_ERROR[name]
+    async with served(fault) as (sandbox, unpod):
+        with pytest.raises(kind) as caught:
+            await create(sandbox, unpod)
+        assert type(caught.value) is kind
+        assert posts(sandbox) == (4 if "429" in name else 1)
+        assert sandbox.ledger == []
+
+
+async def test_a_429_is_waited_out_and_the_calls_are_placed_once() -> None:
+    fault = Fault(method="POST", status=429, headers={"Retry-After": "0"}, times=2)
+    async with served(fault) as (sandbox, unpod):
+        created = await create(sandbox, unpod)
+        assert list(created.task_ids) == [call.task_id for call in sandbox.ledger]
+        assert posts(sandbox) == 3
+
+
+async def test_a_refused_connection_is_tried_again_and_is_no_doubt() -> None:
+    async with served() as (sandbox, unpod):
+        base_url = sandbox.base_url
+    async with UnpodClient("t", "o", base_url, retry=FAST) as unpod:
+        with pytest.raises(TransportError) as caught:
+            await unpod.tasks.create("S", pilot="agent", documents=documents(), context="Call.")
+    assert caught.value.sent is False
+    assert len(caught.value.attempts) == 4
+
+
+async def test_a_deadline_before_sending_is_no_doubt() -> None:
+    async with served(Fault(method="GET", stall=2), max_concurrency=1, timeout=5) as (sandbox, unpod):
+        busy = asyncio.ensure_future(unpod.runs.list(sandbox.space_token).collect())
+        await sandbox.arrived(1)
+        with pytest.raises(TransportError) as caught:
+            await create(sandbox, unpod.with_options(deadline=0.1))
+        assert caught.value.sent is False
+        busy.cancel()
+        assert posts(sandbox) == 0
+
+
+async def test_a_deadline_at_the_gate_after_a_429_is_no_doubt_either() -> None:
+    """The create was turned away; what it waits for then is the probe of somebody else."""
+    faults = Fault(method="POST", status=429, headers={"Retry-After": "0"}), Fault(method="GET", stall=2)
+    async with served(*faults, timeout=5, retry=RetryPolicy(base=0.2)) as (sandbox, unpod):
+        object.__setattr__(unpod._core.caller, "jitter", lambda longest: longest)
+        task = asyncio.ensure_future(create(sandbox, unpod.with_options(deadline=0.5)))
+        await sandbox.arrived(1)
+        await asyncio.sleep(0.05)
+        probe = asyncio.ensure_future(unpod.runs.list(sandbox.space_token).collect())
+        with pytest.raises(TransportError) as caught:
+            await task
+        assert caught.value.sent is False
+        assert [attempt.status for attempt in caught.value.attempts] == [429]
+        probe.cancel()
+
+
+async def test_a_deadline_after_sending_is_a_doubt() -> None:
+    async with served(Fault(method="POST", stall=2), timeout=5) as (sandbox, unpod):
+        with pytest.raises(OutcomeUnknown):
+            await create(sandbox, unpod.with_options(deadline=0.2))
+        assert posts(sandbox) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "noted"),
+    [
+        (Fault(method="POST", stall=5), True),
+        (Fault(method="POST", status=429, headers={"Retry-After": "5"}), False),
+    ],
+)
+async def test_cancelled_after_sending_the_error_says_so(
+    fault: Fault, noted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(fault, timeout=9) as (sandbox, unpod):
+        task = asyncio.ensure_future(create(sandbox, unpod))
+        await sandbox.arrived(1)
+        await asyncio.sleep(0.05)
+        caplog.clear()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        notes = getattr(caught.value, "__notes__", [])
+        warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert bool(notes) is bool(warnings) is noted
+        for text in [*notes, *(record.getMessage() for record in warnings)]:
+            assert "calls may be queued" in text
+            assert not any(document["contact_number"] in text for document in documents())
+
+
+async def test_cancelled_before_sending_nothing_is_said() -> None:
+    async with served(max_concurrency=1) as (sandbox, unpod):
+        for turns in range(4):
+            task = asyncio.ensure_future(create(sandbox, unpod))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            if not posts(sandbox):
+                assert not hasattr(caught.value, "__notes__")
+
+
+async def test_a_dry_run_returns_the_json_and_sends_nothing() -> None:
+    async with served() as (sandbox, unpod):
+        given = documents()
+        body = await unpod.tasks.create(
+            sandbox.space_token, pilot="agent", documents=given, context="Call.", dry_run=True
+        )
+        told = json.loads(body)
+        assert [one["name"] for one in told["documents"]] == [one["name"] for one in given]
+        assert len({one["document_id"] for one in told["documents"]}) == 3
+        assert given == documents(), "the caller's documents are not changed"
+        with pytest.raises(InvalidArgument):
+            await unpod.tasks.create(
+                sandbox.space_token, pilot="agent", documents=[{}], context="Call.", dry_run=True
+            )
+        assert sandbox.requests == 0
+
+
+# --- many creates ------------------------------------------------------------------------------------------
+
+
+async def run_job(
+    sandbox: Sandbox, unpod: UnpodClient, journal: Path, batches: int = 3, **more: Any
+) -> list[str]:
+    results = await unpod.tasks.create_many(sandbox.space_token, requests(batches), journal=journal, **more)
+    return [result.state for result in results]
+
+
+@pytest.mark.parametrize("name", DECEIVED)
+async def test_a_job_stops_at_a_doubt_and_a_rerun_dials_nobody_twice(name: str, tmp_path: Path) -> None:
+    fault = DECEIVED[name]
+    journal = tmp_path / "journal"
+    async with served() as (sandbox, unpod):
+        await run_job(sandbox, unpod, journal, 1)
+        sandbox.script(
+            Fault(**{field: getattr(fault, field) for field in fault.__slots__ if field != "times"}, times=1)
+        )
+        with pytest.raises(OutcomeUnknown):
+            await run_job(sandbox, unpod, journal)
+        assert posts(sandbox) == 2
+        states = await run_job(sandbox, unpod, journal)
+        second = "created" if fault.processed else "not seen"
+        assert states == ["created", second, "created"]
+        assert await run_job(sandbox, unpod, journal) == states
+        assert posts(sandbox) == 3
+        assert len(dialled(sandbox)) == (9 if fault.processed else 6)
+        assert set(dialled(sandbox).values()) == {1}
+
+
+async def test_a_batch_not_seen_is_sent_again_on_request_with_the_same_ids(tmp_path: Path) -> None:
+    async with served(Fault(method="POST", status=500)) as (sandbox, unpod):
+        with pytest.raises(OutcomeUnknown) as caught:
+            await run_job(sandbox, unpod, tmp_path / "j", 2)
+        assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["not seen", "created"]
+        assert await run_job(sandbox, unpod, tmp_path / "j", 2, resend_unknown=True) == ["created", "created"]
+        assert set(dialled(sandbox).values()) == {1}
+        resent = tuple(call.document["document_id"] for call in sandbox.ledger[3:])
+        assert resent == caught.value.document_ids
+
+
+async def test_a_partly_created_batch_is_recorded_and_not_sent_again(tmp_path: Path) -> None:
+    async with served(Fault(method="POST", status=500, processed=True)) as (sandbox, unpod):
+        with pytest.raises(OutcomeUnknown):
+            await run_job(sandbox, unpod, tmp_path / "j", 1)
+        sandbox.delete_task(sandbox.ledger[0].task_id)
+        for resend in (False, True):
+            assert await run_job(sandbox, unpod, tmp_path / "j", 1, resend_unknown=resend) == ["partly"]
+        assert posts(sandbox) == 1
+
+
+async def test_a_refused_batch_is_sent_again_by_a_rerun(tmp_path: Path) -> None:
+    async with served(Fault(method="POST", status=400)) as (sandbox, unpod):
+        with pytest.raises(InvalidRequestError):
+            await run_job(sandbox, unpod, tmp_path / "j", 2)
+        assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["created", "created"]
+        assert set(dialled(sandbox).values()) == {1}
+
+
+async def test_a_cancelled_job_can_be_run_again(tmp_path: Path) -> None:
+    async with served(Fault(method="POST", stall=5), timeout=9) as (sandbox, unpod):
+        task = asyncio.ensure_future(run_job(sandbox, unpod, tmp_path / "j", 2))
+        await sandbox.arrived(1)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["created", "created"]
+        assert set(dialled(sandbox).values()) == {1}
+        assert posts(sandbox) == 2
+
+
+async def test_the_journal_is_on_disk_before_the_post_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+    fsync, path = os.fsync, tmp_path / "journal"
+
+    def note(file: int) -> None:
+        fsync(file)
+        if path.stat().st_ino == os.fstat(file).st_ino:
+            synced.append(path.read_bytes())
+
+    monkeypatch.setattr(os, "fsync", note)
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def look(connection: RawConnection) -> None:
+        request = await connection.read_request()
+        assert request is not None
+        seen.append((synced[-1], request))
+        connection.reset()
+
+    async with RawServer(look) as server, UnpodClient("t", "o", server.base_url) as unpod:
+        with pytest.raises(OutcomeUnknown) as caught:
+            await unpod.tasks.create_many("S", requests(1), journal=path)
+    ((journal, request),) = seen
+    sent = [one["document_id"] for one in json.loads(request.partition(b"\r\n\r\n")[2])["documents"]]
+    (line,) = map(json.loads, journal.splitlines())
+    assert line["state"] == "sending"
+    assert line["document_ids"] == sent == list(caught.value.document_ids)
+    assert path.stat().st_mode & 0o777 == 0o600
+    for document in documents():
+        assert document["name"].encode() not in journal
+        assert document["contact_number"].encode() not in journal
+
+
+async def test_a_torn_last_line_never_counted(tmp_path: Path) -> None:
+    journal = tmp_path / "j"
+    async with served() as (sandbox, unpod):
+        await run_job(sandbox, unpod, journal, 1)
+        first = journal.read_bytes()
+        await run_job(sandbox, unpod, journal, 2)
+        lines = journal.read_bytes().splitlines(keepends=True)
+        assert len(lines) == 4
+        # The line that says "sending" was being written: its POST never left, so it is sent now.
+        for cut in range(1, len(lines[2])):
+            journal.write_bytes(first + lines[2][:cut])
+            if cut % 60 == 1:
+                numbers = dialled(sandbox)
+                assert await run_job(sandbox, unpod, journal, 2) == ["created", "created"]
+                assert dialled(sandbox) - numbers == Counter(
+                    dict.fromkeys((one["contact_number"] for one in documents(1)), 1)
+                )
+        # The line that says "created" was: then the calls are looked for.
+        journal.write_bytes(b"".join(lines[:3]) + lines[3][:-1])
+        sent = posts(sandbox)
+        assert await run_job(sandbox, unpod, journal, 2) == ["created", "created"]
+        assert posts(sandbox) == sent
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"{}\n", b'{"number": 1}\n', b"\xff\n"])
+async def test_a_file_that_is_no_journal_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "j").write_bytes(content)
+    async with served() as (sandbox, unpod):
+        with pytest.raises(ConfigurationError, match="not of a journal"):
+            await run_job(sandbox, unpod, tmp_path / "j")
+        assert sandbox.requests == 0
+    assert (tmp_path / "j").read_bytes() == content
+
+
+async def test_other_requests_than_the_journals_are_refused(tmp_path: Path) -> None:
+    async with served() as (sandbox, unpod):
+        await run_job(sandbox, unpod, tmp_path / "j", 2)
+        first, second = requests(2)
+        for other in (
+            [second, first],
+            requests(2, size=4),
+            [CreateRequest(pilot="b", documents=documents(), context="Call.")],
+        ):
+            with pytest.raises(InvalidArgument, match="journal"):
+                await unpod.tasks.create_many(sandbox.space_token, other, journal=tmp_path / "j")
+        with pytest.raises(InvalidArgument, match="journal"):
+            await unpod.tasks.create_many("OTHERSPACE", requests(1), journal=tmp_path / "j")
+        assert posts(sandbox) == 2
+
+
+async def test_two_jobs_on_one_journal_are_refused(tmp_path: Path) -> None:
+    async with served(Fault(method="POST", stall=5), timeout=9) as (sandbox, unpod):
+        first = asyncio.ensure_future(run_job(sandbox, unpod, tmp_path / "j", 1))
+        await sandbox.arrived(1)
+        with pytest.raises(ConfigurationError, match="in use"):
+            await run_job(sandbox, unpod, tmp_path / "j", 1)
+        process = await start_job(sandbox, tmp_path / "j", 1)
+        _, said = await process.communicate()
+        assert process.returncode == 1
+        assert b"in use by another process" in said
+        first.cancel()
+        await asyncio.wait([first])
+        assert posts(sandbox) == 1
+
+
+# --- killed ------------------------------------------------------------------------------------------------
+
+JOB = """
+import asyncio, sys
+from unpod_async import CreateRequest, RetryPolicy, UnpodClient
+
+token, org, base_url, space, journal, batches = sys.argv[1:]
+
+
+async def main():
+    requests = (
+        CreateRequest(
+            pilot="agent",
+            documents=[{"name": f"N{b}x{d}", "contact_number": f"+15550{b:02}{d:02}"} for d in range(3)],
+            context="Call.",
+        )
+        for b in range(int(batches))
+    )
+    async with UnpodClient(token, org, base_url, retry=RetryPolicy(base=0.01)) as unpod:
+        print("started", flush=True)
+        for result in await unpod.tasks.create_many(space, requests, journal=journal):
+            print(result.state)
+
+
+asyncio.run(main())
+"""
+
+
+async def start_job(sandbox: Sandbox, journal: Path, batches: int) -> asyncio.subprocess.Process:
+    arguments = (sandbox.token, sandbox.org_handle, sandbox.base_url, sandbox.space_token)
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", JOB, *arguments, str(journal), str(batches)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+async def test_a_job_killed_again_and_again_dials_nobody_twice(tmp_path: Path) -> None:
+    rng, batches, kills = random.Random(0), 40, 0
+    async with Sandbox(runs=1, tasks_per_run=1, latency=0.003) as sandbox:
+        for _ in range(15):
+            process = await start_job(sandbox, tmp_path / "j", batches)
+            assert process.stdout is not None
+            await process.stdout.readline()
+            await asyncio.sleep(rng.uniform(0, 0.06))
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+            await process.communicate()
+            kills += process.returncode == -signal.SIGKILL
+        assert kills >= 10
+        process = await start_job(sandbox, tmp_path / "j", batches)
+        said, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        states = said.decode().splitlines()[1:]
+        assert len(states) == batches
+        assert set(states) <= {"created", "not seen"}
+        numbers = dialled(sandbox)
+        assert set(numbers.values()) == {1}
+        assert len(numbers) == 3 * states.count("created")
+        assert posts(sandbox) <= batches
+
+
+# --- any order of anything ---------------------------------------------------------------------------------
+
+
+async def test_random_faults_cancellations_and_reruns_dial_nobody_twice(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    kinds = [*DECEIVED.values(), *(fault for fault, _ in OWN_ERROR.values())]
+    for job in range(25):
+        async with served(timeout=0.05) as (sandbox, unpod):
+            journal = tmp_path / f"j{job}"
+            for _ in range(30):
+                fault = rng.choice(kinds)
+                fields = {name: getattr(fault, name) for name in fault.__slots__ if name != "times"}
+                sandbox.script(Fault(**fields))
+                task = asyncio.ensure_future(run_job(sandbox, unpod, journal, 4))
+                if rng.random() < 0.4:
+                    await asyncio.sleep(rng.uniform(0, 0.02))
+                    task.cancel()
+                await asyncio.wait([task])
+                if task.cancelled():
+                    continue
+                error = task.exception()
+                assert error is None or isinstance(error, UnpodError), error
+                if error is None:
+                    assert set(task.result()) <= {"created", "not seen"}
+                    break
+            assert set(dialled(sandbox).values()) <= {1}
