@@ -34,6 +34,7 @@ async def serving() -> AsyncIterator[tuple[Sandbox, UnpodClient]]:
             auth_scheme="JWT",
             page_size=2,
             max_concurrency=SLOTS,
+            retry=None,
         ) as unpod,
     ):
         yield sandbox, unpod
@@ -253,7 +254,7 @@ async def test_so_does_the_very_first_use_of_a_client(use: Use, late: bool) -> N
 
         async def first_use() -> None:
             async with UnpodClient(
-                sandbox.jwt, sandbox.org_handle, sandbox.base_url, auth_scheme="JWT", page_size=2
+                sandbox.jwt, sandbox.org_handle, sandbox.base_url, auth_scheme="JWT", page_size=2, retry=None
             ) as unpod:
                 await use(unpod, sandbox)
 
@@ -289,7 +290,9 @@ async def test_closing_that_is_cancelled_still_closes(late: bool) -> None:
         clients: list[UnpodClient] = []
 
         async def use_and_close() -> None:
-            unpod = UnpodClient(sandbox.jwt, sandbox.org_handle, sandbox.base_url, auth_scheme="JWT")
+            unpod = UnpodClient(
+                sandbox.jwt, sandbox.org_handle, sandbox.base_url, auth_scheme="JWT", retry=None
+            )
             clients.append(unpod)
             try:
                 await get_space(unpod, sandbox)
@@ -298,7 +301,7 @@ async def test_closing_that_is_cancelled_still_closes(late: bool) -> None:
                 await unpod.aclose()
 
         def all_closed(point: int) -> None:
-            transport = clients[-1]._transport
+            transport = clients[-1]._core.caller.transport
             for session in (transport._reads, transport._creates):
                 assert session is None or session.closed, f"point {point}"
 
@@ -318,7 +321,7 @@ async def test_closing_ends_what_is_under_way() -> None:
             await asyncio.get_running_loop().create_future()
 
     async with RawServer(never) as server:
-        unpod = UnpodClient("t0ken", "acme", server.base_url)
+        unpod = UnpodClient("t0ken", "acme", server.base_url, retry=None)
         reading = asyncio.ensure_future(unpod.spaces.get("S"))
         await arrived.wait()
         await unpod.aclose()
@@ -336,7 +339,7 @@ async def test_a_request_that_waits_for_a_slot_is_not_sent_once_the_client_is_cl
             await connection.send(json_response({"data": {"token": "S"}}))
 
     async with RawServer(hold) as server:
-        unpod = UnpodClient("t0ken", "acme", server.base_url, max_concurrency=1)
+        unpod = UnpodClient("t0ken", "acme", server.base_url, max_concurrency=1, retry=None)
         sent = asyncio.ensure_future(unpod.spaces.get("S"))
         await arrived.wait()
         waiting = asyncio.ensure_future(unpod.spaces.get("S"))
@@ -345,5 +348,6 @@ async def test_a_request_that_waits_for_a_slot_is_not_sent_once_the_client_is_cl
         answers.set()
         await asyncio.wait({sent, waiting})
         await unpod.aclose()
+        assert type(sent.exception()).__name__ == "TransportError"
         assert type(waiting.exception()).__name__ == "ConfigurationError"
         assert len(server.requests) == 1

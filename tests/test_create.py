@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 ANN = {"name": "Ann Example", "contact_number": "+490000001", "id": "doc-1"}
 BEN = {"name": "Ben Example", "contact_number": "+490000002", "document_id": "doc-2", "age": 40}
-EVA = {"name": "Eva नमस्ते", "contact_number": "+490000003"}
+EVA = {"name": "Eva नमस्ते", "contact_number": "+490000003", "document_id": "doc-3"}
 
 
 @asynccontextmanager
 async def serving(**arguments: Any) -> AsyncIterator[tuple[Sandbox, UnpodClient]]:
     async with (
         Sandbox(runs=2, tasks_per_run=2, **arguments) as sandbox,
-        UnpodClient(sandbox.token, sandbox.org_handle, sandbox.base_url) as unpod,
+        UnpodClient(sandbox.token, sandbox.org_handle, sandbox.base_url, retry=None) as unpod,
     ):
         yield sandbox, unpod
 
@@ -56,7 +56,10 @@ async def saying(*answers: bytes) -> AsyncIterator[tuple[RawServer, UnpodClient]
         while await connection.read_request():
             await connection.send(left.pop(0) if len(left) > 1 else left[0])
 
-    async with RawServer(answer) as server, UnpodClient("t0ken", "acme", server.base_url) as unpod:
+    async with (
+        RawServer(answer) as server,
+        UnpodClient("t0ken", "acme", server.base_url, retry=None) as unpod,
+    ):
         yield server, unpod
 
 
@@ -82,7 +85,7 @@ class TestCreated:
             assert sandbox.requests == 1
 
             tasks = await unpod.runs.tasks(sandbox.space_token, str(created.run_id)).collect()
-            assert [task.ref_id for task in reversed(tasks)] == ["doc-1", "doc-2", None]
+            assert [task.ref_id for task in reversed(tasks)] == ["doc-1", "doc-2", "doc-3"]
 
     @pytest.mark.parametrize(
         ("schedule", "sent"),
@@ -141,7 +144,10 @@ class TestCreated:
 
     async def test_a_create_asks_for_no_org_handle(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("UNPOD_ORG_HANDLE", raising=False)
-        async with Sandbox() as sandbox, UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod:
+        async with (
+            Sandbox() as sandbox,
+            UnpodClient(sandbox.token, base_url=sandbox.base_url, retry=None) as unpod,
+        ):
             await create(unpod, sandbox)
             assert len(sandbox.ledger) == 3
 
@@ -270,7 +276,7 @@ class TestUnknown:
             assert sandbox.requests == 1
             assert len(sandbox.ledger) == (3 if queued else 0)
             assert error.space_token == sandbox.space_token
-            assert error.document_ids == ("doc-1", "doc-2")
+            assert error.document_ids == ("doc-1", "doc-2", "doc-3")
             assert earlier <= error.started_at <= datetime.now(UTC)
             text = str(error)
             assert f"runs.list({sandbox.space_token!r})" in text
@@ -300,11 +306,14 @@ class TestUnknown:
         async def close(connection: RawConnection) -> None:
             await connection.read_request()
 
-        async with RawServer(close) as server, UnpodClient("t0ken", "acme", server.base_url) as unpod:
+        async with (
+            RawServer(close) as server,
+            UnpodClient("t0ken", "acme", server.base_url, retry=None) as unpod,
+        ):
             with pytest.raises(OutcomeUnknown) as caught:
                 await unpod.tasks.create("S", pilot="p", documents=[EVA], context="c")
             assert (caught.value.status, caught.value.message) == (None, "")
-            assert caught.value.document_ids == ()
+            assert caught.value.document_ids == ("doc-3",)
             assert len(server.requests) == 1
 
     async def test_a_body_cut_short(self) -> None:
@@ -314,7 +323,10 @@ class TestUnknown:
             await connection.read_request()
             await connection.send(answer)
 
-        async with RawServer(cut) as server, UnpodClient("t0ken", "acme", server.base_url) as unpod:
+        async with (
+            RawServer(cut) as server,
+            UnpodClient("t0ken", "acme", server.base_url, retry=None) as unpod,
+        ):
             with pytest.raises(OutcomeUnknown, match="cut short"):
                 await unpod.tasks.create("S", pilot="p", documents=[ANN], context="c")
             assert len(server.requests) == 1

@@ -255,7 +255,11 @@ def replay(exchange: dict[str, Any]) -> RawServer:
 def client(exchange: dict[str, Any], server: RawServer) -> UnpodClient:
     scheme, _, token = exchange["request_headers"]["Authorization"].partition(" ")
     return UnpodClient(
-        token=token, auth_scheme=scheme, org_handle=header(exchange, "org-handle"), base_url=server.base_url
+        token=token,
+        auth_scheme=scheme,
+        org_handle=header(exchange, "org-handle"),
+        base_url=server.base_url,
+        retry=None,
     )
 
 

@@ -92,8 +92,6 @@ def test_what_a_206_is(body: object, kind: type[APIError]) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (202, APIError),
-        (204, APIError),
         (301, APIError),
         (302, APIError),
         (304, APIError),
@@ -503,7 +501,7 @@ BODIES = st.one_of(
 
 
 @given(
-    st.integers(202, 599),
+    st.one_of(st.just(206), st.integers(300, 599)),
     BODIES,
     st.dictionaries(st.sampled_from(["location", "www-authenticate"]), st.text()),
 )

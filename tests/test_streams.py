@@ -36,7 +36,9 @@ async def serving(*, page_size: int = 2, **arguments: Any) -> AsyncIterator[tupl
     arguments = {"runs": 6, "tasks_per_run": 3} | arguments
     async with (
         Sandbox(**arguments) as sandbox,
-        UnpodClient(sandbox.token, sandbox.org_handle, sandbox.base_url, page_size=page_size) as unpod,
+        UnpodClient(
+            sandbox.token, sandbox.org_handle, sandbox.base_url, page_size=page_size, retry=None
+        ) as unpod,
     ):
         yield sandbox, unpod
 
@@ -48,7 +50,7 @@ async def settle() -> None:
 
 
 def in_use(unpod: UnpodClient) -> int:
-    session = unpod._transport._reads
+    session = unpod._core.caller.transport._reads
     return 0 if session is None or session.connector is None else len(session.connector._acquired)
 
 
@@ -127,7 +129,9 @@ class TestPrefetch:
     async def test_the_client_may_have_fewer_slots_than_pages_ahead(self) -> None:
         async with (
             Sandbox(runs=9) as sandbox,
-            UnpodClient(sandbox.token, None, sandbox.base_url, page_size=1, max_concurrency=1) as unpod,
+            UnpodClient(
+                sandbox.token, None, sandbox.base_url, page_size=1, max_concurrency=1, retry=None
+            ) as unpod,
         ):
             runs = await read(unpod.runs.list(sandbox.space_token).prefetch(6))
             assert [run.run_id for run in runs] == sandbox.run_ids()

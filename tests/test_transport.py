@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TOKEN = "5ecret/t0ken+with%odd"
 SPACE = {"data": {"token": "S"}}
 CREATED = {"status_code": 200, "data": {"run_id": "R1", "task_ids": ["T1"]}}
-DOCUMENTS = [{"name": "Ann Example", "contact_number": "+490000000"}]
+DOCUMENTS = [{"id": "d", "name": "Ann Example", "contact_number": "+490000000"}]
 
 
 @asynccontextmanager
@@ -50,7 +50,10 @@ async def saying(*answers: bytes, **arguments: Any) -> AsyncIterator[tuple[RawSe
             await connection.send(left.pop(0) if len(left) > 1 else left[0])
 
     arguments = {"token": TOKEN, "org_handle": "acme"} | arguments
-    async with RawServer(answer) as server, UnpodClient(base_url=server.base_url, **arguments) as unpod:
+    async with (
+        RawServer(answer) as server,
+        UnpodClient(base_url=server.base_url, **arguments, retry=None) as unpod,
+    ):
         yield server, unpod
 
 
@@ -259,11 +262,7 @@ class TestConnections:
 
     def test_an_idle_connection_is_dropped_before_the_server_drops_it(self) -> None:
         assert _transport.KEEP_ALIVE < 5
-        assert (_transport.ATTEMPT.total, _transport.ATTEMPT.connect, _transport.ATTEMPT.sock_read) == (
-            60,
-            10,
-            30,
-        )
+        assert (_transport.CONNECT, _transport.READ) == (10, 30)
 
     @pytest.mark.parametrize("how", ["reset", "close"])
     async def test_a_read_is_sent_once_even_when_the_server_hangs_up(self, how: str) -> None:
@@ -276,7 +275,10 @@ class TestConnections:
             if how == "reset":
                 connection.reset()
 
-        async with RawServer(once) as server, UnpodClient(TOKEN, "acme", server.base_url) as unpod:
+        async with (
+            RawServer(once) as server,
+            UnpodClient(TOKEN, "acme", server.base_url, retry=None) as unpod,
+        ):
             await get_space(unpod)
             with pytest.raises(TransportError) as caught:
                 await get_space(unpod)
@@ -290,7 +292,10 @@ class TestConnections:
             if how == "reset":
                 connection.reset()
 
-        async with RawServer(never) as server, UnpodClient(TOKEN, "acme", server.base_url) as unpod:
+        async with (
+            RawServer(never) as server,
+            UnpodClient(TOKEN, "acme", server.base_url, retry=None) as unpod,
+        ):
             with pytest.raises(TransportError):
                 await get_space(unpod)
             assert len(server.requests) == 1
@@ -331,7 +336,7 @@ class TestSlots:
         gate = Gate()
         async with (
             RawServer(gate) as server,
-            UnpodClient(TOKEN, "acme", server.base_url, max_concurrency=slots) as unpod,
+            UnpodClient(TOKEN, "acme", server.base_url, max_concurrency=slots, retry=None) as unpod,
             asyncio.TaskGroup() as group,
         ):
             for _ in range(4):
@@ -356,7 +361,9 @@ class TestSlots:
         async with (
             RawServer(gate) as server,
             aiohttp.ClientSession(trace_configs=[tracing]) as session,
-            UnpodClient(TOKEN, "acme", server.base_url, max_concurrency=1, session=session) as unpod,
+            UnpodClient(
+                TOKEN, "acme", server.base_url, max_concurrency=1, session=session, retry=None
+            ) as unpod,
             asyncio.TaskGroup() as group,
         ):
             for _ in range(3):
@@ -370,7 +377,7 @@ class TestSlots:
         gate = Gate()
         async with (
             RawServer(gate) as server,
-            UnpodClient(TOKEN, "acme", server.base_url, max_concurrency=1) as unpod,
+            UnpodClient(TOKEN, "acme", server.base_url, max_concurrency=1, retry=None) as unpod,
         ):
             first = asyncio.ensure_future(get_space(unpod))
             await gate.reached(1)
@@ -388,12 +395,12 @@ class TestSlots:
 
 class TestSessions:
     def test_a_client_is_made_without_a_loop(self) -> None:
-        unpod = UnpodClient(TOKEN)
+        unpod = UnpodClient(TOKEN, retry=None)
         asyncio.run(unpod.aclose())
 
     def test_a_client_made_without_a_loop_works_on_the_first_that_uses_it(self) -> None:
-        unpod = UnpodClient(TOKEN, "acme", "http://127.0.0.1:9")
-        assert unpod._transport._reads is None
+        unpod = UnpodClient(TOKEN, "acme", "http://127.0.0.1:9", retry=None)
+        assert unpod._core.caller.transport._reads is None
 
         async def use() -> None:
             async with unpod:
@@ -502,11 +509,18 @@ def secret_parts() -> list[str]:
 
 class TestTheToken:
     def test_it_is_in_no_repr_and_no_copy(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        unpod = UnpodClient(TOKEN, "acme", "http://127.0.0.1:9", page_size=7, auth_scheme="JWT")
+        unpod = UnpodClient(TOKEN, "acme", "http://127.0.0.1:9", page_size=7, auth_scheme="JWT", retry=None)
         pager = unpod.runs.list("S")
         texts = [
             f"{thing!r} {thing} {vars(thing) if hasattr(thing, '__dict__') else ''}"
-            for thing in (unpod, unpod.settings, unpod.runs, pager, pager.prefetch(2), unpod._transport)
+            for thing in (
+                unpod,
+                unpod.settings,
+                unpod.runs,
+                pager,
+                pager.prefetch(2),
+                unpod._core.caller.transport,
+            )
         ]
         assert "5ecret" not in "".join(texts)
 
@@ -588,7 +602,10 @@ class TestTheToken:
             else:
                 await connection.send(http_response(b"x", 200, [("Content-Length", "99")]) + TOKEN.encode())
 
-        async with RawServer(echo) as server, UnpodClient(TOKEN, "acme", server.base_url) as unpod:
+        async with (
+            RawServer(echo) as server,
+            UnpodClient(TOKEN, "acme", server.base_url, retry=None) as unpod,
+        ):
             for use in (get_space, list_runs, create, create):
                 with pytest.raises(UnpodError) as caught:
                     await use(unpod)
@@ -618,7 +635,7 @@ async def failing(unpod: UnpodClient) -> TransportError:
 
 class TestNoAnswer:
     async def test_a_refused_connection(self) -> None:
-        async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{free_port()}") as unpod:
+        async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{free_port()}", retry=None) as unpod:
             error = await failing(unpod)
             assert not error.sent
             with pytest.raises(TransportError, match="nothing was sent") as caught:
@@ -626,7 +643,7 @@ class TestNoAnswer:
             assert not caught.value.sent
 
     async def test_a_name_that_cannot_be_resolved(self) -> None:
-        async with UnpodClient(TOKEN, "acme", "https://no-such-host.invalid") as unpod:
+        async with UnpodClient(TOKEN, "acme", "https://no-such-host.invalid", retry=None) as unpod:
             error = await failing(unpod)
             assert not error.sent
             with pytest.raises(TransportError) as caught:
@@ -639,7 +656,7 @@ class TestNoAnswer:
 
         async with RawServer(plain) as server:
             url = server.base_url.replace("http://", "https://")
-            async with UnpodClient(TOKEN, "acme", url) as unpod:
+            async with UnpodClient(TOKEN, "acme", url, retry=None) as unpod:
                 error = await failing(unpod)
                 assert not error.sent
                 with pytest.raises(TransportError) as caught:
@@ -664,7 +681,7 @@ class TestNoAnswer:
             await connection.read_request()
             await connection.send(answer)
 
-        async with RawServer(say) as server, UnpodClient(TOKEN, "acme", server.base_url) as unpod:
+        async with RawServer(say) as server, UnpodClient(TOKEN, "acme", server.base_url, retry=None) as unpod:
             error = await failing(unpod)
             assert error.sent
             assert what in str(error)
@@ -679,15 +696,17 @@ class TestNoAnswer:
             await connection.send(json_response(SPACE)[:at])
             connection.reset()
 
-        async with RawServer(say) as server, UnpodClient(TOKEN, "acme", server.base_url) as unpod:
+        async with RawServer(say) as server, UnpodClient(TOKEN, "acme", server.base_url, retry=None) as unpod:
             error = await failing(unpod)
             assert error.sent
             assert len(server.requests) == 1
 
-    async def test_an_answer_that_does_not_come_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_transport, "ATTEMPT", aiohttp.ClientTimeout(total=0.1))
+    async def test_an_answer_that_does_not_come_in_time(self) -> None:
         gate = Gate()
-        async with RawServer(gate) as server, UnpodClient(TOKEN, "acme", server.base_url) as unpod:
+        async with (
+            RawServer(gate) as server,
+            UnpodClient(TOKEN, "acme", server.base_url, retry=None, timeout=0.1) as unpod,
+        ):
             error = await failing(unpod)
             assert error.sent
             assert "in time" in str(error)
@@ -696,7 +715,7 @@ class TestNoAnswer:
             assert len(server.requests) == 2
 
     async def test_an_error_of_the_transport_pickles(self) -> None:
-        async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{free_port()}") as unpod:
+        async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{free_port()}", retry=None) as unpod:
             error = await failing(unpod)
             again = pickle.loads(pickle.dumps(error))  # noqa: S301
             assert (type(again), str(again), again.sent) == (TransportError, str(error), False)

@@ -108,7 +108,7 @@ async def test_every_row_that_stays_is_yielded_once_or_the_walk_says_so(
             oddities=Oddities(max_page_size=clamp, count=count, past_end=past_end),
             shuffle_ties=listing.startswith("shuffled"),
         ) as sandbox,
-        UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=size) as unpod,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=size, retry=None) as unpod,
     ):
         there = set(sandbox.task_ids())
         pager = {
@@ -147,7 +147,7 @@ async def test_bad_rows_cost_only_themselves(
 ) -> None:
     async with (
         Sandbox(runs=1, tasks_per_run=length) as sandbox,
-        UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=size) as unpod,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=size, retry=None) as unpod,
     ):
         ids = sandbox.task_ids()
         names = {ids[place] for place in bad if place < length}
@@ -169,7 +169,7 @@ async def test_bad_rows_cost_only_themselves(
 async def test_an_honest_listing_that_stands_still_costs_no_request_too_many(ahead: int) -> None:
     async with (
         Sandbox(runs=1, tasks_per_run=25) as sandbox,
-        UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=10) as unpod,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=10, retry=None) as unpod,
     ):
         found, error = await walk(unpod.tasks.list(sandbox.space_token), ahead, lambda: None)
         assert (found, error) == (sandbox.task_ids(), None)
@@ -186,7 +186,7 @@ async def test_uncounted_tied_rows_that_change_places_are_not_lost_behind_a_repe
                 shuffle_ties=True,
                 oddities=Oddities(count="null", past_end="repeat"),
             ) as sandbox,
-            UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=2) as unpod,
+            UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=2, retry=None) as unpod,
         ):
             found, error = await walk(unpod.agents.tasks(sandbox.agent_handle), 1, lambda: None)
             assert isinstance(error, IncompleteListing) or set(found) == set(sandbox.task_ids()), (
@@ -200,7 +200,7 @@ async def test_uncounted_tied_rows_that_keep_their_places_end_behind_a_repeated_
 ) -> None:
     async with (
         Sandbox(runs=1, tasks_per_run=length, oddities=Oddities(count="null", past_end="repeat")) as sandbox,
-        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url, retry=None) as unpod,
     ):
         for size in (1, 2, 3):
             before = sandbox.requests
@@ -222,7 +222,7 @@ async def test_rows_that_change_places_cost_no_more_requests_than_others(past_en
                 shuffle_ties=True,
                 oddities=Oddities(past_end=past_end),
             ) as sandbox,
-            UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=1) as unpod,
+            UnpodClient(sandbox.token, base_url=sandbox.base_url, page_size=1, retry=None) as unpod,
         ):
             found, error = await walk(unpod.agents.tasks(sandbox.agent_handle), 1, lambda: None)
             assert isinstance(error, IncompleteListing) or set(found) == set(sandbox.task_ids())

@@ -182,8 +182,8 @@ class UnpodClient:
         What ends a call  What happens
         ================  ====================================================================================
         `timeout`         the attempt has failed; `RetryPolicy` says what is repeated
-        `deadline`        `TransportError`, or the last error when the next wait does not fit, with `attempts`;
-                          a create that may have left: `OutcomeUnknown`
+        `deadline`        `TransportError`, or the last error when the next wait does not fit, with its
+                          `attempts`; a create that may have left: `OutcomeUnknown`
         cancellation      requests are dropped, places given back; a create that may have left puts a note on
                           the `CancelledError` and a warning into the log
         `break`           nothing is open between the rows of a listing; leaving the `async with` of a stream

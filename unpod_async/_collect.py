@@ -75,7 +75,7 @@ class Collector(Generic[T]):
     def _note_bad(self, number: int, rejected: list[RejectedRow], unreadable: list[int]) -> None:
         self._bad += len(rejected) + len(unreadable)
         self._first_bad_page = self._first_bad_page or number
-        self._rejected += rejected[: _KEPT - len(self._rejected)]
+        self._rejected += [row.masked() for row in rejected[: _KEPT - len(self._rejected)]]
         self._unreadable += unreadable[: _KEPT - len(self._unreadable)]
         if self._on_bad_row == "skip":
             _log.warning(

@@ -30,7 +30,7 @@ class RejectedRow(NamedTuple):
     """A row that came and is not part of the listing's items.
 
     Attributes:
-        raw: its JSON bytes as the server sent them, save that `user_token` is masked.
+        raw: its JSON bytes as the server sent them; on an exception `user_token` is masked in them.
         path: where the fault is in the answer, such as "$.data[3].task_id".
         reason: what is wrong there; holds no data of the row.
     """
@@ -38,6 +38,10 @@ class RejectedRow(NamedTuple):
     raw: bytes
     path: str
     reason: str
+
+    def masked(self) -> RejectedRow:
+        """The row for an exception, which is pickled and mailed around: without the user's access token."""
+        return self._replace(raw=_USER_TOKEN.sub(rb"\1***", self.raw))
 
     def __repr__(self) -> str:
         # The bytes hold names and numbers of people.
@@ -259,7 +263,7 @@ def _row(listing: Listing[Any], raw: msgspec.Raw, index: int) -> Any:
         return detach(_decoder(cast("Hashable", listing.model)).decode(raw))
     except _UNREADABLE as fault:
         reason, _, path = _reason(fault).partition(" - at `$")
-    return RejectedRow(_masked(raw), f"$.data[{index}]{path.rstrip('`')}", reason)
+    return RejectedRow(bytes(raw), f"$.data[{index}]{path.rstrip('`')}", reason)
 
 
 def _head(raw: msgspec.Raw) -> RowHead:
@@ -272,13 +276,8 @@ def _head(raw: msgspec.Raw) -> RowHead:
 
 def _foreign(listing: Listing[Any], raw: msgspec.Raw, index: int) -> RejectedRow:
     return RejectedRow(
-        _masked(raw), f"$.data[{index}].run_id", f"the row belongs to another run than {listing.run_id}"
+        bytes(raw), f"$.data[{index}].run_id", f"the row belongs to another run than {listing.run_id}"
     )
-
-
-def _masked(raw: msgspec.Raw) -> bytes:
-    """The row for an exception, which is pickled and mailed around: without the user's access token."""
-    return _USER_TOKEN.sub(rb"\1***", bytes(raw))
 
 
 def _digest(raw: msgspec.Raw) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import io
 import logging
 import os
 import ssl
@@ -264,7 +265,8 @@ class Transport:
             method,
             self._settings.base_url + path,
             params=query or None,
-            data=body,
+            # As bytes, a large body would make aiohttp warn, and a warning may be an error.
+            data=None if body is None else io.BytesIO(body),
             headers=self._headers(body),
             middlewares=(self._send_once,),
             # Without the threshold aiohttp rounds time-outs over 5 s up to the next whole second.

@@ -37,6 +37,9 @@ RESTARTS = 3
 _FAR = 10**9
 """A place that is past the end of every listing."""
 
+_IN_ONE_PIECE = 10
+"""Pages that one request may stand for where nothing else can prove that a listing is complete."""
+
 
 class Walk:
     """One walk over one paged listing.
@@ -102,7 +105,7 @@ class Walk:
                 for number in range(max(asked, self.page), until):
                     yield Ask(Read(number, self._size))
                     asked = number + 1
-            if self._requests > 4 * self._pages + 64:
+            if self._requests > 4 * self._pages + 60:
                 raise self._incomplete(now, f"no end was met in {self._requests} requests")
             self._requests += 1
             outcome = yield Take(Read(self.page, self._size))
@@ -242,9 +245,12 @@ class Walk:
         if not now.believed or now.count is None:
             if not (now.quiet and now.keys):
                 return now.quiet > 1
-            # Of tied rows a full page can come again by chance, with others behind it.
-            by_chance = now.repeats == 0 or (self._tied and now.filled >= self._step)
-            if not by_chance and (yield from self._repeats_last_page(now)):
+            if self._tied and now.filled >= self._step:
+                # Of tied rows a full page can come again by chance, with others behind it.
+                now.whole = yield from self._is_in_one_piece(now)
+                if now.whole:
+                    return True
+            elif now.repeats and (yield from self._repeats_last_page(now)):
                 yield from self._rule_out_stall(now)
                 now.end_answer = now.last_news
                 return True
@@ -270,8 +276,20 @@ class Walk:
                 return now.believed
         return False
 
+    def _is_in_one_piece(self, now: Pass) -> Steps[bool]:
+        """Whether one larger page holds the rows of this pass and no others; asked of short listings only."""
+        most = now.found + 1
+        if self._start > 1 or most > _IN_ONE_PIECE * self._size:
+            return False
+        self._requests += 1
+        outcome = yield Take(Read(1, most))
+        if not isinstance(outcome, Answer) or len(outcome.keys) != now.found:
+            return False
+        return all(self._sightings.place(key) is not None for key in outcome.keys)
+
     def _repeats_last_page(self, now: Pass) -> Steps[bool]:
         """Whether the page just read is what this server sends for every page behind the end."""
+        self._requests += 1
         far = yield Take(self._far)
         return isinstance(far, Answer) and list(far.keys) == now.keys
 
