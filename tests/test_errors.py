@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import unpod_async
-from unpod_async import RejectedRow, errors
+from unpod_async import Attempt, RejectedRow, errors
 from unpod_async.errors import (
     APIError,
     AuthenticationError,
@@ -128,12 +128,21 @@ def limited() -> RateLimitedError:
     return error
 
 
+def tried() -> TransportError:
+    error = TransportError("GET /x: the connection was lost", sent=True)
+    error.attempts = (Attempt(503, "ServerError", 0.5), Attempt(None, "TransportError", 0.0))
+    return error
+
+
 EXAMPLES: list[tuple[UnpodError, dict[str, Any]]] = [
     (UnpodError("m"), {}),
     (ConfigurationError("no token"), {}),
     (InvalidArgument("page_size must be a whole number"), {}),
     (TransportError("GET /x: the connection was lost", sent=True), {"sent": True}),
     (TransportError("GET /x: no connection", sent=False), {"sent": False}),
+    (TransportError("t", sent=True, timed_out=True), {"sent": True, "timed_out": True, "permanent": False}),
+    (TransportError("c", sent=False, permanent=True), {"timed_out": False, "permanent": True}),
+    (tried(), {"attempts": (Attempt(503, "ServerError", 0.5), Attempt(None, "TransportError", 0.0))}),
     *((kind(status, **API), {"status": status, **API}) for kind, status in STATUS.items()),
     (APIError(418), {"status": 418, "message": "", "errors": None, "headers": {}, "body": b"", "hint": ""}),
     (limited(), {"status": 429, "retry_after": 7.5, **API}),
@@ -230,6 +239,14 @@ def test_a_walk_is_named_in_the_text() -> None:
     )
 
 
+def test_several_attempts_are_counted_in_the_text() -> None:
+    error = tried()
+    assert str(error) == "GET /x: the connection was lost [2 attempts]"
+    error.attempts = error.attempts[:1]
+    assert str(error) == "GET /x: the connection was lost"
+    assert UnpodError("m").attempts == ()
+
+
 def test_an_error_made_by_hand_has_a_text() -> None:
     assert str(APIError(500)) == "the request answered 500: no message"
     assert str(APIError(500, "m.", hint="Look again")) == "the request answered 500: m. Look again"
@@ -249,9 +266,12 @@ def test_headers_are_a_copy() -> None:
 PUBLIC = [
     "APIError",
     "Agent",
+    "Attempt",
     "AuthenticationError",
+    "BatchResult",
     "Call",
     "ConfigurationError",
+    "CreateRequest",
     "CreatedRun",
     "DecodeError",
     "Failed",
@@ -266,8 +286,10 @@ PUBLIC = [
     "Pager",
     "PermissionDeniedError",
     "RateLimitedError",
+    "Reconciliation",
     "RefusedError",
     "RejectedRow",
+    "RetryPolicy",
     "Run",
     "ScheduleAuto",
     "ScheduleCustom",
@@ -276,6 +298,7 @@ PUBLIC = [
     "Settings",
     "Space",
     "StalledListing",
+    "Stats",
     "Stream",
     "Task",
     "TranscriptMessage",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from unpod_async._core import Core, single
 from unpod_async._paths import space_tasks
-from unpod_async._response import Request, Response
+from unpod_async._response import Request, Response, message_of
 from unpod_async._text import shorten
 from unpod_async._transport import SentFlag
 from unpod_async.create import EncodedCreate
@@ -33,8 +33,12 @@ async def send_create(core: Core, space_token: str, create: EncodedCreate) -> Cr
     endpoint = space_tasks(space_token)
     started_at = datetime.now(UTC)
     sent = SentFlag()
+    # Not the answer itself, which would show with this frame.
+    answered: tuple[int | None, str] = (None, "")
 
     def parse(request: Request, response: Response) -> CreatedRun:
+        nonlocal answered
+        answered = (response.status, message_of(response))
         return single(request, response, CreatedRun)
 
     try:
@@ -50,21 +54,27 @@ async def send_create(core: Core, space_token: str, create: EncodedCreate) -> Cr
     if isinstance(error, TransportError) and not (error.sent or sent.sent):
         raise error
     if isinstance(error, TransportError | ServerError | UpstreamError | DecodeError):
-        raise _unknown(error, space_token, create.document_ids, started_at)
+        raise _unknown(error, *answered, space_token, create.document_ids, started_at)
     raise error
 
 
 def _unknown(
-    error: UnpodError, space_token: str, document_ids: tuple[str, ...], started_at: datetime
+    error: UnpodError,
+    status: int | None,
+    said: str,
+    space_token: str,
+    document_ids: tuple[str, ...],
+    started_at: datetime,
 ) -> OutcomeUnknown:
+    quoted = f" ({shorten(said)})" if said and not isinstance(error, APIError) else ""
     unknown = OutcomeUnknown(
-        f"the create was sent and calls may be queued: {error}. Do not send it again before you have looked: "
-        + _where_to_look(space_token, document_ids, started_at),
+        f"the create was sent and calls may be queued: {error}{quoted}. Do not send it again "
+        "before you have looked: " + _where_to_look(space_token, document_ids, started_at),
         space_token=space_token,
         document_ids=document_ids,
         started_at=started_at,
-        status=error.status if isinstance(error, APIError) else None,
-        server_message=error.message if isinstance(error, APIError) else "",
+        status=status,
+        server_message=said,
     )
     unknown.attempts = error.attempts
     return unknown

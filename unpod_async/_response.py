@@ -19,7 +19,16 @@ from unpod_async._secret import Secret
 from unpod_async._text import looks_like_markup, printable
 from unpod_async.errors import APIError
 
-__all__ = ["Request", "Response", "classify", "classify_inside", "redacted", "retry_after", "shown_headers"]
+__all__ = [
+    "Request",
+    "Response",
+    "classify",
+    "classify_inside",
+    "message_of",
+    "redacted",
+    "retry_after",
+    "shown_headers",
+]
 
 KEPT_BODY = 4096
 
@@ -64,6 +73,11 @@ def classify(request: Request, response: Response) -> APIError | None:
     if 200 <= response.status < 300 and response.status != 206:
         return None
     return _error(request, response, response.status, _told(response.body))
+
+
+def message_of(response: Response) -> str:
+    """The server's message in an answer of any status, "" where there is none."""
+    return _message(_told(response.body))
 
 
 def classify_inside(request: Request, response: Response) -> APIError | None:

@@ -8,19 +8,25 @@ needed. tests/test_exports.py checks that no public name is missing here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from typing import Any, assert_type
+from pathlib import Path
+from typing import Any, Literal, assert_type
 
 import aiohttp
 
 from unpod_async import (
     Agent,
     APIError,
+    Attempt,
     AuthenticationError,
+    BatchResult,
     Call,
     ConfigurationError,
     CreatedRun,
+    CreateRequest,
     DecodeError,
     Failed,
     IncompleteListing,
@@ -34,8 +40,10 @@ from unpod_async import (
     Pager,
     PermissionDeniedError,
     RateLimitedError,
+    Reconciliation,
     RefusedError,
     RejectedRow,
+    RetryPolicy,
     Run,
     ScheduleAuto,
     ScheduleCustom,
@@ -44,6 +52,7 @@ from unpod_async import (
     Settings,
     Space,
     StalledListing,
+    Stats,
     Stream,
     Task,
     TranscriptMessage,
@@ -53,12 +62,16 @@ from unpod_async import (
     UpstreamError,
     UserInfo,
 )
-from unpod_async.testing import CreatedCall, Fault, Oddities, Received, Sandbox
+from unpod_async.testing import CreatedCall, Fault, Oddities, Received, Sandbox, faults
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-async def client(session: aiohttp.ClientSession) -> None:
+async def new_token() -> str:
+    return "…"
+
+
+async def client(session: aiohttp.ClientSession, tls: ssl.SSLContext) -> None:
     async with UnpodClient() as from_environment:
         assert_type(from_environment, UnpodClient)
         assert_type(from_environment.settings, Settings)
@@ -73,12 +86,45 @@ async def client(session: aiohttp.ClientSession) -> None:
         max_concurrency=4,
         allow_http=False,
         session=session,
+        retry=RetryPolicy(attempts=5, base=1, cap=10.5, max_retry_after=30, budget=100),
+        timeout=20,
+        deadline=60.5,
+        rate_limit=10,
+        token_provider=new_token,
+        max_response_bytes=2**20,
+        proxy="http://proxy.example:3128",
+        ssl_context=tls,
     )
     await unpod.aclose()
+    UnpodClient(retry=None, deadline=None, rate_limit=None, token_provider=None, proxy=None, ssl_context=None)
 
     UnpodClient("…", "acme.example", "unpod.ai")
     UnpodClient("…", None, None, "JWT")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    UnpodClient(timeout=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    UnpodClient(retries=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    UnpodClient(retry=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    UnpodClient(token_provider=lambda: "…")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+    UnpodClient(ssl_context=False)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    RetryPolicy(5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def options(unpod: UnpodClient) -> None:
+    assert_type(unpod.with_options(), UnpodClient)
+    view = unpod.with_options(retry=None, timeout=5, deadline=None, page_size=10, max_concurrency=1)
+    assert_type(view.runs.list("S"), Pager[Run])
+    unpod.with_options(retry=RetryPolicy(), deadline=2.5)
+    assert_type(view.stats, Stats)
+    assert_type(view.stats.requests, int)
+    assert_type(view.stats.attempts, int)
+    assert_type(view.stats.retries, Counter[str])
+    assert_type(view.stats.bytes, int)
+    assert_type(view.stats.waited, float)
+    assert_type(view.stats.rows, int)
+    assert_type(RetryPolicy().attempts, int)
+    assert_type(RetryPolicy().max_retry_after, float)
+
+    unpod.with_options(timeout=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    unpod.with_options(token="…")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    unpod.stats = Stats()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 async def listings(unpod: UnpodClient) -> None:
@@ -182,9 +228,38 @@ async def create(unpod: UnpodClient) -> None:
     ):
         await unpod.tasks.create("S", pilot="a", documents=documents, context="w", schedule=schedule)
     await unpod.tasks.create("S", pilot="a", documents=documents, context="w", schedule="auto")
+    dry = await unpod.tasks.create("S", pilot="a", documents=documents, context="w", dry_run=True)
+    assert_type(dry, bytes)
+    wet = await unpod.tasks.create("S", pilot="a", documents=documents, context="w", dry_run=False)
+    assert_type(wet, CreatedRun)
 
-    await unpod.tasks.create("S", pilot="a", documents=documents)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    await unpod.tasks.create("S", pilot="a", documents=documents, context="w", schedule="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await unpod.tasks.create("S", pilot="a", documents=documents)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await unpod.tasks.create("S", pilot="a", documents=documents, context="w", schedule="soon")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+def requests() -> Iterator[CreateRequest]:
+    yield CreateRequest(pilot="a", documents=[{"name": "A", "contact_number": "+1", "age": 7}], context="w")
+    yield CreateRequest(pilot="a", documents=({"name": "A"},), context="w", schedule=ScheduleAuto())
+    CreateRequest(pilot="a", documents=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def create_many(unpod: UnpodClient, error: OutcomeUnknown) -> None:
+    results = await unpod.tasks.create_many("S", requests(), journal="calls.journal")
+    assert_type(results, Sequence[BatchResult])
+    assert_type(results[0].number, int)
+    assert_type(results[0].state, str)
+    assert_type(results[0].run_id, str | None)
+    assert_type(results[0].document_ids, tuple[str, ...])
+    assert_type(results[0].task_ids, Mapping[str, str])
+    await unpod.tasks.create_many("S", [*requests()], journal=Path("j"), resend_unknown=True)
+    found = await unpod.tasks.reconcile(error)
+    assert_type(found, Reconciliation)
+    assert_type(found.state, Literal["created", "partly", "not seen"])
+    assert_type(found.run_id, str | None)
+    assert_type(found.task_ids, Mapping[str, str])
+    assert_type(found.missing, tuple[str, ...])
+
+    await unpod.tasks.create_many("S", requests())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def rows(task: Task, run: Run, space: Space, agent: Agent, organization: Organization) -> None:
@@ -245,6 +320,8 @@ async def errors(unpod: UnpodClient) -> None:
         assert_type(error.body, bytes)
     except TransportError as error:
         assert_type(error.sent, bool)
+        assert_type(error.timed_out, bool)
+        assert_type(error.permanent, bool)
     except StalledListing as error:
         assert_type(error.expected, int | None)
     except IncompleteListing as error:
@@ -261,6 +338,10 @@ async def errors(unpod: UnpodClient) -> None:
     except UnpodError as error:
         assert_type(error.listing, str | None)
         assert_type(error.page, int | None)
+        for status, kind, wait in error.attempts:
+            assert_type(Attempt(status, kind, wait).status, int | None)
+            assert_type(Attempt(status, kind, wait).error, str)
+            assert_type(Attempt(status, kind, wait).wait, float)
 
 
 async def sandbox() -> None:
@@ -286,4 +367,8 @@ async def sandbox() -> None:
         service.poison("T")
         service.malform("T", b"{}")
         service.script(Fault(status=503, times=2), Fault(stall=1.0), Fault(reset_at=0))
+        service.script(faults.reset_in_body(method="POST"), faults.rate_limited(2, form="date", times=3))
+        faults.play(service, 27, path="/runs/")
+        assert_type(faults.server_error(503, processed=True), Fault)
+        assert_type(faults.poisoned_row(service), str)
         await service.arrived(1)
