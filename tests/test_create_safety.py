@@ -499,7 +499,7 @@ async def start_job(sandbox: Sandbox, journal: Path, batches: int) -> asyncio.su
 async def test_a_job_killed_again_and_again_dials_nobody_twice(tmp_path: Path) -> None:
     rng, batches, kills = random.Random(0), 40, 0
     async with Sandbox(runs=1, tasks_per_run=1, latency=0.003) as sandbox:
-        for _ in range(15):
+        for _ in range(6):
             process = await start_job(sandbox, tmp_path / "j", batches)
             assert process.stdout is not None
             await process.stdout.readline()
@@ -508,7 +508,7 @@ async def test_a_job_killed_again_and_again_dials_nobody_twice(tmp_path: Path) -
                 process.send_signal(signal.SIGKILL)
             await process.communicate()
             kills += process.returncode == -signal.SIGKILL
-        assert kills >= 10
+        assert kills >= 4
         process = await start_job(sandbox, tmp_path / "j", batches)
         said, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()

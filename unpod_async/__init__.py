@@ -28,10 +28,9 @@ How the package is laid out; imports go down only, and one module owns each deci
     testing            a sandbox server that behaves like the service
 """
 
-import logging
+import logging as _logging
 
 from unpod_async._call import Call
-from unpod_async._caller import Attempt
 from unpod_async._client import UnpodClient
 from unpod_async._decode import Page, RejectedRow
 from unpod_async._fanout import Failed, Ok
@@ -45,6 +44,7 @@ from unpod_async._stream import Stream
 from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
 from unpod_async.errors import (
     APIError,
+    Attempt,
     AuthenticationError,
     ConfigurationError,
     DecodeError,
@@ -119,4 +119,4 @@ __all__ = [
     "UserInfo",
 ]
 
-logging.getLogger("unpod_async").addHandler(logging.NullHandler())
+_logging.getLogger("unpod_async").addHandler(_logging.NullHandler())

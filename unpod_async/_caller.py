@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import anyio
 import backoff
@@ -29,27 +29,13 @@ from unpod_async._response import Request, Response, redacted
 from unpod_async._secret import Secret
 from unpod_async._stats import Stats
 from unpod_async._transport import SentFlag, Transport
-from unpod_async.errors import APIError, AuthenticationError, TransportError, UnpodError
+from unpod_async.errors import APIError, Attempt, AuthenticationError, TransportError, UnpodError
 
-__all__ = ["Attempt", "Caller"]
+__all__ = ["Caller"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("unpod_async")
-
-
-class Attempt(NamedTuple):
-    """One send of a request, as its error tells of it.
-
-    Attributes:
-        status: HTTP status, or None when no answer came.
-        error: name of the error class.
-        wait: seconds waited after it; 0 for the last.
-    """
-
-    status: int | None
-    error: str
-    wait: float
 
 
 @dataclass(frozen=True, slots=True)

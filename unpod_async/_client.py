@@ -142,7 +142,8 @@ class UnpodClient:
         caller = Caller(
             transport=transport,
             admission=Admission(Gate(rate_limit), stats),
-            budget=Budget(0 if retry is None else retry.budget),
+            # A view may repeat where the client itself does not.
+            budget=Budget((retry or DEFAULT_RETRY).budget),
             stats=stats,
             slots=(Slots(settings.max_concurrency),),
             options=options,

@@ -6,9 +6,9 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, cast
 
 import anyio.to_thread
 import msgspec
@@ -27,7 +27,7 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One create of `tasks.create_many`; the arguments of `tasks.create`."""
 
     pilot: str
-    documents: tuple[Mapping[str, Any], ...] | list[Mapping[str, Any]]
+    documents: Sequence[Mapping[str, Any]]
     context: str
     schedule: Schedule = "now"
 
@@ -45,7 +45,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     number: int
-    state: str
+    state: Literal["created", "partly", "not seen"]
     run_id: str | None
     document_ids: tuple[str, ...]
     task_ids: Mapping[str, str]
@@ -92,7 +92,7 @@ class _Job:
         assert entry is not None  # noqa: S101 - one of the branches above has set it
         return BatchResult(
             number=number,
-            state=entry.state,
+            state=cast("Literal['created', 'partly', 'not seen']", entry.state),
             run_id=entry.run_id,
             document_ids=entry.document_ids,
             task_ids=entry.task_ids,

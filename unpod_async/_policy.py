@@ -50,7 +50,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     408                                                 repeated          raised
     5xx                                                 repeated [1]_     `OutcomeUnknown`
     206 with a string in `errors`                       twice, then split `OutcomeUnknown`
-    an answer that cannot be read                       once              `OutcomeUnknown`
+    an answer that cannot be read                       once, then split  `OutcomeUnknown`
     401                                                 once, if a `token_provider` has another token
     206 refusal or validation, 3xx, other 4xx           raised            raised
     a certificate that is not trusted                   raised            raised

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from unpod_async._text import shorten, summarise_body
 
@@ -55,19 +55,32 @@ __all__ = [
 ]
 
 
+class Attempt(NamedTuple):
+    """One send of a request, as its error tells of it.
+
+    Attributes:
+        status: HTTP status, or None when no answer came.
+        error: name of the error class.
+        wait: seconds waited after it; 0 for the last.
+    """
+
+    status: int | None
+    error: str
+    wait: float
+
+
 class UnpodError(Exception):
     """Base of every exception of this package.
 
     Attributes:
         listing: what was being walked, for people ("runs of space X"), or None outside a walk.
         page: the page to go on from with `start_page=`, or None outside a walk.
-        attempts: each send of the request that failed, as (status, error, wait): HTTP status or None, name of
-            the error class, seconds waited after it.
+        attempts: each send of the request that failed.
     """
 
     listing: str | None = None
     page: int | None = None
-    attempts: tuple[tuple[int | None, str, float], ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     def __str__(self) -> str:
         text = self._text()
@@ -230,12 +243,12 @@ class StalledListing(IncompleteListing):
 class OutcomeUnknown(UnpodError):
     """A create was sent and it is not known whether calls were queued. Do not send it again blindly.
 
-    Look in the runs list of the space for a run created at about `started_at`; its tasks carry the
-    document ids as `ref_id`.
+    `tasks.reconcile(error)` looks for its calls. By hand: the runs of the space created from about
+    `started_at` on; their tasks carry the document ids as `ref_id`.
 
     Attributes:
         space_token: the space the calls would be in.
-        document_ids: ids of the documents that had one, in order.
+        document_ids: ids of the documents in order, given or made.
         started_at: when the request was sent, as an aware datetime in UTC.
         status: HTTP status of the answer, or None when there was none.
         message: the server's message where there was an answer.

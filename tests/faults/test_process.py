@@ -125,6 +125,8 @@ async def test_row_41_cancelled_at_every_await(row: Row, job: Any, late: bool) -
 
         async def run() -> None:
             sandbox._server.script._left.clear()
+            for made_before in sandbox.run_ids()[:-4]:
+                sandbox.delete_run(made_before)  # else each run of this has more to look through
             queued, through = len(sandbox.ledger), False
             try:
                 async with UnpodClient(

@@ -247,7 +247,7 @@ async def create_many(unpod: UnpodClient, error: OutcomeUnknown) -> None:
     results = await unpod.tasks.create_many("S", requests(), journal="calls.journal")
     assert_type(results, Sequence[BatchResult])
     assert_type(results[0].number, int)
-    assert_type(results[0].state, str)
+    assert_type(results[0].state, Literal["created", "partly", "not seen"])
     assert_type(results[0].run_id, str | None)
     assert_type(results[0].document_ids, tuple[str, ...])
     assert_type(results[0].task_ids, Mapping[str, str])
