@@ -410,7 +410,7 @@ class TestErrors:
         ("fault", "kind"),
         [
             (Fault(page=2, status=503), ServerError),
-            (Fault(page=2, status=429, headers={"Retry-After": "1"}), RateLimitedError),
+            (Fault(page=2, status=429, headers={"Retry-After": "0"}), RateLimitedError),
             (Fault(page=2, status=401), AuthenticationError),
             (Fault(page=2, status=302, headers={"Location": "https://elsewhere.example/"}), APIError),
             (Fault(page=2, reset_at=0), TransportError),

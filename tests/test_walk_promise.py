@@ -83,7 +83,7 @@ class History:
                 self.listing.delete(self.rng.randrange(100))
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1200)
 @given(
     LENGTHS,
     SIZES,
@@ -103,7 +103,7 @@ def test_every_row_that_stays_is_yielded_once_or_the_walk_says_so(
     check_promise(listing, out)
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(LENGTHS, SIZES, AHEAD, st.data())
 def test_the_promise_holds_for_interleavings_that_hypothesis_aims(
     length: int, size: int, ahead: int, data: st.DataObject
@@ -120,7 +120,7 @@ def test_the_promise_holds_for_interleavings_that_hypothesis_aims(
     check_promise(listing, out)
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(LENGTHS, SIZES, STILL, AHEAD, SEEDS)
 def test_a_listing_that_stands_still_ends_without_error(
     length: int, size: int, server: Server, ahead: int, seed: int
@@ -133,7 +133,7 @@ def test_a_listing_that_stands_still_ends_without_error(
         assert out.requests <= bound(listing, size)
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(LENGTHS, SIZES, GROWING, AHEAD, SEEDS, st.sampled_from([0.05, 0.2, 0.3]))
 def test_a_listing_that_only_grows_ends_without_error(
     length: int, size: int, server: Server, ahead: int, seed: int, inserts: float
@@ -147,7 +147,7 @@ def test_a_listing_that_only_grows_ends_without_error(
     assert out.requests <= bound(listing, size)
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(
     st.lists(st.integers(0, 3), max_size=14),
     SIZES,
@@ -177,7 +177,7 @@ def test_tied_rows_that_keep_their_places_end_without_error(groups: list[int], s
     assert out.yielded == [key for key, _ in rows]
 
 
-@settings(max_examples=800)
+@settings(max_examples=400)
 @given(
     st.integers(1, 14),
     SIZES,
