@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 settings.register_profile(
     "ci",
     deadline=None,
+    max_examples=40,  # tests of the promises ask for more themselves
     derandomize=True,
     database=None,
     print_blob=True,

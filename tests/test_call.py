@@ -458,7 +458,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.dictionaries(KEYS, VALUES, max_size=20) | VALUES)
 def test_no_output_raises_and_every_field_keeps_its_type(output: object) -> None:
     call = read_call(output)

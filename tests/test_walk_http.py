@@ -72,7 +72,7 @@ async def walk(pager: Pager[Any], ahead: int, between: Callable[[], None]) -> tu
     return found, None
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     length=st.integers(0, 12),
     size=st.integers(1, 4),
