@@ -12,19 +12,20 @@ How the package is laid out; imports go down only, and one module owns each deci
     _stream            rows from tasks that an `async with` owns
     _collect           rows into pages; bad rows kept until the end
     _fetch             one page: request, classify, decode
-    _walk              state machine, no I/O: which page next, which rows are new, is it complete
-    _pass _sightings _split   one pass and its counts; when rows were seen; rows that break a page
+    _walk _single      state machines, no I/O: which page next, which rows are new, is it complete
+    _pass _sightings _split _verdicts   a pass and its counts; when rows were seen; rows that break a
+                       page; how to say that rows may be missing
     _wire              the words between the machine and its drivers
     _decode _listing   a page's bytes into rows; what a listing is
     _caller            the one loop that decides about every attempt
     _admission _deadline   a place for each request; one clock for all that a call does
     _policy _budget _gate _options _stats   the decisions and figures of that loop, no I/O
-    _response          status, headers and body into an exception, no I/O
     _transport         the only module that speaks HTTP
+    _response          status, headers and body into an exception, no I/O
     create             checks and encodes a create
     models _call _times   rows, the typed view of a call's output, times
-    _paths _settings _secret _text   ids and addresses; set-up; the token; text fit to show
-    errors             the exceptions, with their tree
+    _paths _settings _secret   ids and addresses; set-up; the token
+    errors _text       the exceptions, with their tree; text fit to show
     testing            a sandbox server that behaves like the service
 """
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from unpod_async import _paths
 from unpod_async._paths import Endpoint, TimeWindow
 from unpod_async.errors import InvalidArgument
+from unpod_async.models import Task
 
-__all__ = ["Listing", "Status", "wanted_statuses"]
+__all__ = ["Listing", "Status", "run_tasks", "wanted_statuses"]
 
 T = TypeVar("T")
 
@@ -72,3 +74,14 @@ def wanted_statuses(status: Status) -> frozenset[str] | None:
     if not wanted or not all(type(one) is str and one for one in wanted):
         raise InvalidArgument("status must be a status such as 'completed', or several of them")
     return wanted
+
+
+def run_tasks(space_token: str, run_id: str, status: Status) -> Listing[Task]:
+    """The tasks of one run."""
+    return Listing(
+        _paths.run_tasks(space_token, run_id),
+        Task,
+        ("task_id", "id"),
+        run_id=run_id,
+        statuses=wanted_statuses(status),
+    )

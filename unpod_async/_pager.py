@@ -12,8 +12,9 @@ from unpod_async._decode import Page
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
 from unpod_async._prefetch import prefetch_pages
+from unpod_async._single import walk_single
 from unpod_async._stream import Stream
-from unpod_async._walk import Walk, walk_single
+from unpod_async._walk import Walk
 from unpod_async._wire import Answer, Emit, Failure, Read, Take
 from unpod_async.errors import InvalidArgument, UnpodError
 

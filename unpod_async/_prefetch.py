@@ -13,7 +13,8 @@ from unpod_async._deadline import Deadline
 from unpod_async._decode import Page
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
-from unpod_async._walk import Walk, walk_single
+from unpod_async._single import walk_single
+from unpod_async._walk import Walk
 from unpod_async._wire import Answer, Ask, Drop, Failure, Read, Take
 from unpod_async.errors import UnpodError
 

@@ -10,10 +10,9 @@ import msgspec
 
 from unpod_async._core import Core
 from unpod_async._deadline import Deadline
-from unpod_async._listing import Listing
+from unpod_async._listing import Listing, run_tasks
 from unpod_async._pager import SequentialWalk
 from unpod_async._paths import runs
-from unpod_async._runs import run_tasks
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 

@@ -9,13 +9,13 @@ from unpod_async import _paths
 from unpod_async._collect import OnBadRow
 from unpod_async._core import Group
 from unpod_async._fanout import Failed, Ok, OnRunError, fan_out
-from unpod_async._listing import Listing, Status, wanted_statuses
+from unpod_async._listing import Listing, Status, run_tasks, wanted_statuses
 from unpod_async._pager import Pager, SequentialWalk
 from unpod_async._stream import Put, Stream
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 
-__all__ = ["Runs", "run_tasks"]
+__all__ = ["Runs"]
 
 
 class Runs(Group):
@@ -148,16 +148,6 @@ class Runs(Group):
             )
 
         return Stream(f"tasks_for runs of space {space_token}", produce)
-
-
-def run_tasks(space_token: str, run_id: str, status: Status) -> Listing[Task]:
-    return Listing(
-        _paths.run_tasks(space_token, run_id),
-        Task,
-        ("task_id", "id"),
-        run_id=run_id,
-        statuses=wanted_statuses(status),
-    )
 
 
 def _are_many(runs: object) -> bool:

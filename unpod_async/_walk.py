@@ -23,10 +23,11 @@ from typing import TypeAlias, TypeVar
 from unpod_async._pass import Pass
 from unpod_async._sightings import Sightings
 from unpod_async._split import Part, split
+from unpod_async._verdicts import incomplete, stalled
 from unpod_async._wire import Answer, Ask, Command, Drop, Emit, Failure, Read, Take
 from unpod_async.errors import IncompleteListing, StalledListing
 
-__all__ = ["RESTARTS", "Steps", "Walk", "walk_single"]
+__all__ = ["RESTARTS", "Steps", "Walk"]
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Command, Answer | Failure, T]
@@ -336,19 +337,12 @@ class Walk:
         return self._sightings.prove(min(whole, default=0))
 
     def _incomplete(self, now: Pass, reason: str) -> IncompleteListing:
-        error = _incomplete(len(self._sightings) + self._reported_unreadable, now.count, reason)
+        error = incomplete(len(self._sightings) + self._reported_unreadable, now.count, reason)
         error.page = self._start  # what is missing may stand on any page
         return error
 
     def _stalled(self, now: Pass, reason: str) -> StalledListing:
-        seen = len(self._sightings)
-        of = "" if now.count is None else f" of {now.count}"
-        return StalledListing(
-            f"the listing stalls: {reason}; {seen} rows{of} can be reached. The server ignores `page`: "
-            "ask for larger pages, or check what stands between you and it",
-            seen=seen,
-            expected=now.count,
-        )
+        return stalled(len(self._sightings), now.count, reason)
 
     def _offset(self, page: int) -> int:
         return (page - 1) * self._step
@@ -358,29 +352,3 @@ class Walk:
 
     def _rows_of(self, count: int | None) -> int | None:
         return None if count is None else count - self._offset(self._start)
-
-
-def walk_single() -> Steps[None]:
-    """A listing that is one request without pages.
-
-    Raises:
-        IncompleteListing: the answer held fewer rows than it counts.
-        UnpodError: the error of the request.
-    """
-    outcome = yield Take(Read(1, 0))
-    if isinstance(outcome, Failure):
-        raise outcome.error
-    sightings = Sightings()
-    yield Emit(1, [(outcome, sightings.mark(outcome.keys, 0, outcome.count).fresh)])
-    if outcome.count is not None and outcome.count > len(outcome.keys):
-        raise _incomplete(len(outcome.keys), outcome.count, "the answer holds fewer rows than it counts")
-
-
-def _incomplete(seen: int, expected: int | None, reason: str) -> IncompleteListing:
-    told = "the server does not count them" if expected is None else f"the server counts {expected}"
-    return IncompleteListing(
-        f"rows may be missing: {seen} distinct rows seen, {told}; {reason}. What came was yielded; "
-        "walk the listing again when it changes less",
-        seen=seen,
-        expected=expected,
-    )

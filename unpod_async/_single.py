@@ -1,0 +1,26 @@
+"""The walk over a listing that is one request without pages."""
+
+from __future__ import annotations
+
+from unpod_async._sightings import Sightings
+from unpod_async._verdicts import incomplete
+from unpod_async._walk import Steps
+from unpod_async._wire import Emit, Failure, Read, Take
+
+__all__ = ["walk_single"]
+
+
+def walk_single() -> Steps[None]:
+    """A listing that is one request without pages.
+
+    Raises:
+        IncompleteListing: the answer held fewer rows than it counts.
+        UnpodError: the error of the request.
+    """
+    outcome = yield Take(Read(1, 0))
+    if isinstance(outcome, Failure):
+        raise outcome.error
+    sightings = Sightings()
+    yield Emit(1, [(outcome, sightings.mark(outcome.keys, 0, outcome.count).fresh)])
+    if outcome.count is not None and outcome.count > len(outcome.keys):
+        raise incomplete(len(outcome.keys), outcome.count, "the answer holds fewer rows than it counts")
