@@ -547,3 +547,24 @@ async def test_random_faults_cancellations_and_reruns_dial_nobody_twice(tmp_path
                     assert set(task.result()) <= {"created", "not seen"}
                     break
             assert set(dialled(sandbox).values()) <= {1}
+
+
+async def test_a_resend_that_is_refused_leaves_the_first_send_in_doubt(tmp_path: Path) -> None:
+    """Found by a reader: "refused" after a resend must not hide that the first send may have queued calls."""
+    request = CreateRequest(pilot="p", documents=[{"name": "n", "contact_number": "1"}], context="c")
+    async with (
+        Sandbox(runs=1, tasks_per_run=1) as sandbox,
+        UnpodClient(sandbox.token, sandbox.org_handle, sandbox.base_url, retry=None) as unpod,
+    ):
+        journal = tmp_path / "j"
+        sandbox.script(Fault(status=502, method="POST"))  # not processed, as far as the listing shows
+        with pytest.raises(OutcomeUnknown):
+            await unpod.tasks.create_many(sandbox.space_token, [request], journal=journal)
+        sandbox.script(Fault(status=400, method="POST", body=b"{}"))
+        with pytest.raises(InvalidRequestError):
+            await unpod.tasks.create_many(
+                sandbox.space_token, [request], journal=journal, resend_unknown=True
+            )
+        (result,) = await unpod.tasks.create_many(sandbox.space_token, [request], journal=journal)
+        assert result.state == "not seen"
+        assert sandbox.ledger == []

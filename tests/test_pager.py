@@ -770,3 +770,11 @@ class TestAListingThatChanges:
             rows, error = await walked(unpod.runs.list(sandbox.space_token))
             assert error is None
             assert set(run_ids(rows)) == set(there)
+
+
+@pytest.mark.parametrize("name", ["search", "outcome"])
+@pytest.mark.parametrize("text", ["\udcff", "ab\udcff", "\0"])
+def test_a_filter_that_would_vanish_on_the_way_is_refused(name: str, text: str) -> None:
+    unpod = UnpodClient("t", "o", "http://127.0.0.1:9")
+    with pytest.raises(InvalidArgument, match=name):
+        unpod.tasks.list("S", **{name: text})  # type: ignore[arg-type]

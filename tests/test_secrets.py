@@ -441,3 +441,20 @@ def test_the_search_for_leaks_finds_them_in_locals_causes_and_pickles() -> None:
     outer = ValueError()
     outer.__context__ = TransportError(TOKEN, sent=True)
     assert len(leaks(outer, SECRET)) == 7
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ssl_context": False},
+        {"ssl_context": "x"},
+        {"session": "x"},
+        {"proxy": 3},
+        {"proxy": "p:1"},
+        {"token_provider": "x"},
+    ],
+    ids=str,
+)
+def test_nothing_switches_the_checks_off(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        UnpodClient(TOKEN, "org.example", "https://127.0.0.1:9", **wrong)

@@ -653,3 +653,19 @@ async def test_the_error_of_a_child_waits_until_the_next_row_is_asked_for() -> N
         assert len(seen) == 1
         with pytest.raises(APIError):
             await read(unpod.runs.list(sandbox.space_token).prefetch(2))
+
+
+@pytest.mark.parametrize("how", ["prefetch", "tasks_for"])
+async def test_a_second_loop_goes_on_where_the_first_broke_off(how: str) -> None:
+    async with serving() as (sandbox, unpod):
+        stream: Any = unpod.tasks.list(sandbox.space_token, page_size=4).prefetch(2)
+        if how == "tasks_for":
+            stream = unpod.runs.tasks_for(sandbox.space_token)
+        async with stream as tasks:
+            found = []
+            async for task in tasks:
+                found.append(task.task_id)
+                break
+            async for task in tasks:
+                found.append(task.task_id)  # noqa: PERF401
+        assert sorted(found) == sorted(sandbox.task_ids())

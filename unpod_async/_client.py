@@ -74,7 +74,8 @@ class UnpodClient:
 
     `async with UnpodClient() as unpod:` closes it at the end; else `await unpod.aclose()`.
 
-    Pickling a client leaves the token out: the copy takes it from the environment.
+    Pickling or copying a client leaves out the token, which the copy takes from the environment, and what
+    concerns the sending: `retry` and all arguments after it are the defaults again.
 
     Raises:
         ConfigurationError: there is no token, or an argument is not accepted.

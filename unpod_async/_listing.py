@@ -11,7 +11,7 @@ from unpod_async._paths import Endpoint, TimeWindow
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Task
 
-__all__ = ["Listing", "Status", "run_tasks", "wanted_statuses"]
+__all__ = ["Listing", "Status", "run_tasks", "several", "wanted_statuses"]
 
 T = TypeVar("T")
 
@@ -66,11 +66,22 @@ class Listing(Generic[T]):
         return self.window is None or self.window.contains(row.created_at)
 
 
+def several(name: str, value: Any) -> list[Any]:
+    """One text or several, as a list."""
+    if isinstance(value, str):
+        return [value]
+    try:
+        return list(value)
+    except TypeError:
+        reason = f"{name} must be text, or several texts"
+    raise InvalidArgument(reason)
+
+
 def wanted_statuses(status: Status) -> frozenset[str] | None:
     """`status=` as a set; one status or several, compared exactly."""
     if status is None:
         return None
-    wanted = frozenset([status] if isinstance(status, str) else status)
+    wanted = frozenset(several("status", status))
     if not wanted or not all(type(one) is str and one for one in wanted):
         raise InvalidArgument("status must be a status such as 'completed', or several of them")
     return wanted

@@ -60,6 +60,10 @@ async def create_many(
     resend_unknown: bool,
 ) -> list[BatchResult]:
     """See `Tasks.create_many`."""
+    if not _is_iterable(requests):
+        raise InvalidArgument("requests must be several CreateRequests, in a list or another iterable")
+    if not _is_path(journal):
+        raise InvalidArgument("journal must be the path of a file")
     results: list[BatchResult] = []
     with Journal(journal) as kept:
         job = _Job(core, space_token, kept, resend_unknown=resend_unknown)
@@ -77,6 +81,7 @@ class _Job:
 
     async def settle(self, number: int, request: CreateRequest) -> BatchResult:
         """Bring request `number` to a state that needs no more sending, and say which."""
+        request = _checked(number, request)
         digest = _digest(self._space, request)
         entry = self._journal.entries.get(number)
         if entry is not None and entry.digest != digest:
@@ -110,12 +115,14 @@ class _Job:
 
     async def _send(self, number: int, digest: str, request: CreateRequest, entry: Entry | None) -> Entry:
         create = _encode(request, iter(entry.document_ids) if entry is not None else None)
+        # What an earlier send may have queued stays in doubt, and is looked for from that send on.
+        in_doubt = entry if entry is not None and entry.state == "not seen" else None
         sending = Entry(
             number=number,
             state="sending",
             digest=digest,
             document_ids=create.document_ids,
-            at=time.time(),
+            at=time.time() if in_doubt is None else in_doubt.at,
             space=self._space,
         )
         await self._note(sending)
@@ -124,7 +131,7 @@ class _Job:
         except OutcomeUnknown:
             raise  # the line before says all that is known; the next run looks for the calls
         except UnpodError:
-            await self._note(msgspec.structs.replace(sending, state="refused"))
+            await self._note(in_doubt or msgspec.structs.replace(sending, state="refused"))
             raise
         return await self._note(
             msgspec.structs.replace(
@@ -138,6 +145,23 @@ class _Job:
     async def _note(self, entry: Entry) -> Entry:
         await anyio.to_thread.run_sync(self._journal.write, entry)
         return entry
+
+
+def _is_iterable(value: object) -> bool:
+    return isinstance(value, Iterable)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and bool(str(cast("object", value)))
+
+
+def _checked(number: int, request: object) -> CreateRequest:
+    """A request that can be encoded more than once."""
+    if not isinstance(request, CreateRequest):
+        raise InvalidArgument(f"request {number} must be a CreateRequest, not {type(request).__name__}")
+    if isinstance(request.documents, Iterator):
+        return msgspec.structs.replace(request, documents=tuple(request.documents))
+    return request
 
 
 def _encode(request: CreateRequest, ids: Iterator[str] | None) -> EncodedCreate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 
 from unpod_async._policy import RetryPolicy
@@ -29,7 +29,7 @@ def options_of(retry: object, timeout: object, deadline: object) -> Options:
 
 
 def positive_option(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         raise ConfigurationError(f"{name} must be a number greater than 0")
     return float(value)
 

@@ -78,12 +78,20 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     budget: int = 500
 
     def __post_init__(self) -> None:
+        if not all(_is_number(time) for time in (self.base, self.cap, self.max_retry_after)):
+            raise ConfigurationError("RetryPolicy: base, cap and max_retry_after are numbers of seconds")
+        if type(self.budget) is not int:
+            raise ConfigurationError("RetryPolicy: budget must be a whole number")
         if type(self.attempts) is not int or self.attempts < 1:
             raise ConfigurationError("RetryPolicy: attempts must be a whole number, 1 or more")
         if not 0 < self.base <= self.cap < float("inf"):
             raise ConfigurationError("RetryPolicy: 0 < base <= cap, in seconds")
         if not self.max_retry_after >= 0 or self.budget < 0:
             raise ConfigurationError("RetryPolicy: max_retry_after and budget must be 0 or more")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 DEFAULT_RETRY = RetryPolicy()

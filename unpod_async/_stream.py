@@ -7,12 +7,12 @@ Errors of the tasks come out where the next row is asked for, bare.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from unpod_async.errors import ConfigurationError
@@ -36,9 +36,10 @@ class Stream(Generic[T]):
     def __init__(self, name: str, produce: Callable[[Put[T]], Awaitable[None]]) -> None:
         self._name = name
         self._produce = produce
-        self._tasks: TaskGroup | None = None
+        self._task: asyncio.Task[None] | None = None
         self._send: MemoryObjectSendStream[tuple[Sequence[T], anyio.Event]]
         self._receive: MemoryObjectReceiveStream[tuple[Sequence[T], anyio.Event]]
+        self._batch: tuple[Iterator[T], anyio.Event] | None = None
         self._error: Exception | None = None
         self._complete = False
         self._left = False
@@ -47,47 +48,62 @@ class Stream(Generic[T]):
         return f"<{type(self).__name__} {self._name}>"
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None or self._left:
+        if self._task is not None or self._left:
             raise ConfigurationError(f"{self._name} was entered before: make a new one")
         self._send, self._receive = anyio.create_memory_object_stream[tuple[Sequence[T], anyio.Event]](0)
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._run)
+        # A task of its own, so that no cancel scope is open around the caller's block.
+        self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        tasks, self._tasks, self._left = self._tasks, None, True
-        if tasks is None:
+        task, self._task, self._left = self._task, None, True
+        if task is None:
             return
-        tasks.cancel_scope.cancel()
-        try:
-            # The block's exception is not shown to the group, which would wrap it.
-            await tasks.__aexit__(None, None, None)
-        finally:
-            self._send.close()
-            self._receive.close()
-            self._error = None  # its traceback holds this stream
+        cancelled: asyncio.CancelledError | None = None
+        task.cancel()
+        while not task.done():
+            try:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([task])
+            except asyncio.CancelledError as late:
+                cancelled = late  # it goes on when nothing is left
+        self._send.close()
+        self._receive.close()
+        self._error = None  # its traceback holds this stream
+        if cancelled is not None:
+            raise cancelled
+        if not task.cancelled():
+            task.result()
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
-        if self._tasks is None:
+        if self._task is None:
             raise ConfigurationError(
                 f"{self._name} owns tasks, so it is entered first: `async with ... as stream: "
                 "async for row in stream`"
             )
         while True:
-            try:
-                rows, done = await self._receive.receive()
-            except (anyio.EndOfStream, anyio.ClosedResourceError):
-                break
-            for row in rows:
+            if self._batch is None:
+                try:
+                    rows, done = await self._receive.receive()
+                except (anyio.EndOfStream, anyio.ClosedResourceError):
+                    break
+                self._batch = iter(rows), done
+            # The rows left by a `break` are there for the next `async for`.
+            batch, done = self._batch
+            for row in batch:
                 yield row
-            done.set()
+            self._finish(done)
         if self._error is not None:
             raise self._error
         if not self._complete:
             raise ConfigurationError(f"{self._name} was left before its end: read it inside its `async with`")
+
+    def _finish(self, done: anyio.Event) -> None:
+        if self._batch is not None and self._batch[1] is done:  # else another reader was quicker
+            self._batch = None
+        done.set()
 
     async def _run(self) -> None:
         try:

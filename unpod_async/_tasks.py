@@ -12,7 +12,7 @@ from unpod_async import _paths
 from unpod_async._collect import OnBadRow
 from unpod_async._core import Group
 from unpod_async._creating import send_create
-from unpod_async._listing import Listing, Status, wanted_statuses
+from unpod_async._listing import Listing, Status, several, wanted_statuses
 from unpod_async._many import BatchResult, CreateRequest, create_many
 from unpod_async._pager import Pager
 from unpod_async._reconcile import Reconciliation, reconcile
@@ -62,7 +62,7 @@ class Tasks(Group):
         if search is not None:
             query["search"] = _filled("search", search)
         if outcome is not None:
-            outcomes = [outcome] if isinstance(outcome, str) else list(outcome)
+            outcomes = several("outcome", outcome)
             query["status"] = ",".join(_outcome(one) for one in outcomes) or _filled("outcome", "")
         if call_type is not None:
             if call_type not in ("inbound", "outbound"):
@@ -170,6 +170,7 @@ class Tasks(Group):
             OutcomeUnknown: a batch was sent and its outcome is not known; nothing after it was sent.
             InvalidArgument: a request is not accepted, or is another than the journal tells of.
             ConfigurationError: the journal is in use, or is none.
+            OSError: the journal cannot be opened or written.
             UnpodError: a batch was refused; a rerun sends it again.
         """
         _paths.check_id("space_token", space_token)
@@ -193,6 +194,9 @@ class Tasks(Group):
 def _filled(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidArgument(f"{name} must be text that is not empty")
+    # A lone surrogate would vanish on its way into the URL, and the filter with it.
+    if "\0" in value or value != value.encode("utf-8", "ignore").decode("utf-8"):
+        raise InvalidArgument(f"{name} holds a character that cannot be sent: a lone surrogate or NUL")
     return value
 
 

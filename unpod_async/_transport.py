@@ -78,6 +78,14 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
         made_at: str = "",
     ) -> None:
+        _check("session", session, aiohttp.ClientSession)
+        # False and its kind would switch the verification off.
+        _check("ssl_context", ssl_context, ssl.SSLContext)
+        _check("proxy", proxy, str)
+        if token_provider is not None and not callable(token_provider):
+            raise ConfigurationError("token_provider must be an async function")
+        if proxy is not None and not proxy.startswith(("http://", "https://")):
+            raise ConfigurationError("proxy must be a URL that starts with http:// or https://")
         self.token = secret
         self._settings = settings
         self._origin = URL(settings.base_url).origin()
@@ -170,8 +178,8 @@ class Transport:
         return (None if self._reads is self._given else self._reads), self._creates
 
     def __del__(self) -> None:
-        loop = self._loop
-        if self._closed or loop is None or os.getpid() != self._process:
+        loop = getattr(self, "_loop", None)  # missing on a copy that failed half-way
+        if loop is None or self._closed or os.getpid() != self._process:
             return
         left = [session for session in self._own() if session is not None and not session.closed]
         if left:
@@ -322,6 +330,11 @@ class Transport:
     def request(self, method: str, path: str) -> Request:
         """What an error text may say of a request."""
         return Request(method, f"/{path}", self._settings.auth_scheme)
+
+
+def _check(name: str, value: object, kind: type[object]) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ConfigurationError(f"{name} must be a {kind.__name__}, not a {type(value).__name__}")
 
 
 class SentFlag:
