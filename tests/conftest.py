@@ -144,7 +144,7 @@ async def take_turns(tasks_before: set[asyncio.Task[Any]]) -> None:
 @pytest.fixture
 async def event_loop_of_test() -> AsyncIterator[asyncio.AbstractEventLoop]:
     # A generator, because that keeps the loop until the test is torn down.
-    yield asyncio.get_running_loop()  # noqa: PT022
+    yield asyncio.get_running_loop()  # noqa: PT022 - see above
 
 
 @pytest.fixture

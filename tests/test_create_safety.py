@@ -568,3 +568,23 @@ async def test_a_resend_that_is_refused_leaves_the_first_send_in_doubt(tmp_path:
         (result,) = await unpod.tasks.create_many(sandbox.space_token, [request], journal=journal)
         assert result.state == "not seen"
         assert sandbox.ledger == []
+
+
+async def test_a_doubt_after_a_429_does_not_tell_the_status_of_the_429() -> None:
+    async with (
+        Sandbox(runs=1, tasks_per_run=1) as sandbox,
+        UnpodClient(
+            sandbox.token, sandbox.org_handle, sandbox.base_url, retry=RetryPolicy(base=0.001)
+        ) as unpod,
+    ):
+        turned_away = Fault(status=429, method="POST", body=b'{"message": "slow down"}')
+        sandbox.script(turned_away, Fault(reset_at=0, method="POST"))
+        with pytest.raises(OutcomeUnknown) as caught:
+            await unpod.tasks.create(
+                sandbox.space_token,
+                pilot="p",
+                documents=[{"name": "n", "contact_number": "1"}],
+                context="c",
+            )
+        assert (caught.value.status, caught.value.message) == (None, "")
+        assert [attempt.status for attempt in caught.value.attempts] == [429, None]

@@ -53,6 +53,8 @@ async def send_create(core: Core, space_token: str, create: EncodedCreate) -> Cr
         error = fault
     if isinstance(error, TransportError) and not (error.sent or sent.sent):
         raise error
+    if isinstance(error, TransportError):
+        answered = (None, "")  # what there may be is of an attempt before, which was turned away
     if isinstance(error, TransportError | ServerError | UpstreamError | DecodeError):
         raise _unknown(error, *answered, space_token, create.document_ids, started_at)
     raise error

@@ -104,7 +104,7 @@ async def test_row_24_429_with_a_wait_that_is_too_long(row: Row, form: str) -> N
     async with RawServer(always(limited(*LONG[form]))) as server:
         for call in (orgs, create):
             outcome = await row.check(call, server, RateLimitedError, 1, within=0.3)
-            assert outcome.error.retry_after == pytest.approx(3600, abs=2)  # type: ignore[union-attr]
+            assert outcome.error.retry_after == pytest.approx(3600, abs=2)  # type: ignore[union-attr] - row.check saw its class
 
 
 async def test_row_24_everybody_waits_as_long_as_asked(row: Row) -> None:
@@ -164,14 +164,14 @@ async def test_row_25_5xx(row: Row, status: int, body: bytes) -> None:
     for answer in answers:
         async with RawServer(always(answer)) as server:
             outcome = await row.check(orgs, server, ServerError, 3)
-            assert outcome.error.status == status  # type: ignore[union-attr]
+            assert outcome.error.status == status  # type: ignore[union-attr] - row.check saw its class
             text = str(outcome.error)
             assert len(text) < 500
             assert "\x1b" not in text
             assert "\u202e" not in text
             assert "\n" not in text
             outcome = await row.check(create, server, OutcomeUnknown, 1)
-            assert outcome.error.status == status  # type: ignore[union-attr]
+            assert outcome.error.status == status  # type: ignore[union-attr] - row.check saw its class
             assert "\x1b" not in str(outcome.error)
 
 
@@ -247,7 +247,7 @@ async def test_row_29_4xx(row: Row, status: int) -> None:
     async with RawServer(always(answer)) as server:
         for call in (orgs, create):
             outcome = await row.check(call, server, STATUSES[status], 1)
-            assert outcome.error.status == status  # type: ignore[union-attr]
+            assert outcome.error.status == status  # type: ignore[union-attr] - row.check saw its class
 
 
 async def test_row_29_404_html_means_a_wrong_path(row: Row) -> None:
@@ -392,7 +392,7 @@ async def bad_row(row: Row, bad: bytes, seen: str) -> None:
         assert outcome.value == ["T1", "T3"], bad
         assert any("1 rows rejected" in record.getMessage() for record in outcome.records)
         outcome = await row.check(lambda unpod: rows_of(unpod, "raise"), server, DecodeError, 1, note=False)
-        (rejected,) = outcome.error.rejected  # type: ignore[union-attr]
+        (rejected,) = outcome.error.rejected  # type: ignore[union-attr] - row.check saw its class
         assert rejected.raw == bad
         assert rejected.path.startswith("$.data[1]")
         row.note(f"{seen}: row rejected, page survives", 1)
