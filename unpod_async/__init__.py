@@ -29,63 +29,76 @@ How the package is laid out; imports go down only, and one module owns each deci
     testing            a sandbox server that behaves like the service
 """
 
+import importlib as _importlib
 import logging as _logging
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-from unpod_async._call import Call
-from unpod_async._client import UnpodClient
-from unpod_async._decode import Page, RejectedRow
-from unpod_async._fanout import Failed, Ok
-from unpod_async._many import BatchResult, CreateRequest
-from unpod_async._pager import Pager
-from unpod_async._policy import RetryPolicy
-from unpod_async._reconcile import Reconciliation
-from unpod_async._settings import Settings
-from unpod_async._stats import Stats
-from unpod_async._stream import Stream
-from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
-from unpod_async.errors import (
-    APIError,
-    Attempt,
-    AuthenticationError,
-    ConfigurationError,
-    DecodeError,
-    IncompleteListing,
-    InvalidArgument,
-    InvalidRequestError,
-    NotFoundError,
-    OutcomeUnknown,
-    PermissionDeniedError,
-    RateLimitedError,
-    RefusedError,
-    ServerError,
-    StalledListing,
-    TransportError,
-    UnpodError,
-    UpstreamError,
-)
-from unpod_async.models import (
-    Agent,
-    CreatedRun,
-    Organization,
-    Run,
-    Space,
-    Task,
-    TranscriptMessage,
-    UserInfo,
-)
+if _TYPE_CHECKING:
+    from unpod_async._call import Call
+    from unpod_async._client import UnpodClient
+    from unpod_async._decode import Page, RejectedRow
+    from unpod_async._export._told import BadRow, ExportProgress, ExportSummary, FailedRun
+    from unpod_async._fanout import Failed, Ok
+    from unpod_async._many import BatchResult, CreateRequest
+    from unpod_async._pager import Pager
+    from unpod_async._policy import RetryPolicy
+    from unpod_async._reconcile import Reconciliation
+    from unpod_async._settings import Settings
+    from unpod_async._stats import Stats
+    from unpod_async._stream import Stream
+    from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
+    from unpod_async.errors import (
+        APIError,
+        Attempt,
+        AuthenticationError,
+        ConfigurationError,
+        DecodeError,
+        ExportError,
+        IncompleteListing,
+        InvalidArgument,
+        InvalidRequestError,
+        NotFoundError,
+        OutcomeUnknown,
+        PermissionDeniedError,
+        RateLimitedError,
+        RecordingError,
+        RefusedError,
+        ServerError,
+        StalledListing,
+        TargetLockedError,
+        TransportError,
+        UnpodError,
+        UpstreamError,
+    )
+    from unpod_async.models import (
+        Agent,
+        CreatedRun,
+        Organization,
+        Run,
+        Space,
+        Task,
+        TranscriptMessage,
+        UserInfo,
+    )
 
 __all__ = [
     "APIError",
     "Agent",
     "Attempt",
     "AuthenticationError",
+    "BadRow",
     "BatchResult",
     "Call",
     "ConfigurationError",
     "CreateRequest",
     "CreatedRun",
     "DecodeError",
+    "ExportError",
+    "ExportProgress",
+    "ExportSummary",
     "Failed",
+    "FailedRun",
     "IncompleteListing",
     "InvalidArgument",
     "InvalidRequestError",
@@ -98,6 +111,7 @@ __all__ = [
     "PermissionDeniedError",
     "RateLimitedError",
     "Reconciliation",
+    "RecordingError",
     "RefusedError",
     "RejectedRow",
     "RetryPolicy",
@@ -111,6 +125,7 @@ __all__ = [
     "StalledListing",
     "Stats",
     "Stream",
+    "TargetLockedError",
     "Task",
     "TranscriptMessage",
     "TransportError",
@@ -119,5 +134,46 @@ __all__ = [
     "UpstreamError",
     "UserInfo",
 ]
+
+# Where each name lives. Imported on first use, so that `unpod-async --help` waits for no HTTP client.
+_HOMES = {
+    "_call": "Call",
+    "_client": "UnpodClient",
+    "_decode": "Page RejectedRow",
+    "_export._told": "BadRow ExportProgress ExportSummary FailedRun",
+    "_fanout": "Failed Ok",
+    "_many": "BatchResult CreateRequest",
+    "_pager": "Pager",
+    "_policy": "RetryPolicy",
+    "_reconcile": "Reconciliation",
+    "_settings": "Settings",
+    "_stats": "Stats",
+    "_stream": "Stream",
+    "create": "ScheduleAuto ScheduleCustom ScheduleNow",
+    "errors": (
+        "APIError Attempt AuthenticationError ConfigurationError DecodeError ExportError "
+        "IncompleteListing InvalidArgument InvalidRequestError NotFoundError OutcomeUnknown "
+        "PermissionDeniedError RateLimitedError RecordingError RefusedError ServerError "
+        "StalledListing TargetLockedError TransportError UnpodError UpstreamError"
+    ),
+    "models": "Agent CreatedRun Organization Run Space Task TranscriptMessage UserInfo",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+_MODULES = frozenset({"create", "errors", "models", "testing"})
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _MODULES:
+        return _importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
+
 
 _logging.getLogger("unpod_async").addHandler(_logging.NullHandler())

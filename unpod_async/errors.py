@@ -18,7 +18,10 @@ Everything that is raised on purpose is an `UnpodError`::
     ├── DecodeError                 an answer, or rows of it, cannot be read
     ├── IncompleteListing           a walk ended and rows may be missing
     │   └── StalledListing          the server repeats one page whatever page is asked for
-    └── OutcomeUnknown              a create was sent and no clear answer came back: calls may be queued
+    ├── OutcomeUnknown              a create was sent and no clear answer came back: calls may be queued
+    ├── RecordingError              a recording was not downloaded
+    └── ExportError                 the target of an export cannot be used or written
+        └── TargetLockedError       another export is writing to it
 
 Errors raised while a listing is walked carry `listing` (for people) and `page`: the same listing with
 `start_page=error.page` goes on where this one ended.
@@ -39,6 +42,7 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "DecodeError",
+    "ExportError",
     "IncompleteListing",
     "InvalidArgument",
     "InvalidRequestError",
@@ -46,9 +50,11 @@ __all__ = [
     "OutcomeUnknown",
     "PermissionDeniedError",
     "RateLimitedError",
+    "RecordingError",
     "RefusedError",
     "ServerError",
     "StalledListing",
+    "TargetLockedError",
     "TransportError",
     "UnpodError",
     "UpstreamError",
@@ -270,3 +276,27 @@ class OutcomeUnknown(UnpodError):
         self.started_at = started_at
         self.status = status
         self.message = server_message
+
+
+class RecordingError(UnpodError):
+    """A recording was not downloaded; the text says why, without the URL, which is a secret when signed.
+
+    Attributes:
+        permanent: whether trying again is of no use: a refused address, no recording, too long.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class ExportError(UnpodError):
+    """The target of an export cannot be used or written: no room, no rights, or made with other questions.
+
+    What was there stays, and so does what was fetched up to the last checkpoint: the same export run again
+    goes on from there.
+    """
+
+
+class TargetLockedError(ExportError):
+    """Another export is writing to the same target; nothing was read or written."""
