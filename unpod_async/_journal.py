@@ -12,12 +12,8 @@ from typing import Literal, Self, TypeAlias
 
 import msgspec
 
+from unpod_async._files import lock, sync_folder, write_all
 from unpod_async.errors import ConfigurationError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two jobs on one journal are not told apart
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Entry", "Journal", "State"]
 
@@ -67,9 +63,10 @@ class Journal:
         is_new = not self._path.exists()
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            self._lock()
+            if not lock(self._file):
+                raise ConfigurationError(f"the journal {self._path.name} is in use by another process")
             if is_new:
-                self._sync_name()
+                sync_folder(self._path.parent)
             self._read()
         except BaseException:
             os.close(self._file)
@@ -81,26 +78,6 @@ class Journal:
         with self._writing:
             file, self._file = self._file, -1
             os.close(file)
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        locked = True
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            locked = False
-        if not locked:
-            raise ConfigurationError(f"the journal {self._path.name} is in use by another process")
-
-    def _sync_name(self) -> None:
-        """A new file is safe only when the directory that names it is."""
-        if os.name == "posix":
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
 
     def _read(self) -> None:
         whole = self._path.read_bytes()
@@ -123,7 +100,6 @@ class Journal:
         with self._writing:
             if self._file < 0:
                 raise ConfigurationError(f"the journal {self._path.name} is closed")
-            while line:
-                line = line[os.write(self._file, line) :]
+            write_all(self._file, line)
             os.fsync(self._file)
             self.entries[entry.number] = entry
