@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import backoff
@@ -31,11 +31,30 @@ from unpod_async._stats import Stats
 from unpod_async._transport import SentFlag, Transport
 from unpod_async.errors import APIError, Attempt, AuthenticationError, TransportError, UnpodError
 
-__all__ = ["Caller"]
+__all__ = ["Caller", "Reader"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("unpod_async")
+
+
+class Reader(Protocol):
+    """What a walk needs of whoever sends its requests."""
+
+    @property
+    def stats(self) -> Stats: ...
+
+    def deadline(self) -> Deadline: ...
+
+    async def read(
+        self,
+        endpoint: Endpoint,
+        query: Mapping[str, str],
+        parse: Callable[[Request, Response], T],
+        deadline: Deadline,
+        *,
+        single_out: bool = False,
+    ) -> T: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,11 @@ from unpod_async._admission import Admission, Slots
 from unpod_async._budget import Budget
 from unpod_async._caller import Caller
 from unpod_async._core import Core
+from unpod_async._export._entry import Exporting
 from unpod_async._gate import Gate
 from unpod_async._options import options_of, positive_option, whole_option
 from unpod_async._policy import DEFAULT_RETRY, RetryPolicy
+from unpod_async._recordings import Recordings
 from unpod_async._resources import Agents, Organizations, Spaces
 from unpod_async._runs import Runs
 from unpod_async._settings import Settings, resolve
@@ -44,7 +46,7 @@ KEEP: Final = _Keep.KEEP
 KeepType: TypeAlias = Literal[_Keep.KEEP]
 
 
-class UnpodClient:
+class UnpodClient(Exporting):
     """A client of the Unpod platform API; one serves a whole application.
 
     Made without a running event loop; the connections are made on the loop of the first request, and the
@@ -86,6 +88,7 @@ class UnpodClient:
     agents: Agents
     runs: Runs
     tasks: Tasks
+    recordings: Recordings
 
     def __init__(
         self,
@@ -159,6 +162,7 @@ class UnpodClient:
         self.agents = Agents(core)
         self.runs = Runs(core)
         self.tasks = Tasks(core)
+        self.recordings = Recordings(core)
 
     def with_options(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from unpod_async._caller import Caller
+from unpod_async._caller import Reader
 from unpod_async._deadline import Deadline
 from unpod_async._decode import Rows, decode_raw, decode_rows
 from unpod_async._listing import Listing
@@ -26,7 +26,7 @@ __all__ = ["fetch"]
 
 
 async def fetch(
-    caller: Caller, listing: Listing[Any], read: Read, deadline: Deadline, *, raw: bool
+    caller: Reader, listing: Listing[Any], read: Read, deadline: Deadline, *, raw: bool
 ) -> Answer | Failure:
     """Ask for one page. Errors of the service and the network are returned, never raised.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any, Generic, TypeVar, cast
 
-from unpod_async._caller import Caller
+from unpod_async._caller import Reader
 from unpod_async._collect import Collector, OnBadRow, check_on_bad_row
 from unpod_async._deadline import Deadline
 from unpod_async._decode import Page
@@ -45,7 +45,7 @@ class Pager(Generic[T]):
 
     def __init__(
         self,
-        caller: Caller,
+        caller: Reader,
         listing: Listing[T],
         *,
         page_size: int,
@@ -187,7 +187,7 @@ class SequentialWalk(Generic[T]):
 
     def __init__(
         self,
-        caller: Caller,
+        caller: Reader,
         listing: Listing[T],
         *,
         page_size: int,

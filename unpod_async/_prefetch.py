@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
-from unpod_async._caller import Caller
+from unpod_async._caller import Reader
 from unpod_async._collect import Collector
 from unpod_async._deadline import Deadline
 from unpod_async._decode import Page
@@ -34,7 +34,7 @@ class _Request:
 
 
 async def prefetch_pages(
-    caller: Caller,
+    caller: Reader,
     listing: Listing[T],
     machine: Walk,
     collector: Collector[T],

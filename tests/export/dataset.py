@@ -1,0 +1,73 @@
+"""A data set read as one who knows nothing of its manifest reads it, and what it has to hold."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.export.parts import arrow_parquet, duck_csv, table
+from unpod_async._export._columns import Rows
+from unpod_async._export._formats import FORMATS
+from unpod_async._export._lines import line_of
+from unpod_async.testing import Sandbox
+
+__all__ = ["KINDS", "assert_holds", "assert_manifest", "found_rows", "sandbox_rows"]
+
+KINDS: tuple[Rows, ...] = ("runs", "tasks")
+
+
+def found_rows(target: Path, form: str, kind: Rows) -> list[str]:
+    """Every row of all files of a kind, sorted, in one spelling."""
+    found: list[str] = []
+    paths = sorted(target.glob(f"{kind}*"))
+    assert paths, f"no file {kind}*"
+    for path in paths:
+        assert path.name.endswith(FORMATS[form].suffix), path.name
+        if form == "parquet":
+            found += map(repr, arrow_parquet(path, kind))
+        elif form == "csv":
+            found += map(repr, duck_csv(path, kind))
+        else:
+            data = path.read_bytes()
+            lines = (gzip.decompress(data) if form == "jsonl.gz" else data).splitlines()
+            found += [_spelled(json.loads(line)) for line in lines]
+    return sorted(found)
+
+
+def sandbox_rows(sandbox: Sandbox, form: str, kind: Rows) -> list[str]:
+    """The same of what the sandbox serves now."""
+    rows = sandbox.run_rows() if kind == "runs" else sandbox.task_rows()
+    lines = [line_of(msgspec.json.encode(row), keep_user_token=False) for row in rows]
+    if form in {"csv", "parquet"}:
+        return sorted(map(repr, table(kind, lines)))
+    return sorted(_spelled(json.loads(line)) for line in lines)
+
+
+def assert_holds(target: Path, sandbox: Sandbox, form: str = "jsonl") -> None:
+    """Every row there is, each once, and nothing else; and the manifest agrees with the files."""
+    for kind in KINDS:
+        found, there = found_rows(target, form, kind), sandbox_rows(sandbox, form, kind)
+        assert len(found) == len(set(found)), f"{kind}: a row stands twice"
+        assert set(found) == set(there), f"{kind}: {len(found)} rows, {len(there)} expected"
+    assert_manifest(target)
+
+
+def assert_manifest(target: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((target / "manifest.json").read_bytes())
+    files = {path.name: path for kind in KINDS for path in target.glob(f"{kind}*")}
+    assert {part["name"] for part in told["parts"]} == set(files)
+    for part in told["parts"]:
+        data = files[part["name"]].read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (part["bytes"], part["sha256"])
+    for kind in KINDS:
+        assert told["counts"][kind] == sum(part["rows"] for part in told["parts"] if part["kind"] == kind)
+    return told
+
+
+def _spelled(row: object) -> str:
+    return json.dumps(row, sort_keys=True)

@@ -1,0 +1,237 @@
+"""Parts in every format, read back by DuckDB, Polars and pyarrow."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.export.parts import (
+    ARROW_TYPES,
+    CSV,
+    IN_ONE_PLACE,
+    KINDS,
+    PARQUET,
+    ROWS,
+    lines,
+    polars_csv,
+    table,
+    written,
+)
+from unpod_async._export._columns import COLUMNS, SCHEMA_VERSION, Rows
+from unpod_async._export._csv import safe
+from unpod_async._export._formats import FORMATS
+from unpod_async._export._redact import Redactor
+from unpod_async.testing import Sandbox
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reader", CSV)
+def test_csv_is_read_back(tmp_path: Path, reader: str, kind: Rows) -> None:
+    path = written(tmp_path / kind, "csv", kind, lines(kind))
+    without_nul = [
+        tuple(cell.replace("\0", "") if isinstance(cell, str) else cell for cell in row)
+        for row in table(kind, lines(kind))
+    ]
+    assert CSV[reader](path, kind) == without_nul
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reader", PARQUET)
+def test_parquet_is_read_back(tmp_path: Path, reader: str, kind: Rows) -> None:
+    path = written(tmp_path / kind, "parquet", kind, lines(kind))
+    assert PARQUET[reader](path, kind) == table(kind, lines(kind))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_jsonl_is_the_lines(tmp_path: Path, form: str, kind: Rows) -> None:
+    path = written(tmp_path / kind, form, kind, lines(kind))
+    content = path.read_bytes()
+    if form == "jsonl.gz":
+        assert content[4:8] == b"\0\0\0\0", "a time would make every file another"
+        content = gzip.decompress(content)
+    assert content == b"".join(line + b"\n" for line in lines(kind))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz"])
+def test_jsonl_is_read_back(tmp_path: Path, form: str) -> None:
+    sandbox = Sandbox(runs=30, tasks_per_run=(1, 6))
+    rows = list(sandbox.task_rows())
+    path = written(tmp_path / "tasks", form, "tasks", [msgspec.json.encode(row) for row in rows])
+    expected = [
+        (row["task_id"], row["input"]["contact_number"], row["output"].get("recording_url")) for row in rows
+    ]
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT task_id, input->>'contact_number', output->>'recording_url' FROM read_json(?,"
+            " format='newline_delimited', columns={task_id: 'VARCHAR', input: 'JSON', output: 'JSON'})",
+            [str(path)],
+        ).fetchall()
+    assert found == expected
+    frame = pl.read_ndjson(path, infer_schema_length=None)
+    output = pl.col("output").struct
+    assert (
+        frame.select(
+            pl.col("task_id"), pl.col("input").struct.field("contact_number"), output.field("recording_url")
+        ).rows()
+        == expected
+    )
+    schema = pa.schema([
+        ("task_id", pa.string()),
+        ("input", pa.struct([("contact_number", pa.string())])),
+        ("output", pa.struct([("recording_url", pa.string())])),
+    ])
+    options = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    found = pa_json.read_json(path, parse_options=options).to_pylist()
+    assert [
+        (one["task_id"], one["input"]["contact_number"], one["output"]["recording_url"]) for one in found
+    ] == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_empty_part_is_a_valid_file(tmp_path: Path, form: str, kind: Rows) -> None:
+    path = written(tmp_path / kind, form, kind, [])
+    if form in {"csv", "parquet"}:
+        for read in {"csv": CSV, "parquet": PARQUET}[form].values():
+            assert read(path, kind) == []
+    else:
+        assert (gzip.decompress(path.read_bytes()) if form == "jsonl.gz" else path.read_bytes()) == b""
+
+
+def test_the_schema_of_parquet_is_fixed_and_says_its_version(tmp_path: Path) -> None:
+    for kind in KINDS:
+        path = written(tmp_path / kind, "parquet", kind, [b"{}"])
+        schema = pq.read_schema(path)
+        assert schema.names == [column.name for column in COLUMNS[kind]]
+        assert schema.types == [ARROW_TYPES[column.kind] for column in COLUMNS[kind]]
+        assert schema.metadata[b"unpod_async.schema_version"] == str(SCHEMA_VERSION).encode()
+        assert schema.metadata[b"unpod_async.rows"] == kind.encode()
+        assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_row_groups_are_bounded(tmp_path: Path) -> None:
+    small = written(tmp_path / "small", "parquet", "runs", [b'{"run_id":"R"}'] * 140_000)
+    large = written(tmp_path / "large", "parquet", "runs", [b'{"run_id":"%b"}' % (b"R" * 1_000_000)] * 100)
+    for path, most in ((small, 70_000), (large, 50)):
+        metadata = pq.ParquetFile(path).metadata
+        groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+        assert 2 <= len(groups) <= 4
+        assert max(groups) <= most
+
+
+def test_redacted_lines_are_lines(tmp_path: Path) -> None:
+    redactor = Redactor("hash", b"key")
+    rows = [redactor(line) for line in lines("tasks")]
+    for form, readers in (("csv", CSV), ("parquet", PARQUET)):
+        found = readers["DuckDB"](written(tmp_path / form, form, "tasks", rows), "tasks")
+        names = [column.name for column in COLUMNS["tasks"]]
+        customers = {row[names.index("call_customer")] for row in found} - {None}
+        assert customers
+        assert all(customer.startswith("h:") for customer in customers)
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------
+
+SAFE = [
+    "", "text", "a=1", "'=1", "+919000000001", "+91 98765-43210", "(030) 123", "-1", "-1.5e-3", "+.5", "12",
+    "{}", '[1,"=1"]', "+49/30/1234567", "né", "a\n=1",
+]  # fmt: skip
+FORMULAS = [
+    "=1+1", "=cmd|' /C calc'!A0", "+1+cmd", "-A1", "@SUM(A1)", "\t=1", "\tx", "\rx", "\nx", "  =1",
+    "\u00a0@x", "＝1", "＋1", "－1", "＠x", "\ufeff=1", "\u200b=1", "-", "+", "=", "+91 98765 x", "+1E+",
+    "-1-A1", "\u3000=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SAFE)
+def test_a_harmless_cell_stays(text: str) -> None:
+    assert safe(text) == text
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_cell_that_looks_like_a_formula_is_marked(text: str) -> None:
+    assert safe(text) == f"'{text}"
+
+
+def test_csv_safe_marks_the_cells_of_a_part(tmp_path: Path) -> None:
+    row = msgspec.json.encode({
+        "task_id": "\0=1",
+        "ref_id": "+919000000001",
+        "status": "-x",
+        "failure_count": -5,
+        "input": "=1",
+        "output": {"duration": -1},
+    })
+    plain_path = written(tmp_path / "plain", "csv", "tasks", [row])
+    safe_path = written(tmp_path / "safe", "csv", "tasks", [row], csv_safe=True)
+    (loose,), (tight,) = (
+        list(csv.DictReader(path.read_text("utf-8").splitlines(keepends=True)))
+        for path in (plain_path, safe_path)
+    )
+    assert (loose["task_id"], loose["status"]) == ("=1", "-x")
+    assert {key: value for key, value in tight.items() if value != loose[key]} == {
+        "task_id": "'=1",
+        "status": "'-x",
+    }
+    assert (tight["ref_id"], tight["failure_count"], tight["call_duration_s"]) == (
+        "+919000000001",
+        "-5",
+        "-1.0",
+    )
+
+
+def test_what_a_csv_looks_like(tmp_path: Path) -> None:
+    row = b'{"run_id":"R1","status":"","batch_count":3,"created":"2026-01-15T10:00:00","user":"a\\"b\\n,"}'
+    assert written(tmp_path / "runs", "csv", "runs", [row]).read_bytes() == (
+        b"run_id,space_id,id,status,batch_count,created,modified,run_mode,user,thread_id,collection_ref,extra\n"
+        b'"R1",,,"",3,2026-01-15T10:00:00.000000Z,,,"a""b\n,",,,\n'
+    )
+
+
+@IN_ONE_PLACE
+@given(ROWS)
+def test_any_rows_come_back_from_csv(tmp_path: Path, rows: list[bytes]) -> None:
+    path = written(tmp_path / "runs", "csv", "runs", rows)
+    expected = [
+        tuple(cell.replace("\0", "") if isinstance(cell, str) else cell for cell in row)
+        for row in table("runs", rows)
+    ]
+    assert polars_csv(path, "runs") == expected
+    with path.open(newline="", encoding="utf-8") as file:
+        found = list(csv.reader(file, strict=True))[1:]
+    path.unlink()
+    assert [[cell or None for cell in row] for row in found] == [
+        [cell if cell is None else printed(cell) or None for cell in row] for row in expected
+    ]
+
+
+def printed(cell: object) -> str:
+    if isinstance(cell, datetime):
+        return cell.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return str(cell)
+
+
+@IN_ONE_PLACE
+@given(ROWS, st.sampled_from(["jsonl", "jsonl.gz"]))
+def test_any_rows_come_back_from_jsonl(tmp_path: Path, rows: list[bytes], form: str) -> None:
+    path = written(tmp_path / "runs", form, "runs", rows)
+    open_part = gzip.open if form == "jsonl.gz" else open
+    with open_part(path, "rb") as file:
+        found = file.read().split(b"\n")
+    path.unlink()
+    assert found == [*rows, b""]
+    assert [json.loads(line) for line in found[:-1]] == [json.loads(row) for row in rows]

@@ -1,0 +1,195 @@
+"""Run again later, an export equals a full one made at that moment, and asks for little."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.export.dataset import assert_holds, found_rows, sandbox_rows
+from unpod_async import UnpodClient, UnpodError
+from unpod_async.testing import Sandbox, faults
+
+ENDED = {"completed", "failed"}
+
+
+def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
+    return UnpodClient(sandbox.token, base_url=sandbox.base_url, **options)
+
+
+def age_of_the_moving(sandbox: Sandbox) -> float:
+    """Seconds: all runs of the sandbox are older, but for those that it moves and those yet to come."""
+    created = [datetime.fromisoformat(row["created"]).replace(tzinfo=UTC) for row in sandbox.run_rows()]
+    return (datetime.now(UTC) - created[min(3, len(created) - 1)]).total_seconds() - 30
+
+
+def unsettled(sandbox: Sandbox, newest: int) -> list[str]:
+    """Runs that may change: the newest, and older ones that have not ended."""
+    runs = list(sandbox.run_rows())
+    moving = [row["run_id"] for row in runs[:newest]]
+    return moving + [
+        row["run_id"]
+        for row in runs[newest:]
+        if row["status"] not in ENDED
+        or any(task["status"] not in ENDED for task in sandbox.task_rows(row["run_id"]))
+    ]
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["run", "task", "gone task", "gone run", "advance", "cut off", "busy"]),
+        st.integers(0, 999),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=60)
+@given(
+    runs=st.integers(0, 14),
+    most=st.integers(0, 7),
+    seed=st.integers(0, 5),
+    page_size=st.sampled_from([None, 1, 3, 5]),
+    rounds=st.lists(CHANGES, min_size=1, max_size=4),
+    form=st.sampled_from(["jsonl", "jsonl", "jsonl.gz", "csv", "parquet"]),
+    part_bytes=st.sampled_from([1, 3_000, 2**26]),
+)
+async def test_it_equals_a_full_export_made_at_that_moment(
+    runs: int, most: int, seed: int, page_size: int | None, rounds: list[Any], form: str, part_bytes: int
+) -> None:
+    with folder() as there:
+        async with Sandbox(runs=runs, tasks_per_run=(0, most), seed=seed) as sandbox:
+            settle_after = age_of_the_moving(sandbox) if runs > 3 else 10**10
+            newest = min(3, runs)
+            async with client(sandbox, retry=None) as unpod:
+                options: dict[str, Any] = {
+                    "format": form,
+                    "page_size": page_size,
+                    "settle_after": settle_after,
+                    "part_bytes": part_bytes,
+                }
+
+                async def export() -> bool:
+                    """Whether it came to its end; the scripted faults may be in its way."""
+                    try:
+                        return (await unpod.export(sandbox.space_token, there, **options)).complete
+                    except UnpodError:
+                        return False
+
+                assert await export()
+                for changes in rounds:
+                    for what, number in changes:
+                        may_change = unsettled(sandbox, newest)
+                        run = may_change[number % len(may_change)] if may_change else None
+                        tasks = sandbox.task_ids(run) if run is not None else []
+                        if what == "run":
+                            sandbox.insert_run(number % 4)
+                            newest += 1
+                        elif what == "advance":
+                            sandbox.advance(1 + number % 3)
+                        elif what == "task" and run is not None:
+                            sandbox.insert_task(run)
+                        elif what == "gone task" and tasks:
+                            sandbox.delete_task(tasks[number % len(tasks)])
+                        elif what == "gone run" and run is not None:
+                            newest -= run in [row["run_id"] for row in list(sandbox.run_rows())[:newest]]
+                            sandbox.delete_run(run)
+                        elif what == "cut off":
+                            sandbox.script(faults.server_error(500, times=number % 3))
+                            await export()
+                        elif what == "busy":
+                            sandbox.script(faults.upstream_error(times=number % 3))
+                            await export()
+                    tries = [await export()]
+                    while not tries[-1]:  # what was scripted and not met is met now
+                        assert len(tries) < 30
+                        tries.append(await export())
+                    assert_holds(there, sandbox, form)
+
+
+async def test_a_quiet_space_of_settled_runs_costs_one_request(tmp_path: Path) -> None:
+    async with Sandbox(runs=60, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        for run in unsettled(sandbox, 3):
+            sandbox.delete_run(run)
+        await unpod.export(sandbox.space_token, tmp_path / "set", page_size=10)
+        before = sandbox.requests
+        files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("*s-*")}
+        summary = await unpod.export(sandbox.space_token, tmp_path / "set", page_size=10)
+        assert sandbox.requests == before + 1
+        assert (summary.fetched_runs, summary.complete) == (0, True)
+        assert summary.unchanged_runs == summary.runs
+        assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("*s-*")} == files
+        sandbox.insert_run(2)
+        summary = await unpod.export(sandbox.space_token, tmp_path / "set", page_size=10)
+        assert (summary.fetched_runs, summary.fetched_tasks) == (1, 2)
+        assert sandbox.requests == before + 3
+        assert_holds(tmp_path / "set", sandbox)
+
+
+async def test_full_reads_everything_again(tmp_path: Path) -> None:
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        await unpod.export(sandbox.space_token, tmp_path / "set")
+        settled = next(row for row in sandbox.run_rows() if row["status"] == "completed")["run_id"]
+        sandbox.delete_task(sandbox.task_ids(settled)[0])
+        summary = await unpod.export(sandbox.space_token, tmp_path / "set", full=True)
+        assert summary.fetched_runs == 12
+        assert_holds(tmp_path / "set", sandbox)
+
+
+async def test_a_settled_run_that_disappears_goes_where_the_whole_listing_is_read(tmp_path: Path) -> None:
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        await unpod.export(sandbox.space_token, tmp_path / "set", settle_after=0)
+        sandbox.delete_run(next(row for row in sandbox.run_rows() if row["status"] == "completed")["run_id"])
+        summary = await unpod.export(sandbox.space_token, tmp_path / "set", settle_after=0, full=True)
+        assert summary.gone_runs == 1
+        assert_holds(tmp_path / "set", sandbox)
+
+
+@pytest.mark.parametrize("page_size", [None, 2])
+async def test_both_ways_of_fetching_give_the_same_rows(tmp_path: Path, page_size: int | None) -> None:
+    async with Sandbox(runs=30, tasks_per_run=(0, 6)) as sandbox, client(sandbox) as unpod:
+        await unpod.export(sandbox.space_token, tmp_path / "flat")
+        assert any(received.path.endswith(f"{sandbox.space_token}/tasks/") for received in sandbox.log)
+        before = sandbox.requests
+        await unpod.export(sandbox.space_token, tmp_path / "single", runs=sandbox.run_ids(), page_size=1)
+        assert found_rows(tmp_path / "flat", "jsonl", "tasks") == sandbox_rows(sandbox, "jsonl", "tasks")
+        assert found_rows(tmp_path / "single", "jsonl", "tasks") == sandbox_rows(sandbox, "jsonl", "tasks")
+        assert sandbox.requests > before
+
+
+async def test_a_space_wide_walk_that_fails_falls_back_to_the_runs(tmp_path: Path) -> None:
+    async with Sandbox(runs=30, tasks_per_run=(1, 6)) as sandbox, client(sandbox, retry=None) as unpod:
+        poisoned = faults.poisoned_row(sandbox)
+        summary = await unpod.export(sandbox.space_token, tmp_path / "set", page_size=10)
+        assert (summary.bad_rows, summary.complete) == (1, False)
+        assert summary.bad[0].run_id is not None
+        assert poisoned in sandbox.task_ids(summary.bad[0].run_id)
+        assert_holds(tmp_path / "set", sandbox)
+
+
+async def test_chosen_runs_windows_and_several_spaces(tmp_path: Path) -> None:
+    async with Sandbox(runs=10, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        chosen = sandbox.run_ids()[3:5]
+        summary = await unpod.export(sandbox.space_token, tmp_path / "chosen", runs=[*chosen, "Rnone"])
+        assert (summary.runs, summary.tasks, summary.complete) == (2, 4, False)
+        assert "Rnone" in summary.reasons[0]
+        times = sorted(
+            datetime.fromisoformat(row["created"]).replace(tzinfo=UTC) for row in sandbox.run_rows()
+        )
+        summary = await unpod.export(sandbox.space_token, tmp_path / "window", since=times[2], until=times[5])
+        assert (summary.runs, summary.tasks, summary.complete) == (4, 8, True)
+        summary = await unpod.export([sandbox.space_token, "SPACEPOISON0000000000004"], tmp_path / "two")
+        assert (summary.runs, summary.tasks, summary.bad_rows) == (13, 22, 1)

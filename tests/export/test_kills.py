@@ -1,0 +1,102 @@
+"""An export killed at any moment and run again: the data set is as if nothing had happened.
+
+Real SIGKILLs at random moments, over the formats and both ways of fetching: 20 of them, and 200 with
+`python -m nox -s torture` (UNPOD_KILLS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unpod_async
+from tests.export.dataset import assert_holds
+from unpod_async.testing import Sandbox
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
+
+KILLS = int(os.environ.get("UNPOD_KILLS", "20"))
+FORMS = ["jsonl", "jsonl.gz", "csv", "parquet"]
+VICTIM = Path(__file__).with_name("victim.py")
+PAGE_SIZE = 7  # so small that one run by one is cheaper, or the space-wide listing takes many pages
+
+
+async def run_victim(sandbox: Sandbox, target: Path, kill_at: int, **options: object) -> int | None:
+    """Export in another process; how many calls mattered, or None when it was killed."""
+    asked = {
+        "token": sandbox.token,
+        "base_url": sandbox.base_url,
+        "space": sandbox.space_token,
+        "target": str(target),
+        "kill_at": kill_at,
+        "export": {"part_bytes": 40_000, **options},
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", str(VICTIM), json.dumps(asked)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(unpod_async.__file__).parents[1])},
+    )
+    said, complaints = await process.communicate()
+    if process.returncode == -9:
+        return None
+    assert process.returncode == 0, complaints.decode()
+    return int(said)
+
+
+@pytest.mark.timeout(60 + 10 * KILLS)
+@pytest.mark.parametrize("form", FORMS)
+async def test_killed_at_random_moments(tmp_path: Path, form: str) -> None:
+    async with Sandbox(runs=40, tasks_per_run=(0, 9)) as sandbox:
+        options = {"format": form, "page_size": PAGE_SIZE}
+        calls = await run_victim(sandbox, tmp_path / "whole", 0, **options)
+        assert calls is not None
+        assert calls > 100
+        assert_holds(tmp_path / "whole", sandbox, form)
+        moments = random.Random(f"{form} {KILLS}")
+        kills, number = 0, 0
+        while kills < KILLS / len(FORMS):
+            number += 1
+            target = tmp_path / f"set{number}"
+            # Killed once, twice, three times on one target, each time a little further on at best.
+            while await run_victim(sandbox, target, moments.randint(1, calls), **options) is None:
+                kills += 1
+            assert_holds(target, sandbox, form)
+
+
+async def test_killed_in_a_refresh_of_a_space_that_has_changed(tmp_path: Path) -> None:
+    moments = random.Random(1)
+    async with Sandbox(runs=30, tasks_per_run=(1, 6)) as sandbox:
+        calls = await run_victim(sandbox, tmp_path / "set", 0)
+        assert calls is not None
+        for _ in range(max(3, KILLS // 10)):
+            sandbox.insert_run(3)
+            sandbox.delete_run(sandbox.run_ids()[1])
+            sandbox.advance()
+            while await run_victim(sandbox, tmp_path / "set", moments.randint(1, calls)) is None:
+                pass
+            assert_holds(tmp_path / "set", sandbox)
+
+
+@pytest.mark.parametrize("page_size", [PAGE_SIZE, None])
+async def test_what_is_on_the_disk_is_not_fetched_again(tmp_path: Path, page_size: int | None) -> None:
+    """Killed when the last rows are being written: no task is asked for any more."""
+    async with Sandbox(runs=40, tasks_per_run=(1, 9)) as sandbox:
+        options = {"page_size": page_size}
+        calls = await run_victim(sandbox, tmp_path / "whole", 0, **options)
+        assert calls is not None
+        whole = sandbox.requests
+        assert await run_victim(sandbox, tmp_path / "set", calls - 25, **options) is None
+        before = sandbox.requests
+        assert before - whole == whole
+        assert await run_victim(sandbox, tmp_path / "set", 0, **options) is not None
+        again = [received.path for received in sandbox.log[before:]]
+        assert all(path.endswith("/runs/") for path in again), again
+        assert_holds(tmp_path / "set", sandbox)

@@ -1,0 +1,249 @@
+"""A row's bytes into a line: byte for byte, save line breaks between tokens and the user's token."""
+
+from __future__ import annotations
+
+import json
+import string
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unpod_async._export._lines import NoRow, line_of
+from unpod_async.testing import Sandbox
+
+SECRET = "SYNSECRET0000"
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object with all its members, repeated ones as well."""
+
+
+def pairs(line: bytes) -> Any:
+    # Numbers as they are written: 1e999 and 2e999 are not the same.
+    return json.loads(line, object_pairs_hook=Pairs, parse_int=str, parse_float=str)
+
+
+def expected(row: bytes) -> Any:
+    """The reference: every user token at its path is null, and nothing else is another."""
+    told = pairs(row)
+    for key, info in told:
+        if key == "user_info" and isinstance(info, Pairs):
+            info[:] = [(inner, None if inner == "user_token" else value) for inner, value in info]
+    return told
+
+
+def without_space(text: bytes) -> bytes:
+    """The tokens of a JSON text, one after the other."""
+    return b"".join(piece if odd else b"".join(piece.split()) for odd, piece in pieces(text))
+
+
+def pieces(text: bytes) -> list[tuple[bool, bytes]]:
+    """The strings of a JSON text (True) and what is between them."""
+    found, start, inside, at = list[tuple[bool, bytes]](), 0, False, 0
+    while at < len(text):
+        if inside and text[at : at + 1] == b"\\":
+            at += 1
+        elif text[at : at + 1] == b'"':
+            end = at + 1 if inside else at
+            found.append((inside, text[start:end]))
+            start, inside = end, not inside
+        at += 1
+    return [*found, (inside, text[start:])]
+
+
+# --- rows as they come -------------------------------------------------------------------------------------
+
+
+def test_only_the_token_of_a_sandbox_row_changes() -> None:
+    for row in Sandbox(runs=20, tasks_per_run=5).task_rows():
+        sent = msgspec.json.encode(row)
+        token = row["user_info"]["user_token"]
+        assert line_of(sent, keep_user_token=True) == sent
+        assert line_of(sent, keep_user_token=False) == sent.replace(f'"{token}"'.encode(), b"null")
+
+
+ROWS = {
+    "no token": (rb'{"a":1}', rb'{"a":1}'),
+    "no object of the user": (rb'{"user_info":null}', rb'{"user_info":null}'),
+    "a text": (rb'{"user_info":{"user_token":"s"}}', rb'{"user_info":{"user_token":null}}'),
+    "a number": (rb'{"user_info":{"user_token":-1.5e3}}', rb'{"user_info":{"user_token":null}}'),
+    "an object": (rb'{"user_info":{"user_token":{"a":["}"]}}}', rb'{"user_info":{"user_token":null}}'),
+    "an array": (rb'{"user_info":{"user_token":[1,"]"],"b":2}}', rb'{"user_info":{"user_token":null,"b":2}}'),
+    "null": (rb'{"user_info":{"user_token":null}}', rb'{"user_info":{"user_token":null}}'),
+    "a quote in it": (rb'{"user_info":{"user_token":"a\"b\\"}}', rb'{"user_info":{"user_token":null}}'),
+    "space around": (
+        b'{ "user_info" :\t{ "user_token" :\t"s" } }',
+        b'{ "user_info" :\t{ "user_token" :\tnull } }',
+    ),
+    "line breaks": (
+        b'{\r\n"user_info":\n{"user_token":\r\n"s"\n}}',
+        b'{  "user_info": {"user_token":  null }}',
+    ),
+    "an escaped key": (rb'{"user_info":{"user\u005ftoken":"s"}}', rb'{"user_info":{"user\u005ftoken":null}}'),
+    "another escaped key": (
+        rb'{"\u0075ser_info":{"user_tok\u0065n":"s"}}',
+        rb'{"\u0075ser_info":{"user_tok\u0065n":null}}',
+    ),
+    "upper case in the escape": (
+        rb'{"user\u005Finfo":{"user_token":"s"}}',
+        rb'{"user\u005Finfo":{"user_token":null}}',
+    ),
+    "repeated": (
+        rb'{"user_info":{"user_token":"s","user_token":1,"user\u005ftoken":"t"}}',
+        rb'{"user_info":{"user_token":null,"user_token":null,"user\u005ftoken":null}}',
+    ),
+    "a repeated object, of which the last has none": (
+        rb'{"user_info":{"user_token":"s"},"user_info":{}}',
+        rb'{"user_info":{"user_token":null},"user_info":{}}',
+    ),
+    "a repeated object, of which the last is none": (
+        rb'{"user_info":{"user_token":"s"},"user_info":7}',
+        rb'{"user_info":{"user_token":null},"user_info":7}',
+    ),
+    "at another path": (
+        rb'{"input":{"user_token":"s"},"user_token":"s","user_info":{"a":{"user_token":"s"}}}',
+        rb'{"input":{"user_token":"s"},"user_token":"s","user_info":{"a":{"user_token":"s"}}}',
+    ),
+    "at another path as well": (
+        rb'{"input":{"user_info":{"user_token":"s"}},"user_info":{"user_token":"s"}}',
+        rb'{"input":{"user_info":{"user_token":"s"}},"user_info":{"user_token":null}}',
+    ),
+    "in a list": (rb'{"user_info":[{"user_token":"s"}]}', rb'{"user_info":[{"user_token":"s"}]}'),
+    "in a text": (
+        rb'{"a":"\"user_info\":{\"user_token\":\"s\"}","user_info":{}}',
+        rb'{"a":"\"user_info\":{\"user_token\":\"s\"}","user_info":{}}',
+    ),
+    "beyond what can be decoded": (
+        rb'{"a":1e999,"user_info":{"b":1e999,"user_token":"s"}}',
+        rb'{"a":1e999,"user_info":{"b":1e999,"user_token":null}}',
+    ),
+    "many digits": (b'{"a":%b}' % (b"9" * 5000), b'{"a":%b}' % (b"9" * 5000)),
+    "separators of Unicode": ('{"a":"\u2028\u0085"}'.encode(), '{"a":"\u2028\u0085"}'.encode()),
+    "delete": (b'{"a":"\x7f"}', b'{"a":"\x7f"}'),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_line_of(name: str) -> None:
+    row, line = ROWS[name]
+    assert line_of(row, keep_user_token=False) == line
+    kept = line_of(row, keep_user_token=True)
+    assert kept == row.replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+NO_ROWS = {
+    b"": "the row is not JSON",
+    b"{": "the row is not JSON",
+    b'{"a":1}{': "the row is not JSON",
+    b'{"a":"x\ny"}': "the row is not JSON",
+    b'{"a":NaN}': "the row is not JSON",
+    rb'{"a":"\ud800"}': "the row is not JSON",
+    b'{"user_info":1,"a":}': "the row is not JSON",
+    b"\xef\xbb\xbf{}": "the row is not JSON",
+    b"null": "the row is not a JSON object",
+    b"[]": "the row is not a JSON object",
+    b'"text"': "the row is not a JSON object",
+    b"12": "the row is not a JSON object",
+    b'{"a":"\xff"}': "the row is not UTF-8",
+    b'{"user_info":5,"\xc3":1}': "the row is not UTF-8",
+    b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}": "the row is nested too deeply",
+}
+
+
+@pytest.mark.parametrize("row", NO_ROWS, ids=lambda row: row[:24].decode("latin-1"))
+def test_what_is_no_row_says_why_and_shows_nothing(row: bytes) -> None:
+    with pytest.raises(NoRow) as caught:
+        line_of(row, keep_user_token=False)
+    assert caught.value.reason == str(caught.value) == NO_ROWS[row]
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_what_raw_lets_through_is_a_line() -> None:
+    page = b'[ {"a":1,\r\n "b": "\xc3\xa9"} ,\n{"user_info":{"user_token":"s"}}\n]'
+    lines = [
+        line_of(bytes(raw), keep_user_token=False)
+        for raw in msgspec.json.decode(page, type=list[msgspec.Raw])
+    ]
+    assert lines == [b'{"a":1,   "b": "\xc3\xa9"}', b'{"user_info":{"user_token":null}}']
+
+
+# --- against the reference ---------------------------------------------------------------------------------
+
+SPACE = st.text(" \t\r\n", max_size=3)
+
+
+@st.composite
+def strings(draw: st.DrawFn, text: st.SearchStrategy[str]) -> str:
+    """A JSON string, with some of its characters escaped that need not be."""
+    return '"' + "".join(draw(spelled(one)) for one in draw(text)) + '"'
+
+
+def spelled(character: str) -> st.SearchStrategy[str]:
+    plain = json.dumps(character, ensure_ascii=False)[1:-1]
+    units = character.encode("utf-16-be").hex()
+    escape = "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    return st.sampled_from([plain, plain, plain, escape, escape.upper().replace("\\U", "\\u")])
+
+
+KEYS = strings(
+    st.one_of(
+        st.sampled_from(["user_info", "user_token", "user_info", "user_token", "input", "a"]),
+        st.text(string.printable, max_size=3),
+    )
+)
+SCALARS = st.one_of(
+    strings(
+        st.one_of(st.text(max_size=8), st.sampled_from([SECRET, '"user_token":"s"', "user_token", "{[,:]}"]))
+    ),
+    st.sampled_from(["null", "true", "false", "-0", "1e999", "1.5E+3", "12345678901234567890123"]),
+)
+
+
+@st.composite
+def objects(draw: st.DrawFn, values: st.SearchStrategy[str]) -> str:
+    members = draw(
+        st.lists(
+            st.tuples(SPACE, KEYS, SPACE, SPACE, values, SPACE).map(lambda m: "{}{}{}:{}{}{}".format(*m)),
+            max_size=5,
+        )
+    )
+    return "{" + (",".join(members) or draw(SPACE)) + "}"
+
+
+@st.composite
+def arrays(draw: st.DrawFn, values: st.SearchStrategy[str]) -> str:
+    return f"[{','.join(draw(st.lists(values, max_size=3)))}{draw(SPACE)}]"
+
+
+VALUES = st.recursive(SCALARS, lambda inner: objects(inner) | arrays(inner), max_leaves=12)
+ROW = objects(VALUES).map(str.encode)
+
+
+@given(ROW)
+def test_any_row_keeps_all_but_the_tokens_at_their_path(row: bytes) -> None:
+    assert msgspec.json.decode(b"[%b]" % row, type=list[msgspec.Raw])  # as it would come
+    line = line_of(row, keep_user_token=False)
+    assert b"\n" not in line
+    assert b"\r" not in line
+    assert pairs(line) == expected(row)
+    kept = line_of(row, keep_user_token=True)
+    assert len(kept) == len(row)
+    assert without_space(kept) == without_space(row)
+    # What was taken out of the row is all that makes the two lines differ.
+    if pairs(row) == expected(row) and b'"user_token"' not in row and b"\\u" not in row:
+        assert line == kept
+
+
+@given(ROW, st.integers(0, 200), st.sampled_from([b"\xff", b"\n", b"\x00", b'"', b"{", b"}", b",", b"\\"]))
+def test_a_damaged_row_is_a_line_or_no_row(row: bytes, place: int, damage: bytes) -> None:
+    row = row[:place] + damage + row[place:]
+    try:
+        line = line_of(row, keep_user_token=False)
+    except NoRow:
+        with pytest.raises(ValueError):
+            msgspec.json.decode(row.decode(), type=dict[str, msgspec.Raw])
+    else:
+        assert pairs(line) == expected(row)

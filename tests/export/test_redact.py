@@ -1,0 +1,462 @@
+"""Contact data out of lines: by key, what was met, and what looks like it; and what stays."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unpod_async._export._contact import kind_of_key
+from unpod_async._export._lines import line_of
+from unpod_async._export._redact import Redactor
+from unpod_async.errors import InvalidArgument
+from unpod_async.testing import Sandbox
+
+KEY = b"a key of the tests"
+drop, hashed = Redactor("drop"), Redactor("hash", KEY)
+
+
+def line(row: object) -> bytes:
+    return line_of(msgspec.json.encode(row), keep_user_token=False)
+
+
+def dropped(row: object) -> Any:
+    return json.loads(drop(line(row)))
+
+
+def text(sent: str, **other: object) -> str:
+    """What becomes of a text of a row in which `other` is known."""
+    said = dropped({"input": other, "output": {"call_summary": sent}})["output"]["call_summary"]
+    assert isinstance(said, str)
+    return said
+
+
+def h(value: str) -> str:
+    return f"h:{hmac.new(KEY, value.encode(), hashlib.sha256).hexdigest()[:16]}"
+
+
+# --- the sandbox's rows ------------------------------------------------------------------------------------
+
+CONTACT = re.compile(rb"Person|Alice|@|90000\d{5}")
+
+
+def test_nothing_of_a_contact_is_left_in_the_rows_of_the_sandbox() -> None:
+    sandbox = Sandbox(runs=40, tasks_per_run=5)
+    lines = [line(row) for row in sandbox.task_rows()]
+    assert all(CONTACT.search(one) for one in lines)
+    for redactor in (drop, hashed):
+        for one in lines:
+            assert CONTACT.search(redactor(one)) is None
+    for row in sandbox.run_rows():
+        assert drop(line(row)) == line(row)
+
+
+def test_all_else_of_the_rows_of_the_sandbox_stays() -> None:
+    for row in Sandbox(runs=20, tasks_per_run=5).task_rows():
+        row["user_info"] |= {"email": None, "full_name": None, "user_token": None}
+        row["input"] |= {"name": None, "contact_number": None}
+        output = row["output"]
+        after = output.get("post_call_data")
+        expected = json.loads(json.dumps(row))
+        if isinstance(output.get("customer"), dict):
+            expected["output"]["customer"] = {"number": None, "name": None}
+        elif "customer" in output:
+            expected["output"] |= {"customer": None, "contact_number": None}
+        if after and isinstance(after["summary"], dict):
+            expected["output"]["post_call_data"]["summary"] |= {"name": None, "contact": None}
+        assert dropped(row) == expected
+
+
+def test_the_same_person_has_the_same_hash_in_both_shapes_of_an_output() -> None:
+    seen = set[str]()
+    for row in Sandbox(runs=40, tasks_per_run=5).task_rows():
+        told = json.loads(hashed(line(row)))
+        customer = told["output"].get("customer")
+        if isinstance(customer, dict):
+            # "+919000000001" there, "9000000001" in the input.
+            assert customer == {"number": told["input"]["contact_number"], "name": told["input"]["name"]}
+            seen.add("camel")
+        elif customer is not None:
+            assert (customer, told["output"]["contact_number"]) == (
+                told["input"]["name"],
+                told["input"]["contact_number"],
+            )
+            seen.add("snake")
+        assert told["input"]["name"] == h(row["input"]["name"].lower())
+        assert told["input"]["contact_number"] == h(row["input"]["contact_number"])
+        assert told["user_info"]["email"] == h("alice@example.com")
+    assert seen == {"camel", "snake"}
+
+
+# --- keys --------------------------------------------------------------------------------------------------
+
+NAMES = """
+    name full_name fullName FullName first_name lastName customer customers customer_name
+    customerName contact contact_name lead_name username surname nominee_name Name name_1 callee
+"""
+REACHES = """
+    contact_number contactNumber phone phones phone_number phoneNumber PHONE Phone2 mobile mobileNo
+    mobile_number number email emails email_id Email_ID emailAddress user_email e-mail mail
+    whatsapp_number alternate_number alternate_contact_number to_number from_number telephone
+    customer-phone caller_id callerId fax home_phone
+"""
+OTHERS = """
+    user user_id user_org_id token phoneNumberId number_id assistant_number assistantNumber
+    agent_name company_name companyName file_name tool_name organization_name invoice_number
+    policy_number batch_count created startedAt start_time role customer_id contactId email_status
+    phoneCallProvider phone_type objective context summary recording_url collection_ref document_id
+    no to from about labels quality model_name space_name 123 नाम
+"""
+
+
+@pytest.mark.parametrize(
+    "key", [*NAMES.split(), *REACHES.split(), "Mobile No.", "Full Name", "E-mail", "Email ID"]
+)
+@pytest.mark.parametrize("value", ["Zed Q", "+15550100", "z@q.example"])
+def test_a_value_under_a_key_of_contact_data_is_taken_out_anywhere(key: str, value: str) -> None:
+    row = {
+        "task_id": "T1",
+        "extra": [{"deep": {key: value}}],
+        key: value,
+        "input": {key: [value, {"x": value}]},
+    }
+    assert dropped(row) == {
+        "task_id": "T1",
+        "extra": [{"deep": {key: None}}],
+        key: None,
+        "input": {key: [None, {"x": None}]},
+    }
+    assert value not in hashed(line(row)).decode()
+
+
+@pytest.mark.parametrize("key", OTHERS.split())
+def test_other_keys_stay(key: str) -> None:
+    assert kind_of_key(key) in {"technical", "text"}
+    assert dropped({"input": {key: "Zed Q"}}) == {"input": {key: "Zed Q"}}
+
+
+def test_what_says_nothing_stays_and_numbers_go() -> None:
+    row = {
+        "input": {
+            "name": "N/A",
+            "phone": "",
+            "contact": None,
+            "mobile": 9876543210,
+            "number": 1.5,
+            "email": True,
+        }
+    }
+    assert dropped(row)["input"] == {**row["input"], "mobile": None, "number": None}
+    assert json.loads(hashed(line(row)))["input"]["mobile"] == h("9876543210")
+
+
+def test_ids_and_times_of_a_contact_stay() -> None:
+    row = {
+        "output": {
+            "customer": {"id": "c-1", "name": "Zed Q", "created": "2026-01-15T10:00:00", "city": "Pune"}
+        }
+    }
+    assert dropped(row)["output"]["customer"] == {
+        "id": "c-1",
+        "name": None,
+        "created": "2026-01-15T10:00:00",
+        "city": None,
+    }
+
+
+def test_the_columns_of_the_service_are_never_touched() -> None:
+    own = {
+        "task_id": "Zed Quix",
+        "run_id": "9876543210",
+        "status": "Zed Quix",
+        "user": "z@q.example",
+        "assignee": "Zed Quix",
+    }
+    row = {
+        **own,
+        "input": {
+            "name": "Zed Quix",
+            "phone": "9876543210",
+            "email": "z@q.example",
+            "task_id": "z@q.example",
+        },
+    }
+    told = dropped(row)
+    assert {key: told[key] for key in own} == own
+    assert told["input"]["task_id"] == "[redacted]"
+
+
+def test_json_in_a_text_is_looked_into() -> None:
+    inner = json.dumps({"Lead Name": "Zed Quix", "score": 1, "more": json.dumps([{"phone": "5550100"}])})
+    told = dropped({
+        "output": {"post_call_data": {"structured_data": inner}, "summary": "zed quix rang 5550100"}
+    })
+    assert json.loads(told["output"]["post_call_data"]["structured_data"]) == {
+        "Lead Name": None,
+        "score": 1,
+        "more": '[{"phone":null}]'.replace(":", ": "),
+    }
+    assert told["output"]["summary"] == "[redacted] rang [redacted]"
+
+
+# --- values met elsewhere in the row -----------------------------------------------------------------------
+
+MET = [
+    ("Am I speaking with John Doe?", "Am I speaking with [redacted]?"),
+    ("JOHN  doe's friend", "[redacted]'s friend"),
+    ("Yes, this is John.", "Yes, this is [redacted]."),
+    ("Mr Doe, John's here", "Mr [redacted], [redacted] here"),
+    ("johndoe and a doe", "johndoe and a doe"),
+    ("https://rec.example/John%20Doe.wav", "https://rec.example/[redacted].wav"),
+    ("john.doe_1.wav", "[redacted]_1.wav"),
+    ("call 98765 43210", "call [redacted]"),
+    ("call +91-98765-43210 or 09876543210", "call [redacted] or [redacted]"),
+    ("https://rec.example/919876543210_2.wav", "https://rec.example/[redacted]_2.wav"),
+    ("ph9876543210", "ph[redacted]"),
+    ("ID 4321, not 43211", "ID [redacted], not 43211"),
+    ("JD@Mail.example", "[redacted]"),
+    ("https://x.example/?m=jd%40mail.example", "https://x.example/?m=[redacted]"),
+    ("Will will be late", "[redacted] will be late"),
+    ("Ann planned it; ann's plan", "[redacted] planned it; [redacted] plan"),
+    ("Zoe\u0308 O\u2019Hara", "[redacted]"),
+    ("王伟先生您好", "[redacted]先生您好"),
+    ("yes, a vip from Pune", "yes, a vip from Pune"),
+]
+
+
+@pytest.mark.parametrize(("sent", "left"), MET)
+def test_values_met_are_taken_out_of_texts(sent: str, left: str) -> None:
+    known = {
+        "name": "John Doe",
+        "phone": "+91 98765 43210",
+        "extension_number": "x",
+        "contact_number": 4321,
+        "email": "jd@mail.example",
+        "lead_name": "Will Power",
+        "caller": "Ann",
+        "nominee_name": "Zoë O\u2019Hara",
+        "customer_name": "王伟",
+        "contact": {"vip": "yes"},
+    }
+    assert text(sent, **known) == left
+
+
+def test_a_part_of_a_name_has_the_hash_of_the_name_and_a_number_that_of_the_number() -> None:
+    row = {
+        "input": {"name": "John Doe", "phone": "+919876543210"},
+        "task": {"objective": "Ask John, 98765 43210."},
+    }
+    assert json.loads(hashed(line(row)))["task"]["objective"] == f"Ask {h('john doe')}, {h('9876543210')}."
+
+
+def test_technical_texts_hold_no_names_but_may_hold_numbers() -> None:
+    row = {
+        "input": {"name": "agent", "phone": "9876543210"},
+        "ref_id": "9876543210",
+        "output": {
+            "transcript": [{"role": "agent", "content": "an agent"}],
+            "call_id": "call-9876543210",
+            "x_id": "5550100200",
+        },
+    }
+    told = dropped(row)
+    assert told["ref_id"] == "[redacted]"
+    assert told["output"] == {
+        "transcript": [{"role": "agent", "content": "an [redacted]"}],
+        "call_id": "call-[redacted]",
+        "x_id": "5550100200",
+    }
+
+
+def test_keys_that_are_no_words_are_texts() -> None:
+    told = dropped({
+        "input": {"name": "Zed Quix", "votes": {"z@q.example": 1, "Zed Quix": 2, "9876543210": 3, "Quix": 4}}
+    })
+    assert list(told["input"]["votes"]) == ["[redacted]", "Quix"]
+
+
+# --- what looks like contact data --------------------------------------------------------------------------
+
+NUMBERS = [
+    "+91 98765 43210", "9876543210", "(555) 010-0199", "0049 30 1234567", "030/1234567", "123-4567",
+    "98765.43210", "9 8 7 6 5 4 3 2 1 0", "+1.555.010.0199", "९८७६५४३२१०", "+91-98-7654-3210",
+    "98765 43210 98765 43211",
+]  # fmt: skip
+MAILS = ["john.doe+x@ex.co.uk", "ÄÖ@exämple.de", "j@x.io"]
+LEFT = [
+    "2025-11-30T17:51:52", "2025-11-21 13:45:20", "2026-01-31 11:47:38.067021+00:00", "2026-02-07T05:57:45Z",
+    "10.12.2025", "31/12/2025 10:30", "20250130", "20250130T101530Z", "2024-2025", "10:30-11:45", "150.5",
+    "12.345678", "192.168.100.200", "2d81624a-a0ec-4459-9399-cf71fb21be06",
+    "01234567-89ab-cdef-0123-456789012345",
+    "INV-2025-001", "T8ff2ccdffe9a11f0878d43cd8a99e069", "1234567890123456", "45,000", "12345", "a @ b",
+    "@handle",
+    "https://rec.example/9876543210.wav?t=1700000000",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("found", NUMBERS + MAILS)
+@pytest.mark.parametrize("around", ["{}", "call {}.", "at:{}。", "<{}>, now"])
+def test_addresses_and_numbers_are_found_in_free_text(found: str, around: str) -> None:
+    assert text(around.format(found)) == around.format("[redacted]")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_is_found_where_words_have_no_spaces(number: str) -> None:
+    assert text(f"电话{number}。") == "电话[redacted]。"
+
+
+@pytest.mark.parametrize("left", LEFT)
+@pytest.mark.parametrize("around", ["{}", "on {}, now", "({})"])
+def test_what_is_no_number_of_a_phone_stays(left: str, around: str) -> None:
+    assert text(around.format(left)) == around.format(left)
+
+
+def test_an_address_in_an_url_goes_and_the_rest_stays() -> None:
+    assert (
+        text("see https://x.example/9876543210?to=j@x.io&a=1 now")
+        == "see https://x.example/9876543210?to=[redacted]&a=1 now"
+    )
+
+
+def test_the_agents_own_number_stays() -> None:
+    assert dropped({"output": {"assistant_number": "+911400000000"}})["output"] == {
+        "assistant_number": "+911400000000"
+    }
+
+
+# --- total -------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False),
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.sampled_from([
+            "John Doe",
+            "+91 98765 43210",
+            "9876543210",
+            "j@x.io",
+            '{"name": "Ann"}',
+            '["\\u0000"]',
+        ]),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["name", "phone", "id", "a b", "text", "customer", "number"])
+            | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+MODES: list[Literal["drop", "hash"]] = ["drop", "hash"]
+
+
+@given(
+    st.dictionaries(st.sampled_from(["input", "output", "task", "name", "run_id"]), JSON),
+    st.sampled_from(MODES),
+)
+def test_any_row_gives_a_row_of_the_same_shape(row: dict[str, Any], mode: Literal["drop", "hash"]) -> None:
+    redactor = Redactor(mode, KEY)
+    sent = line(row)
+    redacted = redactor(sent)
+    assert b"\n" not in redacted
+    assert redactor(sent) == redacted
+    assert_same_shape(json.loads(sent), json.loads(redacted), is_plain=True)
+
+
+def assert_same_shape(sent: Any, left: Any, *, is_plain: bool) -> None:
+    if isinstance(sent, dict):
+        # Keys that are texts may have been redacted, and so become one.
+        plain = {key: value for key, value in sent.items() if re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII)}
+        assert plain.keys() <= left.keys()
+        for key, value in plain.items():
+            assert_same_shape(value, left[key], is_plain=kind_of_key(key) == "text")
+    elif isinstance(sent, list):
+        assert len(sent) == len(left)
+        for one, other in zip(sent, left, strict=True):
+            assert_same_shape(one, other, is_plain=False)
+    elif isinstance(sent, bool) or sent is None:
+        assert left is sent
+    elif isinstance(sent, str):
+        assert left is None or isinstance(left, str)
+    else:
+        assert left is None or left == sent or str(left).startswith("h:")
+
+
+@given(
+    st.from_regex(r"[A-Z][a-z]{4,9} [A-Z][a-z]{4,9}", fullmatch=True),
+    st.from_regex(r"[6-9][0-9]{9}", fullmatch=True),
+    st.text(max_size=20),
+    st.sampled_from(MODES),
+)
+def test_a_name_and_a_number_met_are_nowhere_in_the_line(
+    name: str, number: str, around: str, mode: Literal["drop", "hash"]
+) -> None:
+    spaced = f"{number[:5]} {number[5:]}"
+    texts = [
+        f"{around}{name}{around}",
+        name.upper(),
+        f"{around} {number}",
+        f"+91{number}",
+        f"x{spaced}",
+        f"https://x.example/{number}",
+    ]
+    row = {
+        "input": {"name": name, "contact_number": number},
+        "output": {"transcript": [{"role": "user", "content": one} for one in texts]},
+    }
+    try:
+        sent = line(row)
+    except UnicodeEncodeError:
+        return
+    redacted = Redactor(mode, KEY)(sent).decode()
+    assert name.lower() not in redacted.lower()
+    assert number not in redacted
+    assert spaced not in redacted
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b'{"name":"Zed","name":"Quix","a":"Zed Quix"}',
+        b'{"a":1e999,"number":1e999,"name":%b}' % (b"9" * 5000),
+        b'{"a":' + b'{"name":[' * 200 + b'"Zed"' + b"]}" * 200 + b"}",
+        b'{"a":' + b"[" * 900 + b'"j@x.io"' + b"]" * 900 + b"}",
+        rb'{"na\u006de":"Z\u0065d Q","a":"\u005aed Q, \ud83d\ude00 \n\u0000"}',
+        b'{"name":" ","contact":"-","phone":"+","a":"x - +"}',
+        b'{"a":"%b"}' % (b"a." * 50_000 + b"@"),
+        b'{"a":"%b"}' % (b"1-" * 50_000),
+        b'{"name":"%b"}' % (b"Zed " * 20_000),
+    ],
+    ids=lambda sent: sent[:30].decode(),
+)
+def test_odd_rows_are_redacted_as_well(sent: bytes) -> None:
+    row = line_of(sent, keep_user_token=False)
+    for redactor in (drop, hashed):
+        redacted = redactor(row)
+        assert line_of(redacted, keep_user_token=True) == redacted
+        for secret in (b"Zed", b"Quix", b"j@x.io"):
+            assert secret not in redacted
+
+
+@pytest.mark.parametrize(("mode", "key"), [("hash", b""), ("none", KEY)])
+def test_a_redactor_that_would_not_protect_is_refused(mode: Any, key: bytes) -> None:
+    with pytest.raises(InvalidArgument, match="redact"):
+        Redactor(mode, key)
+
+
+def test_another_key_gives_another_hash() -> None:
+    row = line({"name": "Zed"})
+    assert hashed(row) == hashed(line({"name": " zED "})) != Redactor("hash", b"other")(row)

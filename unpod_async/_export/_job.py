@@ -1,0 +1,338 @@
+"""One export from beginning to end: list the runs, fetch what is wanted, write it, say what there is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from unpod_async import _paths
+from unpod_async._core import Core
+from unpod_async._export._asked import Asked, Options, new_key
+from unpod_async._export._disk import Disk
+from unpod_async._export._fetching import FLAT_PAGE_SIZE, Fetching, fetch_flat, fetch_runs
+from unpod_async._export._formats import FORMATS
+from unpod_async._export._lines import line_of
+from unpod_async._export._loading import load_recordings, recording_url
+from unpod_async._export._manifest import Contents, contents, manifest
+from unpod_async._export._meter import Meter
+from unpod_async._export._patience import Patience, passes
+from unpod_async._export._publish import MANIFEST, Publisher
+from unpod_async._export._redact import Redactor
+from unpod_async._export._relist import PAGE_SIZE, Round, listing_of, relist
+from unpod_async._export._spool import Spool, spool_path
+from unpod_async._export._staging import Staging
+from unpod_async._export._state import VERSION, RunState, State
+from unpod_async._export._target import Directory, Workplace
+from unpod_async._export._told import ExportSummary
+from unpod_async._fetch import fetch
+from unpod_async._listing import Listing
+from unpod_async._options import Options as SendOptions
+from unpod_async._pager import Pager, SequentialWalk
+from unpod_async._wire import Failure, Read
+from unpod_async.errors import ExportError, IncompleteListing, UnpodError
+from unpod_async.models import Task
+
+__all__ = ["Job"]
+
+_TELL_EVERY = 0.2
+"""Seconds between two events of the progress."""
+
+_FEW_REQUESTS = 4
+"""So many requests run by run are not worth asking how long the space-wide listing is."""
+
+
+class Job:
+    """One export. `run` is called once."""
+
+    def __init__(self, core: Core, asked: Asked, options: Options, target: Path) -> None:
+        FORMATS[asked.format].check()
+        self._core = core
+        self._asked = asked
+        self._options = options
+        self._work = Workplace(target)
+        self._store = Directory(target)
+        self._disk = Disk(str(target))
+        self._started = datetime.now(UTC)
+        self._deadline = core.caller.deadline()
+        self._patience = Patience(
+            core.caller, self._probe, self._deadline, repeats=core.caller.options.retry is not None
+        )
+        self._meter = Meter(options.on_progress, core.caller.stats, lambda: self._patience.waiting)
+        self._reasons: list[str] = []
+        self._spaces: list[tuple[int, str]] = []
+        self._state: State
+        self._spool: Spool
+        self._publisher: Publisher
+        self._staging: Staging
+        self._redactor: Redactor | None = None
+        self._resuming = False
+        self._round = 0
+
+    async def run(self) -> ExportSummary:
+        self._deadline.start()
+        ticking: asyncio.Task[None] | None = None
+        try:
+            await self._disk.run(self._open)
+            ticking = asyncio.create_task(self._tick())
+            for space, token in self._spaces:
+                await self._list(space, token)
+            await self._fetch()
+            if self._asked.recordings:
+                await self._load_recordings()
+            self._meter.enter("writing")
+            found = await self._disk.run(self._finish)
+        finally:
+            if ticking is not None:
+                ticking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await ticking
+            self._close()
+        self._meter.enter("done")
+        return self._summary(found)
+
+    async def _tick(self) -> None:
+        while True:
+            self._meter.tell()
+            await asyncio.sleep(_TELL_EVERY)
+            if self._patience.waiting:
+                await self._staging.checkpoint_if_due()
+
+    # -- opening and closing; these block -----------------------------------------------------------------
+
+    def _open(self) -> None:
+        self._work.open()
+        self._state = state = State(self._work.state)
+        self._check_question()
+        self._publisher = Publisher(
+            state,
+            self._work,
+            self._store,
+            form=self._asked.format,
+            csv_safe=self._asked.csv_safe,
+            part_bytes=self._options.part_bytes,
+        )
+        self._publisher.recover()
+        self._spool = Spool(self._work.folder, self._clear_spool() + 1)
+        # While there is a whole data set, it stays as it is until all of the next one has come.
+        is_first = self._store.size(MANIFEST) is None
+        self._staging = Staging(
+            state,
+            self._spool,
+            self._disk,
+            self._publisher.publish_full_parts if is_first else lambda: None,
+        )
+        self._meter.counts = lambda: (self._staging.runs, self._staging.failed, self._staging.rows)
+        if self._asked.redact is not None:
+            self._redactor = Redactor(self._asked.redact, self._redact_key())
+        with state.transaction():
+            self._spaces = [(state.space(token), token) for token in self._asked.spaces]
+            self._resuming = state["complete"] == 0
+            self._round = state["round"] = (state["round"] or 0) + 1
+            if self._options.full and not (self._resuming and state["full"]):
+                state.run("UPDATE run SET settled = 0")
+                self._resuming = False
+            state["complete"], state["full"] = 0, int(self._options.full)
+
+    def _check_question(self) -> None:
+        state = self._state
+        if state["version"] != VERSION:
+            raise ExportError("the target was made by another version of this library: export to another one")
+        kept = state["asked"]
+        if kept is None:
+            state["asked"] = msgspec.json.encode(self._asked)
+            return
+        differing = self._asked.differences(msgspec.json.decode(kept, type=Asked))
+        if differing:
+            raise ExportError(
+                f"the target was made with another {', '.join(differing)}: ask the same again, or export to "
+                "another directory"
+            )
+
+    def _redact_key(self) -> bytes:
+        if self._options.redact_key is not None:
+            return self._options.redact_key
+        kept = self._state["redact_key"]
+        if kept is None:
+            kept = self._state["redact_key"] = new_key()
+        return bytes(kept)
+
+    def _clear_spool(self) -> int:
+        """Remove what nothing refers to; the number of the last file there is."""
+        used = {file for (file,) in self._state.run("SELECT DISTINCT file FROM extent")}
+        there = {int(path.name.rpartition("-")[2]) for path in self._work.folder.glob("rows-*")}
+        for number in there - used:
+            spool_path(self._work.folder, number).unlink()
+        return max(there, default=0)
+
+    def _close(self) -> None:
+        for name in ("_spool", "_state", "_work"):
+            if hasattr(self, name):
+                getattr(self, name).close()
+
+    # -- listing ------------------------------------------------------------------------------------------
+
+    async def _list(self, space: int, token: str) -> None:
+        noted = Round(self._state, space, self._round, resuming=self._resuming, now=time.time())
+        stable = await self._disk.run(self._forget_bad_runs, space)
+        walk: SequentialWalk[bytes] = SequentialWalk(
+            self._patience,
+            listing_of(token),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            page_size=self._options.page_size or PAGE_SIZE,
+            on_bad_row="skip",
+            raw=True,
+            deadline=self._deadline,
+        )
+
+        def on_bad(place: int | None, reason: str) -> None:
+            self._staging.add_bad(space, None, place, reason)
+
+        def seen(runs: int) -> None:
+            self._meter.runs_seen += runs
+
+        try:
+            await relist(
+                walk,
+                noted,
+                self._asked,
+                self._options,
+                self._disk,
+                self._line_of,
+                on_bad,
+                seen,
+                stable=stable,
+            )
+        except IncompleteListing as error:
+            self._reasons.append(f"runs may be missing: {error}")
+        if noted.disturbed:
+            await self._disk.run(self._state.drop_flat, space)
+        if self._asked.runs is not None:
+            missing = await self._disk.run(self._not_listed, space)
+            if missing:
+                self._reasons.append(
+                    f"{len(missing)} runs that were asked for are not in the listing, such as {missing[0]}"
+                )
+
+    def _forget_bad_runs(self, space: int) -> bool:
+        """Whether there were none."""
+        return self._state.run("DELETE FROM bad WHERE space = ? AND run IS NULL", (space,)).rowcount == 0
+
+    def _not_listed(self, space: int) -> list[str]:
+        listed = {
+            name
+            for (name,) in self._state.run(
+                "SELECT id FROM run WHERE space = ? AND listed = ?", (space, self._round)
+            )
+        }
+        return [name for name in self._asked.runs or () if name not in listed]
+
+    def _line_of(self, row: bytes) -> bytes:
+        line = line_of(row, keep_user_token=self._asked.keeps_user_token)
+        return line if self._redactor is None else self._redactor(line)
+
+    # -- fetching -----------------------------------------------------------------------------------------
+
+    async def _fetch(self) -> None:
+        self._meter.runs_total = await self._disk.run(
+            self._state.value, "SELECT count(*) FROM run WHERE state = ?", (RunState.WANTED,)
+        )
+        self._meter.enter("fetching")
+        page_size = self._core.page_size(self._options.page_size)
+        job = Fetching(
+            state=self._state,
+            disk=self._disk,
+            staging=self._staging,
+            patience=self._patience,
+            deadline=self._deadline,
+            page_size=page_size,
+            line_of=self._line_of,
+            recording_of=recording_url if self._asked.recordings else None,
+        )
+        flat_size = self._options.page_size or FLAT_PAGE_SIZE
+        for space, token in self._spaces:
+            if await self._is_flat_cheaper(space, token, page_size, flat_size):
+                await fetch_flat(job, space, token, flat_size)
+            self._meter.rows_total = None
+        await fetch_runs(job, self._spaces, self._options.concurrency)
+
+    async def _is_flat_cheaper(self, space: int, token: str, page_size: int, flat_size: int) -> bool:
+        one_by_one = await self._disk.run(self._state.requests_for, space, page_size)
+        if one_by_one <= _FEW_REQUESTS:
+            return False
+        listing = Listing(_paths.space_tasks(token), Task, ("task_id", "id"))
+        try:
+            count = await Pager(self._patience, listing, page_size=flat_size, deadline=self._deadline).count()
+        except UnpodError as error:
+            if self._patience.over is not None or not isinstance(error, UnpodError):
+                raise
+            return False
+        if count // flat_size + 2 >= one_by_one:
+            return False
+        self._meter.rows_total = count
+        return True
+
+    async def _load_recordings(self) -> None:
+        self._meter.enter("recordings")
+        await load_recordings(
+            self._core.caller,
+            self._state,
+            self._disk,
+            self._work.target / "recordings",
+            hosts=self._options.recording_hosts,
+            concurrency=self._options.concurrency,
+            deadline=self._deadline,
+        )
+
+    async def _probe(self) -> None:
+        """Ask something that no bad row can spoil, once."""
+        options = self._core.caller.options
+        once = self._core.caller.with_options(SendOptions(None, options.timeout, options.deadline), None)
+        listing = listing_of(self._asked.spaces[0])
+        failure: object = None
+        for read in (Read(1, 1), Read(10**9, 1)):
+            failure = await fetch(once, listing, read, self._deadline, raw=True)
+            if not isinstance(failure, Failure) or not failure.unreadable:
+                break
+        if isinstance(failure, Failure) and (passes(failure.error) or not failure.past_end):
+            raise failure.error
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def _finish(self) -> Contents:
+        self._gone = int(self._state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.GONE,)) or 0)
+        self._publisher.publish()
+        found = contents(self._state, self._publisher)
+        made = self._work.write(MANIFEST, manifest(self._asked, found, self._started, self._reasons))
+        self._store.put(made, MANIFEST)
+        self._state["complete"] = int(found.is_whole and not self._reasons)
+        self._spool.close()
+        self._clear_spool()
+        return found
+
+    def _summary(self, found: Contents) -> ExportSummary:
+        return ExportSummary(
+            target=str(self._work.target),
+            complete=found.is_whole and not self._reasons,
+            runs=found.runs,
+            tasks=found.tasks,
+            files=len(found.parts),
+            bytes=sum(part["bytes"] for part in found.parts),
+            fetched_runs=self._staging.runs,
+            fetched_tasks=self._staging.rows,
+            unchanged_runs=max(0, found.runs - self._staging.runs - found.failed_runs),
+            gone_runs=self._gone,
+            failed_runs=found.failed_runs,
+            failed=tuple(found.failed[:100]),
+            bad_rows=found.bad_rows,
+            bad=tuple(found.bad[:100]),
+            recordings=found.recordings,
+            failed_recordings=found.failed_recordings,
+            reasons=tuple(self._reasons),
+            requests=self._meter.requests,
+            retries=self._meter.retries,
+            seconds=self._meter.seconds,
+        )

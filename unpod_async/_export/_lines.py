@@ -1,0 +1,116 @@
+"""A row's bytes, as the server sent them, into one line of a file. Pure: no I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+import msgspec
+
+from unpod_async._export._scan import members
+
+__all__ = ["NoRow", "line_of"]
+
+_Span: TypeAlias = tuple[int, int]
+
+
+class NoRow(Exception):
+    """What came in place of a row is no row. `reason` says why and holds no data of it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Info(msgspec.Struct, gc=False):
+    user_token: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Head(msgspec.Struct, gc=False):
+    user_info: _Info | None = None
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_ANY_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# Between tokens only: a line break inside a string is no JSON, and decoding has refused it.
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+# An escape that stands for an underscore or a small letter, of which the keys are made.
+_ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|[67])")
+_COLON = re.compile(rb'"user_token"[ \t\r\n]*:[ \t\r\n]*')
+
+
+def line_of(row: bytes, *, keep_user_token: bool) -> bytes:
+    r"""`row` as one line, without a line break at its end.
+
+    Byte for byte what came, with two exceptions: line breaks between tokens (\n and \r) are spaces, and the
+    value of `user_info.user_token` is null unless `keep_user_token`, whatever its type, however the keys are
+    spelled, and at each of their places when they are repeated. A `user_token` elsewhere stays.
+
+    Raises:
+        NoRow: it is not a JSON object in UTF-8, or is nested so deeply that it cannot be read.
+    """
+    told, spans = _check(row)
+    if not keep_user_token:
+        for start, end in reversed(_tokens(row, told) if spans is None else spans):
+            row = b"%bnull%b" % (row[:start], row[end:])
+    if b"\n" in row or b"\r" in row:
+        row = row.translate(_ONE_LINE)
+    return row
+
+
+def _check(row: bytes) -> tuple[_Head, list[_Span] | None]:
+    """The head of the row, and where its user tokens are when looking closely was needed to read it."""
+    reason = ""
+    try:
+        if not row.isascii():
+            # In what is skipped msgspec does not look at the encoding.
+            row.decode()
+        return _HEAD.decode(row), None
+    except msgspec.ValidationError:
+        pass  # `user_info` has another type, or the row has
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        reason = _reason(fault)
+    if not reason:
+        try:
+            _ANY_OBJECT.decode(row)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+            reason = _reason(fault)
+    # Outside the handlers: the exception of the encoding holds the row.
+    if reason:
+        raise NoRow(reason)
+    return _Head(), _search(row)
+
+
+def _reason(fault: Exception) -> str:
+    if isinstance(fault, RecursionError):
+        return "the row is nested too deeply"
+    if isinstance(fault, UnicodeDecodeError):
+        return "the row is not UTF-8"
+    if isinstance(fault, msgspec.ValidationError):
+        return "the row is not a JSON object"
+    return "the row is not JSON"
+
+
+def _tokens(row: bytes, told: _Head) -> list[_Span]:
+    """Where the user tokens are: at once where the keys occur once, plainly spelled; else by looking."""
+    plain = row.count(b"user_token")
+    if _ESCAPED_LETTER.search(row) is None:
+        if plain == 0:
+            return []
+        token = told.user_info.user_token if told.user_info is not None else msgspec.UNSET
+        if token is not msgspec.UNSET and plain == 1 and row.count(b"user_info") == 1:
+            # Written once and found at its path, so this is the place.
+            found = _COLON.search(row)
+            if found is not None:
+                return [(found.end(), found.end() + len(bytes(token)))]
+    return _search(row)
+
+
+def _search(row: bytes) -> list[_Span]:
+    return [
+        (start, end)
+        for key, opens, closes in members(row)
+        if key == "user_info" and row[opens] == b"{"[0]
+        for inner, start, end in members(row, opens, closes)
+        if inner == "user_token"
+    ]

@@ -1,0 +1,105 @@
+"""The manifest: what is in a data set, what was asked, and what is not in it. And the summary, likewise."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from unpod_async._export._asked import Asked
+from unpod_async._export._columns import SCHEMA_VERSION
+from unpod_async._export._publish import Publisher
+from unpod_async._export._state import RunState, State
+from unpod_async._export._told import BadRow, FailedRun
+
+__all__ = ["Contents", "contents", "manifest"]
+
+_NAMED = 1000
+"""Failed runs and bad rows that are named; all are counted."""
+
+
+class Contents(msgspec.Struct, frozen=True, kw_only=True):
+    """A data set in numbers, and what is missing from it."""
+
+    runs: int
+    tasks: int
+    recordings: int
+    parts: list[dict[str, Any]]
+    failed_runs: int
+    failed: list[FailedRun]
+    bad_rows: int
+    bad: list[BadRow]
+    failed_recordings: int
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.failed_runs or self.bad_rows or self.failed_recordings)
+
+
+def contents(state: State, publisher: Publisher) -> Contents:
+    """Read off the state. Blocks."""
+    parts = [
+        {"name": publisher.name(kind, number), "kind": kind, "rows": rows, "bytes": size, "sha256": sha256}
+        for kind, number, rows, size, sha256 in state.run(
+            "SELECT kind, number, rows, size, sha256 FROM part ORDER BY kind, number"
+        )
+    ]
+    failed = state.run(
+        "SELECT token, id, reason FROM run JOIN space ON space.number = run.space WHERE state = ? "
+        "ORDER BY run.number LIMIT ?",
+        (RunState.FAILED, _NAMED),
+    )
+    bad = state.run(
+        "SELECT token, run.id, bad.place, bad.reason FROM bad JOIN space ON space.number = bad.space "
+        "LEFT JOIN run ON run.number = bad.run LIMIT ?",
+        (_NAMED,),
+    )
+    return Contents(
+        runs=sum(part["rows"] for part in parts if part["kind"] == "runs"),
+        tasks=sum(part["rows"] for part in parts if part["kind"] == "tasks"),
+        recordings=int(state.value("SELECT count(*) FROM recording WHERE file IS NOT NULL")),
+        parts=parts,
+        failed_runs=int(state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.FAILED,))),
+        failed=[
+            FailedRun(space_token=token, run_id="" if name.startswith("#") else name, reason=reason)
+            for token, name, reason in failed
+        ],
+        bad_rows=int(state.value("SELECT count(*) FROM bad")),
+        bad=[
+            BadRow(space_token=token, run_id=run_id, place=place, reason=reason)
+            for token, run_id, place, reason in bad
+        ],
+        failed_recordings=int(state.value("SELECT count(*) FROM recording WHERE reason IS NOT NULL")),
+    )
+
+
+def manifest(asked: Asked, found: Contents, started: datetime, reasons: list[str]) -> bytes:
+    """The bytes of manifest.json."""
+    told = {
+        "complete": found.is_whole and not reasons,
+        "started": started,
+        "finished": datetime.now(UTC),
+        "asked": asked,
+        "versions": {
+            "unpod_async": importlib.metadata.version("unpod-async"),
+            "python": platform.python_version(),
+            "columns": SCHEMA_VERSION,
+            "manifest": 1,
+        },
+        "counts": {
+            "runs": found.runs,
+            "tasks": found.tasks,
+            "recordings": found.recordings,
+            "files": len(found.parts),
+            "bytes": sum(part["bytes"] for part in found.parts),
+        },
+        "parts": found.parts,
+        "failed_runs": {"count": found.failed_runs, "named": found.failed},
+        "unreadable_rows": {"count": found.bad_rows, "named": found.bad},
+        "failed_recordings": found.failed_recordings,
+        "reasons": reasons,
+    }
+    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"

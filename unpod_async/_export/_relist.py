@@ -1,0 +1,197 @@
+"""Listing the runs again: which are new, which have changed or may have, which are gone.
+
+Runs stand newest first and keep their order. So once no count has fallen, and a settled run was met that
+stands behind every run that is not settled, whatever comes later is settled and need not be read. Runs that
+should have been met by then and were not are gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from unpod_async import _paths
+from unpod_async._decode import Page
+from unpod_async._export._asked import Asked, Options
+from unpod_async._export._disk import Disk
+from unpod_async._export._heads import has_ended, run_head
+from unpod_async._export._lines import NoRow
+from unpod_async._export._state import Listed, RunState, State
+from unpod_async._listing import Listing
+from unpod_async._pager import SequentialWalk
+from unpod_async.models import Run
+
+__all__ = ["Prefix", "Round", "relist"]
+
+PAGE_SIZE = 500
+"""Rows of this listing are short."""
+
+FRESH = 3600.0
+"""Seconds for which an interrupted export trusts what it had fetched, where the run's row is as it was."""
+
+
+class Prefix:
+    """Whether the pages read so far hold every run that stood there all the time, and in the known order."""
+
+    def __init__(self) -> None:
+        self.proven = True
+        self._number = 0
+        self._count = 0
+
+    def page(self, page: Page[bytes]) -> None:
+        follows = page.number == self._number + 1 and page.count is not None and page.count >= self._count
+        self.proven = self.proven and follows and not (page.rejected or page.unreadable)
+        self._number, self._count = page.number, page.count or 0
+
+
+class Round:
+    """One listing of the runs of a space, noted page by page. Blocks, save where it says otherwise.
+
+    Args:
+        number: greater than that of every listing before.
+        resuming: the export before this one did not come to its end.
+        now: unix seconds.
+    """
+
+    def __init__(self, state: State, space: int, number: int, *, resuming: bool, now: float) -> None:
+        self._state = state
+        self._space = space
+        self._number = number
+        self._resuming = resuming
+        self._now = now
+        self._met = 0
+        self._lowest: int | None = None  # rank, until now, of the oldest known run that was met
+        self._in_order = True
+        self.disturbed = False  # a run has changed of which a broken off walk had staged tasks
+
+    def page(self, rows: list[Listed]) -> bool:
+        """Note a page; whether everything behind it is known, in the known order, and settled."""
+        with self._state.transaction():
+            for row in rows:
+                self._row(row)
+        if self._lowest is None or not self._in_order:
+            return False
+        return self._state.value(
+            "SELECT count(*) FROM run WHERE space = ? AND listed < ? AND settled = 0 AND rank < ?",
+            (self._space, self._number, self._lowest),
+        ) == 0 and bool(self._state.value("SELECT walked FROM space WHERE number = ?", (self._space,)))
+
+    def _row(self, row: Listed) -> None:
+        self._met += 1
+        # Newer than all that an earlier listing met, and older than what this one has met so far.
+        rank = (self._number << 32) - self._met
+        found = self._state.run(
+            "SELECT number, rank, seen, state, settled, fetched FROM run WHERE space = ? AND id = ?",
+            (self._space, row.id),
+        ).fetchone()
+        if found is None:
+            self._state.run(
+                "INSERT INTO run (space, id, rank, row, seen, settles, expected, listed, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(self._space, row.id, rank, row.line, row.seen, row.settles, row.expected),
+                    *(self._number, RunState.WANTED),
+                ),
+            )
+            return
+        number, old_rank, seen, state, settled, fetched = found
+        self._in_order = self._in_order and (self._lowest is None or old_rank < self._lowest)
+        self._lowest = old_rank
+        same = seen == row.seen
+        self._state.run(
+            "UPDATE run SET rank = ?, row = ?, seen = ?, settles = ?, expected = ?, listed = ?, "
+            "dirty = dirty OR ? WHERE number = ?",
+            (rank, row.line, row.seen, row.settles, row.expected, self._number, not same, number),
+        )
+        if same and (settled or (state in (RunState.STAGED, RunState.DONE) and self._is_fresh(fetched))):
+            return
+        if state == RunState.WANTED:
+            self.disturbed = self.disturbed or not same
+            return
+        self._state.forget_staged(number)
+        self._state.run("UPDATE run SET state = ?, settled = 0 WHERE number = ?", (RunState.WANTED, number))
+
+    def _is_fresh(self, fetched: float | None) -> bool:
+        return self._resuming and fetched is not None and 0 <= self._now - fetched < FRESH
+
+    def end(self, *, whole: bool) -> None:
+        """The listing was read to its end (`whole`), or to where all is known: what was not met is gone."""
+        lowest = -1 if whole or self._lowest is None else self._lowest
+        with self._state.transaction():
+            gone = self._state.run(
+                "SELECT number FROM run WHERE space = ? AND listed < ? AND rank > ? AND state != ?",
+                (self._space, self._number, lowest, RunState.GONE),
+            ).fetchall()
+            for (number,) in gone:
+                self._state.forget_staged(number)
+            self._state.run_many(
+                "UPDATE run SET state = ?, settled = 0 WHERE number = ?",
+                ((RunState.GONE, number) for (number,) in gone),
+            )
+            if whole:
+                self._state.run("UPDATE space SET walked = 1 WHERE number = ?", (self._space,))
+
+
+async def relist(
+    walk: SequentialWalk[bytes],
+    noted: Round,
+    asked: Asked,
+    options: Options,
+    disk: Disk,
+    line_of: Callable[[bytes], bytes],
+    on_bad: Callable[[int | None, str], None],
+    seen: Callable[[int], None],
+    *,
+    stable: bool,
+) -> None:
+    """Walk the runs of a space and note them.
+
+    Args:
+        line_of: a row's line; raises NoRow.
+        on_bad: told of a row that is none, and of places that cannot be read.
+        stable: all rows were readable at the last listing, so that the reading may end early.
+
+    Raises:
+        UnpodError: the listing was not read to its end; nothing counts as gone.
+    """
+    window, chosen = asked.window, None if asked.runs is None else set(asked.runs)
+    prefix = Prefix()
+    oldest = datetime.now(UTC) - timedelta(seconds=options.settle_after)
+    while (page := await walk.next_page()) is not None:
+        prefix.page(page)
+        for place in page.unreadable:
+            on_bad(place, "the server fails to send it")
+        for row in page.rejected:
+            on_bad(None, row.reason)
+        rows: list[Listed] = []
+        for raw in page.items:
+            head = run_head(raw)
+            created = head.created_at
+            if chosen is not None and head.run_id not in chosen:
+                continue
+            if window is not None and not window.contains(created):
+                continue
+            try:
+                line = line_of(raw)
+            except NoRow as bad:
+                on_bad(None, bad.reason)
+                continue
+            digest = hashlib.blake2b(raw, digest_size=16)
+            settles = has_ended(head.status) and created is not None and created < oldest
+            name = head.run_id if isinstance(head.run_id, str) and head.run_id else f"#{digest.hexdigest()}"
+            rows.append(Listed(name, line, digest.digest(), settles, head.expected))
+            if chosen is not None:
+                chosen.discard(name)
+        rest_is_known = await disk.run(noted.page, rows)
+        seen(len(rows))
+        if chosen is not None and not chosen:
+            break  # what was chosen is there
+        if rest_is_known and stable and prefix.proven and chosen is None:
+            await disk.run(noted.end, whole=False)
+            return
+    await disk.run(noted.end, whole=chosen is None or bool(chosen))
+
+
+def listing_of(space_token: str) -> Listing[Run]:
+    return Listing(_paths.runs(space_token), Run, ("run_id",))

@@ -1,0 +1,100 @@
+"""Rows as they come, staged: into the spool, and noted in the state at checkpoints.
+
+A run counts as fetched when a checkpoint has noted it; what came since the last one is fetched again after a
+kill. A checkpoint is due after a second or a few megabytes, whichever is first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from unpod_async._export._disk import Disk
+from unpod_async._export._spool import Spool
+from unpod_async._export._state import Changes, Progress, State
+
+__all__ = ["Staging"]
+
+_DUE_AFTER = 1.0
+_DUE_BYTES = 4 * 2**20
+_MOST_BYTES = 4 * _DUE_BYTES
+
+
+class Staging:
+    """What the workers of an export share.
+
+    Args:
+        after_checkpoint: run in the disk thread after each checkpoint.
+    """
+
+    def __init__(
+        self, state: State, spool: Spool, disk: Disk, after_checkpoint: Callable[[], None] = lambda: None
+    ) -> None:
+        self._state = state
+        self._spool = spool
+        self._disk = disk
+        self._after = after_checkpoint
+        self._changes = Changes()
+        self._turn = anyio.Lock()
+        self._last = time.monotonic()
+        self.rows = 0
+        self.runs = 0
+        self.failed = 0
+
+    def add(self, run: int, lines: Sequence[bytes], unsettled: int) -> None:
+        """Rows of a run, `unsettled` of which keep it from being settled."""
+        if lines:
+            extent = self._spool.append(b"\n".join(lines) + b"\n", len(lines))
+            self._changes.extents.append((run, extent))
+            self.rows += len(lines)
+        self.add_unsettled(run, unsettled)
+
+    def add_unsettled(self, run: int, more: int) -> None:
+        if more:
+            self._changes.open[run] = self._changes.open.get(run, 0) + more
+
+    def add_bad(self, space: int, run: int | None, place: int | None, reason: str) -> None:
+        """A row that is in no file; its run is asked for again by the next export."""
+        self._changes.bad.append((space, run, place, reason))
+        if run is not None:
+            self.add_unsettled(run, 1)
+
+    def add_recording(self, task_id: str, run: int, url: str) -> None:
+        self._changes.recordings.append((task_id, run, url))
+
+    def finish(self, run: int) -> None:
+        """All rows of a run were added."""
+        self._changes.staged.append((run, time.time()))
+        self.runs += 1
+
+    def fail(self, run: int, reason: str) -> None:
+        self._changes.failed.append((run, reason))
+        self.failed += 1
+
+    def reach(self, space: int, progress: Progress) -> None:
+        """A walk over a space-wide listing has come so far."""
+        self._changes.flat[space] = progress
+
+    async def checkpoint_if_due(self) -> None:
+        pending = self._spool.pending
+        if pending < _DUE_BYTES and time.monotonic() - self._last < _DUE_AFTER:
+            return
+        if self._turn.locked() and pending < _MOST_BYTES:
+            return  # somebody is at it; wait for the disk only when much has gathered
+        await self.checkpoint()
+
+    async def checkpoint(self) -> None:
+        """Raises ExportError when the disk refuses; what was noted before stays."""
+        async with self._turn:
+            changes, self._changes = self._changes, Changes()
+            chunks = self._spool.take()
+            self._last = time.monotonic()
+            await self._disk.run(self._write, chunks, changes)
+
+    def _write(self, chunks: list[tuple[int, bytes]], changes: Changes) -> None:
+        self._spool.write(chunks)
+        if changes:
+            self._state.note(changes)
+            self._after()
