@@ -115,7 +115,7 @@ class RecordingHttp:
             cancelled.__traceback__ = None
             raise
         except Failed as fault:
-            failed = fault.with_traceback(None)
+            failed = fault
         except RecordingError as refused:  # the target of a redirect
             failed = Failed(refused.with_traceback(None))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
@@ -153,7 +153,6 @@ class RecordingHttp:
         ):
             limit.reschedule(None)
             if response.status in _REDIRECTS:
-                response.close()  # whatever else it says
                 return self._hosts.follow(url, response.headers.get("Location", ""))
             # A header sent twice shows as such: no length is "5, 5".
             names = {name.lower() for name in response.headers}

@@ -81,6 +81,15 @@ def test_a_copy_of_a_part_longer_than_any_buffer(tmp_path: Path, form: str) -> N
         check_copy(tmp_path, form, "runs", rows, ranges)
 
 
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz"])
+def test_a_range_that_ends_with_the_last_whole_row_of_a_piece(tmp_path: Path, form: str) -> None:
+    rows = [b'{"run_id":"R%05d","status":"%b"}' % (at, b"s" * 67) for at in range(12_000)]
+    whole, cut = divmod(1 << 20, len(rows[0]) + 1)
+    assert cut
+    for ranges in ([(0, whole)], [(1, whole), (whole + 1, 12_000)]):
+        check_copy(tmp_path, form, "runs", rows, ranges)
+
+
 @IN_ONE_PLACE
 @given(ROWS.filter(bool), st.lists(st.integers(0, 8), max_size=6), st.sampled_from(sorted(FORMATS)))
 def test_any_copy_equals_writing_the_rows(
@@ -196,14 +205,19 @@ def test_rows_of_a_source_that_fails_are_not_taken_for_all(tmp_path: Path, form:
 
 
 FULL = """
-import resource, signal, sys, gc
+import gc, random, resource, sys
 from pathlib import Path
 from unpod_async._export._formats import FORMATS
 form, path, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-writer = FORMATS[form].create(path, "runs")
-import random
 noise = random.Random(1)
-rows = [b'{"run_id":"%x"}' % noise.getrandbits(8_000) for _ in range(20_000)]
+rows = [b'{"run_id":"%x"}' % noise.getrandbits(8_000) for _ in range(2_500)]
+if limit < 0:
+    whole = FORMATS[form].create(path, "runs")
+    whole.write(rows)
+    whole.close()
+    limit += whole.size
+    whole.abort()
+writer = FORMATS[form].create(path, "runs")
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     writer.write(rows)
@@ -219,8 +233,9 @@ print(path.exists())
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits of this kind")
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("limit", [0, 100, 1_000_000])
+@pytest.mark.parametrize("limit", [0, 100, 1_000_000, -10])
 def test_a_disk_that_fills_is_an_os_error_and_leaves_nothing(tmp_path: Path, form: str, limit: int) -> None:
+    # A negative limit is counted from the end of the part: then the last write fails, and at first is short.
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-W", "error", "-c", FULL, form, str(tmp_path / "part"), str(limit)],
         capture_output=True,

@@ -157,6 +157,13 @@ def test_what_says_nothing_stays_and_numbers_go() -> None:
     assert json.loads(hashed(line(row)))["input"]["mobile"] == h("9876543210")
 
 
+def test_what_follows_in_a_list_is_under_the_key_of_the_list() -> None:
+    told = dropped({
+        "input": {"contacts": [{"id": "7"}, "Zed Q"], "notes": [{"name": "Quix"}, "a note", ["b"]]}
+    })
+    assert told["input"] == {"contacts": [{"id": "7"}, None], "notes": [{"name": None}, "a note", ["b"]]}
+
+
 def test_ids_and_times_of_a_contact_stay() -> None:
     row = {
         "output": {

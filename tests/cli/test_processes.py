@@ -1,0 +1,170 @@
+"""Signals, pipes that are closed early, disks that are full, and the sandbox as a command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.harness import PROGRAM, clean, here, settings, start
+from tests.leaks import SANDBOX_SECRETS
+from unpod_async.testing import Fault, Sandbox
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")
+
+
+async def test_a_reader_that_leaves_ends_it_quietly() -> None:
+    async with Sandbox(runs=300, tasks_per_run=5) as sandbox:
+        ours, theirs = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            *(*PROGRAM, "tasks", sandbox.space_token),
+            env={**clean(), **settings(sandbox)},
+            stdout=theirs,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        os.close(theirs)
+        line = await asyncio.to_thread(os.read, ours, 10)
+        os.close(ours)
+        _, err = await process.communicate()
+
+        assert line.startswith(b"{")
+        assert (process.returncode, err) == (141, b"")
+        assert sandbox.requests < 15  # the other pages were not asked for
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("argv", [("runs", "SPACEMAIN000000000000001"), ("--version",)])
+async def test_a_stdout_that_cannot_be_written_to(argv: tuple[str, ...]) -> None:
+    async with Sandbox(runs=2) as sandbox:
+        with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
+            process = await asyncio.create_subprocess_exec(
+                *(*PROGRAM, *argv),
+                env={**clean(), **settings(sandbox)},
+                stdout=full,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, err = await process.communicate()
+
+    assert process.returncode == 1
+    assert err.decode().startswith("unpod-async: cannot write to stdout: No space left")
+    assert b"Traceback" not in err
+
+
+async def test_ctrl_c_ends_a_walk() -> None:
+    async with Sandbox(runs=2) as sandbox:
+        sandbox.script(Fault(stall=60))
+        process = await start(settings(sandbox), "runs", sandbox.space_token)
+        await sandbox.arrived(1)
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+
+    assert (process.returncode, out, err) == (130, b"", b"unpod-async: interrupted\n")
+
+
+async def test_a_create_that_is_interrupted_says_what_may_have_been_queued() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        sandbox.script(Fault(stall=60, method="POST"))
+        argv = ("create", sandbox.space_token, "--agent", sandbox.agent_handle, "--context", "x", "--yes")
+        process = await start(settings(sandbox), *argv, "--name", "A", "--number", "9000000001")
+        await sandbox.arrived(2)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert b"cancelled while a create was under way: calls may be queued" in err
+    assert len(sandbox.ledger) <= 1
+
+
+_STUBBORN = """\
+import asyncio, sys
+from unpod_async.cli._running import Loop
+
+async def stubborn():
+    print("ready", flush=True)
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            print("not yet", flush=True)
+
+with Loop() as loop:
+    loop.run(stubborn())
+"""
+
+
+async def test_the_second_signal_ends_it_whatever_it_does() -> None:
+    process = await start({}, program=(sys.executable, "-c", _STUBBORN))
+    assert process.stdout is not None
+    for said in (b"ready\n", b"not yet\n"):
+        assert await process.stdout.readline() == said
+        process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+
+    assert (process.returncode, err) == (130, b"\nunpod-async: ended at once\n")
+
+
+_DEAF = """\
+import asyncio, os, signal, sys
+from unpod_async.cli._running import Loop
+
+async def signalled():
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return 7
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with Loop() as loop:
+    sys.exit(loop.run(signalled()))
+"""
+
+
+async def test_who_was_started_to_ignore_a_signal_goes_on_ignoring_it() -> None:
+    process = await start({}, program=(sys.executable, "-c", _DEAF))
+    _, err = await process.communicate()
+
+    assert (process.returncode, err) == (7, b"")
+
+
+async def test_the_sandbox_says_how_to_reach_it_and_ends_by_ctrl_c() -> None:
+    argv = ("sandbox", "--port", "0", "--runs", "3", "--tasks-per-run", "2..2", "--seed", "5")
+    process = await start({}, *argv)
+    assert process.stdout is not None
+    lines = [(await process.stdout.readline()).decode() for _ in range(5)]
+    names = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+    listed = await here(names, "tasks", names["SPACE"])
+    of_agent = await here(names, "tasks", "--agent", names["AGENT"])
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+
+    expected = [row["task_id"] for row in Sandbox(runs=3, tasks_per_run=2, seed=5).task_rows()]
+    assert [line.split('"task_id":"')[1][:33] for line in listed.out.splitlines()] == expected
+    assert of_agent.out.count("\n") == 6
+    assert (process.returncode, out) == (0, b"")
+    assert b"3 runs and 6 tasks" in err
+    assert b"Traceback" not in err
+    assert not SANDBOX_SECRETS.search(err.decode())  # its tokens stand in the lines to paste only
+
+
+async def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = await here({}, "sandbox", "--port", str(port), "--runs", "1")
+
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == (
+        f"unpod-async: port {port} of 127.0.0.1 is in use: name another with --port (0 is any free one)\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["x", "5..", "9..2", "-1"])
+async def test_tasks_per_run_that_are_no_such_numbers(text: str) -> None:
+    ended = await here({}, "sandbox", f"--tasks-per-run={text}")
+
+    assert ended.status == 2
+    assert "--tasks-per-run" in ended.err

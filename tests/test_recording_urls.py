@@ -1,0 +1,226 @@
+"""Which addresses a recording may be fetched from."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from unpod_async import InvalidArgument, RecordingError
+from unpod_async._recording_urls import RecordingHosts, is_public
+
+SECRET = "5ecret-signature"
+NONE = RecordingHosts(())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.9.9.9", "0.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254"),
+        *("100.64.0.1", "100.100.100.200", "192.0.0.192", "192.0.2.1", "198.18.0.1", "224.0.0.1"),
+        *(
+            "240.0.0.1",
+            "255.255.255.255",
+            str(IPv4Address(0)),
+            "::",
+            "::1",
+            "fe80::1",
+            "fe80::1%eth0",
+            "fc00::1",
+            "fd00:ec2::254",
+        ),
+        *("fec0::1", "ff02::1"),
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "::ffff:0:127.0.0.1", "::8.8.8.8"),
+        *("64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::8.8.8.8", "2001:db8::1"),
+        # Tunnels, also to what is public.
+        *("2002:7f00:1::", "2002:808:808::", "2001::1", "2001:0:808:808::1"),
+        *("", "localhost", "127.1", "0x7f000001", "1.1.1.1.1"),
+    ],
+)
+def test_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
+def test_public(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://store.example/a/b.wav?Signature={SECRET}",
+        "https://store.example:443/",
+        "https://store.example",
+        "HTTPS://STORE.example/x",
+        "https://bücher.example/ä ö.wav",
+        "https://8.8.8.8/x",
+        "https://[2606:4700:4700::1111]/x",
+    ],
+)
+def test_https_on_port_443_may_be_asked(url: str) -> None:
+    found = NONE.check(url)
+    assert not found.is_named
+    assert found.reveal().scheme == "https"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://store.example/a%2Fb%3ac?X-Amz-Credential=A%2F2026%2Fs3&sig=a+b%2b/=%7E",
+        "https://store.example/%41?&a&=b&&c=%",
+    ],
+)
+def test_a_url_is_not_quoted_anew(url: str) -> None:
+    # A signature may be of its very characters.
+    assert str(NONE.check(url).reveal()) == url
+
+
+REFUSED = [
+    (f"http://store.example/x?{SECRET}", "http is not accepted; name the host in recording_hosts="),
+    (
+        f"https://store.example:8443/x?{SECRET}",
+        "only port 443 is accepted; name the host in recording_hosts=",
+    ),
+    (f"https://store.example:80/x?{SECRET}", "only port 443"),
+    (f"https://user:{SECRET}@store.example/x", "a user name or password"),
+    (f"https://{SECRET}@store.example/x", "a user name or password"),
+    (f"https://@store.example/x?{SECRET}", "a user name or password"),
+    (f"https://store.example\\@127.0.0.1/x?{SECRET}", "the URL cannot be read"),
+    (f"https://[::1/x?{SECRET}", "the URL cannot be read"),
+    (f"https://store.example:99999/x?{SECRET}", "the URL cannot be read"),
+    (f"file:///etc/passwd?{SECRET}", "this is no https URL"),
+    (f"ftp://store.example/x?{SECRET}", "this is no https URL"),
+    (f"javascript:{SECRET}", "this is no https URL"),
+    (f"data:audio/wav,{SECRET}", "this is no https URL"),
+    (f"//store.example/x?{SECRET}", "this is no https URL"),
+    (f"/x?{SECRET}", "this is no https URL"),
+    (f"https:///x?{SECRET}", "this is no https URL"),
+    (f"https://?{SECRET}", "this is no https URL"),
+    ("", "this is no https URL"),
+]
+
+
+@pytest.mark.parametrize(("url", "why"), REFUSED)
+def test_refused_urls(url: str, why: str) -> None:
+    with pytest.raises(RecordingError) as refused:
+        NONE.check(url)
+    assert why in str(refused.value)
+    assert refused.value.permanent
+    assert SECRET not in str(refused.value)
+    assert refused.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("store.example", "http://store.example/x"),
+        ("store.example", "http://STORE.example.:8080/x"),
+        ("store.example", "https://store.example:8443/x"),
+        ("Store.Example:8443", "https://store.example:8443/x"),
+        ("store.example:443", "https://store.example/x"),
+        ("store.example:80", "http://store.example/x"),
+        ("10.0.0.7:9000", "http://10.0.0.7:9000/x"),
+        ("[::1]:9000", "http://[::1]:9000/x"),
+        ("[::1]", "http://[0:0:0:0:0:0:0:1]:1/x"),
+        ("::1", "http://[::1]/x"),
+        ("bücher.example", "http://xn--bcher-kva.example/x"),
+        ("localhost", "http://localhost:1/x"),
+    ],
+)
+def test_named_hosts_are_excepted(host: str, url: str) -> None:
+    assert RecordingHosts([host]).check(url).is_named
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("store.example", "http://a.store.example/x"),
+        ("store.example", "http://store.example.evil.example/x"),
+        ("store.example:8443", "https://store.example:8444/x"),
+        ("store.example:443", "http://store.example/x"),
+        ("127.0.0.1", "http://localhost/x"),
+        ("127.0.0.1", "http://2130706433/x"),
+        ("store.example", "http://user@store.example/x"),
+        ("store.example", "ftp://store.example/x"),
+    ],
+)
+def test_and_nothing_but_them(host: str, url: str) -> None:
+    with pytest.raises(RecordingError):
+        RecordingHosts([host]).check(url)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "store.example",
+        b"store.example",
+        None,
+        5,
+        {"store.example"},
+        [None],
+        [5],
+        [""],
+        ["https://store.example"],
+        ["store.example/path"],
+        ["store.example?x"],
+        ["store.example#x"],
+        ["user@store.example"],
+        ["*.store.example"],
+        ["store example"],
+        ["store.example:port"],
+        ["store.example:99999"],
+        ["a,b"],
+        ["store.example\n"],
+    ],
+)
+def test_bad_hosts(hosts: Any) -> None:
+    with pytest.raises(InvalidArgument, match="recording_hosts"):
+        RecordingHosts(hosts)
+
+
+def test_a_url_shows_its_host_and_the_end_of_its_path() -> None:
+    url = NONE.check(f"https://store.example/account/{'long' * 40}/rec.wav?X-Amz-Signature={SECRET}#{SECRET}")
+    assert str(url) == "store.example/…/rec.wav"
+    assert repr(url) == "RecordingUrl('store.example/…/rec.wav')"
+    assert str(NONE.check("https://store.example")) == "store.example/"
+    assert str(NONE.check("https://store.example/x\u202e.wav")).isascii()
+    assert len(str(NONE.check(f"https://store.example/{'x' * 5000}"))) < 100
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("https://other.example/y?z=%2F", "https://other.example/y?z=%2F"),
+        ("../c", "https://store.example/c"),
+        ("?x=2", "https://store.example/a/b?x=2"),
+        ("//other.example/y", "https://other.example/y"),
+        ("/ä", "https://store.example/%C3%A4"),
+    ],
+)
+def test_redirects(location: str, expected: str) -> None:
+    start = NONE.check("https://store.example/a/b?x=1")
+    assert str(NONE.follow(start, location).reveal()) == expected
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "",
+        f"http://store.example/?{SECRET}",
+        "http://store.example:443/",
+        f"//user:{SECRET}@other.example/",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "https://[::1",
+    ],
+)
+def test_refused_redirects(location: str) -> None:
+    start = NONE.check("https://store.example/a/b")
+    with pytest.raises(RecordingError) as refused:
+        NONE.follow(start, location)
+    assert refused.value.permanent
+    assert SECRET not in str(refused.value)
