@@ -31,6 +31,7 @@ nox.options.sessions = ["lint", "types", "tests", "wheel"]
 
 ROOT = Path(__file__).resolve().parent
 PROJECT: dict[str, Any] = nox.project.load_toml(ROOT / "pyproject.toml")
+EVERYTHING = ".[cli,parquet]"
 RUNNING = f"3.{sys.version_info.minor}"
 
 
@@ -89,7 +90,7 @@ def find_python(version: str) -> str | None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The tests on the running Python; arguments after `--` go to pytest."""
-    session.install("-e", ".", *group("test"))
+    session.install("-e", EVERYTHING, *group("test"))
     run_pytest(session)
 
 
@@ -108,7 +109,7 @@ def define_tests(version: str) -> None:
 
         @nox.session(name=name, tags=["matrix"], python=python, default=False)
         def tests_on(session: nox.Session) -> None:
-            session.install("-e", ".", *group("test"))
+            session.install("-e", EVERYTHING, *group("test"))
             run_pytest(session)
 
         tests_on.__doc__ = f"The tests on Python {version}."
@@ -122,14 +123,15 @@ for _version in nox.project.python_versions(PROJECT):
 def floors(session: nox.Session) -> None:
     """The tests with the lowest release of every run-time dependency that pyproject.toml allows."""
     pins: list[str] = []
-    for line in PROJECT["project"]["dependencies"]:
+    extras = PROJECT["project"]["optional-dependencies"]
+    for line in [*PROJECT["project"]["dependencies"], *extras["cli"], *extras["parquet"]]:
         requirement = Requirement(line)
         lowest = [item.version for item in requirement.specifier if item.operator == ">="]
         if len(lowest) != 1:
             session.error(f"{line!r} does not name its lowest release with exactly one >=")
         pins.append(f"{requirement.name}=={lowest[0]}")
     # One call, so that pip refuses a floor which cannot be had, instead of raising it silently.
-    session.install("-e", ".", *group("test"), *pins)
+    session.install("-e", EVERYTHING, *group("test"), *pins)
     session.run("python", "-m", "pip", "list")
     run_pytest(session)
 
@@ -197,7 +199,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy --strict and pyright (strict, in pyproject.toml): the package, and uses of its public API."""
     # The [nodejs] extra in the group brings node as a wheel; else pyright would download one on first use.
-    session.install("-e", ".", *group("types"))
+    session.install("-e", EVERYTHING, *group("types"))
     # tests/typing is checked and never run; the rest of the tests would gain little from types.
     where = ["unpod_async", *(["tests/typing"] if any((ROOT / "tests/typing").glob("*.py")) else [])]
     session.run("mypy", "--strict", *where)
@@ -209,11 +211,21 @@ def types(session: nox.Session) -> None:
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """100,000 mutated pages, which may end in the errors of the package only."""
-    session.install("-e", ".", *group("test"))
+    session.install("-e", EVERYTHING, *group("test"))
     env = {"UNPOD_FUZZ": "100000"}
     session.run(
         "python", "-m", "pytest", "tests/faults/test_fuzz.py", "--timeout=600", *session.posargs, env=env
     )
+
+
+@nox.session(default=False)
+def torture(session: nox.Session) -> None:
+    """200 exports killed at random moments; thousands of histories of a space that is exported again."""
+    session.install("-e", EVERYTHING, *group("test"))
+    env = {"UNPOD_KILLS": "200"}
+    pytest = ("python", "-m", "pytest", "--timeout=5400")
+    session.run(*pytest, "tests/export/test_kills.py", *session.posargs, env=env)
+    session.run(*pytest, "--hypothesis-profile=torture", "tests/export/test_incremental.py", *session.posargs)
 
 
 # --- promises ----------------------------------------------------------------------------------------------
@@ -282,5 +294,5 @@ def wheel(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """The package at work against its own sandbox; needs no key and no network."""
-    session.install(".")
+    session.install(".[cli]")
     session.run("python", "-m", "unpod_async.testing.demo", *session.posargs)

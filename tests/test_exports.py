@@ -14,7 +14,7 @@ import unpod_async
 import unpod_async.testing
 
 TYPED = Path(__file__).parent / "typing" / "api.py"
-PUBLIC_MODULES = {"create", "errors", "models", "testing"}
+PUBLIC_MODULES = {"cli", "create", "errors", "models", "testing"}
 
 
 @pytest.mark.parametrize("package", [unpod_async, unpod_async.testing], ids=lambda package: package.__name__)

@@ -22,13 +22,18 @@ from unpod_async import (
     APIError,
     Attempt,
     AuthenticationError,
+    BadRow,
     BatchResult,
     Call,
     ConfigurationError,
     CreatedRun,
     CreateRequest,
     DecodeError,
+    ExportError,
+    ExportProgress,
+    ExportSummary,
     Failed,
+    FailedRun,
     IncompleteListing,
     InvalidArgument,
     InvalidRequestError,
@@ -41,6 +46,7 @@ from unpod_async import (
     PermissionDeniedError,
     RateLimitedError,
     Reconciliation,
+    RecordingError,
     RefusedError,
     RejectedRow,
     RetryPolicy,
@@ -54,6 +60,7 @@ from unpod_async import (
     StalledListing,
     Stats,
     Stream,
+    TargetLockedError,
     Task,
     TranscriptMessage,
     TransportError,
@@ -342,6 +349,36 @@ async def errors(unpod: UnpodClient) -> None:
             assert_type(Attempt(status, kind, wait).status, int | None)
             assert_type(Attempt(status, kind, wait).error, str)
             assert_type(Attempt(status, kind, wait).wait, float)
+
+
+async def export(unpod: UnpodClient, moment: datetime, runs: list[Run]) -> None:
+    def show(event: ExportProgress) -> None:
+        assert_type(event.runs_total, int | None)
+        assert_type(event.remaining, float | None)
+        assert_type(event.rate, float)
+
+    try:
+        summary = await unpod.export(
+            "S", Path("data"), format="parquet", since=moment, settle_after=3600, on_progress=show
+        )
+    except TargetLockedError as error:
+        export_error: ExportError = error
+        del export_error
+    else:
+        assert_type(summary, ExportSummary)
+        assert_type(summary.complete, bool)
+        assert_type(summary.failed, tuple[FailedRun, ...])
+        assert_type(summary.bad, tuple[BadRow, ...])
+    await unpod.export(["S", "S2"], "data", full=True, redact="hash", redact_key=b"12345678", recordings=True)
+    await unpod.export("S", "data", runs=runs, user_token="keep", csv_safe=True, format="csv")
+    await unpod.export("S", "data", format="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def recordings(unpod: UnpodClient, task: Task) -> None:
+    try:
+        assert_type(await unpod.recordings.download(task, "recordings", recording_hosts=["store"]), Path)
+    except RecordingError as error:
+        assert_type(error.permanent, bool)
 
 
 async def sandbox() -> None:

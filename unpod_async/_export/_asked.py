@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -129,10 +129,10 @@ def asked_of(
         runs=wanted,
         since=since,
         until=until,
-        format=form,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        user_token=user_token,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        format=cast("ExportFormat", form),
+        user_token=user_token,
         csv_safe=bool(csv_safe),
-        redact=redact,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        redact=redact,
         redact_key=None if redact_key is None else hashlib.sha256(redact_key).hexdigest()[:16],
         recordings=bool(recordings),
     )
@@ -188,10 +188,11 @@ def new_key() -> bytes:
     return secrets.token_bytes(32)
 
 
-def _run_ids(runs: Iterable[str | Run]) -> tuple[str, ...]:
+def _run_ids(runs: object) -> tuple[str, ...]:
     if isinstance(runs, str) or not isinstance(runs, Iterable):
         raise InvalidArgument("runs must be several run ids")
-    ids = {check_id("run_id", run.run_id if isinstance(run, Run) else run) for run in runs}
+    several_runs = cast("Iterable[object]", runs)
+    ids = {check_id("run_id", run.run_id if isinstance(run, Run) else run) for run in several_runs}
     if not ids:
         raise InvalidArgument("runs holds no run id; None is every run")
     return tuple(sorted(ids))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ class Exporting:
     async def export(
         self,
         space_token: str | Iterable[str],
-        target: str | os.PathLike[str],
+        target: str | Path,
         *,
         format: ExportFormat = "jsonl",  # noqa: A002 - the field's word
         runs: Iterable[str | Run] | None = None,
@@ -119,6 +118,6 @@ class Exporting:
 
 
 def _path(target: object) -> Path:
-    if not isinstance(target, str | os.PathLike) or not str(target):
-        raise InvalidArgument("target must be the path of a directory")
+    if not isinstance(target, str | Path) or not str(target):
+        raise InvalidArgument("target must be the path of a directory: text, or a Path")
     return Path(target)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
 from unpod_async import _paths
+from unpod_async._caller import Reader
 from unpod_async._deadline import Deadline
 from unpod_async._decode import Page
 from unpod_async._export._disk import Disk
@@ -31,7 +33,7 @@ from unpod_async.errors import (
 )
 from unpod_async.models import Task
 
-__all__ = ["Fetching", "fetch_flat", "fetch_runs"]
+__all__ = ["Fetching", "fetch_flat", "fetch_runs", "raw_walk"]
 
 FLAT_PAGE_SIZE = 500
 """Rows that a page of the space-wide listing is asked for: some 2 MB, decoded in a few milliseconds."""
@@ -67,16 +69,8 @@ class Fetching:
     def ends_all(self, error: UnpodError) -> bool:
         return isinstance(error, _ENDS_ALL) or self.patience.over is not None
 
-    def walk(self, listing: Listing[Task], page_size: int, start_page: int = 1) -> SequentialWalk[bytes]:
-        return SequentialWalk(
-            self.patience,
-            listing,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-            page_size=page_size,
-            start_page=start_page,
-            on_bad_row="skip",
-            raw=True,
-            deadline=self.deadline,
-        )
+    def walk(self, listing: Listing[Any], page_size: int, start_page: int = 1) -> SequentialWalk[bytes]:
+        return raw_walk(self.patience, listing, page_size, self.deadline, start_page)
 
     def stage(self, space: int, run: int, rows: Sequence[bytes]) -> None:
         """Rows of one run."""
@@ -94,6 +88,21 @@ class Fetching:
             if url is not None and isinstance(head.task_id, str):
                 self.staging.add_recording(head.task_id, run, url)
         self.staging.add(run, lines, unsettled)
+
+
+def raw_walk(
+    reader: Reader, listing: Listing[Any], page_size: int, deadline: Deadline, start_page: int = 1
+) -> SequentialWalk[bytes]:
+    """A walk that gives each row's bytes, and bad rows with their page."""
+    return SequentialWalk(
+        reader,
+        listing,
+        page_size=page_size,
+        start_page=start_page,
+        on_bad_row="skip",
+        raw=True,
+        deadline=deadline,
+    )
 
 
 # -- run by run ---------------------------------------------------------------------------------------------
@@ -130,7 +139,9 @@ async def fetch_runs(job: Fetching, spaces: Sequence[tuple[int, str]], concurren
     await job.staging.checkpoint()
 
 
-async def _wanted(job: Fetching, spaces: Sequence[tuple[int, str]]) -> AsyncIterator[tuple[int, str, Wanted]]:
+async def _wanted(
+    job: Fetching, spaces: Sequence[tuple[int, str]]
+) -> AsyncGenerator[tuple[int, str, Wanted], None]:
     for space, token in spaces:
         last = 0
         while batch := await job.disk.run(job.state.wanted, space, last, _BATCH):
@@ -190,7 +201,7 @@ async def _walk_flat(
     listing = Listing(_paths.space_tasks(token), Task, ("task_id", "id"))
     walk = job.walk(listing, page_size, 1 if progress is None else progress.page + 1)
     known = set[str]() if progress is None else await job.disk.run(job.state.staged_tasks, space)
-    count = 0 if progress is None else progress.count
+    count = 0 if progress is None else progress.length
     done = job.staging.runs
     while (page := await walk.next_page()) is not None:
         if page.unreadable or page.rejected:

@@ -14,7 +14,7 @@ from unpod_async import _paths
 from unpod_async._core import Core
 from unpod_async._export._asked import Asked, Options, new_key
 from unpod_async._export._disk import Disk
-from unpod_async._export._fetching import FLAT_PAGE_SIZE, Fetching, fetch_flat, fetch_runs
+from unpod_async._export._fetching import FLAT_PAGE_SIZE, Fetching, fetch_flat, fetch_runs, raw_walk
 from unpod_async._export._formats import FORMATS
 from unpod_async._export._lines import line_of
 from unpod_async._export._loading import load_recordings, recording_url
@@ -32,7 +32,7 @@ from unpod_async._export._told import ExportSummary
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
 from unpod_async._options import Options as SendOptions
-from unpod_async._pager import Pager, SequentialWalk
+from unpod_async._pager import Pager
 from unpod_async._wire import Failure, Read
 from unpod_async.errors import ExportError, IncompleteListing, UnpodError
 from unpod_async.models import Task
@@ -179,13 +179,8 @@ class Job:
     async def _list(self, space: int, token: str) -> None:
         noted = Round(self._state, space, self._round, resuming=self._resuming, now=time.time())
         stable = await self._disk.run(self._forget_bad_runs, space)
-        walk: SequentialWalk[bytes] = SequentialWalk(
-            self._patience,
-            listing_of(token),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-            page_size=self._options.page_size or PAGE_SIZE,
-            on_bad_row="skip",
-            raw=True,
-            deadline=self._deadline,
+        walk = raw_walk(
+            self._patience, listing_of(token), self._options.page_size or PAGE_SIZE, self._deadline
         )
 
         def on_bad(place: int | None, reason: str) -> None:
@@ -241,33 +236,32 @@ class Job:
             self._state.value, "SELECT count(*) FROM run WHERE state = ?", (RunState.WANTED,)
         )
         self._meter.enter("fetching")
-        page_size = self._core.page_size(self._options.page_size)
         job = Fetching(
             state=self._state,
             disk=self._disk,
             staging=self._staging,
             patience=self._patience,
             deadline=self._deadline,
-            page_size=page_size,
+            page_size=self._core.page_size(self._options.page_size),
             line_of=self._line_of,
             recording_of=recording_url if self._asked.recordings else None,
         )
         flat_size = self._options.page_size or FLAT_PAGE_SIZE
         for space, token in self._spaces:
-            if await self._is_flat_cheaper(space, token, page_size, flat_size):
+            if await self._is_flat_cheaper(job, space, token, flat_size):
                 await fetch_flat(job, space, token, flat_size)
             self._meter.rows_total = None
         await fetch_runs(job, self._spaces, self._options.concurrency)
 
-    async def _is_flat_cheaper(self, space: int, token: str, page_size: int, flat_size: int) -> bool:
-        one_by_one = await self._disk.run(self._state.requests_for, space, page_size)
+    async def _is_flat_cheaper(self, job: Fetching, space: int, token: str, flat_size: int) -> bool:
+        one_by_one = await self._disk.run(self._state.requests_for, space, job.page_size)
         if one_by_one <= _FEW_REQUESTS:
             return False
         listing = Listing(_paths.space_tasks(token), Task, ("task_id", "id"))
         try:
             count = await Pager(self._patience, listing, page_size=flat_size, deadline=self._deadline).count()
         except UnpodError as error:
-            if self._patience.over is not None or not isinstance(error, UnpodError):
+            if job.ends_all(error):
                 raise
             return False
         if count // flat_size + 2 >= one_by_one:
@@ -320,7 +314,7 @@ class Job:
             runs=found.runs,
             tasks=found.tasks,
             files=len(found.parts),
-            bytes=sum(part["bytes"] for part in found.parts),
+            bytes=found.bytes,
             fetched_runs=self._staging.runs,
             fetched_tasks=self._staging.rows,
             unchanged_runs=max(0, found.runs - self._staging.runs - found.failed_runs),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -21,18 +20,32 @@ _NAMED = 1000
 """Failed runs and bad rows that are named; all are counted."""
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of rows; `bytes` is its size, `sha256` its digest in hex."""
+
+    name: str
+    kind: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
     """A data set in numbers, and what is missing from it."""
 
     runs: int
     tasks: int
     recordings: int
-    parts: list[dict[str, Any]]
+    parts: list[Part]
     failed_runs: int
     failed: list[FailedRun]
     bad_rows: int
     bad: list[BadRow]
     failed_recordings: int
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
 
     @property
     def is_whole(self) -> bool:
@@ -42,7 +55,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
 def contents(state: State, publisher: Publisher) -> Contents:
     """Read off the state. Blocks."""
     parts = [
-        {"name": publisher.name(kind, number), "kind": kind, "rows": rows, "bytes": size, "sha256": sha256}
+        Part(name=publisher.name(kind, number), kind=kind, rows=rows, bytes=size, sha256=sha256)
         for kind, number, rows, size, sha256 in state.run(
             "SELECT kind, number, rows, size, sha256 FROM part ORDER BY kind, number"
         )
@@ -58,8 +71,8 @@ def contents(state: State, publisher: Publisher) -> Contents:
         (_NAMED,),
     )
     return Contents(
-        runs=sum(part["rows"] for part in parts if part["kind"] == "runs"),
-        tasks=sum(part["rows"] for part in parts if part["kind"] == "tasks"),
+        runs=sum(part.rows for part in parts if part.kind == "runs"),
+        tasks=sum(part.rows for part in parts if part.kind == "tasks"),
         recordings=int(state.value("SELECT count(*) FROM recording WHERE file IS NOT NULL")),
         parts=parts,
         failed_runs=int(state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.FAILED,))),
@@ -94,7 +107,7 @@ def manifest(asked: Asked, found: Contents, started: datetime, reasons: list[str
             "tasks": found.tasks,
             "recordings": found.recordings,
             "files": len(found.parts),
-            "bytes": sum(part["bytes"] for part in found.parts),
+            "bytes": found.bytes,
         },
         "parts": found.parts,
         "failed_runs": {"count": found.failed_runs, "named": found.failed},

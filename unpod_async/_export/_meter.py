@@ -88,10 +88,11 @@ class Meter:
         since, rows_then, runs_then = self._recent[0]
         spent = max(now - since, 1e-9)
         if self.rows_total is not None:
-            left, speed = max(0, self.rows_total - rows), (rows - rows_then) / spent
+            speed = (rows - rows_then) / spent
+            left = self.rows_total - rows
         else:
-            left = None if self.runs_total is None else max(0, self.runs_total - done - failed)
             speed = (done + failed - runs_then) / spent
+            left = 0 if self.runs_total is None else self.runs_total - done - failed
         return ExportProgress(
             phase=self.phase,
             runs_seen=self.runs_seen,
@@ -108,7 +109,8 @@ class Meter:
             remaining=self._remaining(left, speed),
         )
 
-    def _remaining(self, left: int | None, speed: float) -> float | None:
+    def _remaining(self, left: int, speed: float) -> float | None:
         if self.phase == "done":
             return 0.0
-        return left / speed if left is not None and speed else None
+        is_known = self.rows_total is not None or self.runs_total is not None
+        return max(0, left) / speed if is_known and speed else None

@@ -6,6 +6,7 @@ Everything blocks; one thread at a time. Rows of tasks are not in it: they are i
 from __future__ import annotations
 
 import enum
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -89,7 +90,7 @@ class Progress(NamedTuple):
 
     page: int
     page_size: int
-    count: int
+    length: int  # rows of the listing then
     at: float
 
 
@@ -118,6 +119,7 @@ class State:
 
     def __init__(self, path: Path) -> None:
         self._folder = path.parent
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # else it would be made for others to read
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         # The lock file keeps other exports out; this makes the write-ahead log do without shared memory.
         self.run("PRAGMA locking_mode=EXCLUSIVE")
@@ -224,8 +226,8 @@ class State:
         text = self[f"flat {space}"]
         if not text:
             return None
-        page, size, count, at = text.split()
-        return Progress(int(page), int(size), int(count), float(at))
+        page, size, length, at = text.split()
+        return Progress(int(page), int(size), int(length), float(at))
 
     def staged_flat(self, space: int, at: float) -> int:
         """The space-wide listing was walked to its end: all its wanted runs are staged. How many."""

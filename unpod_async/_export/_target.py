@@ -63,17 +63,12 @@ class Directory:
 
 
 class Workplace:
-    """The target's own folder, locked while an export has it open.
-
-    Attributes:
-        is_new: nothing was exported here before.
-    """
+    """The target's own folder, locked while an export has it open."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.folder = target / WORK
         self._lock = -1
-        self.is_new = False
 
     def open(self) -> None:
         """Blocks.
@@ -92,10 +87,6 @@ class Workplace:
         if not lock(self._lock):
             self.close()
             raise TargetLockedError(f"another export is writing to {self.target}: wait for its end")
-        self.is_new = not (self.folder / "state.sqlite3").exists()
-        for left in self.folder.glob("new-*"):
-            if self.is_new:
-                left.unlink()
 
     def _refuse_strangers(self) -> None:
         if self.target.exists() and not self.target.is_dir():

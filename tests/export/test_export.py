@@ -1,0 +1,257 @@
+"""What an export waits out, what it reports, and what it leaves when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cancel import cancel_everywhere
+from tests.export.dataset import assert_holds, assert_manifest, found_rows
+from tests.leaks import SANDBOX_SECRETS
+from unpod_async import (
+    AuthenticationError,
+    ExportError,
+    ExportProgress,
+    InvalidArgument,
+    RateLimitedError,
+    RefusedError,
+    RetryPolicy,
+    UnpodClient,
+    UnpodError,
+)
+from unpod_async.testing import Sandbox, faults
+
+FAST = RetryPolicy(attempts=2, base=0.001, cap=0.002)
+
+
+def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
+    return UnpodClient(sandbox.token, base_url=sandbox.base_url, **{"retry": FAST, **options})
+
+
+def without_the_space_wide_listing(sandbox: Sandbox) -> None:
+    sandbox.script(faults.refusal(path=f"{sandbox.space_token}/tasks/", times=10_000))
+
+
+def of_run(run_id: str) -> str:
+    return f"/{run_id}/tasks/"
+
+
+# -- what passes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page_size", [4, None])
+@pytest.mark.parametrize("down", ["reset", "503", "206"])
+async def test_an_outage_is_waited_out(tmp_path: Path, page_size: int | None, down: str) -> None:
+    make = {
+        "reset": faults.reset_before_status,
+        "503": lambda **which: faults.server_error(503, **which),
+        "206": faults.upstream_error,
+    }[down]
+    async with Sandbox(runs=12, tasks_per_run=(1, 4)) as sandbox, client(sandbox) as unpod:
+        sandbox.script(make(page=1, path="/tasks/", times=6), make(times=4))
+        summary = await unpod.export(sandbox.space_token, tmp_path, page_size=page_size)
+        assert (summary.complete, summary.failed_runs) == (True, 0)
+        assert_holds(tmp_path, sandbox)
+
+
+async def test_a_retry_after_longer_than_others_would_wait_is_waited_out(tmp_path: Path) -> None:
+    policy = RetryPolicy(base=0.001, max_retry_after=0.5)
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox, retry=policy) as unpod:
+        sandbox.script(faults.rate_limited(1, path="/tasks/"))
+        began = time.monotonic()
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert summary.complete
+        assert time.monotonic() - began >= 1
+        sandbox.script(faults.rate_limited(1))
+        with pytest.raises(RateLimitedError):  # all other calls are bound by it
+            await unpod.runs.list(sandbox.space_token).first()
+
+
+async def test_with_an_empty_budget_it_pauses_and_no_run_fails(tmp_path: Path) -> None:
+    policy = RetryPolicy(attempts=2, base=0.001, budget=0)
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox, retry=policy) as unpod:
+        without_the_space_wide_listing(sandbox)
+        sandbox.script(*(faults.reset_before_status(path=of_run(run)) for run in sandbox.run_ids()[::2]))
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert (summary.complete, summary.failed_runs) == (True, 0)
+
+
+async def test_the_deadline_bounds_the_waiting(tmp_path: Path) -> None:
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        sandbox.script(faults.reset_before_status(path="/tasks/", times=10_000))
+        began = time.monotonic()
+        with pytest.raises(UnpodError):
+            await unpod.with_options(deadline=1).export(sandbox.space_token, tmp_path / "set")
+        assert time.monotonic() - began < 3
+        assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+async def test_a_client_that_repeats_nothing_waits_for_nothing(tmp_path: Path) -> None:
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox, retry=None) as unpod:
+        sandbox.script(faults.server_error(503))
+        with pytest.raises(UnpodError):
+            await unpod.export(sandbox.space_token, tmp_path)
+
+
+# -- what does not pass -------------------------------------------------------------------------------------
+
+
+async def test_one_bad_run_costs_that_run_and_a_rerun_takes_just_it(tmp_path: Path) -> None:
+    async with Sandbox(runs=30, tasks_per_run=(1, 3)) as sandbox, client(sandbox) as unpod:
+        bad = sandbox.run_ids()[7]
+        without_the_space_wide_listing(sandbox)
+        sandbox.script(faults.server_error(500, path=of_run(bad), times=12))
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert (summary.complete, summary.failed_runs, summary.runs) == (False, 1, 30)
+        assert (summary.failed[0].run_id, summary.fetched_runs) == (bad, 29)
+        assert "500" in summary.failed[0].reason
+        told = assert_manifest(tmp_path)
+        assert told["complete"] is False
+        assert told["failed_runs"]["named"][0]["run_id"] == bad
+        left = 12 - sum(of_run(bad) in received.path for received in sandbox.log)
+        for _ in range(left):  # what the script still holds
+            with pytest.raises(UnpodError):
+                await unpod.with_options(retry=None).runs.tasks(sandbox.space_token, bad).first()
+        before = sandbox.requests
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        asked = [received.path for received in sandbox.log[before:] if received.path.endswith("/tasks/")]
+        assert (summary.complete, summary.fetched_runs, len(asked)) == (True, 1, 1)
+        assert of_run(bad) in asked[0]
+        assert_holds(tmp_path, sandbox)
+
+
+async def test_a_refused_token_ends_it_at_once_and_it_goes_on_later(tmp_path: Path) -> None:
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        without_the_space_wide_listing(sandbox)
+        sandbox.script(faults.token_revoked(path=of_run(sandbox.run_ids()[5]), times=1))
+        with pytest.raises(AuthenticationError):
+            await unpod.export(sandbox.space_token, tmp_path / "set")
+        assert (await unpod.export(sandbox.space_token, tmp_path / "set")).complete
+        with pytest.raises(RefusedError):
+            await unpod.export("SPACEUNKNOWN", tmp_path / "other")
+
+
+async def test_bad_rows_cost_themselves(tmp_path: Path) -> None:
+    async with Sandbox(runs=6, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        gone, text, odd = (sandbox.task_ids(run)[1] for run in sandbox.run_ids()[:3])
+        sandbox.poison(gone)
+        sandbox.malform(text, b'"no object"')
+        sandbox.malform(odd, b'{"task_id": 5, "input": []}')
+        summary = await unpod.export(sandbox.space_token, tmp_path, page_size=50)
+        assert (summary.complete, summary.bad_rows, summary.tasks) == (False, 2, 22)
+        assert {bad.run_id for bad in summary.bad} == set(sandbox.run_ids()[:2])
+        assert json.dumps({"input": [], "task_id": 5}) in found_rows(tmp_path, "jsonl", "tasks")
+
+
+# -- what is written ----------------------------------------------------------------------------------------
+
+
+async def test_no_user_token_unless_asked_and_nobody_else_reads_the_files(tmp_path: Path) -> None:
+    async with Sandbox(runs=4, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        await unpod.export(sandbox.space_token, tmp_path / "set")
+        for path in (tmp_path / "set").rglob("*"):
+            if path.is_file():
+                assert not SANDBOX_SECRETS.search(path.read_bytes().decode("latin-1")), path.name
+                assert path.stat().st_mode & 0o077 == 0, path.name
+        await unpod.export(sandbox.space_token, tmp_path / "kept", user_token="keep")
+        assert any(SANDBOX_SECRETS.search(row) for row in found_rows(tmp_path / "kept", "jsonl", "tasks"))
+
+
+async def test_redacted_rows_hold_no_contact_data(tmp_path: Path) -> None:
+    async with Sandbox(runs=4, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        people = [row["input"] for row in sandbox.task_rows()]
+        for mode in ("drop", "hash"):
+            await unpod.export(sandbox.space_token, tmp_path / mode, redact=mode)  # type: ignore[arg-type]
+            rows = found_rows(tmp_path / mode, "jsonl", "tasks")
+            assert len(rows) == len(people)
+            text = "\n".join(rows)
+            assert not [one for one in people if one["name"] in text or one["contact_number"] in text]
+
+
+async def test_rows_are_the_bytes_that_came(tmp_path: Path) -> None:
+    async with Sandbox(runs=1, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        row = b'{ "task_id":\n"T1",\r\n "new" : 1.50, "user_info": {"user_token": "secret"}, "created": "" }'
+        sandbox.malform(sandbox.task_ids()[0], row)
+        await unpod.export(sandbox.space_token, tmp_path)
+        written = (tmp_path / "tasks-00001.jsonl").read_bytes().splitlines()
+        assert row.replace(b"\r", b" ").replace(b"\n", b" ").replace(b'"secret"', b"null") in written
+
+
+async def test_an_empty_space_makes_files_without_rows(tmp_path: Path) -> None:
+    async with Sandbox(runs=0) as sandbox, client(sandbox) as unpod:
+        for form in ("jsonl", "jsonl.gz", "csv", "parquet"):
+            summary = await unpod.export(sandbox.space_token, tmp_path / form, format=form)  # type: ignore[arg-type]
+            assert (summary.complete, summary.files, summary.tasks) == (True, 2, 0)
+            assert_holds(tmp_path / form, sandbox, form)
+
+
+# -- how it tells, and how it stops -------------------------------------------------------------------------
+
+
+async def test_progress_is_told_from_the_listing_to_the_end(tmp_path: Path) -> None:
+    told: list[ExportProgress] = []
+    async with Sandbox(runs=20, tasks_per_run=2, latency=0.05) as sandbox, client(sandbox) as unpod:
+        summary = await unpod.export(sandbox.space_token, tmp_path, page_size=15, on_progress=told.append)
+    phases = list(dict.fromkeys(event.phase for event in told))
+    assert phases == ["listing", "fetching", "writing", "done"]
+    last = told[-1]
+    assert (last.runs_seen, last.runs_total, last.runs_done, last.rows) == (20, 20, 20, 40)
+    assert (last.requests, last.remaining) == (summary.requests, 0)
+    assert [event.rows for event in told] == sorted(event.rows for event in told)
+
+
+async def test_cancelled_anywhere_it_leaves_nothing_and_goes_on(tmp_path: Path) -> None:
+    async with Sandbox(runs=4, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        number = 0
+
+        async def export() -> None:
+            nonlocal number
+            number += 1
+            await unpod.export(sandbox.space_token, tmp_path / f"set{number % 3}", page_size=3, concurrency=1)
+
+        await cancel_everywhere(export)
+        for left in range(3):
+            assert (await unpod.export(sandbox.space_token, tmp_path / f"set{left}", page_size=3)).complete
+            assert_holds(tmp_path / f"set{left}", sandbox)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"format": "xml"},
+        {"runs": "R1"},
+        {"runs": []},
+        {"since": 5},
+        {"settle_after": -1},
+        {"concurrency": 0},
+        {"page_size": 0},
+        {"user_token": "drop"},
+        {"redact": "all"},
+        {"redact_key": "12345678"},
+        {"redact": "hash", "redact_key": "short"},
+        {"part_bytes": 0},
+        {"on_progress": 5},
+        {"full": "yes"},
+        {"csv_safe": 1},
+    ],
+)
+async def test_odd_arguments_are_refused_first(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    async with UnpodClient("key") as unpod:
+        with pytest.raises(InvalidArgument):
+            await unpod.export("S", tmp_path / "set", **wrong)
+        with pytest.raises(InvalidArgument):
+            await unpod.export([], tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+async def test_a_target_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    async with UnpodClient("key") as unpod:
+        with pytest.raises(ExportError, match="no directory"):
+            await unpod.export("S", tmp_path / "file")
+        with pytest.raises(ExportError, match="cannot be written"):
+            await unpod.export("S", tmp_path / "file" / "set")
