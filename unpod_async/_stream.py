@@ -15,6 +15,7 @@ from typing import Generic, Self, TypeAlias, TypeVar
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from unpod_async._waiting import wait_out
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["Put", "Stream", "run_workers"]
@@ -61,14 +62,8 @@ class Stream(Generic[T]):
         task, self._task, self._left = self._task, None, True
         if task is None:
             return
-        cancelled: asyncio.CancelledError | None = None
         task.cancel()
-        while not task.done():
-            try:
-                with anyio.CancelScope(shield=True):
-                    await asyncio.wait([task])
-            except asyncio.CancelledError as late:
-                cancelled = late  # it goes on when nothing is left
+        cancelled = await wait_out(task)
         self._send.close()
         self._receive.close()
         self._error = None  # its traceback holds this stream

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-import anyio
-import anyio.to_thread
-
+from unpod_async._waiting import wait_out
 from unpod_async.errors import ExportError
 
 __all__ = ["Disk"]
@@ -20,18 +20,26 @@ T = TypeVar("T")
 
 
 class Disk:
-    """Runs blocking work, one piece at a time; a cancellation waits for the piece under way."""
+    """Runs blocking work, one piece at a time. A cancellation waits for the piece under way.
+
+    It has to: what the piece works on is closed next.
+    """
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._turn = anyio.CapacityLimiter(1)
+        self._thread = ThreadPoolExecutor(1, "unpod-export")
 
     async def run(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """Raises ExportError where the system refuses."""
+        piece = asyncio.get_running_loop().run_in_executor(
+            self._thread, functools.partial(work, *args, **options)
+        )
+        cancelled = await wait_out(piece)
+        if cancelled is not None:
+            piece.exception()  # looked at, so that nobody complains
+            raise cancelled
         try:
-            return await anyio.to_thread.run_sync(
-                functools.partial(work, *args, **options), limiter=self._turn
-            )
+            return piece.result()
         except sqlite3.Error as fault:
             reason = str(fault)
         except OSError as fault:
@@ -40,3 +48,6 @@ class Disk:
             f"{self._target} cannot be written: {reason}. What was there is as it was; when the cause is "
             "removed, the same export goes on where this one ended"
         )
+
+    def close(self) -> None:
+        self._thread.shutdown()

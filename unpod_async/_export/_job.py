@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,9 @@ from unpod_async._export._lines import line_of
 from unpod_async._export._loading import load_recordings, recording_url
 from unpod_async._export._manifest import Contents, contents, manifest
 from unpod_async._export._meter import Meter
+from unpod_async._export._parts import MANIFEST, Parts
 from unpod_async._export._patience import Patience, passes
-from unpod_async._export._publish import MANIFEST, Publisher
+from unpod_async._export._publish import Publisher
 from unpod_async._export._redact import Redactor
 from unpod_async._export._relist import PAGE_SIZE, Round, listing_of, relist
 from unpod_async._export._spool import Spool, spool_path
@@ -33,6 +33,7 @@ from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
 from unpod_async._options import Options as SendOptions
 from unpod_async._pager import Pager
+from unpod_async._waiting import wait_out
 from unpod_async._wire import Failure, Read
 from unpod_async.errors import ExportError, IncompleteListing, UnpodError
 from unpod_async.models import Task
@@ -67,6 +68,7 @@ class Job:
         self._spaces: list[tuple[int, str]] = []
         self._state: State
         self._spool: Spool
+        self._parts: Parts
         self._publisher: Publisher
         self._staging: Staging
         self._redactor: Redactor | None = None
@@ -87,11 +89,13 @@ class Job:
             self._meter.enter("writing")
             found = await self._disk.run(self._finish)
         finally:
+            cancelled: asyncio.CancelledError | None = None
             if ticking is not None:
                 ticking.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await ticking
+                cancelled = await wait_out(ticking)
             self._close()
+            if cancelled is not None:
+                raise cancelled
         self._meter.enter("done")
         return self._summary(found)
 
@@ -108,15 +112,11 @@ class Job:
         self._work.open()
         self._state = state = State(self._work.state)
         self._check_question()
-        self._publisher = Publisher(
-            state,
-            self._work,
-            self._store,
-            form=self._asked.format,
-            csv_safe=self._asked.csv_safe,
-            part_bytes=self._options.part_bytes,
+        self._parts = Parts(
+            state, self._work, self._store, form=self._asked.format, csv_safe=self._asked.csv_safe
         )
-        self._publisher.recover()
+        self._parts.recover()
+        self._publisher = Publisher(state, self._work, self._parts, self._options.part_bytes)
         self._spool = Spool(self._work.folder, self._clear_spool() + 1)
         # While there is a whole data set, it stays as it is until all of the next one has come.
         is_first = self._store.size(MANIFEST) is None
@@ -170,7 +170,7 @@ class Job:
         return max(there, default=0)
 
     def _close(self) -> None:
-        for name in ("_spool", "_state", "_work"):
+        for name in ("_disk", "_spool", "_state", "_work"):
             if hasattr(self, name):
                 getattr(self, name).close()
 
@@ -299,7 +299,7 @@ class Job:
     def _finish(self) -> Contents:
         self._gone = int(self._state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.GONE,)) or 0)
         self._publisher.publish()
-        found = contents(self._state, self._publisher)
+        found = contents(self._state, self._parts)
         made = self._work.write(MANIFEST, manifest(self._asked, found, self._started, self._reasons))
         self._store.put(made, MANIFEST)
         self._state["complete"] = int(found.is_whole and not self._reasons)

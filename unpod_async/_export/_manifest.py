@@ -10,7 +10,7 @@ import msgspec
 
 from unpod_async._export._asked import Asked
 from unpod_async._export._columns import SCHEMA_VERSION
-from unpod_async._export._publish import Publisher
+from unpod_async._export._parts import Parts
 from unpod_async._export._state import RunState, State
 from unpod_async._export._told import BadRow, FailedRun
 
@@ -52,10 +52,10 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.failed_runs or self.bad_rows or self.failed_recordings)
 
 
-def contents(state: State, publisher: Publisher) -> Contents:
+def contents(state: State, parts: Parts) -> Contents:
     """Read off the state. Blocks."""
-    parts = [
-        Part(name=publisher.name(kind, number), kind=kind, rows=rows, bytes=size, sha256=sha256)
+    files = [
+        Part(name=parts.name(kind, number), kind=kind, rows=rows, bytes=size, sha256=sha256)
         for kind, number, rows, size, sha256 in state.run(
             "SELECT kind, number, rows, size, sha256 FROM part ORDER BY kind, number"
         )
@@ -71,10 +71,10 @@ def contents(state: State, publisher: Publisher) -> Contents:
         (_NAMED,),
     )
     return Contents(
-        runs=sum(part.rows for part in parts if part.kind == "runs"),
-        tasks=sum(part.rows for part in parts if part.kind == "tasks"),
+        runs=sum(part.rows for part in files if part.kind == "runs"),
+        tasks=sum(part.rows for part in files if part.kind == "tasks"),
         recordings=int(state.value("SELECT count(*) FROM recording WHERE file IS NOT NULL")),
-        parts=parts,
+        parts=files,
         failed_runs=int(state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.FAILED,))),
         failed=[
             FailedRun(space_token=token, run_id="" if name.startswith("#") else name, reason=reason)

@@ -9,11 +9,15 @@ parent is killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Literal, Self, cast
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -46,6 +50,14 @@ def fingerprint(row: object) -> str:
     """
     said = msgspec.json.encode(_said(row), order="deterministic")
     return hashlib.blake2b(said, digest_size=16).hexdigest()
+
+
+def _exported(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as an export has it, which keeps no user tokens."""
+    info = row.get("user_info")
+    if not isinstance(info, dict):
+        return row
+    return {**row, "user_info": {**cast("dict[str, object]", info), "user_token": None}}
 
 
 def _said(value: object) -> object:
@@ -97,15 +109,26 @@ class SandboxProcess:
         """How many requests have arrived."""
         return cast("int", await self._ask("requests"))
 
-    async def fingerprints(self) -> set[str]:
-        """`fingerprint` of each task of the main space, as the task listings of spaces and runs serve it."""
-        return set(cast("list[str]", await self._ask("fingerprints")))
+    async def targets(self) -> list[str]:
+        """Path and query of each request that has arrived, oldest first."""
+        return cast("list[str]", await self._ask("targets"))
+
+    async def fingerprints(self, kind: Literal["runs", "tasks"] = "tasks") -> set[str]:
+        """`fingerprint` of each run or task of the main space as an export has it: without user tokens."""
+        return set(cast("list[str]", await self._ask(kind)))
+
+    def take_along(self, pid: int | None) -> None:
+        """Kill this process when the sandbox ends, so that none is left that would wait for it; or none."""
+        self._tell(pid)
 
     async def _ask(self, question: str) -> Any:
+        self._tell(question)
+        return await self._answer()
+
+    def _tell(self, what: str | int | None) -> None:
         if self._process is None or self._process.stdin is None:
             raise RuntimeError("the process is not running: use `async with SandboxProcess() as sandbox`")
-        self._process.stdin.write(msgspec.json.encode(question) + b"\n")
-        return await self._answer()
+        self._process.stdin.write(msgspec.json.encode(what) + b"\n")
 
     async def _answer(self) -> Any:
         if self._process is None or self._process.stdout is None:
@@ -145,11 +168,24 @@ async def _serve(arguments: dict[str, Any]) -> None:
                 sandbox.task_count,
             )
         )
-        while question := await asyncio.to_thread(sys.stdin.buffer.readline):
-            if msgspec.json.decode(question) == "requests":
-                _tell(sandbox.requests)
-            else:
-                _tell([fingerprint(row) for row in sandbox.task_rows()])
+        taken_along: int | None = None
+        while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+            match msgspec.json.decode(line, type=str | int | None):
+                case "requests":
+                    _tell(sandbox.requests)
+                case "targets":
+                    _tell([f"{one.path}?{urlencode(one.query)}" for one in sandbox.log])
+                case "runs":
+                    _tell([fingerprint(_exported(row)) for row in sandbox.run_rows()])
+                case "tasks":
+                    _tell([fingerprint(_exported(row)) for row in sandbox.task_rows()])
+                case str(question):
+                    raise ValueError(f"nobody answers {question!r} here")
+                case pid:
+                    taken_along = pid
+        if taken_along is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(taken_along, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _tell(answer: object) -> None:

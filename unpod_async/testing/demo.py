@@ -1,147 +1,207 @@
-"""The client's main job on real input: every task of every run of a space, into a JSONL file.
+"""The bulk export as a user sees it: killed half way, run again, and compared with what the service has.
 
     python -m unpod_async.testing.demo --runs 2000 --tasks-per-run 1..20
 
-starts a sandbox in a process of its own, streams its tasks through `runs.tasks_for` into the file, and then
-compares the file with the data set: it must hold every task once, saying what the server said. Ends with
-status 0 if it does, 1 if it does not or something failed, 130 after Ctrl-C.
+starts a sandbox in a process of its own and runs `unpod-async export` against it, on this terminal. When half
+of the tasks are on the disk the export is killed (SIGKILL); the very same command is then run again to its
+end. After that every row of all files `tasks*` and `runs*` is compared with the data set: each must be there
+once, saying what the server said, save the user tokens, which an export leaves out. Ends with status 0 if it
+is so, 1 if not or if something failed, 130 after Ctrl-C.
 
-The lines are written from the decoded tasks, because that is how most programs use the client. They say what
-the server said, but not byte for byte: the fields of `Task` that a row did not have stand there as null, and
-a key that `Task` does not know would be missing. An export that needs the very bytes takes them from
-`runs.tasks(space_token, run_id).raw()`.
+Needs the extra `cli`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import importlib
+import math
+import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 import msgspec
 
-from unpod_async import UnpodClient, UnpodError
 from unpod_async.testing._process import SandboxProcess, fingerprint
 
 __all__ = ["main"]
 
-_BUFFER: Final = 2**20
-"""Bytes gathered before they go to the disk: small writes would be the loop's longest waits."""
+_WORK: Final = ".unpod-export"
+_MARK: Final = ".unpod-demo"
+"""Stands in a directory that a demo has made: no other is removed, whatever `--out` names."""
+
+_LOOK_EVERY: Final = 0.02
+"""Seconds between two looks at how far the export is."""
+
+_NOTED_AFTER: Final = 2
+"""Requests after which an export has noted what it had on the disk: it asks for a page or two ahead."""
 
 
-class Export(NamedTuple):
-    """What came through, and how long it took."""
+class Once(NamedTuple):
+    """One run of the command."""
 
-    rows: int
-    runs: int
-    size: int
     seconds: float
+    requests: int
+    pages: list[str]
+    """Path and query of each page of tasks that it asked for."""
+    killed: bool
+
+    def __str__(self) -> str:
+        end = "killed" if self.killed else "ran to its end"
+        return f"{self.seconds:.1f} s, {self.requests:,} requests, {end}"
 
 
 class Difference(NamedTuple):
-    """How a file differs from the data set; in lines."""
+    """How files differ from the data set; in lines."""
 
     missing: int
     foreign: int
     repeated: int
 
     def __str__(self) -> str:
-        return f"missing {self.missing:,}, not in the data set {self.foreign:,}, repeated {self.repeated:,}"
+        return f"missing {self.missing:,}, foreign {self.foreign:,}, repeated {self.repeated:,}"
 
 
-class Progress:
-    """One line that is overwritten on a terminal; elsewhere a line for each tenth of the work."""
+class Staged:
+    """Counts the rows of tasks that an export under way has on the disk."""
 
-    def __init__(self, out: IO[str], tasks: int, runs: int) -> None:
+    def __init__(self, target: Path) -> None:
+        self._folder = target / _WORK
+        self._read: dict[Path, int] = {}
+        self.rows = 0
+
+    def look(self) -> int:
+        """Count what has come since the last look; all rows so far."""
+        for path in self._folder.glob("rows-*"):
+            # A file whose rows have gone into a part is removed.
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                while piece := file.read(2**20):
+                    self.rows += piece.count(b"\n")
+                self._read[path] = file.tell()
+        return self.rows
+
+
+class Exporter:
+    """Runs the command, always the same one."""
+
+    def __init__(self, sandbox: SandboxProcess, target: Path, page_size: int | None, out: IO[str]) -> None:
+        self._sandbox = sandbox
+        self._target = target
         self._out = out
-        self._tasks = tasks
-        self._runs = runs
-        self._terminal = out.isatty()
-        self._last = 0, 0
-        self._step = max(tasks / 10, 1)
-        self._started_at = time.monotonic()
-        # On a terminal a time, elsewhere a number of rows.
-        self._due = 0.0 if self._terminal else self._step
+        self._page_size = page_size
+        where = sandbox.where
+        self._space = where.space_token
+        self._more = [] if page_size is None else ["--page-size", str(page_size)]
+        # The token goes by the environment: other users of the machine can read arguments.
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("UNPOD_")},
+            "UNPOD_PLATFORM_TOKEN": where.token,
+            "UNPOD_ORG_HANDLE": where.org_handle,
+            "UNPOD_BASE_URL": where.base_url,
+        }
 
-    def show(self, rows: int, runs: int) -> None:
-        """Called for every row; writes when there is something new for the eye."""
-        self._last = rows, runs
-        now = time.monotonic()
-        if self._terminal:
-            if now < self._due:
-                return
-            self._due = now + 0.1
-        else:
-            if rows < self._due:
-                return
-            self._due += self._step
-        self._write()
+    async def run(self, *, kill_half_way: Staged | None = None) -> Once:
+        """Run it to its end, or until half of the tasks are on the disk.
 
-    def _write(self) -> None:
-        rows, runs = self._last
-        rate = rows / max(time.monotonic() - self._started_at, 1e-9)
-        text = (
-            f"{rows / max(self._tasks, 1):4.0%} | {rows:,}/{self._tasks:,} tasks"
-            f" | {runs:,}/{self._runs:,} runs | {rate:,.0f}/s"
+        Raises:
+            RuntimeError: it ended with another status than 0.
+        """
+        _say(
+            self._out,
+            f"$ unpod-async export {self._space} \\",
+            *([f"    {' '.join(self._more)} \\"] if self._more else []),
+            f"    {self._target}",
         )
+        before = len(await self._sandbox.targets())
+        began = time.monotonic()
+        async with self._started() as process:
+            killed = kill_half_way is not None and await self._kill(process, kill_half_way)
+            status = await process.wait()
+        seconds = time.monotonic() - began
+        killed = killed and status != 0
+        if killed and sys.stderr.isatty():
+            # What was killed has left its progress unfinished and the cursor hidden.
+            sys.stderr.write("\x1b[?25h\n")
+            sys.stderr.flush()
+        if status and not killed:
+            raise RuntimeError(f"the export ended with status {status};\nwhat it said stands above")
+        asked = (await self._sandbox.targets())[before:]
+        return Once(seconds, len(asked), [target for target in asked if self._is_page(target)], killed)
 
-        if self._terminal:
-            # One column less: some terminals wrap when the last one is written to.
-            width = shutil.get_terminal_size().columns - 1
-            self._out.write("\r" + text[:width].ljust(width))
-        else:
-            self._out.write(text.strip() + "\n")
-        self._out.flush()
+    def _is_page(self, target: str) -> bool:
+        """Whether tasks were asked for, and not just how many there are, which takes a page of one row."""
+        path, _, query = target.partition("?")
+        return path.endswith("/tasks/") and (self._page_size == 1 or "page_size=1" not in query.split("&"))
 
-    def end(self) -> None:
-        """Bring the line up to date and leave it there."""
-        if self._terminal:
-            self._write()
-            self._out.write("\n")
-            self._out.flush()
+    async def _kill(self, process: asyncio.subprocess.Process, staged: Staged) -> bool:
+        due: float = math.inf
+        while process.returncode is None:
+            is_half = staged.look() * 2 >= self._sandbox.where.tasks
+            arrived = await self._sandbox.requests()
+            if arrived >= due and process.returncode is None:
+                process.kill()
+                return True
+            if is_half and due == math.inf:
+                due = arrived + _NOTED_AFTER
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _LOOK_EVERY)
+        return False
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncGenerator[asyncio.subprocess.Process, None]:
+        # On this terminal, but in a session of its own: Ctrl-C is passed on once, and the export has said its
+        # last word before the sandbox goes.
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "unpod_async", "export"),
+            *(self._space, *self._more, str(self._target)),
+            env=self._environment,
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        try:
+            self._sandbox.take_along(process.pid)
+            yield process
+        except BaseException:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+            raise
+        finally:
+            await process.wait()
+            self._sandbox.take_along(None)
 
 
-async def export(unpod: UnpodClient, space_token: str, path: Path, progress: Progress) -> Export:
-    """Write each task of the space as a line of JSON."""
-    rows = size = 0
-    runs: set[str | None] = set()
-    buffer = bytearray()
-    started_at = time.monotonic()
-    with path.open("wb") as file:
-        async with unpod.runs.tasks_for(space_token) as stream:
-            async for task in stream:
-                buffer += msgspec.json.encode(task) + b"\n"
-                rows += 1
-                runs.add(task.run_id)
-                progress.show(rows, len(runs))
-                if len(buffer) >= _BUFFER:
-                    size += file.write(buffer)
-                    buffer.clear()
-        size += file.write(buffer)
-    return Export(rows, len(runs), size, time.monotonic() - started_at)
-
-
-def compare(path: Path, expected: set[str]) -> Difference:
-    """The lines of the file against the fingerprints of the data set."""
+def compare(paths: Iterable[Path], expected: set[str]) -> Difference:
+    """The lines of the files against the fingerprints of the data set."""
     met: set[str] = set()
     foreign = repeated = 0
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                found = fingerprint(msgspec.json.decode(line))
-            except msgspec.DecodeError:
-                found = ""
-            if found not in expected:
-                foreign += 1
-            elif found in met:
-                repeated += 1
-            met.add(found)
+    for path in paths:
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    found = fingerprint(msgspec.json.decode(line))
+                except msgspec.DecodeError:
+                    found = ""
+                if found not in expected:
+                    foreign += 1
+                elif found in met:
+                    repeated += 1
+                met.add(found)
     return Difference(len(expected - met), foreign, repeated)
+
+
+def files_of(target: Path, kind: str) -> list[Path]:
+    """All files of a kind, as one finds them who knows nothing of the manifest."""
+    return sorted(target.glob(f"{kind}*"))
 
 
 def spoil(path: Path) -> None:
@@ -150,54 +210,102 @@ def spoil(path: Path) -> None:
     path.write_bytes(b"".join(lines[:-1]))
 
 
+def make_room(target: Path) -> None:
+    """A directory with nothing in it but the mark; one that an earlier demo has made is removed first.
+
+    Raises:
+        OSError: it cannot be made, or there is something else that a demo has not made.
+    """
+    if (target / _MARK).exists():
+        shutil.rmtree(target)
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise FileExistsError(f"no demo has made what is in\n{target}\nName another directory with --out.")
+    (target / _MARK).touch()
+
+
 async def run(options: argparse.Namespace, out: IO[str]) -> int:
     """The whole demonstration; the exit status."""
-    path: Path = options.out
-    part = _part(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    target: Path = options.out
+    make_room(target)
     sandbox = SandboxProcess(
         runs=options.runs, tasks_per_run=options.tasks_per_run, latency=options.latency, seed=options.seed
     )
     async with sandbox:
         where = sandbox.where
-        out.write(f"A sandbox with {where.runs:,} runs listens on {where.base_url}\n")
-        out.flush()
-        async with UnpodClient(
-            where.token, where.org_handle, where.base_url, page_size=options.page_size
-        ) as unpod:
-            tasks = await unpod.tasks.list(where.space_token).count()
-            runs = await unpod.runs.list(where.space_token).count()
-            before = await sandbox.requests()
-            progress = Progress(out, tasks, runs)
-            try:
-                done = await export(unpod, where.space_token, part, progress)
-            finally:
-                progress.end()
-        requests = await sandbox.requests() - before
-        if options.spoil:
-            spoil(part)
-        difference = compare(part, await sandbox.fingerprints())
-    rate = done.rows / max(done.seconds, 1e-9)
-    megabytes = done.size / 1e6
-    out.write(
-        f"{done.rows:,} tasks of {done.runs:,} runs, {megabytes:,.1f} MB, "
-        f"in {done.seconds:.1f} s\n"
-        f"{rate:,.0f} rows/s, {megabytes / max(done.seconds, 1e-9):,.1f} MB/s, {requests:,} requests\n"
-    )
-    if any(difference):
-        out.write(
-            f"WRONG: the lines differ from the {where.tasks:,} tasks of the data set:\n{difference}\n{part}\n"
+        _say(
+            out,
+            f"A sandbox with {where.runs:,} runs and {where.tasks:,} tasks",
+            f"listens on {where.base_url}",
+            "",
         )
+        exporter = Exporter(sandbox, target, options.page_size, out)
+        staged = Staged(target)
+        first = await exporter.run(kill_half_way=staged)
+        second: Once | None = None
+        if first.killed:
+            _say(
+                out,
+                "",
+                f"KILLED, with {staged.look():,} of {where.tasks:,} tasks on the disk.",
+                "The same again:",
+                "",
+            )
+            second = await exporter.run()
+        parts = {kind: files_of(target, kind) for kind in ("runs", "tasks")}
+        if options.spoil and parts["tasks"]:
+            spoil(parts["tasks"][-1])
+        wrong = {
+            "runs": compare(parts["runs"], await sandbox.fingerprints("runs")),
+            "tasks": compare(parts["tasks"], await sandbox.fingerprints("tasks")),
+        }
+    _say(out, "", f"First export:  {first}")
+    if second is None:
+        _say(out, "It was done before it could be killed: try a greater", "--latency, or more --runs.")
+    else:
+        _say(out, f"Second export: {second}", *_spared(first, second))
+    files = [*parts["runs"], *parts["tasks"]]
+    size = sum(path.stat().st_size for path in files)
+    _say(
+        out,
+        f"Data set: {where.tasks:,} tasks, {where.runs:,} runs",
+        f"Files:    {len(files):,}, {size / 1e6:,.1f} MB",
+    )
+    if any(map(any, wrong.values())):
+        _say(out, "WRONG: rows of the files differ from the data set.")
+        _say(out, *(f"{kind}: {difference}" for kind, difference in wrong.items() if any(difference)))
+        _say(out, str(target))
         return 1
-    # Only a file that was found whole gets the name; one of an earlier demo is replaced in one step.
-    part.replace(path)
-    out.write(f"The file equals the data set, each task once:\n{path}\n")
+    _say(out, "The files equal the data set, each row once:", str(target))
     return 0
 
 
-def _part(path: Path) -> Path:
-    """Where the lines go until they are known to be whole."""
-    return path.with_name(path.name + ".part")
+def _spared(first: Once, second: Once) -> list[str]:
+    """What the second export did not have to fetch."""
+    pages, again = set(first.pages), set(second.pages)
+    both = len(pages & again)
+    told = [f"Pages of tasks: {len(pages):,} by the first, {len(again):,} by the second,"]
+    if both == len(pages):
+        return [*told, "those of the first again: none had been kept yet."]
+    on_their_way = f"{both:,} by both: on their way when it was killed." if both else "none by both."
+    return [*told, on_their_way, "What was on the disk was not fetched again."]
+
+
+def _say(out: IO[str], *lines: str) -> None:
+    """At once: the export writes to the same terminal."""
+    out.write("".join(f"{line}\n" for line in lines))
+    out.flush()
+
+
+def _missing() -> list[str]:
+    """What of the extra `cli` is not installed."""
+    missing: list[str] = []
+    for name in ("typer", "rich"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            missing.append(name)
+    return missing
 
 
 def _tasks_per_run(text: str) -> tuple[int, int]:
@@ -220,11 +328,27 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _rows(text: str) -> int:
+    if not _count(text):
+        raise argparse.ArgumentTypeError("a page has at least 1 row")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return seconds
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m unpod_async.testing.demo",
-        description="Stream every task of every run of a sandbox's space into a JSONL file; compare them.",
-        epilog="Ends with 0 if the file equals the data set, 1 if not or on an error, 130 after Ctrl-C.",
+        description="Export a sandbox's space, kill the export half way, run it again; compare the rows.",
+        epilog="Ends with 0 if the files equal the data set, 1 if not or on an error, 130 after Ctrl-C.",
     )
     parser.add_argument("--runs", type=_count, default=2000, help="runs in the data set (%(default)s)")
     parser.add_argument(
@@ -237,12 +361,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("demo-output", "tasks.jsonl"),
-        metavar="PATH",
-        help="the file (%(default)s)",
+        default=Path("demo-output", "data-set"),
+        metavar="DIRECTORY",
+        help="where to export to (%(default)s); one of an earlier demo is removed first",
     )
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds the server waits per request (0)")
-    parser.add_argument("--page-size", type=_count, default=100, help="rows asked for per page (%(default)s)")
+    parser.add_argument(
+        "--latency", type=_seconds, default=0.05, help="seconds the server waits per request (%(default)s)"
+    )
+    parser.add_argument("--page-size", type=_rows, help="rows asked for per page (the export's own choice)")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another data set (0)")
     parser.add_argument(
         "--spoil", action="store_true", help="cut a line off before the comparison, to see that it notices"
@@ -253,13 +379,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; the exit status."""
     options = _options(arguments)
+    if missing := _missing():
+        _say(
+            sys.stdout,
+            f"FAILED: the command line needs {' and '.join(missing)}, not",
+            "installed here: pip install 'unpod-async[cli]'",
+        )
+        return 1
     try:
         return asyncio.run(run(options, sys.stdout))
     except KeyboardInterrupt:
-        sys.stdout.write(f"Interrupted. What had come:\n{_part(options.out)}\n")
+        _say(
+            sys.stdout,
+            "Interrupted. The sandbox has gone, so this cannot be",
+            "gone on with; the next demo replaces it:",
+            str(options.out),
+        )
         return 130
-    except (UnpodError, OSError, RuntimeError) as error:
-        sys.stdout.write(f"FAILED: {type(error).__name__}: {error}\n")
+    except (OSError, RuntimeError) as error:
+        _say(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
         return 1
 
 

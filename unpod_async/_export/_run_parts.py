@@ -1,0 +1,66 @@
+"""The parts with the rows of the listing of runs, which are kept in the state and are few and short."""
+
+from __future__ import annotations
+
+from unpod_async._export._parts import Parts
+from unpod_async._export._state import RunState, State
+
+__all__ = ["RunParts"]
+
+_RUNS_PER_PART = 20_000
+_ROWS = 500
+
+
+class RunParts:
+    """Blocks, and raises as `Parts` does."""
+
+    def __init__(self, state: State, parts: Parts) -> None:
+        self._state = state
+        self._parts = parts
+
+    def publish(self) -> None:
+        """Each run has its part for good; a part is made again when a row of it is new, other or gone."""
+        while new := self._state.run(
+            "SELECT number FROM run WHERE runs_part IS NULL AND state != ? ORDER BY number LIMIT ?",
+            (RunState.GONE, _RUNS_PER_PART),
+        ).fetchall():
+            last = max(1, self._parts.next_number("runs") - 1)
+            room = _RUNS_PER_PART - int(
+                self._state.value("SELECT count(*) FROM run WHERE runs_part = ?", (last,))
+            )
+            if room <= 0:
+                last, room = last + 1, _RUNS_PER_PART
+            with self._state.transaction():
+                self._state.run_many(
+                    "UPDATE run SET runs_part = ? WHERE number = ?",
+                    ((last, number) for (number,) in new[:room]),
+                )
+            self._make(last)
+        for (number,) in self._state.run(
+            "SELECT DISTINCT runs_part FROM run WHERE runs_part IS NOT NULL AND (dirty OR state = ?)",
+            (RunState.GONE,),
+        ).fetchall():
+            self._make(number)
+        if self._parts.next_number("runs") == 1:
+            self._make(1)
+        self._state.run("DELETE FROM run WHERE state = ?", (RunState.GONE,))
+
+    def _make(self, number: int) -> None:
+        writer = self._parts.create("runs", number)
+        raw = 0
+        try:
+            rows = self._state.run(
+                "SELECT row FROM run WHERE runs_part = ? AND state != ? ORDER BY number",
+                (number, RunState.GONE),
+            )
+            while batch := [row for (row,) in rows.fetchmany(_ROWS)]:
+                writer.write(batch)
+                raw += sum(map(len, batch))
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+        with self._state.transaction():
+            self._state.run("UPDATE run SET dirty = 0 WHERE runs_part = ?", (number,))
+            self._parts.note("runs", number, writer, raw)
+        self._parts.move("runs", number)
