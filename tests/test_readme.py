@@ -1,4 +1,4 @@
-"""The README: every block of Python in it is run as it stands there, and what it refers to exists."""
+"""The README: every block in it is run as it stands there, and what it refers to exists."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import asyncio
 import json
 import os
 import re
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 import unpod_async
+from unpod_async.cli._status import STATUSES
 from unpod_async.testing import Fault, Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,14 +39,30 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 SETUP = "python -m pip install nox && python -m nox -s "
 
 
+CHAPTER = "Bulk export"
+"""Its blocks follow on each other, in more than one language."""
+
+
+class Block(NamedTuple):
+    """A block of the chapter."""
+
+    language: str
+    text: str
+
+
+def chapter() -> list[Block]:
+    text = README.partition(f"\n## {CHAPTER}\n")[2].partition("\n## ")[0]
+    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+
+
 def blocks() -> dict[str, str]:
-    """The blocks of Python, by the heading they stand under."""
+    """The blocks of Python of the other chapters, by the heading they stand under."""
     found: dict[str, str] = {}
     heading = ""
     for part in re.split(r"^(#+ [^\n]*\n|```python\n.*?^```$)", README, flags=re.MULTILINE | re.DOTALL):
         if part.startswith("#"):
             heading = part.strip("# \n")
-        elif part.startswith("```python"):
+        elif part.startswith("```python") and heading != CHAPTER:
             assert heading not in found, f"two blocks under {heading!r}"
             found[heading] = part.removeprefix("```python\n").removesuffix("```")
     return found
@@ -131,14 +152,6 @@ async def web_app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             await runner.cleanup()
 
 
-async def bulk_export(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Sandbox(runs=30, tasks_per_run=(0, 9)) as sandbox:
-        assert await run_script("Bulk export", sandbox, folder) == f"{sandbox.task_count} tasks\n"
-        lines = [json.loads(line) for line in (folder / "tasks.jsonl").read_bytes().splitlines()]
-        assert sorted(line["task_id"] for line in lines) == sorted(sandbox.task_ids())
-        assert not (folder / "tasks.jsonl.part").exists()
-
-
 async def monitor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Sandbox(runs=8, tasks_per_run=4) as sandbox:
         names = load("Monitor", monkeypatch, sandbox)
@@ -226,7 +239,6 @@ async def own_tests(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 RUNS: dict[str, Callable[[Path, pytest.MonkeyPatch], Awaitable[None]]] = {
     "Install": first_example,
     "In a web application": web_app,
-    "Bulk export": bulk_export,
     "Monitor": monitor,
     "Placing calls": placing_calls,
     "Placing many calls": placing_many_calls,
@@ -237,12 +249,109 @@ RUNS: dict[str, Callable[[Path, pytest.MonkeyPatch], Awaitable[None]]] = {
 
 def test_no_block_is_left_out() -> None:
     assert BLOCKS.keys() == RUNS.keys()
-    assert len(BLOCKS) == README.count("```python") == README.count("```") / 2
+    assert len(BLOCKS) + len(chapter()) == README.count("```") / 2
 
 
 @pytest.mark.parametrize("heading", RUNS)
 async def test_the_block_runs(heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await RUNS[heading](tmp_path, monkeypatch)
+
+
+# -- the chapter on exports ---------------------------------------------------------------------------------
+
+
+def as_installed(folder: Path) -> dict[str, str]:
+    """An environment in which the programs are those of this interpreter and of the package tested here."""
+    programs = folder / "programs"
+    programs.mkdir()
+    for name, started in {"python": "", "unpod-async": " -m unpod_async"}.items():
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -W error{started} "$@"\n')
+        program.chmod(0o700)
+    ours = ("UNPOD_", "SPACE", "AGENT", "FORCE_COLOR")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONPATH": str(Path(unpod_async.__file__).parents[1]),
+    }
+
+
+async def bash(text: str, folder: Path, environment: dict[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *("bash", "-euc", text),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,  # so that Ctrl-C reaches all that it starts, and nothing else
+    )
+
+
+@asynccontextmanager
+async def first_terminal(block: str, folder: Path, environment: dict[str, str]) -> AsyncIterator[str]:
+    """The sandbox, started as the README says and ended by Ctrl-C; the lines it prints."""
+    # Its port may be somebody else's: then the README has other words.
+    (otherwise,) = re.findall(r"port is\s+in\s+use, `(unpod-async sandbox [^`]+)`", README)
+    for words in (block, otherwise):
+        process = await bash(words, folder, environment)
+        assert process.stdout is not None
+        first = await process.stdout.readline()
+        if first:
+            break
+        complaints = (await process.communicate())[1].decode()
+        assert "port 8765 of 127.0.0.1 is in use" in complaints, complaints
+    try:
+        lines = [first, *[await process.stdout.readline() for _ in range(4)]]
+        yield b"".join(lines).decode()
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        said, complaints = await process.communicate()
+    assert (process.returncode, said) == (0, b"")
+    (counts,) = re.findall(r"holds (\d+ runs and [\d,]+ tasks) that are made up", README)
+    assert f"A sandbox with {counts} listens on " in complaints.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or shutil.which("bash") is None, reason="its shell is bash")
+async def test_the_chapter_on_exports_runs_from_the_sandbox_to_the_query(tmp_path: Path) -> None:
+    environment = as_installed(tmp_path)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    serve, pasted, *rest = chapter()
+    assert serve == Block("shell", "unpod-async sandbox\n")
+    assert rest[-2].language == "python"
+    assert "'data/tasks-*.parquet'" in rest[-2].text
+    said = complaints = ""
+    ran: list[str] = []
+    async with first_terminal(serve.text, folder, environment) as lines:
+        assert re.sub(r":\d+$", ":8765", lines, flags=re.MULTILINE) == pasted.text
+        for block in rest:
+            if block.language == "text":
+                assert said == block.text
+                continue
+            command = block.text
+            if block.language == "python":
+                (folder / "block.py").write_text(block.text, encoding="utf-8")
+                command = "python block.py\n"
+            process = await bash(lines + command, folder, environment)
+            out, err = await process.communicate()
+            said, complaints = out.decode(), err.decode()
+            assert process.returncode == 0, complaints
+            assert "Traceback" not in complaints
+            if "unpod-async export" in block.text:
+                summary = json.loads(said)
+                assert (summary["complete"], summary["runs"], summary["tasks"]) == (True, 200, 2244)
+            elif "on_progress" in block.text:
+                assert complaints.splitlines()[-1] == "done: 61 of 61 runs, 774 tasks"
+            ran.append(block.language)
+    assert ran == ["shell", "shell", "python", "python"]
+
+
+def test_the_exit_statuses_are_those_of_the_help() -> None:
+    table = README.partition("| Exit status |")[2].partition("\n\n")[0]
+    told = re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)
+    assert told == re.findall(r"^ +(\d+)  ", STATUSES, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("session", ["demo", "tests"])

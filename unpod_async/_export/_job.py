@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,7 +105,8 @@ class Job:
             self._meter.tell()
             await asyncio.sleep(_TELL_EVERY)
             if self._patience.waiting:
-                await self._staging.checkpoint_if_due()
+                with contextlib.suppress(ExportError):  # the next checkpoint of the job raises it as well
+                    await self._staging.checkpoint_if_due()
 
     # -- opening and closing; these block -----------------------------------------------------------------
 

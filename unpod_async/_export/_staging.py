@@ -14,6 +14,7 @@ import anyio
 from unpod_async._export._disk import Disk
 from unpod_async._export._spool import Spool
 from unpod_async._export._state import Changes, Progress, State
+from unpod_async.errors import ExportError
 
 __all__ = ["Staging"]
 
@@ -39,6 +40,7 @@ class Staging:
         self._changes = Changes()
         self._turn = anyio.Lock()
         self._last = time.monotonic()
+        self._refused: ExportError | None = None
         self.rows = 0
         self.runs = 0
         self.failed = 0
@@ -86,12 +88,18 @@ class Staging:
         await self.checkpoint()
 
     async def checkpoint(self) -> None:
-        """Raises ExportError when the disk refuses; what was noted before stays."""
+        """Raises ExportError when the disk refuses, then and ever after; what was noted before stays."""
         async with self._turn:
+            if self._refused is not None:
+                raise self._refused
             changes, self._changes = self._changes, Changes()
             chunks = self._spool.take()
             self._last = time.monotonic()
-            await self._disk.run(self._write, chunks, changes)
+            try:
+                await self._disk.run(self._write, chunks, changes)
+            except ExportError as error:
+                self._refused = error  # what was to be noted is lost: nobody may go on as if it were not
+                raise
 
     def _write(self, chunks: list[tuple[int, bytes]], changes: Changes) -> None:
         self._spool.write(chunks)
