@@ -128,7 +128,8 @@ class Exporter:
             killed = kill_half_way is not None and await self._kill(process, kill_half_way)
             status = await process.wait()
         seconds = time.monotonic() - began
-        killed = killed and status != 0
+        # It may have ended by itself just before.
+        killed = killed and (status < 0 or (sys.platform == "win32" and status != 0))
         if killed and sys.stderr.isatty():
             # What was killed has left its progress unfinished and the cursor hidden.
             sys.stderr.write("\x1b[?25h\n")
