@@ -2,14 +2,19 @@
 
 How the package is laid out; imports go down only, and one module owns each decision::
 
+    cli                the command line; imports the rest when a command runs
     _client            UnpodClient: settings from arguments and environment, groups of calls
+    _export            bulk export into files; its own picture stands there
+    _recordings        downloads of recordings, with _recording_file _recording_http (the second module
+                       that speaks HTTP: it shares nothing with the API's) _recording_answer
+                       _recording_urls _filenames
     _resources _runs _tasks   the calls: which listing, which arguments, what is documented
     _many _journal     creates batch by batch, noted on disk before they are sent
     _creating _reconcile   a create that is sent once; looking for what became of it
     _core              what the calls share
     _fanout  _pager    many runs at once; one listing as a Pager, walked sequentially
     _prefetch          the same walk with pages asked for ahead
-    _stream            rows from tasks that an `async with` owns
+    _stream _waiting   rows from tasks that an `async with` owns; waiting for what must have ended
     _collect           rows into pages; bad rows kept until the end
     _fetch             one page: request, classify, decode
     _walk _single      state machines, no I/O: which page next, which rows are new, is it complete
@@ -20,11 +25,11 @@ How the package is laid out; imports go down only, and one module owns each deci
     _caller            the one loop that decides about every attempt
     _admission _deadline   a place for each request; one clock for all that a call does
     _policy _budget _gate _options _stats   the decisions and figures of that loop, no I/O
-    _transport         the only module that speaks HTTP
+    _transport         the only module that speaks HTTP with the API
     _response          status, headers and body into an exception, no I/O
     create             checks and encodes a create
     models _call _times   rows, the typed view of a call's output, times
-    _paths _settings _secret   ids and addresses; set-up; the token
+    _paths _settings _secret _files   ids and addresses; set-up; the token; files that survive a crash
     errors _text       the exceptions, with their tree; text fit to show
     testing            a sandbox server that behaves like the service
 """

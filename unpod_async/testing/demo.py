@@ -15,49 +15,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import importlib
 import math
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 import msgspec
 
+from unpod_async.testing._exporter import Exporter, Once, Staged, say
 from unpod_async.testing._process import SandboxProcess, fingerprint
 
 __all__ = ["main"]
 
-_WORK: Final = ".unpod-export"
 _MARK: Final = ".unpod-demo"
 """Stands in a directory that a demo has made: no other is removed, whatever `--out` names."""
-
-_LOOK_EVERY: Final = 0.02
-"""Seconds between two looks at how far the export is."""
-
-_NOTED_AFTER: Final = 2
-"""Requests after which an export has noted what it had on the disk: it asks for a page or two ahead."""
-
-
-class Once(NamedTuple):
-    """One run of the command."""
-
-    seconds: float
-    requests: int
-    pages: list[str]
-    """Path and query of each page of tasks that it asked for."""
-    killed: bool
-
-    def __str__(self) -> str:
-        end = "killed" if self.killed else "ran to its end"
-        return f"{self.seconds:.1f} s, {self.requests:,} requests, {end}"
 
 
 class Difference(NamedTuple):
@@ -69,116 +43,6 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         return f"missing {self.missing:,}, foreign {self.foreign:,}, repeated {self.repeated:,}"
-
-
-class Staged:
-    """Counts the rows of tasks that an export under way has on the disk."""
-
-    def __init__(self, target: Path) -> None:
-        self._folder = target / _WORK
-        self._read: dict[Path, int] = {}
-        self.rows = 0
-
-    def look(self) -> int:
-        """Count what has come since the last look; all rows so far."""
-        for path in self._folder.glob("rows-*"):
-            # A file whose rows have gone into a part is removed.
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                file.seek(self._read.get(path, 0))
-                while piece := file.read(2**20):
-                    self.rows += piece.count(b"\n")
-                self._read[path] = file.tell()
-        return self.rows
-
-
-class Exporter:
-    """Runs the command, always the same one."""
-
-    def __init__(self, sandbox: SandboxProcess, target: Path, page_size: int | None, out: IO[str]) -> None:
-        self._sandbox = sandbox
-        self._target = target
-        self._out = out
-        self._page_size = page_size
-        where = sandbox.where
-        self._space = where.space_token
-        self._more = [] if page_size is None else ["--page-size", str(page_size)]
-        # The token goes by the environment: other users of the machine can read arguments.
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("UNPOD_")},
-            "UNPOD_PLATFORM_TOKEN": where.token,
-            "UNPOD_ORG_HANDLE": where.org_handle,
-            "UNPOD_BASE_URL": where.base_url,
-        }
-
-    async def run(self, *, kill_half_way: Staged | None = None) -> Once:
-        """Run it to its end, or until half of the tasks are on the disk.
-
-        Raises:
-            RuntimeError: it ended with another status than 0.
-        """
-        _say(
-            self._out,
-            f"$ unpod-async export {self._space} \\",
-            *([f"    {' '.join(self._more)} \\"] if self._more else []),
-            f"    {self._target}",
-        )
-        before = len(await self._sandbox.targets())
-        began = time.monotonic()
-        async with self._started() as process:
-            killed = kill_half_way is not None and await self._kill(process, kill_half_way)
-            status = await process.wait()
-        seconds = time.monotonic() - began
-        # It may have ended by itself just before.
-        killed = killed and (status < 0 or (sys.platform == "win32" and status != 0))
-        if killed and sys.stderr.isatty():
-            # What was killed has left its progress unfinished and the cursor hidden.
-            sys.stderr.write("\x1b[?25h\n")
-            sys.stderr.flush()
-        if status and not killed:
-            raise RuntimeError(f"the export ended with status {status};\nwhat it said stands above")
-        asked = (await self._sandbox.targets())[before:]
-        return Once(seconds, len(asked), [target for target in asked if self._is_page(target)], killed)
-
-    def _is_page(self, target: str) -> bool:
-        """Whether tasks were asked for, and not just how many there are, which takes a page of one row."""
-        path, _, query = target.partition("?")
-        return path.endswith("/tasks/") and (self._page_size == 1 or "page_size=1" not in query.split("&"))
-
-    async def _kill(self, process: asyncio.subprocess.Process, staged: Staged) -> bool:
-        due: float = math.inf
-        while process.returncode is None:
-            is_half = staged.look() * 2 >= self._sandbox.where.tasks
-            arrived = await self._sandbox.requests()
-            if arrived >= due and process.returncode is None:
-                process.kill()
-                return True
-            if is_half and due == math.inf:
-                due = arrived + _NOTED_AFTER
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _LOOK_EVERY)
-        return False
-
-    @asynccontextmanager
-    async def _started(self) -> AsyncGenerator[asyncio.subprocess.Process, None]:
-        # On this terminal, but in a session of its own: Ctrl-C is passed on once, and the export has said its
-        # last word before the sandbox goes.
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "unpod_async", "export"),
-            *(self._space, *self._more, str(self._target)),
-            env=self._environment,
-            start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
-        try:
-            self._sandbox.take_along(process.pid)
-            yield process
-        except BaseException:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
-            raise
-        finally:
-            await process.wait()
-            self._sandbox.take_along(None)
 
 
 def compare(paths: Iterable[Path], expected: set[str]) -> Difference:
@@ -234,7 +98,7 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
     )
     async with sandbox:
         where = sandbox.where
-        _say(
+        say(
             out,
             f"A sandbox with {where.runs:,} runs and {where.tasks:,} tasks",
             f"listens on {where.base_url}",
@@ -245,7 +109,7 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
         first = await exporter.run(kill_half_way=staged)
         second: Once | None = None
         if first.killed:
-            _say(
+            say(
                 out,
                 "",
                 f"KILLED, with {staged.look():,} of {where.tasks:,} tasks on the disk.",
@@ -260,24 +124,24 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
             "runs": compare(parts["runs"], await sandbox.fingerprints("runs")),
             "tasks": compare(parts["tasks"], await sandbox.fingerprints("tasks")),
         }
-    _say(out, "", f"First export:  {first}")
+    say(out, "", f"First export:  {first}")
     if second is None:
-        _say(out, "It was done before it could be killed: try a greater", "--latency, or more --runs.")
+        say(out, "It was done before it could be killed: try a greater", "--latency, or more --runs.")
     else:
-        _say(out, f"Second export: {second}", *_spared(first, second))
+        say(out, f"Second export: {second}", *_spared(first, second))
     files = [*parts["runs"], *parts["tasks"]]
     size = sum(path.stat().st_size for path in files)
-    _say(
+    say(
         out,
         f"Data set: {where.tasks:,} tasks, {where.runs:,} runs",
         f"Files:    {len(files):,}, {size / 1e6:,.1f} MB",
     )
     if any(map(any, wrong.values())):
-        _say(out, "WRONG: rows of the files differ from the data set.")
-        _say(out, *(f"{kind}: {difference}" for kind, difference in wrong.items() if any(difference)))
-        _say(out, str(target))
+        say(out, "WRONG: rows of the files differ from the data set.")
+        say(out, *(f"{kind}: {difference}" for kind, difference in wrong.items() if any(difference)))
+        say(out, str(target))
         return 1
-    _say(out, "The files equal the data set, each row once:", str(target))
+    say(out, "The files equal the data set, each row once:", str(target))
     return 0
 
 
@@ -290,12 +154,6 @@ def _spared(first: Once, second: Once) -> list[str]:
         return [*told, "those of the first again: none had been kept yet."]
     on_their_way = f"{both:,} by both: on their way when it was killed." if both else "none by both."
     return [*told, on_their_way, "What was on the disk was not fetched again."]
-
-
-def _say(out: IO[str], *lines: str) -> None:
-    """At once: the export writes to the same terminal."""
-    out.write("".join(f"{line}\n" for line in lines))
-    out.flush()
 
 
 def _missing() -> list[str]:
@@ -381,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; the exit status."""
     options = _options(arguments)
     if missing := _missing():
-        _say(
+        say(
             sys.stdout,
             f"FAILED: the command line needs {' and '.join(missing)}, not",
             "installed here: pip install 'unpod-async[cli]'",
@@ -390,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(run(options, sys.stdout))
     except KeyboardInterrupt:
-        _say(
+        say(
             sys.stdout,
             "Interrupted. The sandbox has gone, so this cannot be",
             "gone on with; the next demo replaces it:",
@@ -398,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     except (OSError, RuntimeError) as error:
-        _say(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
+        say(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
         return 1
 
 
