@@ -24,7 +24,7 @@ __all__ = ["Asked", "ExportFormat", "Options", "Redaction", "asked_of", "options
 ExportFormat: TypeAlias = Literal["jsonl", "jsonl.gz", "csv", "parquet"]
 Redaction: TypeAlias = Literal["drop", "hash"]
 
-_FORMATS = ("jsonl", "jsonl.gz", "csv", "parquet")
+_FORMATS: tuple[ExportFormat, ...] = ("jsonl", "jsonl.gz", "csv", "parquet")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +108,6 @@ def asked_of(
     spaces = tuple(dict.fromkeys(check_id("space_token", one) for one in several("space_token", space_token)))
     if not spaces:
         raise InvalidArgument("space_token must be the token of a space, or several of them")
-    if form not in _FORMATS:
-        raise InvalidArgument(f"format must be one of {', '.join(_FORMATS)}")
     if user_token not in ("null", "keep"):
         raise InvalidArgument("user_token must be 'null' or 'keep'")
     if redact not in (None, "drop", "hash"):
@@ -129,7 +127,7 @@ def asked_of(
         runs=wanted,
         since=since,
         until=until,
-        format=cast("ExportFormat", form),
+        format=_format(form),
         user_token=user_token,
         csv_safe=bool(csv_safe),
         redact=redact,
@@ -186,6 +184,13 @@ def key_of(redact_key: object) -> bytes | None:
 def new_key() -> bytes:
     """A key for a target's own hashes."""
     return secrets.token_bytes(32)
+
+
+def _format(value: object) -> ExportFormat:
+    for one in _FORMATS:
+        if value == one:
+            return one
+    raise InvalidArgument(f"format must be one of {', '.join(_FORMATS)}")
 
 
 def _run_ids(runs: object) -> tuple[str, ...]:
