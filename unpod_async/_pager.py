@@ -206,6 +206,11 @@ class SequentialWalk(Generic[T]):
         )
         self._steps = self._machine.run() if listing.paged else walk_single()
 
+    @property
+    def passes(self) -> int:
+        """As `Walk.passes`."""
+        return self._machine.passes
+
     async def next_page(self) -> Page[T] | None:
         """The next page with anything in it, or None at the end."""
         reply: Any = None

@@ -71,6 +71,11 @@ class Walk:
         self._head_created: datetime | None = None
         self._elders = 0  # rows that, by their time, existed at the first answer
 
+    @property
+    def passes(self) -> int:
+        """Passes over the listing so far; 1 as long as nothing gave rise to doubt."""
+        return len(self._passes)
+
     def run(self) -> Steps[None]:
         """The commands of the walk; returns when the listing is complete.
 

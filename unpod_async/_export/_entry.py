@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from unpod_async.errors import InvalidArgument
 
@@ -28,7 +29,7 @@ class Exporting:
     async def export(
         self,
         space_token: str | Iterable[str],
-        target: str | Path,
+        target: str | os.PathLike[str],
         *,
         format: ExportFormat = "jsonl",  # noqa: A002 - the field's word
         runs: Iterable[str | Run] | None = None,
@@ -118,6 +119,6 @@ class Exporting:
 
 
 def _path(target: object) -> Path:
-    if not isinstance(target, str | Path) or not str(target):
-        raise InvalidArgument("target must be the path of a directory: text, or a Path")
-    return Path(target)
+    if not isinstance(target, str | os.PathLike) or not target:
+        raise InvalidArgument("target must be the path of a directory")
+    return Path(cast("str | os.PathLike[str]", target))

@@ -17,7 +17,7 @@ from unpod_async._export._disk import Disk
 from unpod_async._export._heads import has_ended, task_head
 from unpod_async._export._lines import NoRow
 from unpod_async._export._patience import Patience
-from unpod_async._export._relist import FRESH
+from unpod_async._export._relist import FRESH, Prefix
 from unpod_async._export._staging import Staging
 from unpod_async._export._state import Progress, State, Wanted
 from unpod_async._listing import Listing, run_tasks
@@ -28,7 +28,6 @@ from unpod_async.errors import (
     AuthenticationError,
     ConfigurationError,
     ExportError,
-    IncompleteListing,
     UnpodError,
 )
 from unpod_async.models import Task
@@ -45,7 +44,7 @@ _ENDS_ALL = (AuthenticationError, ConfigurationError, ExportError)
 
 
 class _Unattributable(Exception):
-    """A row of the space-wide listing is missing, and nobody can say of which run."""
+    """A row of the space-wide listing is or may be missing, and nobody can say of which run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +176,9 @@ async def fetch_flat(job: Fetching, space: int, token: str, page_size: int) -> b
         UnpodError: what ends the whole job.
     """
     done = job.staging.runs
+    rows = job.staging.rows
     progress = await job.disk.run(job.state.flat, space)
-    if progress is not None and not (
-        progress.page_size == page_size and 0 <= time.time() - progress.at < FRESH
-    ):
+    if progress is None or not (progress.page_size == page_size and 0 <= time.time() - progress.at < FRESH):
         await job.disk.run(job.state.drop_flat, space)
         progress = None
     try:
@@ -190,7 +188,7 @@ async def fetch_flat(job: Fetching, space: int, token: str, page_size: int) -> b
             raise
         await job.staging.checkpoint()
         await job.disk.run(job.state.drop_flat, space)
-        job.staging.runs = done
+        job.staging.runs, job.staging.rows = done, rows
         return False
     return True
 
@@ -201,18 +199,20 @@ async def _walk_flat(
     listing = Listing(_paths.space_tasks(token), Task, ("task_id", "id"))
     walk = job.walk(listing, page_size, 1 if progress is None else progress.page + 1)
     known = set[str]() if progress is None else await job.disk.run(job.state.staged_tasks, space)
-    count = 0 if progress is None else progress.length
+    prefix = Prefix() if progress is None else Prefix(progress.page, progress.length)
     done = job.staging.runs
     while (page := await walk.next_page()) is not None:
         if page.unreadable or page.rejected:
             raise _Unattributable
-        if progress is not None and (page.count is None or page.count < count):
-            raise IncompleteListing("rows may have slipped through", seen=0, expected=page.count)
-        count = page.count or 0
+        prefix.page(page)
+        if progress is not None and not (prefix.proven and walk.passes == 1):
+            raise _Unattributable
         await _stage_flat(job, space, page, known)
-        if page.count is not None:
-            job.staging.reach(space, Progress(page.number, page_size, count, time.time()))
+        if prefix.proven and walk.passes == 1 and page.count is not None:
+            job.staging.reach(space, Progress(page.number, page_size, page.count, time.time()))
         await job.staging.checkpoint_if_due()
+    if progress is not None and walk.passes > 1:
+        raise _Unattributable
     await job.staging.checkpoint()
     job.staging.runs = done + await job.disk.run(job.state.staged_flat, space, time.time())
 

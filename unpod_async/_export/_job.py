@@ -33,10 +33,9 @@ from unpod_async._export._told import ExportSummary
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
 from unpod_async._options import Options as SendOptions
-from unpod_async._pager import Pager
 from unpod_async._waiting import wait_out
 from unpod_async._wire import Failure, Read
-from unpod_async.errors import ExportError, IncompleteListing, UnpodError
+from unpod_async.errors import ExportError, IncompleteListing
 from unpod_async.models import Task
 
 __all__ = ["Job"]
@@ -73,7 +72,7 @@ class Job:
         self._publisher: Publisher
         self._staging: Staging
         self._redactor: Redactor | None = None
-        self._resuming = False
+        self._since: float | None = None
         self._round = 0
 
     async def run(self) -> ExportSummary:
@@ -133,11 +132,15 @@ class Job:
             self._redactor = Redactor(self._asked.redact, self._redact_key())
         with state.transaction():
             self._spaces = [(state.space(token), token) for token in self._asked.spaces]
-            self._resuming = state["complete"] == 0
+            resuming = state["complete"] == 0
             self._round = state["round"] = (state["round"] or 0) + 1
-            if self._options.full and not (self._resuming and state["full"]):
+            if self._options.full and not (resuming and state["full"]):
                 state.run("UPDATE run SET settled = 0")
-                self._resuming = False
+                resuming = False
+            if resuming:
+                self._since = state["since"]
+            else:
+                state["since"] = time.time()
             state["complete"], state["full"] = 0, int(self._options.full)
 
     def _check_question(self) -> None:
@@ -145,7 +148,8 @@ class Job:
         if state["version"] != VERSION:
             raise ExportError("the target was made by another version of this library: export to another one")
         kept = state["asked"]
-        if kept is None:
+        # As long as there is nothing, it may be asked otherwise: the first question had a slip in it.
+        if kept is None or state.value("SELECT 1 FROM run UNION SELECT 1 FROM part LIMIT 1") is None:
             state["asked"] = msgspec.json.encode(self._asked)
             return
         differing = self._asked.differences(msgspec.json.decode(kept, type=Asked))
@@ -179,7 +183,7 @@ class Job:
     # -- listing ------------------------------------------------------------------------------------------
 
     async def _list(self, space: int, token: str) -> None:
-        noted = Round(self._state, space, self._round, resuming=self._resuming, now=time.time())
+        noted = Round(self._state, space, self._round, since=self._since, now=time.time())
         stable = await self._disk.run(self._forget_bad_runs, space)
         walk = raw_walk(
             self._patience, listing_of(token), self._options.page_size or PAGE_SIZE, self._deadline
@@ -252,20 +256,27 @@ class Job:
         for space, token in self._spaces:
             if await self._is_flat_cheaper(job, space, token, flat_size):
                 await fetch_flat(job, space, token, flat_size)
+            else:
+                await self._disk.run(self._state.drop_flat, space)
             self._meter.rows_total = None
         await fetch_runs(job, self._spaces, self._options.concurrency)
 
     async def _is_flat_cheaper(self, job: Fetching, space: int, token: str, flat_size: int) -> bool:
+        begun = await self._disk.run(self._state.flat, space)
+        if begun is not None:
+            self._meter.rows_total = begun.length
+            return True
         one_by_one = await self._disk.run(self._state.requests_for, space, job.page_size)
         if one_by_one <= _FEW_REQUESTS:
             return False
         listing = Listing(_paths.space_tasks(token), Task, ("task_id", "id"))
-        try:
-            count = await Pager(self._patience, listing, page_size=flat_size, deadline=self._deadline).count()
-        except UnpodError as error:
-            if job.ends_all(error):
-                raise
+        answer = await fetch(self._patience, listing, Read(1, 1), self._deadline, raw=True)
+        if isinstance(answer, Failure):
+            if job.ends_all(answer.error):
+                raise answer.error
             return False
+        # A server that counts its page only does not tell.
+        count = answer.count if answer.count is not None and answer.count > 1 else 10**9
         if count // flat_size + 2 >= one_by_one:
             return False
         self._meter.rows_total = count

@@ -36,6 +36,9 @@ T = TypeVar("T")
 ROUNDS = 3
 """Rounds of attempts that a request gets while the service answers others."""
 
+LIMITED_ROUNDS = 10
+"""The same where it is told to wait: a busy service may let others in first."""
+
 LONGEST_OUTAGE = 3600.0
 """Seconds that an outage is waited out where no deadline says how long."""
 
@@ -70,6 +73,7 @@ class Patience:
         self._turn = anyio.Lock()
         self._answers = 0
         self._since: float | None = None
+        self._resume_at = float("-inf")
         self.over: UnpodError | None = None
         """The error with which waiting ended: nothing more can be asked."""
 
@@ -100,6 +104,7 @@ class Patience:
             UnpodError: what no waiting helps; it is `over` when nothing more can be asked.
         """
         rounds = 0
+        began = self._clock()
         while True:
             if self._since is not None:
                 async with self._turn:  # somebody is finding out whether the service is back
@@ -118,7 +123,8 @@ class Patience:
             is_its_own = await self._outlast(told, answers, rounds)
             rounds += is_its_own
             # A failing upstream may be one bad row, which the walk finds by itself.
-            if is_its_own and (rounds >= ROUNDS or isinstance(told, UpstreamError)):
+            most = 1 if isinstance(told, UpstreamError) else LIMITED_ROUNDS if is_limited(told) else ROUNDS
+            if is_its_own and (rounds >= most or self._clock() - began > LONGEST_OUTAGE):
                 raise told
 
     def _note_answer(self) -> None:
@@ -127,21 +133,25 @@ class Patience:
 
     async def _outlast(self, error: UnpodError, answers: int, rounds: int) -> bool:
         """Wait until it is worth asking again; whether the service answers, save to this request."""
+        if is_limited(error):
+            # Before the turn comes: all who were told to wait, wait at the same time.
+            self._resume_at = max(self._resume_at, self._clock() + (hint_of(error) or _FIRST_WAIT))
         async with self._turn:
-            if isinstance(error, RateLimitedError) or hint_of(error) is not None:
-                await self._wait(hint_of(error) or _FIRST_WAIT, error)
-                return False
+            left = self._resume_at - self._clock()
+            if left > 0:
+                await self._wait(left, error)
             if self._deadline.left() <= 0:
                 self._give_up(error)
-            if self._answers == answers:
-                await self._find(error)
+            if self._answers == answers and await self._find(error):
+                return False  # it was the service
         if rounds + 1 < ROUNDS and not isinstance(error, UpstreamError):
             await self._pause(random.uniform(0, _FIRST_WAIT * 2**rounds), error)  # noqa: S311 - jitter
         return True
 
-    async def _find(self, error: UnpodError) -> None:
-        """Probe until the service answers."""
+    async def _find(self, error: UnpodError) -> bool:
+        """Probe until the service answers; whether it did not at first."""
         wait = _FIRST_WAIT
+        was_down = False
         while True:
             try:
                 await self._probe()
@@ -151,7 +161,8 @@ class Patience:
                 error = fault
             else:
                 self._note_answer()
-                return
+                return was_down
+            was_down = True
             await self._wait(max(hint_of(error) or 0.0, random.uniform(wait / 2, wait)), error)  # noqa: S311
             wait = min(2 * wait, _LONGEST_WAIT)
 
@@ -171,6 +182,11 @@ class Patience:
     def _give_up(self, error: UnpodError) -> None:
         self.over = error
         raise error
+
+
+def is_limited(error: UnpodError) -> bool:
+    """Whether the service asks to wait."""
+    return isinstance(error, RateLimitedError) or hint_of(error) is not None
 
 
 def passes(error: UnpodError) -> bool:

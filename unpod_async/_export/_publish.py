@@ -83,12 +83,16 @@ class Publisher:
 
     def _settle_unchanged(self) -> None:
         """Runs that were read again and are what their part has, and runs without tasks, need no part."""
-        for number, digest, part in self._state.run(
-            "SELECT number, digest, part FROM run WHERE state = ? AND (part IS NULL OR digest IS NOT NULL)",
+        self._state.run(
+            "UPDATE run SET state = ? WHERE state = ? AND part IS NULL "
+            "AND NOT EXISTS (SELECT 1 FROM extent WHERE run = run.number)",
+            (RunState.DONE, RunState.STAGED),
+        )
+        for number, digest in self._state.run(
+            "SELECT number, digest FROM run WHERE state = ? AND part IS NOT NULL AND digest IS NOT NULL",
             (RunState.STAGED,),
         ).fetchall():
-            same = self._digest(number) == digest if part is not None else not self._has_rows(number)
-            if same:
+            if self._digest(number) == digest:
                 with self._state.transaction():
                     self._state.run("DELETE FROM extent WHERE run = ?", (number,))
                     self._state.run("UPDATE run SET state = ? WHERE number = ?", (RunState.DONE, number))
@@ -103,9 +107,6 @@ class Publisher:
         for extent in self._state.extents(run):
             for lines in read_extent(self._work.folder, extent):
                 yield from lines
-
-    def _has_rows(self, run: int) -> bool:
-        return self._state.value("SELECT 1 FROM extent WHERE run = ? LIMIT 1", (run,)) is not None
 
     def _staged_bytes(self) -> int:
         return int(

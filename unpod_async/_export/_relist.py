@@ -32,12 +32,16 @@ FRESH = 3600.0
 
 
 class Prefix:
-    """Whether the pages read so far hold every run that stood there all the time, and in the known order."""
+    """Whether the pages read so far hold every row that stood there all the time.
 
-    def __init__(self) -> None:
+    Args:
+        number, count: of the last page that was read before.
+    """
+
+    def __init__(self, number: int = 0, count: int = 0) -> None:
         self.proven = True
-        self._number = 0
-        self._count = 0
+        self._number = number
+        self._count = count
 
     def page(self, page: Page[bytes]) -> None:
         follows = page.number == self._number + 1 and page.count is not None and page.count >= self._count
@@ -50,32 +54,39 @@ class Round:
 
     Args:
         number: greater than that of every listing before.
-        resuming: the export before this one did not come to its end.
+        since: when the unfinished export that is gone on with began, unix seconds; None for a new one.
         now: unix seconds.
     """
 
-    def __init__(self, state: State, space: int, number: int, *, resuming: bool, now: float) -> None:
+    def __init__(self, state: State, space: int, number: int, *, since: float | None, now: float) -> None:
         self._state = state
         self._space = space
         self._number = number
-        self._resuming = resuming
+        self._since = since
         self._now = now
         self._met = 0
         self._lowest: int | None = None  # rank, until now, of the oldest known run that was met
         self._in_order = True
-        self.disturbed = False  # a run has changed of which a broken off walk had staged tasks
+        self.disturbed = False  # other runs are wanted than when a broken off walk staged their tasks
+        self._walked = False
+
+    def begin(self) -> None:
+        """Until this listing has come to its end, there may be runs between known ones that nobody knows."""
+        self._walked = bool(self._state.value("SELECT walked FROM space WHERE number = ?", (self._space,)))
+        self._state.run("UPDATE space SET walked = 0 WHERE number = ?", (self._space,))
 
     def page(self, rows: list[Listed]) -> bool:
         """Note a page; whether everything behind it is known, in the known order, and settled."""
         with self._state.transaction():
             for row in rows:
                 self._row(row)
-        if self._lowest is None or not self._in_order:
+        if self._lowest is None or not (self._in_order and self._walked):
             return False
-        return self._state.value(
+        unsettled = self._state.value(
             "SELECT count(*) FROM run WHERE space = ? AND listed < ? AND settled = 0 AND rank < ?",
             (self._space, self._number, self._lowest),
-        ) == 0 and bool(self._state.value("SELECT walked FROM space WHERE number = ?", (self._space,)))
+        )
+        return bool(unsettled == 0)
 
     def _row(self, row: Listed) -> None:
         self._met += 1
@@ -86,6 +97,7 @@ class Round:
             (self._space, row.id),
         ).fetchone()
         if found is None:
+            self.disturbed = True
             self._state.run(
                 "INSERT INTO run (space, id, rank, row, seen, settles, expected, listed, state) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -109,28 +121,39 @@ class Round:
         if state == RunState.WANTED:
             self.disturbed = self.disturbed or not same
             return
+        self.disturbed = True
         self._state.forget_staged(number)
         self._state.run("UPDATE run SET state = ?, settled = 0 WHERE number = ?", (RunState.WANTED, number))
 
     def _is_fresh(self, fetched: float | None) -> bool:
-        return self._resuming and fetched is not None and 0 <= self._now - fetched < FRESH
+        return (
+            self._since is not None
+            and fetched is not None
+            and fetched >= self._since
+            and 0 <= self._now - fetched < FRESH
+        )
 
-    def end(self, *, whole: bool) -> None:
-        """The listing was read to its end (`whole`), or to where all is known: what was not met is gone."""
+    def end(self, *, whole: bool, readable: bool) -> None:
+        """The listing was read to its end (`whole`), or to where all is known: what was not met is gone.
+
+        Unless rows of it could not be read: then it may be one of those.
+        """
         lowest = -1 if whole or self._lowest is None else self._lowest
         with self._state.transaction():
+            self._state.run("UPDATE space SET walked = 1 WHERE number = ?", (self._space,))
+            if not readable:
+                return
             gone = self._state.run(
                 "SELECT number FROM run WHERE space = ? AND listed < ? AND rank > ? AND state != ?",
                 (self._space, self._number, lowest, RunState.GONE),
             ).fetchall()
+            self.disturbed = self.disturbed or bool(gone)
             for (number,) in gone:
                 self._state.forget_staged(number)
             self._state.run_many(
                 "UPDATE run SET state = ?, settled = 0 WHERE number = ?",
                 ((RunState.GONE, number) for (number,) in gone),
             )
-            if whole:
-                self._state.run("UPDATE space SET walked = 1 WHERE number = ?", (self._space,))
 
 
 async def relist(
@@ -157,9 +180,12 @@ async def relist(
     """
     window, chosen = asked.window, None if asked.runs is None else set(asked.runs)
     prefix = Prefix()
+    readable = True
+    await disk.run(noted.begin)
     oldest = datetime.now(UTC) - timedelta(seconds=options.settle_after)
     while (page := await walk.next_page()) is not None:
         prefix.page(page)
+        readable = readable and not (page.unreadable or page.rejected)
         for place in page.unreadable:
             on_bad(place, "the server fails to send it")
         for row in page.rejected:
@@ -175,6 +201,7 @@ async def relist(
             try:
                 line = line_of(raw)
             except NoRow as bad:
+                readable = False
                 on_bad(None, bad.reason)
                 continue
             digest = hashlib.blake2b(raw, digest_size=16)
@@ -188,9 +215,9 @@ async def relist(
         if chosen is not None and not chosen:
             break  # what was chosen is there
         if rest_is_known and stable and prefix.proven and chosen is None:
-            await disk.run(noted.end, whole=False)
+            await disk.run(noted.end, whole=False, readable=readable)
             return
-    await disk.run(noted.end, whole=chosen is None or bool(chosen))
+    await disk.run(noted.end, whole=chosen is None or bool(chosen), readable=readable)
 
 
 def listing_of(space_token: str) -> Listing[Run]:

@@ -43,6 +43,9 @@ class RunParts:
             self._make(number)
         if self._parts.next_number("runs") == 1:
             self._make(1)
+        self._state.run(
+            "DELETE FROM recording WHERE run IN (SELECT number FROM run WHERE state = ?)", (RunState.GONE,)
+        )
         self._state.run("DELETE FROM run WHERE state = ?", (RunState.GONE,))
 
     def _make(self, number: int) -> None:

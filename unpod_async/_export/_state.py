@@ -253,6 +253,7 @@ class State:
         """Forget the staged rows of a run; those it has in a part stay."""
         self.run("DELETE FROM extent WHERE run = ?", (run,))
         self.run("DELETE FROM bad WHERE run = ?", (run,))
+        self.run("DELETE FROM recording WHERE run = ? AND file IS NULL", (run,))
         self.run("UPDATE run SET open = 0 WHERE number = ?", (run,))
 
     def staged_tasks(self, space: int) -> set[str]:
