@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tests.export.dataset import assert_holds, found_rows, sandbox_rows
 from unpod_async import UnpodClient, UnpodError
 from unpod_async.testing import Sandbox, faults
 
+HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "60"))
 ENDED = {"completed", "failed"}
 
 
@@ -57,7 +59,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=HISTORIES)
 @given(
     runs=st.integers(0, 14),
     most=st.integers(0, 7),
