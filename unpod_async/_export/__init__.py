@@ -10,6 +10,7 @@ Imports go down only::
     _staging           rows into the spool, noted at checkpoints
     _publish _run_parts _parts   staged rows into parts; parts into their place, by a step that can be redone
     _manifest _meter _told   what there is, how far it is, and the structs that say so
+    _dataset           a target while an export has it open
     _state _spool      what a target knows of itself (a database); rows on their way
     _disk _target      the thread that touches the disk; where a data set is kept
     _asked             the question a target answers, and the options

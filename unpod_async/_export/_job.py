@@ -8,11 +8,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 from unpod_async import _paths
 from unpod_async._core import Core
-from unpod_async._export._asked import Asked, Options, new_key
+from unpod_async._export._asked import Asked, Options
+from unpod_async._export._dataset import DataSet
 from unpod_async._export._disk import Disk
 from unpod_async._export._fetching import FLAT_PAGE_SIZE, Fetching, fetch_flat, fetch_runs, raw_walk
 from unpod_async._export._formats import FORMATS
@@ -20,15 +19,13 @@ from unpod_async._export._lines import line_of
 from unpod_async._export._loading import load_recordings, recording_url
 from unpod_async._export._manifest import Contents, contents, manifest
 from unpod_async._export._meter import Meter
-from unpod_async._export._parts import MANIFEST, Parts
+from unpod_async._export._parts import MANIFEST
 from unpod_async._export._patience import Patience, passes
 from unpod_async._export._publish import Publisher
 from unpod_async._export._redact import Redactor
 from unpod_async._export._relist import PAGE_SIZE, Round, listing_of, relist
-from unpod_async._export._spool import Spool, spool_path
 from unpod_async._export._staging import Staging
-from unpod_async._export._state import VERSION, RunState, State
-from unpod_async._export._target import Directory, Workplace
+from unpod_async._export._state import RunState
 from unpod_async._export._told import ExportSummary
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
@@ -55,8 +52,7 @@ class Job:
         self._core = core
         self._asked = asked
         self._options = options
-        self._work = Workplace(target)
-        self._store = Directory(target)
+        self._set = DataSet(target, asked, options)
         self._disk = Disk(str(target))
         self._started = datetime.now(UTC)
         self._deadline = core.caller.deadline()
@@ -65,15 +61,9 @@ class Job:
         )
         self._meter = Meter(options.on_progress, core.caller.stats, lambda: self._patience.waiting)
         self._reasons: list[str] = []
-        self._spaces: list[tuple[int, str]] = []
-        self._state: State
-        self._spool: Spool
-        self._parts: Parts
         self._publisher: Publisher
         self._staging: Staging
         self._redactor: Redactor | None = None
-        self._since: float | None = None
-        self._round = 0
 
     async def run(self) -> ExportSummary:
         self._deadline.start()
@@ -81,7 +71,7 @@ class Job:
         try:
             await self._disk.run(self._open)
             ticking = asyncio.create_task(self._tick())
-            for space, token in self._spaces:
+            for space, token in self._set.spaces:
                 await self._list(space, token)
             await self._fetch()
             if self._asked.recordings:
@@ -93,7 +83,8 @@ class Job:
             if ticking is not None:
                 ticking.cancel()
                 cancelled = await wait_out(ticking)
-            self._close()
+            self._disk.close()
+            self._set.close()
             if cancelled is not None:
                 raise cancelled
         self._meter.enter("done")
@@ -107,83 +98,28 @@ class Job:
                 with contextlib.suppress(ExportError):  # the next checkpoint of the job raises it as well
                     await self._staging.checkpoint_if_due()
 
-    # -- opening and closing; these block -----------------------------------------------------------------
-
     def _open(self) -> None:
-        self._work.open()
-        self._state = state = State(self._work.state)
-        self._check_question()
-        self._parts = Parts(
-            state, self._work, self._store, form=self._asked.format, csv_safe=self._asked.csv_safe
+        """Blocks."""
+        self._set.open()
+        self._publisher = Publisher(
+            self._set.state, self._set.work, self._set.parts, self._options.part_bytes
         )
-        self._parts.recover()
-        self._publisher = Publisher(state, self._work, self._parts, self._options.part_bytes)
-        self._spool = Spool(self._work.folder, self._clear_spool() + 1)
         # While there is a whole data set, it stays as it is until all of the next one has come.
-        is_first = self._store.size(MANIFEST) is None
+        is_first = self._set.store.size(MANIFEST) is None
         self._staging = Staging(
-            state,
-            self._spool,
+            self._set.state,
+            self._set.spool,
             self._disk,
             self._publisher.publish_full_parts if is_first else lambda: None,
         )
         self._meter.counts = lambda: (self._staging.runs, self._staging.failed, self._staging.rows)
         if self._asked.redact is not None:
-            self._redactor = Redactor(self._asked.redact, self._redact_key())
-        with state.transaction():
-            self._spaces = [(state.space(token), token) for token in self._asked.spaces]
-            resuming = state["complete"] == 0
-            self._round = state["round"] = (state["round"] or 0) + 1
-            if self._options.full and not (resuming and state["full"]):
-                state.run("UPDATE run SET settled = 0")
-                resuming = False
-            if resuming:
-                self._since = state["since"]
-            else:
-                state["since"] = time.time()
-            state["complete"], state["full"] = 0, int(self._options.full)
-
-    def _check_question(self) -> None:
-        state = self._state
-        if state["version"] != VERSION:
-            raise ExportError("the target was made by another version of this library: export to another one")
-        kept = state["asked"]
-        # As long as there is nothing, it may be asked otherwise: the first question had a slip in it.
-        if kept is None or state.value("SELECT 1 FROM run UNION SELECT 1 FROM part LIMIT 1") is None:
-            state["asked"] = msgspec.json.encode(self._asked)
-            return
-        differing = self._asked.differences(msgspec.json.decode(kept, type=Asked))
-        if differing:
-            raise ExportError(
-                f"the target was made with another {', '.join(differing)}: ask the same again, or export to "
-                "another directory"
-            )
-
-    def _redact_key(self) -> bytes:
-        if self._options.redact_key is not None:
-            return self._options.redact_key
-        kept = self._state["redact_key"]
-        if kept is None:
-            kept = self._state["redact_key"] = new_key()
-        return bytes(kept)
-
-    def _clear_spool(self) -> int:
-        """Remove what nothing refers to; the number of the last file there is."""
-        used = {file for (file,) in self._state.run("SELECT DISTINCT file FROM extent")}
-        there = {int(path.name.rpartition("-")[2]) for path in self._work.folder.glob("rows-*")}
-        for number in there - used:
-            spool_path(self._work.folder, number).unlink()
-        return max(there, default=0)
-
-    def _close(self) -> None:
-        for name in ("_disk", "_spool", "_state", "_work"):
-            if hasattr(self, name):
-                getattr(self, name).close()
+            self._redactor = Redactor(self._asked.redact, self._set.redact_key())
 
     # -- listing ------------------------------------------------------------------------------------------
 
     async def _list(self, space: int, token: str) -> None:
-        noted = Round(self._state, space, self._round, since=self._since, now=time.time())
+        noted = Round(self._set.state, space, self._set.round, since=self._set.since, now=time.time())
         stable = await self._disk.run(self._forget_bad_runs, space)
         walk = raw_walk(
             self._patience, listing_of(token), self._options.page_size or PAGE_SIZE, self._deadline
@@ -210,7 +146,7 @@ class Job:
         except IncompleteListing as error:
             self._reasons.append(f"runs may be missing: {error}")
         if noted.disturbed:
-            await self._disk.run(self._state.drop_flat, space)
+            await self._disk.run(self._set.state.drop_flat, space)
         if self._asked.runs is not None:
             missing = await self._disk.run(self._not_listed, space)
             if missing:
@@ -220,13 +156,13 @@ class Job:
 
     def _forget_bad_runs(self, space: int) -> bool:
         """Whether there were none."""
-        return self._state.run("DELETE FROM bad WHERE space = ? AND run IS NULL", (space,)).rowcount == 0
+        return self._set.state.run("DELETE FROM bad WHERE space = ? AND run IS NULL", (space,)).rowcount == 0
 
     def _not_listed(self, space: int) -> list[str]:
         listed = {
             name
-            for (name,) in self._state.run(
-                "SELECT id FROM run WHERE space = ? AND listed = ?", (space, self._round)
+            for (name,) in self._set.state.run(
+                "SELECT id FROM run WHERE space = ? AND listed = ?", (space, self._set.round)
             )
         }
         return [name for name in self._asked.runs or () if name not in listed]
@@ -239,11 +175,11 @@ class Job:
 
     async def _fetch(self) -> None:
         self._meter.runs_total = await self._disk.run(
-            self._state.value, "SELECT count(*) FROM run WHERE state = ?", (RunState.WANTED,)
+            self._set.state.value, "SELECT count(*) FROM run WHERE state = ?", (RunState.WANTED,)
         )
         self._meter.enter("fetching")
         job = Fetching(
-            state=self._state,
+            state=self._set.state,
             disk=self._disk,
             staging=self._staging,
             patience=self._patience,
@@ -253,20 +189,20 @@ class Job:
             recording_of=recording_url if self._asked.recordings else None,
         )
         flat_size = self._options.page_size or FLAT_PAGE_SIZE
-        for space, token in self._spaces:
+        for space, token in self._set.spaces:
             if await self._is_flat_cheaper(job, space, token, flat_size):
                 await fetch_flat(job, space, token, flat_size)
             else:
-                await self._disk.run(self._state.drop_flat, space)
+                await self._disk.run(self._set.state.drop_flat, space)
             self._meter.rows_total = None
-        await fetch_runs(job, self._spaces, self._options.concurrency)
+        await fetch_runs(job, self._set.spaces, self._options.concurrency)
 
     async def _is_flat_cheaper(self, job: Fetching, space: int, token: str, flat_size: int) -> bool:
-        begun = await self._disk.run(self._state.flat, space)
+        begun = await self._disk.run(self._set.state.flat, space)
         if begun is not None:
             self._meter.rows_total = begun.length
             return True
-        one_by_one = await self._disk.run(self._state.requests_for, space, job.page_size)
+        one_by_one = await self._disk.run(self._set.state.requests_for, space, job.page_size)
         if one_by_one <= _FEW_REQUESTS:
             return False
         listing = Listing(_paths.space_tasks(token), Task, ("task_id", "id"))
@@ -286,9 +222,9 @@ class Job:
         self._meter.enter("recordings")
         await load_recordings(
             self._core.caller,
-            self._state,
+            self._set.state,
             self._disk,
-            self._work.target / "recordings",
+            self._set.work.target / "recordings",
             hosts=self._options.recording_hosts,
             concurrency=self._options.concurrency,
             deadline=self._deadline,
@@ -310,19 +246,21 @@ class Job:
     # -- the end ------------------------------------------------------------------------------------------
 
     def _finish(self) -> Contents:
-        self._gone = int(self._state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.GONE,)) or 0)
+        self._gone = int(
+            self._set.state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.GONE,)) or 0
+        )
         self._publisher.publish()
-        found = contents(self._state, self._parts)
-        made = self._work.write(MANIFEST, manifest(self._asked, found, self._started, self._reasons))
-        self._store.put(made, MANIFEST)
-        self._state["complete"] = int(found.is_whole and not self._reasons)
-        self._spool.close()
-        self._clear_spool()
+        found = contents(self._set.state, self._set.parts)
+        made = self._set.work.write(MANIFEST, manifest(self._asked, found, self._started, self._reasons))
+        self._set.store.put(made, MANIFEST)
+        self._set.state["complete"] = int(found.is_whole and not self._reasons)
+        self._set.spool.close()
+        self._set.clear_spool()
         return found
 
     def _summary(self, found: Contents) -> ExportSummary:
         return ExportSummary(
-            target=str(self._work.target),
+            target=str(self._set.work.target),
             complete=found.is_whole and not self._reasons,
             runs=found.runs,
             tasks=found.tasks,
