@@ -122,9 +122,9 @@ class Patience:
                 return found
             is_its_own = await self._outlast(told, answers, rounds)
             rounds += is_its_own
-            # A failing upstream may be one bad row, which the walk finds by itself.
-            most = 1 if isinstance(told, UpstreamError) else LIMITED_ROUNDS if is_limited(told) else ROUNDS
-            if is_its_own and (rounds >= most or self._clock() - began > LONGEST_OUTAGE):
+            if is_its_own and (
+                rounds >= _rounds_for(told, single_out=single_out) or self._clock() - began > LONGEST_OUTAGE
+            ):
                 raise told
 
     def _note_answer(self) -> None:
@@ -182,6 +182,15 @@ class Patience:
     def _give_up(self, error: UnpodError) -> None:
         self.over = error
         raise error
+
+
+def _rounds_for(error: UnpodError, *, single_out: bool) -> int:
+    if is_limited(error):
+        return LIMITED_ROUNDS
+    # It may be one bad row, which the walk finds by itself.
+    if isinstance(error, UpstreamError) or (single_out and not isinstance(error, TransportError)):
+        return 1
+    return ROUNDS
 
 
 def is_limited(error: UnpodError) -> bool:

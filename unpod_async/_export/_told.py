@@ -16,7 +16,7 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
         phase: "listing" runs, "fetching" their tasks, "recordings", "writing" the files, "done".
         runs_seen: runs of the listing that are asked for, so far.
         runs_total: runs whose tasks are to be fetched by this export; None while they are being listed.
-        runs_done: of these, how many have been fetched, those of an interrupted export included.
+        runs_done: of these, how many have been fetched.
         runs_failed: of these, how many could not be read.
         rows: tasks fetched by this export.
         bytes: bytes received, decompressed.
