@@ -59,6 +59,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.timeout(120 + 5 * HISTORIES)  # each syncs dozens of files
 @settings(max_examples=HISTORIES)
 @given(
     runs=st.integers(0, 14),

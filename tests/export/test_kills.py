@@ -71,6 +71,7 @@ async def test_killed_at_random_moments(tmp_path: Path, form: str) -> None:
             assert_holds(target, sandbox, form)
 
 
+@pytest.mark.timeout(60 + 10 * KILLS)
 async def test_killed_in_a_refresh_of_a_space_that_has_changed(tmp_path: Path) -> None:
     moments = random.Random(1)
     async with Sandbox(runs=30, tasks_per_run=(1, 6)) as sandbox:

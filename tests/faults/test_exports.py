@@ -32,6 +32,7 @@ def client(sandbox: Sandbox) -> UnpodClient:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
+@pytest.mark.timeout(240)  # about ten processes
 async def test_row_48_kill_9(row: Row, tmp_path: Path) -> None:
     moments = random.Random(48)
     async with Sandbox(runs=20, tasks_per_run=(0, 5)) as sandbox:
@@ -84,6 +85,7 @@ class PowerCut:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which file a descriptor is of")
+@pytest.mark.timeout(240)  # some thirty exports
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 async def test_row_49_power_loss(row: Row, tmp_path: Path, form: str) -> None:
     async with Sandbox(runs=12, tasks_per_run=(1, 5)) as sandbox, client(sandbox) as unpod:
