@@ -252,7 +252,10 @@ source = pathlib.Path(sys.argv[1])
 package = pathlib.Path(unpod_async.__file__).resolve().parent
 assert source not in package.parents, f"imported from the source tree: {package}"
 assert (package / "py.typed").is_file(), "py.typed is not in the wheel"
-top = {file.parts[0] for file in importlib.metadata.files("unpod-async")}
+files = importlib.metadata.files("unpod-async")
+scripts = {file.stem for file in files if file.parts[0] == ".."}
+assert scripts == {"unpod-async"}, scripts
+top = {file.parts[0] for file in files} - {".."}
 assert all(name == "unpod_async" or name.endswith(".dist-info") for name in top), top
 
 
