@@ -63,7 +63,7 @@ async def here(environment: dict[str, str], *argv: str, typed: bytes = b"") -> E
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), "utf-8"))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = await asyncio.to_thread(run, argv)
-    ended = Ended(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+    ended = Ended(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined] # made above
     return _looked_at(ended)
 
 

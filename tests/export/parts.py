@@ -104,7 +104,7 @@ def duck(source: str, path: Path, kind: Rows) -> Table:
         assert [(name, type_of) for name, type_of, *_ in types] == [
             (one.name, DUCK_TYPES[one.kind]) for one in columns
         ]
-        rows = connection.execute(f"SELECT {','.join(names)} FROM {source}", [str(path)]).fetchall()  # noqa: S608
+        rows = connection.execute(f"SELECT {','.join(names)} FROM {source}", [str(path)]).fetchall()  # noqa: S608 - ours
     return [
         tuple(
             moment(cell) if one.kind == "timestamp" else cell for one, cell in zip(columns, row, strict=True)

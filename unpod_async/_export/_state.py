@@ -277,9 +277,6 @@ class State:
         ):
             yield Extent(*row)
 
-    def last_spool_file(self) -> int:
-        return int(self.value("SELECT max(file) FROM extent") or 0)
-
 
 class _Transaction:
     """All or nothing; what goes wrong inside undoes it."""
