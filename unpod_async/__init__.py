@@ -5,6 +5,7 @@ How the package is laid out; imports go down only, and one module owns each deci
     cli                the command line; imports the rest when a command runs
     _client            UnpodClient: settings from arguments and environment, groups of calls
     _export            bulk export into files; its own picture stands there
+    _watch events      watching and waiting, and what a watch tells; its own picture stands there
     _recordings        downloads of recordings, with _recording_file _recording_http (the second module
                        that speaks HTTP: it shares nothing with the API's) _recording_answer
                        _recording_urls _filenames
@@ -26,6 +27,7 @@ How the package is laid out; imports go down only, and one module owns each deci
     _admission _deadline   a place for each request; one clock for all that a call does
     _policy _budget _gate _options _stats   the decisions and figures of that loop, no I/O
     _transport         the only module that speaks HTTP with the API
+    _sessions _lifetime   what a client holds open; its loop, its calls under way and its end
     _response          status, headers and body into an exception, no I/O
     create             checks and encodes a create
     models _call _times   rows, the typed view of a call's output, times
@@ -52,6 +54,9 @@ if _TYPE_CHECKING:
     from unpod_async._settings import Settings
     from unpod_async._stats import Stats
     from unpod_async._stream import Stream
+    from unpod_async._watch._state import WatchState
+    from unpod_async._watch._wait import WatchedRun
+    from unpod_async._watch._watch import Watch
     from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
     from unpod_async.errors import (
         APIError,
@@ -69,12 +74,26 @@ if _TYPE_CHECKING:
         RateLimitedError,
         RecordingError,
         RefusedError,
+        RunNotFound,
         ServerError,
         StalledListing,
         TargetLockedError,
         TransportError,
         UnpodError,
         UpstreamError,
+        WaitTimeout,
+    )
+    from unpod_async.events import (
+        CallEnded,
+        Disconnected,
+        Reconnected,
+        RunGone,
+        RunSeen,
+        RunSettled,
+        RunStatusChanged,
+        TaskGone,
+        TaskSeen,
+        TaskStatusChanged,
     )
     from unpod_async.models import (
         Agent,
@@ -95,10 +114,12 @@ __all__ = [
     "BadRow",
     "BatchResult",
     "Call",
+    "CallEnded",
     "ConfigurationError",
     "CreateRequest",
     "CreatedRun",
     "DecodeError",
+    "Disconnected",
     "ExportError",
     "ExportProgress",
     "ExportSummary",
@@ -116,11 +137,17 @@ __all__ = [
     "PermissionDeniedError",
     "RateLimitedError",
     "Reconciliation",
+    "Reconnected",
     "RecordingError",
     "RefusedError",
     "RejectedRow",
     "RetryPolicy",
     "Run",
+    "RunGone",
+    "RunNotFound",
+    "RunSeen",
+    "RunSettled",
+    "RunStatusChanged",
     "ScheduleAuto",
     "ScheduleCustom",
     "ScheduleNow",
@@ -132,12 +159,19 @@ __all__ = [
     "Stream",
     "TargetLockedError",
     "Task",
+    "TaskGone",
+    "TaskSeen",
+    "TaskStatusChanged",
     "TranscriptMessage",
     "TransportError",
     "UnpodClient",
     "UnpodError",
     "UpstreamError",
     "UserInfo",
+    "WaitTimeout",
+    "Watch",
+    "WatchState",
+    "WatchedRun",
 ]
 
 # Where each name lives. Imported on first use, so that `unpod-async --help` waits for no HTTP client.
@@ -154,17 +188,24 @@ _HOMES = {
     "_settings": "Settings",
     "_stats": "Stats",
     "_stream": "Stream",
+    "_watch._state": "WatchState",
+    "_watch._wait": "WatchedRun",
+    "_watch._watch": "Watch",
     "create": "ScheduleAuto ScheduleCustom ScheduleNow",
     "errors": (
         "APIError Attempt AuthenticationError ConfigurationError DecodeError ExportError "
         "IncompleteListing InvalidArgument InvalidRequestError NotFoundError OutcomeUnknown "
-        "PermissionDeniedError RateLimitedError RecordingError RefusedError ServerError "
-        "StalledListing TargetLockedError TransportError UnpodError UpstreamError"
+        "PermissionDeniedError RateLimitedError RecordingError RefusedError RunNotFound ServerError "
+        "StalledListing TargetLockedError TransportError UnpodError UpstreamError WaitTimeout"
+    ),
+    "events": (
+        "CallEnded Disconnected Reconnected RunGone RunSeen RunSettled RunStatusChanged TaskGone "
+        "TaskSeen TaskStatusChanged"
     ),
     "models": "Agent CreatedRun Organization Run Space Task TranscriptMessage UserInfo",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-_MODULES = frozenset({"create", "errors", "models", "testing"})
+_MODULES = frozenset({"create", "errors", "events", "models", "testing"})
 
 
 def __getattr__(name: str) -> _Any:

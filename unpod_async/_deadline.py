@@ -23,6 +23,10 @@ class Deadline:
         if self._end is None and self._seconds is not None:
             self._end = self._clock() + self._seconds
 
+    def restart(self) -> None:
+        """The next request is the first one again."""
+        self._end = None
+
     def left(self) -> float:
         """Seconds left, 0 or less when it is over; infinite without a deadline."""
         return float("inf") if self._end is None else self._end - self._clock()

@@ -7,18 +7,18 @@ from typing import Any, Literal, overload
 
 from unpod_async import _paths
 from unpod_async._collect import OnBadRow
-from unpod_async._core import Group
 from unpod_async._fanout import Failed, Ok, OnRunError, fan_out
 from unpod_async._listing import Listing, Status, run_tasks, wanted_statuses
 from unpod_async._pager import Pager, SequentialWalk
 from unpod_async._stream import Put, Stream
+from unpod_async._watch._entry import Watching
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 
 __all__ = ["Runs"]
 
 
-class Runs(Group):
+class Runs(Watching):
     """Runs: batches of calls in a space."""
 
     def list(

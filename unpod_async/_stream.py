@@ -84,7 +84,7 @@ class Stream(Generic[T]):
                     rows, done = await self._receive.receive()
                 except (anyio.EndOfStream, anyio.ClosedResourceError):
                     break
-                self._batch = iter(rows), done
+                self._batch = self._handed_out(rows), done
             # The rows left by a `break` are there for the next `async for`.
             batch, done = self._batch
             for row in batch:
@@ -94,6 +94,10 @@ class Stream(Generic[T]):
             raise self._error
         if not self._complete:
             raise ConfigurationError(f"{self._name} was left before its end: read it inside its `async with`")
+
+    def _handed_out(self, rows: Sequence[T]) -> Iterator[T]:
+        """The rows of a batch, each as it is taken."""
+        return iter(rows)
 
     def _finish(self, done: anyio.Event) -> None:
         if self._batch is not None and self._batch[1] is done:  # else another reader was quicker

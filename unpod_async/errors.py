@@ -19,6 +19,8 @@ Everything that is raised on purpose is an `UnpodError`::
     ├── IncompleteListing           a walk ended and rows may be missing
     │   └── StalledListing          the server repeats one page whatever page is asked for
     ├── OutcomeUnknown              a create was sent and no clear answer came back: calls may be queued
+    ├── RunNotFound                 a run is not in the listing of its space
+    ├── WaitTimeout                 what was waited for did not come in time
     ├── RecordingError              a recording was not downloaded
     └── ExportError                 the target of an export cannot be used or written
         └── TargetLockedError       another export is writing to it
@@ -52,12 +54,14 @@ __all__ = [
     "RateLimitedError",
     "RecordingError",
     "RefusedError",
+    "RunNotFound",
     "ServerError",
     "StalledListing",
     "TargetLockedError",
     "TransportError",
     "UnpodError",
     "UpstreamError",
+    "WaitTimeout",
 ]
 
 
@@ -276,6 +280,39 @@ class OutcomeUnknown(UnpodError):
         self.started_at = started_at
         self.status = status
         self.message = server_message
+
+
+class RunNotFound(UnpodError):
+    """A run that was asked for is not in the listing of its space, or no longer.
+
+    Attributes:
+        space_token: the space.
+        run_ids: the runs.
+    """
+
+    def __init__(self, space_token: str, run_ids: Sequence[str]) -> None:
+        super().__init__(space_token, tuple(run_ids))
+        self.space_token = space_token
+        self.run_ids = tuple(run_ids)
+
+    def _text(self) -> str:
+        names = ", ".join(self.run_ids[:3]) + (", …" if len(self.run_ids) > 3 else "")
+        what = f"run {names} is" if len(self.run_ids) == 1 else f"{len(self.run_ids)} runs ({names}) are"
+        return f"{what} not listed in space {self.space_token}: check the ids and the space"
+
+
+class WaitTimeout(UnpodError):
+    """What `runs.wait` waited for did not come before its deadline.
+
+    Attributes:
+        runs: each run that was asked for, as it was seen last (`WatchedRun`); the text says what holds them.
+        holding: the tasks that have not ended.
+    """
+
+    def __init__(self, message: str, *, runs: Sequence[Any] = (), holding: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.runs = tuple(runs)
+        self.holding = tuple(holding)
 
 
 class RecordingError(UnpodError):

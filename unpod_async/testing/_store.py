@@ -181,6 +181,12 @@ class Store:
             if not move(self._states[task], mix(self.seed, task), self.newest):
                 self._moving.discard(task)
 
+    def set_status(self, task: int, status: str) -> None:
+        """A task is in this status from now on, as after a redial; its run's status follows."""
+        self.newest += SECOND
+        self._counted.add(self.run_of(task))
+        self._set(task, State(status, modified=self.newest))
+
     def _set(self, task: int, state: State) -> None:
         self._states[task] = state
         if state.status != "scheduled":

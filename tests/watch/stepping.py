@@ -1,0 +1,117 @@
+"""A watch that polls when a test says so, on a clock that the test holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from unpod_async import UnpodClient, Watch, WatchState
+from unpod_async._watch._clock import Clock
+from unpod_async._watch._known import Known
+from unpod_async._watch._schedule import Schedule
+from unpod_async._watch._state import known_of
+from unpod_async._watch._watch import Watch as WatchOf
+from unpod_async.events import Event
+
+__all__ = ["Stepper", "Time", "stepping"]
+
+
+class Time:
+    """Goes on when somebody sleeps, and when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def utc_now(self) -> datetime:
+        return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.now)
+
+
+class Stepper:
+    """The watch, and its polls one by one."""
+
+    def __init__(self, time: Time) -> None:
+        self.time = time
+        self.watch: Watch
+        self._asleep = asyncio.Event()
+        self._go = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        self.time.now += seconds
+        self._asleep.set()
+        await self._go.wait()
+        self._go.clear()
+
+    async def poll(self) -> None:
+        """Let it poll once, and wait until all of it has been taken."""
+        self._asleep.clear()
+        self._go.set()
+        await self._until_asleep()
+
+    async def _until_asleep(self) -> None:
+        asleep = asyncio.ensure_future(self._asleep.wait())
+        reader = self._reader
+        assert reader is not None
+        try:
+            await asyncio.wait([asleep, reader], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asleep.cancel()
+        if reader.done():
+            reader.result()
+
+    async def first_poll(self, take: Callable[[Event], object]) -> None:
+        async def read() -> None:
+            async for event in self.watch:
+                if take(event) is False:
+                    break
+            self._asleep.set()
+
+        self._reader = asyncio.create_task(read())
+        await self._until_asleep()
+
+    async def stop(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+
+    @property
+    def left(self) -> bool:
+        """Whether the reader has left."""
+        return self._reader is not None and self._reader.done()
+
+
+@asynccontextmanager
+async def stepping(
+    unpod: UnpodClient,
+    space: str | Iterable[str],
+    take: Callable[[Event], object],
+    *,
+    time: Time | None = None,
+    interval: float = 10,
+    sweep: float = 3600,
+    tasks: bool = True,
+    runs: Iterable[str] | None = None,
+    state: WatchState | None = None,
+) -> AsyncIterator[Stepper]:
+    """A watch after its first poll; `take` gets each event, and returns False to leave there."""
+    stepper = Stepper(time or Time())
+    clock = Clock(stepper.time.monotonic, stepper.time.utc_now, stepper.sleep, lambda: 0.5)
+    chosen = None if runs is None else frozenset(runs)
+    known = {token: Known() for token in ([space] if isinstance(space, str) else space)}
+    if state is not None:
+        for token in known:
+            known[token] = known_of(state.spaces[token], chosen, same_question=state.tasks or not tasks)
+    watch = WatchOf(
+        unpod._core, known, Schedule(interval, sweep, clock.draw), clock, tasks=tasks, chosen=chosen
+    )
+    async with watch as stepper.watch:
+        try:
+            await stepper.first_poll(take)
+            yield stepper
+        finally:
+            await stepper.stop()

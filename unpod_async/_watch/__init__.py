@@ -1,0 +1,17 @@
+"""Watching runs and tasks for changes, and waiting for them; imports go down only::
+
+    _watch      Watch: one worker per space, an outage told once, the state to restart from
+    _wait       runs.wait and runs.find, which ask by themselves
+    _space      one poll of one space: what is asked, in which order
+    _sweep      the whole space read again, some pages at a time
+    _reading    rows of one answer into events, handed on
+    _compare    what an answer tells that was not known; no I/O
+    _known      what has been told so far; no I/O
+    _state      the same as something to keep
+    _schedule   when what is due, the clock passed in; no I/O
+    _settled    when a run has ended
+
+A poll reads the runs from the newest on until it meets what it knows, the rows of unsettled runs behind, and
+the tasks of unsettled runs; how often depends on how long ago something changed in them. A sweep reads all.
+Nothing is noted as known before the event that tells of it has been handed out.
+"""

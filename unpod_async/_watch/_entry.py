@@ -1,0 +1,189 @@
+"""`runs.watch`, `runs.wait` and `runs.find`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, overload
+
+from unpod_async import _paths
+from unpod_async._core import Group
+from unpod_async._listing import several
+from unpod_async.errors import InvalidArgument
+from unpod_async.models import Run
+
+if TYPE_CHECKING:
+    from unpod_async._watch._state import WatchState
+    from unpod_async._watch._wait import Until, WatchedRun
+    from unpod_async._watch._watch import Watch
+
+__all__ = ["Watching"]
+
+
+class Watching(Group):
+    """The calls that ask again and again: the service has no webhooks."""
+
+    def watch(
+        self,
+        space_token: str | Iterable[str],
+        *,
+        interval: float = 10,
+        sweep: float = 3600,
+        tasks: bool = True,
+        runs: str | Run | Iterable[str | Run] | None = None,
+        state: WatchState | None = None,
+    ) -> Watch:
+        """Changes of runs and their tasks as events: `async with …watch(space) as events`, then `async for`.
+
+        First comes what is there, as `RunSeen` and `TaskSeen` with `existing=True`. Then each change once:
+        new runs and their tasks at the next poll; changes of runs that have not settled at the next poll, or
+        later by a tenth of the time in which nothing changed in them; changes of settled runs, and what is
+        gone, at the next sweep. What came and went between two readings is not seen.
+
+        Args:
+            space_token: one space, or several, through one client and its limits.
+            interval: seconds from one poll to the next, give or take a fifth. A poll in which nothing is new
+                is one request, whatever the size of the space.
+            sweep: seconds from one sweep to the next. It reads all runs, and all tasks of the space, spread
+                over the polls of half that time.
+            tasks: False watches runs only.
+            runs: only these, of one space; ids or `Run`s.
+            state: `events.state` of an earlier watch, to go on from; events it had taken are not repeated.
+
+        An outage is told once, as `Disconnected`, and then asked through, for as long as it takes; the
+        client's `deadline` bounds each poll. A run whose tasks cannot be read costs that run: it is logged
+        and asked for again. Rows that cannot be used, and rows without an id, are left out and logged. The
+        state of 10,000 runs with 100,000 tasks takes about 30 MB here, and 4 MB encoded.
+
+        Raises:
+            InvalidArgument: an argument is not accepted.
+            RunNotFound: while iterating: one of `runs` is not listed.
+            AuthenticationError, RefusedError: while iterating: the service does not let us in.
+        """
+        from unpod_async._watch._clock import Clock
+        from unpod_async._watch._known import Known
+        from unpod_async._watch._schedule import Schedule
+        from unpod_async._watch._state import known_of
+        from unpod_async._watch._watch import Watch
+
+        clock = Clock()
+        tokens = [_paths.check_id("space_token", token) for token in several("space_token", space_token)]
+        if not tokens:
+            raise InvalidArgument("space_token must name at least one space")
+        chosen = None if runs is None else frozenset(_ids_of(runs))
+        if chosen is not None and len(set(tokens)) > 1:
+            raise InvalidArgument("runs can be chosen of one space only: watch each space by itself")
+        pause = _seconds("interval", interval)
+        if _seconds("sweep", sweep) < pause:
+            raise InvalidArgument("sweep must not be shorter than interval")
+        known = {token: Known() for token in tokens}
+        if state is not None:
+            for token in known.keys() & _spaces_of(state):
+                known[token] = known_of(state.spaces[token], chosen, same_question=state.tasks or not tasks)
+        return Watch(
+            self._core, known, Schedule(pause, sweep, clock.draw), clock, tasks=bool(tasks), chosen=chosen
+        )
+
+    @overload
+    async def wait(  # type: ignore[overload-overlap] # a str is an Iterable of str, and one id all the same
+        self,
+        space_token: str,
+        run_ids: str | Run,
+        until: Until = ...,
+        *,
+        deadline: float = ...,
+        interval: float = ...,
+    ) -> WatchedRun: ...
+    @overload
+    async def wait(
+        self,
+        space_token: str,
+        run_ids: Iterable[str | Run],
+        until: Until = ...,
+        *,
+        deadline: float = ...,
+        interval: float = ...,
+    ) -> list[WatchedRun]: ...
+    async def wait(
+        self,
+        space_token: str,
+        run_ids: str | Run | Iterable[str | Run],
+        until: Until = "settled",
+        *,
+        deadline: float = 600,
+        interval: float = 10,
+    ) -> WatchedRun | list[WatchedRun]:
+        """Wait for runs: one id gives one `WatchedRun` with its tasks, several give a list in their order.
+
+        Args:
+            run_ids: ids or `Run`s.
+            until: "settled" (the run is completed, failed or partially_completed, and each task completed or
+                failed), or a function of a `WatchedRun` that says when it is enough.
+            deadline: seconds for all of it. There is no waiting without: a task in hold never ends.
+            interval: seconds from one poll to the next, give or take a fifth. A poll lists the runs once,
+                as far as it has to, and asks for the tasks of those that are still waited for.
+
+        Outages are asked through until the deadline.
+
+        Raises:
+            WaitTimeout: it was not to be in time; with the runs as seen last, and the tasks that hold them.
+            RunNotFound: a run is not listed, or no longer.
+            InvalidArgument: an argument is not accepted; `deadline=None` is not.
+            AuthenticationError, RefusedError: the service does not let us in.
+        """
+        from unpod_async._watch._clock import Clock
+        from unpod_async._watch._wait import wait_for_runs
+
+        _paths.check_id("space_token", space_token)
+        names = _ids_of(run_ids)
+        if until != "settled" and (not callable(until) or inspect.iscoroutinefunction(until)):
+            raise InvalidArgument("until must be 'settled' or a plain function of a WatchedRun")
+        seen = await wait_for_runs(
+            self._core,
+            space_token,
+            names,
+            until,
+            deadline=_seconds(
+                "deadline", deadline, "; a task in hold never ends, and no wait is without end"
+            ),
+            interval=_seconds("interval", interval),
+            clock=Clock(),
+        )
+        return seen[0] if isinstance(run_ids, str | Run) else seen
+
+    async def find(self, space_token: str, run_id: str) -> Run | None:
+        """One run by its id, or None when it is not listed.
+
+        There is no endpoint for one run: the listing is read from the newest run on until it is met.
+
+        Raises:
+            InvalidArgument: an id cannot be one.
+            DecodeError: it was not met, and rows of the listing cannot be used.
+            RefusedError: the space is unknown or not yours.
+        """
+        from unpod_async._watch._wait import find_run
+
+        return await find_run(self._core, space_token, _paths.check_id("run_id", run_id))
+
+
+def _ids_of(runs: str | Run | Iterable[str | Run]) -> list[str]:
+    each: list[Any] = [runs] if isinstance(runs, Run) else several("runs", runs)
+    if not each:
+        raise InvalidArgument("runs must be at least one run id")
+    return [_paths.check_id("run_id", run.run_id if isinstance(run, Run) else run) for run in each]
+
+
+def _seconds(name: str, value: object, why: str = "") -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise InvalidArgument(f"{name} must be a number of seconds greater than 0{why}")
+    return float(value)
+
+
+def _spaces_of(state: object) -> set[str]:
+    from unpod_async._watch._state import WatchState
+
+    if not isinstance(state, WatchState) or state.version != 1:
+        raise InvalidArgument(
+            "state must be the `events.state` of a watch: msgspec.json.decode(text, type=WatchState)"
+        )
+    return set(state.spaces)

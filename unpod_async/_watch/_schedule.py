@@ -1,0 +1,55 @@
+"""When what is due. Plain decisions, in seconds of a clock that is passed in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Schedule"]
+
+_AGEING = 10.0
+"""A run in which nothing changed for so many seconds may be seen a second late."""
+
+_LONGEST_SILENCE = 60.0
+"""Seconds between two questions in an outage at most, unless the interval is longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How often a space is asked.
+
+    Args:
+        interval: seconds from the end of one poll to the next, on average.
+        sweep: seconds from the start of one sweep to the next.
+        draw: gives a number from 0 to 1.
+    """
+
+    interval: float
+    sweep: float
+    draw: Callable[[], float]
+
+    def pause(self, failures: int, hint: float | None) -> float:
+        """Until the next poll, after so many that failed in a row.
+
+        Spread by a fifth, so that watches started together do not go on asking together.
+        """
+        longest = max(self.interval, _LONGEST_SILENCE)
+        wait = min(self.interval * 2.0 ** min(max(failures - 1, 0), 30), longest)
+        wait *= 0.8 + 0.4 * self.draw()
+        return max(wait, hint or 0.0)
+
+    def look_again(self, now: float, changed: float, failures: int) -> float:
+        """When an unsettled run is to be read again that changed at `changed`.
+
+        Soon after a change at each poll, then more and more rarely; never more rarely than a sweep would.
+        """
+        wait = (now - changed) / _AGEING
+        if failures:
+            wait = max(wait, self.interval * 2.0 ** min(failures, 30))
+        return now + min(wait, self.sweep)
+
+    def pages_at_once(self, pages: int) -> int:
+        """Pages of a sweep to read per poll, so that it takes half of the time until the next one."""
+        polls = max(1.0, self.sweep / 2 / self.interval)
+        return max(1, math.ceil(pages / polls))

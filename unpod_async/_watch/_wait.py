@@ -1,0 +1,216 @@
+"""`runs.find` and `runs.wait`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from unpod_async import _paths
+from unpod_async._collect import OnBadRow
+from unpod_async._core import Core
+from unpod_async._deadline import Deadline
+from unpod_async._listing import Listing, run_tasks
+from unpod_async._pager import SequentialWalk
+from unpod_async._policy import hint_of, may_repeat_read
+from unpod_async._stream import run_workers
+from unpod_async._watch._clock import Clock
+from unpod_async._watch._schedule import Schedule
+from unpod_async._watch._settled import has_ended, run_has_ended
+from unpod_async.errors import IncompleteListing, RunNotFound, UnpodError, WaitTimeout
+from unpod_async.models import Run, Task
+
+__all__ = ["Until", "WatchedRun", "find_run", "wait_for_runs"]
+
+_log = logging.getLogger("unpod_async")
+
+_READERS: Final = 4
+_NAMED: Final = 5
+
+
+class WatchedRun(msgspec.Struct, frozen=True):
+    """A run and its tasks, read one after the other.
+
+    Attributes:
+        run: its row.
+        tasks: its tasks, newest first.
+        unreadable: how many further tasks cannot be read or used.
+    """
+
+    run: Run
+    tasks: list[Task]
+    unreadable: int = 0
+
+    @property
+    def open_tasks(self) -> list[Task]:
+        """The tasks that are neither completed nor failed."""
+        return [task for task in self.tasks if not has_ended(task.status)]
+
+    @property
+    def settled(self) -> bool:
+        """The run is completed, failed or partially_completed, and each task completed or failed."""
+        return not self.unreadable and run_has_ended(self.run.status, (task.status for task in self.tasks))
+
+
+Until: TypeAlias = Literal["settled"] | Callable[[WatchedRun], object]
+
+
+async def find_run(core: Core, space_token: str, run_id: str) -> Run | None:
+    """The run with this id, or None once the whole listing was read."""
+    walk = _runs(core, space_token, core.caller.deadline(), "raise")
+    while (page := await walk.next_page()) is not None:
+        for row in page.items:
+            if row.run_id == run_id:
+                return row
+    return None
+
+
+class Waiting:
+    """Asks for runs again and again until each of them is as it is waited for."""
+
+    def __init__(
+        self, core: Core, space_token: str, run_ids: Sequence[str], until: Until, deadline: float
+    ) -> None:
+        self._core = core
+        self._space = space_token
+        self._is_met: Callable[[WatchedRun], object] = _is_settled if until == "settled" else until
+        self._until = until
+        self._seconds = deadline
+        self._deadline = Deadline(deadline)
+        self._open = dict.fromkeys(run_ids)
+        self._seen: dict[str, WatchedRun] = {}
+        self._asked = tuple(self._open)
+
+    async def poll(self) -> bool:
+        """Ask once for all that are still waited for; whether none is left."""
+        found: dict[str, Run] = {}
+        readable = True
+        walk = _runs(self._core, self._space, self._deadline, "skip")
+        while len(found) < len(self._open) and (page := await walk.next_page()) is not None:
+            found |= {row.run_id: row for row in page.items if row.run_id in self._open and row.run_id}
+            readable = readable and not (page.rejected or page.unreadable)
+        missing = [name for name in self._open if name not in found]
+        if missing and readable:
+            raise RunNotFound(self._space, missing)
+        rows = iter(found.items())
+
+        async def work() -> None:
+            for name, run in rows:
+                seen = self._seen[name] = await self._read(name, run)
+                if self._is_met(seen):
+                    del self._open[name]
+
+        await run_workers(min(_READERS, len(found)), work)
+        return not self._open
+
+    async def _read(self, name: str, run: Run) -> WatchedRun:
+        tasks: list[Task] = []
+        unreadable = 0
+        walk = SequentialWalk(
+            self._core.caller,
+            run_tasks(self._space, name, None),
+            page_size=self._core.settings.page_size,
+            on_bad_row="skip",
+            deadline=self._deadline,
+        )
+        while (page := await walk.next_page()) is not None:
+            tasks += page.items
+            unreadable += len(page.rejected) + len(page.unreadable)
+        return WatchedRun(run, tasks, unreadable)
+
+    def too_late(self, error: UnpodError | None) -> WaitTimeout:
+        """What is said when the deadline is over; `error` is what the last poll met."""
+        runs = [self._seen[name] for name in self._asked if name in self._seen]
+        waiting = [self._seen[name] for name in self._open if name in self._seen]
+        holding = [task for run in waiting for task in run.open_tasks]
+        reasons = [_state_of(run) for run in waiting[:_NAMED]]
+        if len(waiting) > _NAMED:
+            reasons.append(f"and {len(waiting) - _NAMED} more")
+        unseen = len(self._open) - len(waiting)
+        if unseen:
+            reasons.append(f"{unseen} could not be read")
+        what = "settled" if self._until == "settled" else "as waited for"
+        text = f"after {self._seconds:g} s {len(self._open)} of {len(self._asked)} runs are not {what}: "
+        text += "; ".join(reasons)
+        if error is not None:
+            text += f". The last poll failed: {error}"
+        return WaitTimeout(text, runs=runs, holding=holding)
+
+    def result(self) -> list[WatchedRun]:
+        """The runs as they were when each was as waited for, in the order asked."""
+        return [self._seen[name] for name in self._asked]
+
+    def left(self) -> float:
+        self._deadline.start()
+        return self._deadline.left()
+
+
+async def wait_for_runs(
+    core: Core,
+    space_token: str,
+    run_ids: Sequence[str],
+    until: Until,
+    *,
+    deadline: float,
+    interval: float,
+    clock: Clock,
+) -> list[WatchedRun]:
+    """Poll until all runs are as waited for.
+
+    Raises:
+        WaitTimeout: they are not, after `deadline` seconds.
+        RunNotFound: one of them is not listed.
+        UnpodError: of those that asking again does not help.
+    """
+    waiting = Waiting(core, space_token, run_ids, until, deadline)
+    schedule = Schedule(interval, interval, clock.draw)
+    failures = 0
+    is_last = False
+    while True:
+        told: UnpodError | None = None
+        try:
+            if await waiting.poll():
+                return waiting.result()
+            failures = 0
+        except (RunNotFound, WaitTimeout):
+            raise
+        except UnpodError as error:
+            if not (may_repeat_read(error, 1) or isinstance(error, IncompleteListing)):
+                raise
+            _log.warning("runs that are waited for could not be read, and are asked for again: %s", error)
+            told = error
+            failures += 1
+        pause = schedule.pause(failures, None if told is None else hint_of(told))
+        left = waiting.left()
+        if is_last or left <= 0:
+            raise waiting.too_late(told)
+        if pause >= left:
+            # A last look, with time enough for it.
+            pause, is_last = 0.9 * left, True
+        await clock.sleep(pause)
+
+
+def _runs(core: Core, space_token: str, deadline: Deadline, on_bad_row: OnBadRow) -> SequentialWalk[Run]:
+    listing = Listing(_paths.runs(space_token), Run, ("run_id",))
+    return SequentialWalk(
+        core.caller, listing, page_size=core.settings.page_size, on_bad_row=on_bad_row, deadline=deadline
+    )
+
+
+def _is_settled(run: WatchedRun) -> bool:
+    return run.settled
+
+
+def _state_of(run: WatchedRun) -> str:
+    holding = run.open_tasks
+    names = [f"{task.task_id or task.id} ({task.status})" for task in holding[:_NAMED]]
+    if len(holding) > _NAMED:
+        names.append(f"and {len(holding) - _NAMED} more")
+    text = f"run {run.run.run_id} is {run.run.status}"
+    if names:
+        text += f", held by tasks {', '.join(names)}"
+    if run.unreadable:
+        text += f", and {run.unreadable} tasks cannot be read"
+    return text
