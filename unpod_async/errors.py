@@ -305,7 +305,8 @@ class WaitTimeout(UnpodError):
     """What `runs.wait` waited for did not come before its deadline.
 
     Attributes:
-        runs: each run that was asked for, as it was seen last (`WatchedRun`); the text says what holds them.
+        runs: each run that was asked for, as it was seen last (`WatchedRun`), its tasks without `user_info`;
+            the text says what holds them.
         holding: the tasks that have not ended.
     """
 

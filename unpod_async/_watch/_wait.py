@@ -122,8 +122,9 @@ class Waiting:
 
     def too_late(self, error: UnpodError | None) -> WaitTimeout:
         """What is said when the deadline is over; `error` is what the last poll met."""
-        runs = [self._seen[name] for name in self._asked if name in self._seen]
-        waiting = [self._seen[name] for name in self._open if name in self._seen]
+        seen = {name: _without_users(run) for name, run in self._seen.items()}
+        runs = [seen[name] for name in self._asked if name in seen]
+        waiting = [seen[name] for name in self._open if name in seen]
         holding = [task for run in waiting for task in run.open_tasks]
         reasons = [_state_of(run) for run in waiting[:_NAMED]]
         if len(waiting) > _NAMED:
@@ -197,6 +198,12 @@ def _runs(core: Core, space_token: str, deadline: Deadline, on_bad_row: OnBadRow
     return SequentialWalk(
         core.caller, listing, page_size=core.settings.page_size, on_bad_row=on_bad_row, deadline=deadline
     )
+
+
+def _without_users(run: WatchedRun) -> WatchedRun:
+    """For an exception, which is pickled and mailed around: `user_info` holds an access token."""
+    tasks = [msgspec.structs.replace(task, user_info=None) for task in run.tasks]
+    return msgspec.structs.replace(run, tasks=tasks)
 
 
 def _is_settled(run: WatchedRun) -> bool:

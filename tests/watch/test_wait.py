@@ -1,0 +1,227 @@
+"""`runs.wait` and `runs.find`."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from unpod_async import (
+    AuthenticationError,
+    DecodeError,
+    InvalidArgument,
+    RefusedError,
+    Run,
+    RunNotFound,
+    UnpodClient,
+    WaitTimeout,
+)
+from unpod_async._watch._schedule import Schedule
+from unpod_async.testing import Sandbox, faults
+
+
+@asynccontextmanager
+async def service(**options: Any) -> AsyncIterator[tuple[Sandbox, UnpodClient]]:
+    async with (
+        Sandbox(runs=12, tasks_per_run=2) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url, **{"retry": None, **options}) as unpod,
+    ):
+        yield sandbox, unpod
+
+
+def settled_runs(sandbox: Sandbox) -> list[str]:
+    return [row["run_id"] for row in sandbox.run_rows() if row["status"] == "completed"]
+
+
+def listings(sandbox: Sandbox) -> int:
+    return sum(request.path.endswith("/runs/") for request in sandbox.log)
+
+
+async def test_one_id_gives_one_run_with_its_tasks() -> None:
+    async with service() as (sandbox, unpod):
+        name = settled_runs(sandbox)[0]
+        seen = await unpod.runs.wait(sandbox.space_token, name)
+        assert (seen.run.run_id, seen.settled, seen.open_tasks) == (name, True, [])
+        assert [task.task_id for task in seen.tasks] == sandbox.task_ids(name)
+        (again,) = await unpod.runs.wait(sandbox.space_token, [seen.run])
+        assert again.run == seen.run
+
+
+async def test_it_waits_until_all_have_settled_with_one_walk_per_poll() -> None:
+    async with service(page_size=4) as (sandbox, unpod):
+        names = [sandbox.insert_run(2), settled_runs(sandbox)[3], sandbox.insert_run(1)]
+        tasks = [task for name in names for task in sandbox.task_ids(name)]
+
+        async def advance() -> None:
+            await sandbox.arrived(sandbox.requests + 8)
+            for task in tasks:
+                sandbox.set_status(task, "completed")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(advance)
+            seen = await unpod.runs.wait(sandbox.space_token, names, interval=0.01, deadline=30)
+        assert [run.run.run_id for run in seen] == names
+        assert all(run.settled for run in seen)
+        polls = sum(request.path.endswith(f"/runs/{names[0]}/tasks/") for request in sandbox.log)
+        assert polls >= 2
+        # The newest page each time, and the way to the settled one in the first poll alone.
+        assert listings(sandbox) <= polls + 3
+        assert sum(names[1] in request.path for request in sandbox.log) == 1
+
+
+async def test_until_is_a_function_of_what_was_seen() -> None:
+    async with service() as (sandbox, unpod):
+        name = sandbox.insert_run(2)
+        looked: list[int] = []
+
+        def one_has_begun(seen: Any) -> bool:
+            looked.append(len(seen.tasks))
+            if len(looked) == 2:
+                sandbox.advance()
+            return any(task.status == "in_progress" for task in seen.tasks)
+
+        seen = await unpod.runs.wait(sandbox.space_token, name, one_has_begun, interval=0.01, deadline=30)
+        assert looked == [2, 2, 2]
+        assert not seen.settled
+
+        def wrong(seen: Any) -> bool:
+            raise LookupError("mine")
+
+        with pytest.raises(LookupError, match="mine"):
+            await unpod.runs.wait(sandbox.space_token, name, wrong)
+
+
+async def test_too_late_it_says_what_holds_the_runs() -> None:
+    async with service() as (sandbox, unpod):
+        name, done = sandbox.insert_run(3), settled_runs(sandbox)[0]
+        hold, ended, pending = sandbox.task_ids(name)
+        sandbox.set_status(hold, "hold")
+        sandbox.set_status(ended, "completed")
+        with pytest.raises(WaitTimeout) as caught:
+            await unpod.runs.wait(sandbox.space_token, [name, done], interval=0.05, deadline=0.3)
+    error = caught.value
+    assert [task.task_id for task in error.holding] == [hold, pending]
+    assert [seen.run.run_id for seen in error.runs] == [name, done]
+    text = str(error)
+    assert text.startswith("after 0.3 s 1 of 2 runs are not settled: ")
+    assert f"{hold} (hold)" in text
+    assert f"{pending} (pending)" in text
+    assert ended not in text
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (str(copy), copy.runs) == (text, error.runs)
+
+
+async def test_there_is_no_waiting_without_end() -> None:
+    async with service() as (sandbox, unpod):
+        with pytest.raises(InvalidArgument, match="hold"):
+            await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[0], deadline=None)  # type: ignore[call-overload]
+        assert not sandbox.log
+
+
+async def test_a_run_that_is_not_there_is_said_at_once() -> None:
+    async with service(page_size=5) as (sandbox, unpod):
+        with pytest.raises(RunNotFound, match=r"run Rnone is not listed in space SPACEMAIN") as caught:
+            await unpod.runs.wait(sandbox.space_token, [sandbox.run_ids()[0], "Rnone"])
+        assert caught.value.run_ids == ("Rnone",)
+        name = sandbox.insert_run(1)
+
+        def deleted(seen: Any) -> bool:
+            sandbox.delete_run(name)
+            return False
+
+        with pytest.raises(RunNotFound):
+            await unpod.runs.wait(sandbox.space_token, name, deleted, interval=0.01)
+
+
+async def test_an_outage_is_asked_through_until_the_deadline() -> None:
+    async with service() as (sandbox, unpod):
+        name = settled_runs(sandbox)[0]
+        sandbox.script(faults.server_error(503, times=2), faults.reset_before_status())
+        assert (await unpod.runs.wait(sandbox.space_token, name, interval=0.01, deadline=30)).settled
+        sandbox.script(faults.server_error(503, times=10_000))
+        with pytest.raises(WaitTimeout, match=r"1 could not be read.*503"):
+            await unpod.runs.wait(sandbox.space_token, name, interval=0.01, deadline=0.2)
+
+
+async def test_what_no_asking_helps_is_raised() -> None:
+    async with service() as (sandbox, unpod):
+        with pytest.raises(RefusedError):
+            await unpod.runs.wait("NOSUCHSPACE", "R1")
+        sandbox.script(faults.token_revoked())
+        with pytest.raises(AuthenticationError):
+            await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[0])
+
+
+async def test_a_task_that_cannot_be_read_holds_its_run() -> None:
+    async with service() as (sandbox, unpod):
+        name = settled_runs(sandbox)[0]
+        sandbox.poison(sandbox.task_ids(name)[0])
+        with pytest.raises(WaitTimeout, match="1 tasks cannot be read") as caught:
+            await unpod.runs.wait(sandbox.space_token, name, interval=0.05, deadline=0.3)
+        assert [seen.unreadable for seen in caught.value.runs] == [1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"run_ids": []},
+        {"run_ids": ""},
+        {"run_ids": "a/b"},
+        {"run_ids": [Run()]},
+        {"until": "completed"},
+        {"until": anyio.sleep},
+        {"deadline": 0},
+        {"deadline": True},
+        {"interval": -1},
+        {"space_token": ""},
+    ],
+)
+async def test_arguments_that_are_refused(arguments: dict[str, Any]) -> None:
+    async with service() as (sandbox, unpod):
+        arguments = {"space_token": sandbox.space_token, "run_ids": "R1", **arguments}
+        with pytest.raises(InvalidArgument):
+            await unpod.runs.wait(**arguments)
+        assert not sandbox.log
+
+
+async def test_finding_one_run() -> None:
+    async with service(page_size=5) as (sandbox, unpod):
+        names = sandbox.run_ids()
+        found = await unpod.runs.find(sandbox.space_token, names[6])
+        assert found is not None
+        assert found.run_id == names[6]
+        assert sandbox.requests == 2  # no page behind it
+        assert await unpod.runs.find(sandbox.space_token, "Rnone") is None
+        sandbox.poison(names[3])
+        assert await unpod.runs.find(sandbox.space_token, names[6]) is not None
+        with pytest.raises(DecodeError):  # it may be the one that cannot be read
+            await unpod.runs.find(sandbox.space_token, "Rnone")
+        with pytest.raises(InvalidArgument):
+            await unpod.runs.find(sandbox.space_token, "..")
+
+
+def test_pauses_are_spread_and_grow_in_an_outage() -> None:
+    low, high = Schedule(10, 3600, lambda: 0.0), Schedule(10, 3600, lambda: 1.0)
+    assert [low.pause(0, None), high.pause(0, None)] == pytest.approx([8, 12])
+    middle = Schedule(10, 3600, lambda: 0.5)
+    assert [middle.pause(n, None) for n in range(6)] == pytest.approx([10, 10, 20, 40, 60, 60])
+    assert middle.pause(1, 90.0) == 90
+    assert Schedule(300, 3600, lambda: 0.5).pause(5, None) == pytest.approx(300)
+
+
+def test_looking_again_backs_off_with_age_up_to_a_sweep() -> None:
+    schedule = Schedule(10, 3600, lambda: 0.5)
+    assert schedule.look_again(1000, 1000, 0) == 1000
+    assert schedule.look_again(1000, 900, 0) == 1010
+    assert schedule.look_again(100_000, 0, 0) == 103_600
+    assert schedule.look_again(1000, 1000, 3) == 1080
+
+
+def test_a_sweep_takes_half_of_its_time() -> None:
+    schedule = Schedule(10, 3600, lambda: 0.5)
+    assert [schedule.pages_at_once(pages) for pages in (1, 180, 181, 1800)] == [1, 1, 2, 10]
+    assert Schedule(10, 10, lambda: 0.5).pages_at_once(50) == 50
