@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import unpod_async
-from unpod_async import Attempt, RejectedRow, errors
+from unpod_async import Attempt, RejectedRow, Run, Task, WatchedRun, errors
 from unpod_async.errors import (
     APIError,
     AuthenticationError,
@@ -29,12 +29,14 @@ from unpod_async.errors import (
     RateLimitedError,
     RecordingError,
     RefusedError,
+    RunNotFound,
     ServerError,
     StalledListing,
     TargetLockedError,
     TransportError,
     UnpodError,
     UpstreamError,
+    WaitTimeout,
 )
 
 # --- the tree ----------------------------------------------------------------------------------------------
@@ -56,6 +58,8 @@ TREE = {
     "IncompleteListing": "UnpodError",
     "StalledListing": "IncompleteListing",
     "OutcomeUnknown": "UnpodError",
+    "RunNotFound": "UnpodError",
+    "WaitTimeout": "UnpodError",
     "RecordingError": "UnpodError",
     "ExportError": "UnpodError",
     "TargetLockedError": "ExportError",
@@ -181,6 +185,14 @@ EXAMPLES: list[tuple[UnpodError, dict[str, Any]]] = [
         OutcomeUnknown("the create was sent", space_token="S1", document_ids=(), started_at=STARTED),
         {"space_token": "S1", "document_ids": (), "started_at": STARTED, "status": None, "message": ""},
     ),
+    (RunNotFound("S1", ["R1", "R2"]), {"space_token": "S1", "run_ids": ("R1", "R2")}),
+    (WaitTimeout("after 600 s 1 of 1 runs are not settled"), {"runs": (), "holding": ()}),
+    (
+        WaitTimeout(
+            "late", runs=[WatchedRun(Run(run_id="R1"), [Task(task_id="T1")])], holding=[Task(task_id="T1")]
+        ),
+        {"runs": (WatchedRun(Run(run_id="R1"), [Task(task_id="T1")]),), "holding": (Task(task_id="T1"),)},
+    ),
     (RecordingError("the recording of task T1: gone", permanent=True), {"permanent": True}),
     (ExportError("data cannot be written: no space left"), {}),
     (TargetLockedError("another export is writing to data"), {}),
@@ -256,6 +268,11 @@ def test_several_attempts_are_counted_in_the_text() -> None:
     assert UnpodError("m").attempts == ()
 
 
+def test_runs_that_are_not_listed_are_named() -> None:
+    assert str(RunNotFound("S", ["R1"])) == ("run R1 is not listed in space S: check the ids and the space")
+    assert str(RunNotFound("S", ["R1", "R2", "R3", "R4"])).startswith("4 runs (R1, R2, R3, …) are not listed")
+
+
 def test_an_error_made_by_hand_has_a_text() -> None:
     assert str(APIError(500)) == "the request answered 500: no message"
     assert str(APIError(500, "m.", hint="Look again")) == "the request answered 500: m. Look again"
@@ -280,10 +297,12 @@ PUBLIC = [
     "BadRow",
     "BatchResult",
     "Call",
+    "CallEnded",
     "ConfigurationError",
     "CreateRequest",
     "CreatedRun",
     "DecodeError",
+    "Disconnected",
     "ExportError",
     "ExportProgress",
     "ExportSummary",
@@ -301,11 +320,17 @@ PUBLIC = [
     "PermissionDeniedError",
     "RateLimitedError",
     "Reconciliation",
+    "Reconnected",
     "RecordingError",
     "RefusedError",
     "RejectedRow",
     "RetryPolicy",
     "Run",
+    "RunGone",
+    "RunNotFound",
+    "RunSeen",
+    "RunSettled",
+    "RunStatusChanged",
     "ScheduleAuto",
     "ScheduleCustom",
     "ScheduleNow",
@@ -317,12 +342,19 @@ PUBLIC = [
     "Stream",
     "TargetLockedError",
     "Task",
+    "TaskGone",
+    "TaskSeen",
+    "TaskStatusChanged",
     "TranscriptMessage",
     "TransportError",
     "UnpodClient",
     "UnpodError",
     "UpstreamError",
     "UserInfo",
+    "WaitTimeout",
+    "Watch",
+    "WatchState",
+    "WatchedRun",
 ]
 
 

@@ -25,10 +25,12 @@ from unpod_async import (
     BadRow,
     BatchResult,
     Call,
+    CallEnded,
     ConfigurationError,
     CreatedRun,
     CreateRequest,
     DecodeError,
+    Disconnected,
     ExportError,
     ExportProgress,
     ExportSummary,
@@ -46,11 +48,17 @@ from unpod_async import (
     PermissionDeniedError,
     RateLimitedError,
     Reconciliation,
+    Reconnected,
     RecordingError,
     RefusedError,
     RejectedRow,
     RetryPolicy,
     Run,
+    RunGone,
+    RunNotFound,
+    RunSeen,
+    RunSettled,
+    RunStatusChanged,
     ScheduleAuto,
     ScheduleCustom,
     ScheduleNow,
@@ -62,13 +70,21 @@ from unpod_async import (
     Stream,
     TargetLockedError,
     Task,
+    TaskGone,
+    TaskSeen,
+    TaskStatusChanged,
     TranscriptMessage,
     TransportError,
     UnpodClient,
     UnpodError,
     UpstreamError,
     UserInfo,
+    WaitTimeout,
+    Watch,
+    WatchedRun,
+    WatchState,
 )
+from unpod_async.events import Event
 from unpod_async.testing import CreatedCall, Fault, Oddities, Received, Sandbox, faults
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -216,6 +232,61 @@ async def many_runs(unpod: UnpodClient, later: AsyncIterator[Run | str]) -> None
 
     unpod.runs.tasks_for("S", errors="skip")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     unpod.runs.tasks_for("S", [1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+async def watch(unpod: UnpodClient, run: Run, state: WatchState) -> None:
+    changes = unpod.runs.watch(["S", "T"], interval=5, sweep=600, tasks=True, runs=None, state=state)
+    assert_type(changes, Watch)
+    unpod.runs.watch("S", runs=[run, "R2"])
+    unpod.runs.watch("S", runs=run)
+    async with changes as events:
+        assert_type(events.state, WatchState)
+        assert_type(events.polls, int)
+        assert_type(events.sweeps, int)
+        async for event in events:
+            assert_type(event, Event)
+            assert_type(event.seen_at, datetime)
+            assert_type(event.old, str | None)
+            match event:
+                case RunSeen() | RunStatusChanged():
+                    assert_type(event.run, Run)
+                case RunSettled():
+                    assert_type(event.tasks, dict[str, int])
+                case RunGone():
+                    assert_type(event.run_id, str)
+                case CallEnded():
+                    assert_type(event.call, Call | None)
+                case TaskSeen() | TaskStatusChanged():
+                    assert_type(event.task, Task)
+                case TaskGone():
+                    assert_type(event.task_id, str)
+                case Disconnected():
+                    assert_type(event.reason, str)
+                case Reconnected():
+                    assert_type(event.after, float)
+                case _:
+                    pass
+    assert_type(state.tasks, bool)
+
+
+async def wait(unpod: UnpodClient, run: Run) -> None:
+    assert_type(await unpod.runs.find("S", "R1"), Run | None)
+    assert_type(await unpod.runs.wait("S", "R1"), WatchedRun)
+    assert_type(await unpod.runs.wait("S", run, "settled", deadline=60), WatchedRun)
+    several = await unpod.runs.wait("S", ["R1", run], lambda seen: bool(seen.open_tasks), interval=1)
+    assert_type(several, list[WatchedRun])
+    assert_type(several[0].run, Run)
+    assert_type(several[0].tasks, list[Task])
+    assert_type(several[0].settled, bool)
+    assert_type(several[0].unreadable, int)
+    try:
+        await unpod.runs.wait("S", "R1", deadline=None)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    except RunNotFound as error:
+        assert_type(error.run_ids, tuple[str, ...])
+        assert_type(error.space_token, str)
+    except WaitTimeout as late:
+        assert_type(late.runs, tuple[Any, ...])
+        assert_type(late.holding, tuple[Any, ...])
 
 
 async def create(unpod: UnpodClient) -> None:

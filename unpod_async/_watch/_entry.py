@@ -136,8 +136,7 @@ class Watching(Group):
 
         _paths.check_id("space_token", space_token)
         names = _ids_of(run_ids)
-        if until != "settled" and (not callable(until) or inspect.iscoroutinefunction(until)):
-            raise InvalidArgument("until must be 'settled' or a plain function of a WatchedRun")
+        _check_until(until)
         seen = await wait_for_runs(
             self._core,
             space_token,
@@ -171,6 +170,11 @@ def _ids_of(runs: str | Run | Iterable[str | Run]) -> list[str]:
     if not each:
         raise InvalidArgument("runs must be at least one run id")
     return [_paths.check_id("run_id", run.run_id if isinstance(run, Run) else run) for run in each]
+
+
+def _check_until(until: object) -> None:
+    if until != "settled" and (not callable(until) or inspect.iscoroutinefunction(until)):
+        raise InvalidArgument("until must be 'settled' or a plain function of a WatchedRun")
 
 
 def _seconds(name: str, value: object, why: str = "") -> float:
