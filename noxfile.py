@@ -220,11 +220,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def torture(session: nox.Session) -> None:
-    """200 exports killed at random moments; 1,000 histories of a space that is exported again and again."""
+    """200 exports killed at random moments; 1,000 histories of a space: exported again and again, and watched."""
     session.install("-e", EVERYTHING, *group("test"))
     session.run(
         *("python", "-m", "pytest", "--timeout=3600", "tests/export/test_kills.py"),
-        *("tests/export/test_incremental.py", *session.posargs),
+        *("tests/export/test_incremental.py", "tests/watch/test_watch_promise.py", *session.posargs),
         env={"UNPOD_KILLS": "200", "UNPOD_HISTORIES": "1000"},
     )
 
@@ -300,3 +300,10 @@ def demo(session: nox.Session) -> None:
     """The package at work against its own sandbox; needs no key and no network."""
     session.install(".[cli]")
     session.run("python", "-m", "unpod_async.testing.demo", *session.posargs)
+
+
+@nox.session(name="demo-watch", default=False)
+def demo_watch(session: nox.Session) -> None:
+    """A watch through changes, an outage and a kill: every change told once; needs no key and no network."""
+    session.install(".[cli]")
+    session.run("python", "-m", "unpod_async.testing.demo_watch", *session.posargs)

@@ -14,7 +14,7 @@ import unpod_async
 import unpod_async.testing
 
 TYPED = Path(__file__).parent / "typing" / "api.py"
-PUBLIC_MODULES = {"cli", "create", "errors", "models", "testing"}
+PUBLIC_MODULES = {"cli", "create", "errors", "events", "models", "testing"}
 
 
 @pytest.mark.parametrize("package", [unpod_async, unpod_async.testing], ids=lambda package: package.__name__)
@@ -68,11 +68,13 @@ def test_two_modules_speak_http_and_share_nothing() -> None:
                 names = [node.module or ""]
             if any(name.split(".")[0] == "aiohttp" for name in names):
                 importing.add(path.name)
-    # _client names a type of it, for checkers only. _recording_http fetches from any host that a server
-    # names; in one module with the API's sessions, a slip could lend its own the token.
-    assert importing <= {"_transport.py", "_recording_http.py", "_client.py"}
+    # _sessions opens what _transport sends over; _client names a type of it, for checkers only.
+    # _recording_http fetches from any host that a server names; in one module with the API's sessions, a
+    # slip could lend its own the token.
+    assert importing <= {"_transport.py", "_sessions.py", "_recording_http.py", "_client.py"}
     recordings = ast.parse((folder / "_recording_http.py").read_text(encoding="utf-8"))
     used = {node.module for node in ast.walk(recordings) if isinstance(node, ast.ImportFrom)}
     assert not used & {
-        f"unpod_async.{name}" for name in ("_transport", "_secret", "_settings", "_caller", "_core")
+        f"unpod_async.{name}"
+        for name in ("_transport", "_sessions", "_secret", "_settings", "_caller", "_core")
     }

@@ -28,6 +28,7 @@ from unpod_async import (
     TransportError,
     UnpodClient,
     UnpodError,
+    _sessions,
     _transport,
 )
 
@@ -261,7 +262,7 @@ class TestConnections:
             assert server.connections == 2
 
     def test_an_idle_connection_is_dropped_before_the_server_drops_it(self) -> None:
-        assert _transport.KEEP_ALIVE < 5
+        assert _sessions.KEEP_ALIVE < 5
         assert (_transport.CONNECT, _transport.READ) == (10, 30)
 
     @pytest.mark.parametrize("how", ["reset", "close"])
@@ -400,7 +401,7 @@ class TestSessions:
 
     def test_a_client_made_without_a_loop_works_on_the_first_that_uses_it(self) -> None:
         unpod = UnpodClient(TOKEN, "acme", "http://127.0.0.1:9", retry=None)
-        assert unpod._core.caller.transport._reads is None
+        assert unpod._core.caller.transport.sessions.reads is None
 
         async def use() -> None:
             async with unpod:

@@ -14,6 +14,7 @@ import backoff
 from unpod_async._admission import Admission, Slots
 from unpod_async._budget import Budget
 from unpod_async._deadline import Deadline
+from unpod_async._lifetime import Lifetime
 from unpod_async._options import Options
 from unpod_async._paths import Endpoint
 from unpod_async._policy import (
@@ -27,9 +28,17 @@ from unpod_async._policy import (
 )
 from unpod_async._response import Request, Response, redacted
 from unpod_async._secret import Secret
+from unpod_async._sessions import SentFlag
 from unpod_async._stats import Stats
-from unpod_async._transport import SentFlag, Transport
-from unpod_async.errors import APIError, Attempt, AuthenticationError, TransportError, UnpodError
+from unpod_async._transport import Transport
+from unpod_async.errors import (
+    APIError,
+    Attempt,
+    AuthenticationError,
+    ConfigurationError,
+    TransportError,
+    UnpodError,
+)
 
 __all__ = ["Caller", "Reader"]
 
@@ -61,6 +70,7 @@ class Reader(Protocol):
 class Caller:
     """Sends requests under the client's limits. Views share everything but options and their own slots."""
 
+    lifetime: Lifetime
     transport: Transport
     admission: Admission
     budget: Budget
@@ -92,16 +102,20 @@ class Caller:
 
         Raises:
             UnpodError: the error of the last attempt, with `attempts`.
+            TransportError: the client was closed meanwhile, and the time for that was over.
+            ConfigurationError: the client is closed, or belongs to another loop or process.
         """
+        sent = SentFlag()
 
         def may_repeat(error: UnpodError, made: int) -> bool:
             blame_row = single_out and not isinstance(error, TransportError) and hint_of(error) is None
             return not blame_row and may_repeat_read(error, made)
 
         async def send(timeout: float) -> Response:
+            sent.sent = True  # more is known of a create only, where it matters
             return await self.transport.get(endpoint.path, query, timeout)
 
-        return await self._perform("GET", endpoint, send, parse, may_repeat, deadline)
+        return await self._perform("GET", endpoint, send, parse, may_repeat, deadline, sent)
 
     async def create(
         self,
@@ -120,7 +134,7 @@ class Caller:
                 sent.sent = False  # turned away at the door: nothing of it is queued
             return response
 
-        return await self._perform("POST", endpoint, send, parse, may_repeat_create, deadline)
+        return await self._perform("POST", endpoint, send, parse, may_repeat_create, deadline, sent)
 
     async def _perform(
         self,
@@ -130,10 +144,37 @@ class Caller:
         parse: Callable[[Request, Response], T],
         may_repeat: Callable[[UnpodError, int], bool],
         deadline: Deadline,
+        sent: SentFlag,
+    ) -> T:
+        made: list[Attempt] = []
+        with self.lifetime.call() as scope:
+            try:
+                return await self._repeat(method, endpoint, send, parse, may_repeat, deadline, made)
+            except (TransportError, ConfigurationError):
+                # What comes of closed connections, before the scope is heard of.
+                if not scope.cancel_called:
+                    raise
+        left = "" if sent.sent else "; nothing was sent"
+        error = TransportError(
+            f"{method} /{endpoint.path}: the client was closed while this request was under way{left}",
+            sent=sent.sent,
+            permanent=True,
+        )
+        error.attempts = tuple(made)
+        raise error
+
+    async def _repeat(
+        self,
+        method: str,
+        endpoint: Endpoint,
+        send: Callable[[float], Awaitable[Response]],
+        parse: Callable[[Request, Response], T],
+        may_repeat: Callable[[UnpodError, int], bool],
+        deadline: Deadline,
+        made: list[Attempt],
     ) -> T:
         policy = self.options.retry
         drawn: Iterator[float] = waits(policy, self.jitter) if policy is not None else iter(())
-        made: list[Attempt] = []
         paid = 0
         renewed = False
         request = self.transport.request(method, endpoint.path)

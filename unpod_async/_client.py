@@ -17,7 +17,8 @@ from unpod_async._caller import Caller
 from unpod_async._core import Core
 from unpod_async._export._entry import Exporting
 from unpod_async._gate import Gate
-from unpod_async._options import options_of, positive_option, whole_option
+from unpod_async._lifetime import GRACE, Lifetime
+from unpod_async._options import not_negative_option, options_of, positive_option, whole_option
 from unpod_async._policy import DEFAULT_RETRY, RetryPolicy
 from unpod_async._recordings import Recordings
 from unpod_async._resources import Agents, Organizations, Spaces
@@ -74,7 +75,8 @@ class UnpodClient(Exporting):
         proxy, ssl_context: as aiohttp takes them. Proxies and .netrc of the environment are not read, and
             there is no switch to turn certificate checks off.
 
-    `async with UnpodClient() as unpod:` closes it at the end; else `await unpod.aclose()`.
+    `async with UnpodClient() as unpod:` closes it at the end, after the calls under way; else
+    `await unpod.aclose()`.
 
     Pickling or copying a client leaves out the token, which the copy takes from the environment, and what
     concerns the sending: `retry` and all arguments after it are the defaults again.
@@ -132,9 +134,11 @@ class UnpodClient(Exporting):
             positive_option("rate_limit", rate_limit)
         whole_option("max_response_bytes", max_response_bytes)
         caller_frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+        lifetime = Lifetime()
         transport = Transport(
             settings,
             secret,
+            lifetime,
             session=session,
             token_provider=token_provider,
             max_response_bytes=max_response_bytes,
@@ -144,6 +148,7 @@ class UnpodClient(Exporting):
         )
         stats = Stats()
         caller = Caller(
+            lifetime=lifetime,
             transport=transport,
             admission=Admission(Gate(rate_limit), stats),
             # A view may repeat where the client itself does not.
@@ -241,12 +246,35 @@ class UnpodClient(Exporting):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.aclose()
+        # Whoever leaves by an exception or is cancelled wants to get out.
+        await self.aclose(GRACE if kind is None else 0)
 
-    async def aclose(self) -> None:
-        """Close the client's connections. A `session=` that was given stays open. May be called twice."""
-        if self._owner:
-            await self._core.caller.transport.aclose()
+    async def aclose(self, grace: float = GRACE) -> None:
+        """Let the calls under way end, then close the client's connections. May be called twice.
+
+        From now on new calls are refused with `ConfigurationError`; so is the next page of a walk. Calls
+        under way go on as ever, with their repeats and waits. When `grace` is over, or this is cancelled,
+        those that are left end in `TransportError`, and creates that may have left in `OutcomeUnknown`. With
+        no call under way nothing is waited for. Downloads of recordings have connections of their own, and
+        end by themselves.
+
+        The end of `async with UnpodClient()` is this; left by an exception or a cancellation, with `grace=0`.
+        A `session=` that was given stays open. Closing a view does nothing.
+
+        Args:
+            grace: seconds, 5 by default; 0 closes at once.
+
+        Raises:
+            ConfigurationError: `grace` is not accepted; the client stays open.
+        """
+        seconds = not_negative_option("grace", grace)
+        if not self._owner:
+            return
+        caller = self._core.caller
+        try:
+            await caller.lifetime.end(seconds)
+        finally:  # when cancelled, too
+            await caller.transport.sessions.aclose()
 
 
 def _from_settings(settings: Settings) -> UnpodClient:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from unpod_async._core import Core, single
 from unpod_async._paths import space_tasks
 from unpod_async._response import Request, Response, message_of
+from unpod_async._sessions import SentFlag
 from unpod_async._text import shorten
-from unpod_async._transport import SentFlag
 from unpod_async.create import EncodedCreate
 from unpod_async.errors import (
     APIError,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unpod_async._policy import RetryPolicy
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["Options", "options_of", "positive_option", "whole_option"]
+__all__ = ["Options", "not_negative_option", "options_of", "positive_option", "whole_option"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,12 @@ def options_of(retry: object, timeout: object, deadline: object) -> Options:
 def positive_option(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         raise ConfigurationError(f"{name} must be a number greater than 0")
+    return float(value)
+
+
+def not_negative_option(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ConfigurationError(f"{name} must be a number, 0 or greater")
     return float(value)
 
 

@@ -1,40 +1,30 @@
-"""The only module that speaks HTTP: one request in, one answer read whole out, under the client's limits.
-
-Reads share a pool whose connections are dropped before the server drops them. A create goes over a
-connection of its own: on a kept-alive one that the server is just closing, a POST fails although nothing was
-processed, and one cannot tell. Both sessions are made on the loop of the first request.
-"""
+"""The only module that speaks HTTP with the API: one request in, one answer read whole out."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
 import io
 import logging
-import os
 import ssl
-import warnings
 from collections.abc import Awaitable, Callable, Mapping
-from types import SimpleNamespace
 from typing import Final, TypeAlias
 
 import aiohttp
 from yarl import URL
 
+from unpod_async._lifetime import Lifetime
 from unpod_async._response import Request, Response
 from unpod_async._secret import Secret
+from unpod_async._sessions import SentFlag, Sessions
 from unpod_async._settings import Settings
 from unpod_async.errors import ConfigurationError, TransportError
 
-__all__ = ["SentFlag", "TokenProvider", "Transport"]
+__all__ = ["TokenProvider", "Transport"]
 
 CONNECT: Final = 10.0
 READ: Final = 30.0
 """Seconds for a connection, and between two pieces of an answer, within the time of the attempt."""
-
-KEEP_ALIVE: Final = 4.0
-"""Seconds an idle connection is kept; the server closes it after 5 to 6 without a word."""
 
 TokenProvider: TypeAlias = Callable[[], Awaitable[str]]
 """Gives a new token, without its scheme."""
@@ -58,6 +48,7 @@ class Transport:
     """Requests under one base URL and token.
 
     Args:
+        lifetime: of the client; asked before anything is sent.
         session: a session of the caller's for reads; it is never closed here, and its middlewares are left
             out: one attempt is one send.
         token_provider: asked for a new token when the one in use is not accepted.
@@ -70,6 +61,7 @@ class Transport:
         self,
         settings: Settings,
         secret: Secret,
+        lifetime: Lifetime,
         *,
         session: aiohttp.ClientSession | None = None,
         token_provider: TokenProvider | None = None,
@@ -89,19 +81,13 @@ class Transport:
         self.token = secret
         self._settings = settings
         self._origin = URL(settings.base_url).origin()
-        self._given = session
+        self.sessions = Sessions(lifetime, session, made_at)
         self._provider = token_provider
         self._renewing: asyncio.Lock | None = None
         self._renewals = 0
         self._most = max_response_bytes
         self._proxy = proxy
         self._ssl = True if ssl_context is None else ssl_context
-        self._reads: aiohttp.ClientSession | None = None
-        self._creates: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
-        self._made_at = made_at
-        self._closed = False
 
     async def get(self, path: str, query: Mapping[str, str], timeout: float) -> Response:
         """One GET, sent once and read whole within `timeout` seconds; any status.
@@ -110,17 +96,9 @@ class Transport:
             TransportError: no whole answer came.
             ConfigurationError: the client is closed or belongs to another event loop.
         """
-        self._bind()
-        if self._given is not None and self._given.closed:
-            raise ConfigurationError("the session that was given as session= is closed")
-        if self._reads is None or self._reads.closed:
-            self._reads = self._given or aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_tracing()],
-            )
-        told = SentFlag() if self._given is None else None
-        return await self._exchange(self._reads, "GET", path, timeout, query=query, told=told)
+        session = self.sessions.for_read()
+        told = SentFlag() if self.sessions.given is None else None
+        return await self._exchange(session, "GET", path, timeout, query=query, told=told)
 
     async def post(self, path: str, body: bytes, timeout: float, sent: SentFlag) -> Response:
         """One POST over a connection of its own, sent at most once; any status.
@@ -131,14 +109,8 @@ class Transport:
             TransportError: no whole answer came; `sent` is False when the request certainly never left.
             ConfigurationError: the client is closed or belongs to another event loop.
         """
-        self._bind()
-        if self._creates is None or self._creates.closed:
-            self._creates = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, force_close=True),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_tracing()],
-            )
-        return await self._exchange(self._creates, "POST", path, timeout, body=body, told=sent)
+        session = self.sessions.for_create()
+        return await self._exchange(session, "POST", path, timeout, body=body, told=sent)
 
     async def renew(self, refused: Secret) -> bool:
         """After a 401 for `refused`: whether there is another token to try.
@@ -158,64 +130,6 @@ class Transport:
                     _log.warning("the token_provider failed: %s", type(fault).__name__)
                 self._renewals += 1
         return self.token != refused
-
-    async def aclose(self) -> None:
-        """Close our sessions; a given one stays open. Closing twice does nothing."""
-        if self._closed or os.getpid() != self._process:
-            # In a forked process the connections are still those of its parent.
-            self._closed = True
-            return
-        self._closed = True
-        reads, creates = self._own()
-        try:
-            if reads is not None:
-                await reads.close()
-        finally:  # when cancelled, too
-            if creates is not None:
-                await creates.close()
-
-    def _own(self) -> tuple[aiohttp.ClientSession | None, aiohttp.ClientSession | None]:
-        return (None if self._reads is self._given else self._reads), self._creates
-
-    def __del__(self) -> None:
-        loop = getattr(self, "_loop", None)  # missing on a copy that failed half-way
-        if loop is None or self._closed or os.getpid() != self._process:
-            return
-        left = [session for session in self._own() if session is not None and not session.closed]
-        if left:
-            warnings.warn(
-                f"the UnpodClient made at {self._made_at or 'an unknown place'} was never closed: use "
-                "`async with UnpodClient() as unpod`, or `await unpod.aclose()`",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
-            )
-        for session in left:
-            closing = session.close()
-            if loop.is_running() and asyncio._get_running_loop() is not loop:
-                loop.call_soon_threadsafe(loop.create_task, closing)  # collected in another thread
-            else:
-                # Its first step drops the connections; the rest would only wait for that.
-                with contextlib.suppress(StopIteration):
-                    closing.send(None)
-                closing.close()
-
-    def _bind(self) -> None:
-        if self._closed:
-            raise ConfigurationError("the client is closed: make a new UnpodClient, or keep this one open")
-        if self._loop is not None and os.getpid() != self._process:
-            raise ConfigurationError(
-                "the client was in use before this process was forked, and its connections belong to the "
-                "parent: make a new UnpodClient in each process"
-            )
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop, self._process = loop, os.getpid()
-        elif self._loop is not loop:
-            raise ConfigurationError(
-                "the client belongs to another event loop, where its first request was made: make one "
-                "UnpodClient per event loop (per asyncio.run)"
-            )
 
     async def _exchange(
         self,
@@ -237,13 +151,7 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
             # Its text, arguments and traceback can hold the request's headers, and so the token.
             error = _explain(method, path, fault, sent=None if told is None else told.sent)
-            if self._closed:
-                error = TransportError(
-                    f"{method} /{path}: the client was closed while this request was under way",
-                    sent=error.sent,
-                    permanent=True,
-                )
-            elif isinstance(fault, _SPOKE_OTHERWISE) and self._settings.base_url.startswith("http:"):
+            if isinstance(fault, _SPOKE_OTHERWISE) and self._settings.base_url.startswith("http:"):
                 error.args = (f"{error.args[0]}; if the server wants https, say so in base_url",)
         else:
             if response is not None:
@@ -335,24 +243,6 @@ class Transport:
 def _check(name: str, value: object, kind: type[object]) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} must be a {kind.__name__}, not a {type(value).__name__}")
-
-
-class SentFlag:
-    """Whether the head of a request was handed to the socket."""
-
-    sent = False
-
-
-def _tracing() -> aiohttp.TraceConfig:
-    tracing = aiohttp.TraceConfig()
-    tracing.on_request_headers_sent.append(_note_sent)
-    return tracing
-
-
-async def _note_sent(
-    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    context.trace_request_ctx.sent = True
 
 
 _SPOKE_OTHERWISE = (_ConnectionLost, aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError)
