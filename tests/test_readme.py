@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -11,14 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 import unpod_async
 from unpod_async.cli._status import STATUSES
@@ -121,67 +119,74 @@ async def first_example(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def web_app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Sandbox(runs=6, tasks_per_run=12) as sandbox:
-        runner = web.AppRunner(load("In a web application", monkeypatch, sandbox)["make_app"]())
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            host, port = runner.addresses[0]
-            async with aiohttp.ClientSession(f"http://{host}:{port}") as browser:
-
-                async def ask(space: str, run: str) -> tuple[int, str]:
-                    async with browser.get(f"/spaces/{space}/runs/{run}") as response:
-                        return response.status, await response.text()
-
-                oldest = sandbox.run_ids()[-1]
-                answers = await asyncio.gather(*(ask(sandbox.space_token, oldest) for _ in range(20)))
-                assert {status for status, _ in answers} == {200}
-                counted = Counter(json.loads(answers[0][1]))
-                assert counted.total() == 12
-                assert "Interested" in counted or "completed" in counted
-                assert (await ask("..%2F..", oldest))[0] == 400
-                assert (await ask("%20", oldest))[0] == 400
-                status, text = await ask("SPACEUNKNOWN", oldest)
-                assert (status, sandbox.token in text) == (404, False)
-                # Longer than its deadline, so it is not waited for.
-                sandbox.script(Fault(status=503, headers={"Retry-After": "11"}))
-                status, text = await ask(sandbox.space_token, oldest)
-                assert (status, sandbox.token in text) == (502, False)
-                assert "503" in text
-        finally:
-            await runner.cleanup()
+    # Run under a real server in tests/examples.
+    example = ROOT / "tests" / "examples" / "fastapi_app.py"
+    assert BLOCKS["In a web application"] == example.read_text(encoding="utf-8")
 
 
-async def monitor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Sandbox(runs=8, tasks_per_run=4) as sandbox:
-        names = load("Monitor", monkeypatch, sandbox)
-        active = [row["run_id"] for row in sandbox.run_rows() if row["status"] in {"pending", "in_progress"}]
-        assert active
-        bad = active[0]
-        sandbox.script(Fault(status=404, path=bad))
-        async with unpod_async.UnpodClient() as unpod:
-            statuses, failed = await names["look"](unpod, sandbox.space_token)
-        assert list(failed) == [bad]
-        assert statuses.total() == 4 * (len(active) - 1)
+async def monitoring(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    printed: list[str] = []
 
-        printed: list[str] = []
-        twice = asyncio.Event()
+    async def until(sandbox: Sandbox, *wanted: str) -> list[str]:
+        """Run the block until it has printed these words, in this order; what it printed."""
+        names = load("Monitoring", monkeypatch, sandbox)
+        printed.clear()
+        enough = asyncio.Event()
 
-        def note(*texts: object) -> None:
-            printed.append(" ".join(str(text) for text in texts))
-            if len(printed) == 2:
-                twice.set()
+        def note(text: str) -> None:
+            printed.append(text)
+            if [word for word in wanted if any(word in line for line in printed)] == [*wanted]:
+                enough.set()
 
         names["print"] = note
-        sandbox.script(Fault(status=403, path="/runs/"), Fault(stall=20, path="/runs/"))
-        forever = asyncio.create_task(names["main"](every=0.1))
+        watch = asyncio.create_task(names["main"](interval=0.02))
         async with asyncio.timeout(20):
-            await twice.wait()
-        forever.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await forever
-        assert printed[0].startswith("not this time: PermissionDeniedError")
-        assert printed[1].startswith("not this time: TransportError")
+            await asyncio.wait([watch, asyncio.create_task(enough.wait())], return_when="FIRST_COMPLETED")
+        watch.cancel()
+        await asyncio.wait([watch])
+        assert watch.cancelled() or watch.exception() is None, watch.exception()
+        return list(printed)
+
+    async with Sandbox(runs=6, tasks_per_run=3) as sandbox:
+
+        async def advance(steps: int) -> None:
+            await sandbox.arrived(sandbox.requests + 25)
+            sandbox.advance(steps)
+
+        run = sandbox.insert_run(1)
+        (task,) = sandbox.task_ids(run)
+        moving = asyncio.create_task(advance(6))
+        told = await until(sandbox, f"call {task} ", f"run {run} ")
+        await moving
+        assert any(line.startswith(f"run {run} ") for line in told)
+        # Started again it goes on: what ended while nobody looked is told, what was told is not.
+        (late,) = sandbox.task_ids(sandbox.insert_run(1))
+        sandbox.set_status(late, "completed")
+        sandbox.script(Fault(status=503, times=8, path="/runs/"))
+        told = await until(sandbox, "the service cannot be read", "it can be read again", f"call {late} ")
+        assert not [line for line in told if task in line]
+
+
+async def waiting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox:
+        run = sandbox.insert_run(2)
+        for task in sandbox.task_ids(run):
+            sandbox.set_status(task, "completed")
+        said = await run_script("Waiting for runs", sandbox, folder)
+        first, second = sandbox.task_ids(run)
+        assert said == f"completed {first} completed {second} completed\n"
+
+
+async def many_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(runs=8, tasks_per_run=4) as sandbox:
+        active = [row["run_id"] for row in sandbox.run_rows() if row["status"] in {"pending", "in_progress"}]
+        assert len(active) > 1
+        bad = active[0]
+        sandbox.script(Fault(status=404, path=bad))
+        *failed, statuses = (await run_script("Many runs at once", sandbox, folder)).splitlines()
+        assert [line.partition(":")[0] for line in failed] == [bad]
+        assert sum(ast.literal_eval(statuses).values()) == 4 * (len(active) - 1)
 
 
 async def placing_calls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +243,10 @@ async def own_tests(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 RUNS: dict[str, Callable[[Path, pytest.MonkeyPatch], Awaitable[None]]] = {
     "Install": first_example,
+    "Monitoring": monitoring,
+    "Waiting for runs": waiting,
+    "Many runs at once": many_runs,
     "In a web application": web_app,
-    "Monitor": monitor,
     "Placing calls": placing_calls,
     "Placing many calls": placing_many_calls,
     "Bad rows": bad_rows,
@@ -354,10 +361,11 @@ def test_the_exit_statuses_are_those_of_the_help() -> None:
     assert told == re.findall(r"^ +(\d+)  ", STATUSES, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("session", ["demo", "tests"])
+@pytest.mark.parametrize("session", ["demo", "demo-watch", "tests"])
 def test_set_up_is_one_command_each(session: str) -> None:
     assert README.count(f"\n    {SETUP}{session}\n") == 1
-    assert f"\ndef {session}(session: nox.Session)" in (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    function = session.replace("-", "_")
+    assert f"\ndef {function}(session: nox.Session)" in (ROOT / "noxfile.py").read_text(encoding="utf-8")
 
 
 def test_ci_runs_the_readmes_test_command_then_the_rest() -> None:

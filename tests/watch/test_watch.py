@@ -435,6 +435,20 @@ async def test_the_deadline_of_the_client_bounds_a_poll_and_not_the_watch() -> N
         assert [type(event).__name__ for event in await told_by(step, replay)] == ["Reconnected"]
 
 
+async def test_a_space_too_large_for_the_deadline_of_one_poll_is_read_in_several() -> None:
+    replay = Replay()
+    async with (
+        Sandbox(runs=30, tasks_per_run=2, latency=0.02) as sandbox,
+        client(sandbox, deadline=0.5, page_size=1) as unpod,
+        stepping(unpod, sandbox.space_token, replay.add) as step,
+    ):
+        assert step.watch.sweeps == 0
+        while step.watch.sweeps == 0:  # 90 pages of 20 ms
+            await step.poll()
+        assert (replay.runs, replay.tasks) == held_by(sandbox)
+        assert all(event.existing for event in replay.told)  # type: ignore[attr-defined]
+
+
 async def test_it_can_be_left_and_gone_on_with_and_leaves_nothing() -> None:
     replay = Replay()
     async with Sandbox(runs=4, tasks_per_run=2) as sandbox, client(sandbox) as unpod:

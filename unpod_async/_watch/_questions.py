@@ -52,6 +52,10 @@ class Questions:
         self.deadline = core.caller.deadline()
         """Bounds one poll: the owner restarts it."""
 
+    def is_late(self) -> bool:
+        """Whether half of the time of this poll is over; the next one has its own."""
+        return self.deadline.left() < (self._core.caller.options.deadline or 0) / 2
+
     def runs(self) -> SequentialWalk[Run]:
         return self._walk(self._listing)
 

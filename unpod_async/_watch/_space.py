@@ -75,7 +75,8 @@ class SpacePoll:
             await self._read_head()
             await self._read_rows_behind()
         await self._go_on_sweeping()
-        await self._read_due()
+        if self._known.swept is not None:
+            await self._read_due()
 
     # The newest runs
 
@@ -207,7 +208,8 @@ class SpacePoll:
         try:
             while await sweep.read_page():
                 read += 1
-                if not self._in_a_hurry and read >= self._schedule.pages_at_once(sweep.pages):
+                is_enough = not self._in_a_hurry and read >= self._schedule.pages_at_once(sweep.pages)
+                if is_enough or self._questions.is_late():
                     return
         except UnpodError:
             self._sweep, self._sweep_due = None, self._clock.monotonic()
