@@ -669,3 +669,22 @@ async def test_a_second_loop_goes_on_where_the_first_broke_off(how: str) -> None
             async for task in tasks:
                 found.append(task.task_id)  # noqa: PERF401
         assert sorted(found) == sorted(sandbox.task_ids())
+
+
+async def test_two_readers_share_the_rows_and_one_may_leave() -> None:
+    async with serving(runs=12) as (sandbox, unpod):
+        got: list[str | None] = []
+        async with unpod.runs.tasks_for(sandbox.space_token, concurrency=4) as stream:
+
+            async def read(most: int) -> None:
+                async for task in stream:
+                    got.append(task.task_id)
+                    most -= 1
+                    if not most:
+                        break
+                    await asyncio.sleep(0)
+
+            async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+                tasks.create_task(read(2))
+                tasks.create_task(read(1_000))
+        assert sorted(got, key=str) == sorted(sandbox.task_ids())

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from unpod_async._waiting import wait_out
 from unpod_async.errors import ConfigurationError
@@ -38,10 +37,12 @@ class Stream(Generic[T]):
         self._name = name
         self._produce = produce
         self._task: asyncio.Task[None] | None = None
-        self._send: MemoryObjectSendStream[tuple[Sequence[T], anyio.Event]]
-        self._receive: MemoryObjectReceiveStream[tuple[Sequence[T], anyio.Event]]
-        self._batch: tuple[Iterator[T], anyio.Event] | None = None
+        # A memory stream and an event per batch would cost 60 us more for each.
+        self._batches: dict[asyncio.Future[None], Sequence[T]] = {}
+        self._arrived = asyncio.Event()
+        self._batch: tuple[Iterator[T], asyncio.Future[None]] | None = None
         self._error: Exception | None = None
+        self._ended = False
         self._complete = False
         self._left = False
 
@@ -51,7 +52,6 @@ class Stream(Generic[T]):
     async def __aenter__(self) -> Self:
         if self._task is not None or self._left:
             raise ConfigurationError(f"{self._name} was entered before: make a new one")
-        self._send, self._receive = anyio.create_memory_object_stream[tuple[Sequence[T], anyio.Event]](0)
         # A task of its own, so that no cancel scope is open around the caller's block.
         self._task = asyncio.create_task(self._run())
         return self
@@ -64,8 +64,7 @@ class Stream(Generic[T]):
             return
         task.cancel()
         cancelled = await wait_out(task)
-        self._send.close()
-        self._receive.close()
+        self._end()  # one that was cancelled before it began has not
         self._error = None  # its traceback holds this stream
         if cancelled is not None:
             raise cancelled
@@ -79,12 +78,14 @@ class Stream(Generic[T]):
                 "async for row in stream`"
             )
         while True:
+            while self._batch is None and not (self._batches or self._ended):
+                self._arrived.clear()
+                await self._arrived.wait()
             if self._batch is None:
-                try:
-                    rows, done = await self._receive.receive()
-                except (anyio.EndOfStream, anyio.ClosedResourceError):
+                if not self._batches:
                     break
-                self._batch = self._handed_out(rows), done
+                done = next(iter(self._batches))
+                self._batch = self._handed_out(self._batches.pop(done)), done
             # The rows left by a `break` are there for the next `async for`.
             batch, done = self._batch
             for row in batch:
@@ -99,10 +100,15 @@ class Stream(Generic[T]):
         """The rows of a batch, each as it is taken."""
         return iter(rows)
 
-    def _finish(self, done: anyio.Event) -> None:
+    def _finish(self, done: asyncio.Future[None]) -> None:
         if self._batch is not None and self._batch[1] is done:  # else another reader was quicker
             self._batch = None
-        done.set()
+        if not done.done():  # by another reader, or cancelled
+            done.set_result(None)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._arrived.set()
 
     async def _run(self) -> None:
         try:
@@ -111,13 +117,17 @@ class Stream(Generic[T]):
         except Exception as error:  # noqa: BLE001 - raised where the reader asks for the next row
             self._error = error
         finally:
-            self._send.close()
+            self._end()
 
     async def _put(self, rows: Sequence[T]) -> None:
         if rows:
-            done = anyio.Event()
-            await self._send.send((rows, done))
-            await done.wait()
+            done = asyncio.get_running_loop().create_future()
+            self._batches[done] = rows
+            self._arrived.set()
+            try:
+                await done
+            finally:
+                self._batches.pop(done, None)
 
 
 async def run_workers(n: int, work: Callable[[], Awaitable[None]]) -> None:

@@ -7,8 +7,8 @@ by one they lead from nothing, or from the state that a watch was started with, 
     TaskSeen TaskStatusChanged CallEnded TaskGone   a task of a run
     Disconnected Reconnected                        the service cannot be reached, and can again
 
-`match` them, or ask `isinstance`. They encode with msgspec (`{"event": "RunSeen", …}`); the rows in them hold
-names, numbers and tokens of people, which their reprs leave out.
+`match` them, or ask `isinstance`. They encode with `msgspec.json` (`{"event": "RunSeen", …}`), and then hold
+all that is in their rows: names, numbers, an access token in `user_info`. Log their reprs, which do not.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class RunSeen(RunEvent, kw_only=True, frozen=True):
 
     Attributes:
         run: its row.
-        existing: it was there when the watch began.
+        existing: it was met before the first sweep had come to its end, or was not asked for before.
     """
 
     run: Run
@@ -113,7 +113,7 @@ class TaskSeen(TaskEvent, kw_only=True, frozen=True):
 
     Attributes:
         task: its row.
-        existing: it was there when the watch began.
+        existing: it was met when the tasks of a run that was there at the start were first read.
     """
 
     task: Task
@@ -133,6 +133,8 @@ class TaskStatusChanged(TaskEvent, kw_only=True, frozen=True):
 class CallEnded(TaskEvent, kw_only=True, frozen=True):
     """A task came to be completed or failed. Not told of tasks that had ended when the watch began.
 
+    After a restart `old` may be None: the change was told before, and its end was not.
+
     Attributes:
         task: its row.
     """
@@ -149,11 +151,11 @@ class CallEnded(TaskEvent, kw_only=True, frozen=True):
 
 
 class TaskGone(TaskEvent, kw_only=True, frozen=True):
-    """A task is no longer listed, though its run is."""
+    """A task is no longer listed. Its run is, or was a moment before."""
 
 
 class Disconnected(Event, kw_only=True, frozen=True):
-    """The space cannot be read: an outage, told once. The watch goes on asking.
+    """The space cannot be read, or not to its end: an outage, told once. The watch goes on asking.
 
     Attributes:
         reason: the error's text.

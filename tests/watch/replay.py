@@ -31,11 +31,12 @@ class Replay:
         self.runs: dict[str, str | None] = {}
         self.tasks: dict[tuple[str, str], str | None] = {}
         self.settled: set[str] = set()
+        self.untold: set[tuple[str, str]] = set()
+        """Tasks that have ended and whose `CallEnded` is still to come."""
         self.connected = True
         self.told: list[Event] = []
 
     def add(self, event: Event) -> None:
-        last = self.told[-1] if self.told else None
         self.told.append(event)
         assert event.old != event.new or isinstance(event, RunSettled), event
         match event:
@@ -58,20 +59,23 @@ class Replay:
                 self.settled.discard(event.run_id)
                 for key in [key for key in self.tasks if key[0] == event.run_id]:
                     del self.tasks[key]
+                    self.untold.discard(key)
             case TaskSeen():
                 assert event.run_id in self.runs, event
                 assert (event.run_id, event.task_id) not in self.tasks, event
-                self._task(event.run_id, event.task_id, event.new)
+                self._task(event.run_id, event.task_id, event.new, ends=not event.existing)
             case TaskStatusChanged():
                 assert self.tasks[event.run_id, event.task_id] == event.old, event
                 self._task(event.run_id, event.task_id, event.new)
             case CallEnded():
-                assert isinstance(last, TaskSeen | TaskStatusChanged), event
-                assert (last.task_id, last.old, last.new) == (event.task_id, event.old, event.new)
-                assert event.new in ENDED
+                key = event.run_id, event.task_id
+                assert key in self.untold, event
+                assert self.tasks[key] == event.new
+                self.untold.remove(key)
             case TaskGone():
                 assert self.tasks.pop((event.run_id, event.task_id)) == event.old, event
                 self.settled.discard(event.run_id)
+                self.untold.discard((event.run_id, event.task_id))
             case Disconnected():
                 assert self.connected
                 self.connected = False
@@ -81,9 +85,13 @@ class Replay:
             case _:
                 raise AssertionError(event)
 
-    def _task(self, run_id: str, task_id: str, status: str | None) -> None:
+    def _task(self, run_id: str, task_id: str, status: str | None, *, ends: bool = True) -> None:
         self.tasks[run_id, task_id] = status
         self.settled.discard(run_id)
+        if status in ENDED and ends:
+            self.untold.add((run_id, task_id))
+        else:
+            self.untold.discard((run_id, task_id))
 
     def kinds(self) -> list[str]:
         return [type(event).__name__ for event in self.told]

@@ -23,9 +23,14 @@ class Time:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self._booted = 0.0
+
+    def reboot(self) -> None:
+        """Another process, maybe on another machine: its monotonic clock has nothing to do with this one."""
+        self._booted = 1e6 if self._booted == 0.0 else 0.0
 
     def monotonic(self) -> float:
-        return self.now
+        return self.now + self._booted
 
     def utc_now(self) -> datetime:
         return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.now)
@@ -100,12 +105,14 @@ async def stepping(
 ) -> AsyncIterator[Stepper]:
     """A watch after its first poll; `take` gets each event, and returns False to leave there."""
     stepper = Stepper(time or Time())
+    if state is not None:
+        stepper.time.reboot()
     clock = Clock(stepper.time.monotonic, stepper.time.utc_now, stepper.sleep, lambda: 0.5)
     chosen = None if runs is None else frozenset(runs)
     known = {token: Known() for token in ([space] if isinstance(space, str) else space)}
     if state is not None:
-        for token in known:
-            known[token] = known_of(state.spaces[token], chosen, same_question=state.tasks or not tasks)
+        now = clock.monotonic()
+        known = {token: known_of(state, token, chosen, tasks=tasks, now=now) for token in known}
     watch = WatchOf(
         unpod._core, known, Schedule(interval, sweep, clock.draw), clock, tasks=tasks, chosen=chosen
     )

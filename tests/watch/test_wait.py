@@ -107,7 +107,7 @@ async def test_too_late_it_says_what_holds_the_runs() -> None:
     assert [task.task_id for task in error.holding] == [hold, pending]
     assert [seen.run.run_id for seen in error.runs] == [name, done]
     text = str(error)
-    assert text.startswith("after 0.3 s 1 of 2 runs are not settled: ")
+    assert text.startswith("after 0.3 s 1 of 2 runs not settled: ")
     assert f"{hold} (hold)" in text
     assert f"{pending} (pending)" in text
     assert ended not in text
@@ -147,6 +147,38 @@ async def test_an_outage_is_asked_through_until_the_deadline() -> None:
             await unpod.runs.wait(sandbox.space_token, name, interval=0.01, deadline=0.2)
 
 
+async def test_one_run_that_cannot_be_read_does_not_hold_the_others() -> None:
+    async with service() as (sandbox, unpod):
+        names = settled_runs(sandbox)[:4]
+        sandbox.script(faults.server_error(502, times=10_000, path=names[0]))
+        with pytest.raises(WaitTimeout) as caught:
+            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=0.5)
+        assert [seen.settled for seen in caught.value.runs] == [False, True, True, True]
+        assert "1 of 4 runs not settled" in str(caught.value)
+        assert f"run {names[0]} is completed, its tasks could not be read: " in str(caught.value)
+        sandbox.script()
+        for wanted in ([names[1], names[2], names[1]], iter([names[3]])):
+            asked = [*wanted]
+            seen = await unpod.runs.wait(sandbox.space_token, asked, interval=0.01, deadline=5)
+            assert [run.run.run_id for run in seen] == asked
+
+
+async def test_what_goes_wrong_in_until_comes_out_at_once() -> None:
+    async with service() as (sandbox, unpod):
+        name = settled_runs(sandbox)[0]
+
+        def undecodable(seen: Any) -> bool:
+            raise DecodeError("the output of a task cannot be decoded")
+
+        async def coroutine(seen: Any) -> bool:
+            return False
+
+        with pytest.raises(DecodeError):
+            await unpod.runs.wait(sandbox.space_token, name, undecodable)
+        with pytest.raises(InvalidArgument, match="awaitable"):
+            await unpod.runs.wait(sandbox.space_token, name, lambda seen: coroutine(seen))
+
+
 async def test_what_no_asking_helps_is_raised() -> None:
     async with service() as (sandbox, unpod):
         with pytest.raises(RefusedError):
@@ -160,8 +192,8 @@ async def test_a_task_that_cannot_be_read_holds_its_run() -> None:
     async with service() as (sandbox, unpod):
         name = settled_runs(sandbox)[0]
         sandbox.poison(sandbox.task_ids(name)[0])
-        with pytest.raises(WaitTimeout, match="1 tasks cannot be read") as caught:
-            await unpod.runs.wait(sandbox.space_token, name, interval=0.05, deadline=0.3)
+        with pytest.raises(WaitTimeout, match="1 of its tasks cannot be read") as caught:
+            await unpod.runs.wait(sandbox.space_token, name, interval=0.05, deadline=1)
         assert [seen.unreadable for seen in caught.value.runs] == [1]
 
 

@@ -19,7 +19,7 @@ from unpod_async import UnpodClient, WatchState
 from unpod_async.events import Event
 from unpod_async.testing import Sandbox, faults
 
-HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "150"))
+HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "100"))
 SWEEP = 600.0
 ENDED = {"completed", "failed", "partially_completed"}
 NEW_STATUS = {"redial": "scheduled", "mended": "completed", "hold": "hold"}
@@ -134,12 +134,14 @@ async def test_the_events_replay_to_what_the_server_holds(
                     if step.watch.sweeps >= sweeps:
                         break
                 assert step.watch.sweeps >= sweeps
+                await step.poll()  # what the sweep suspects, is looked at by the next poll
         for kind in sorted(set(replay.kinds())):
             event(kind)
         held_runs, held_tasks = held_by(sandbox)
         assert replay.runs == held_runs
         assert replay.tasks == (held_tasks if tasks else {})
         assert replay.connected
+        assert not replay.untold  # each end of a call was told
         ended = {run for run, status in held_runs.items() if status in ENDED}
         if tasks:
             ended -= {run for (run, _), status in held_tasks.items() if status not in ENDED}

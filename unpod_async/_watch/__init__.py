@@ -3,13 +3,14 @@
     _watch      Watch: one worker per space, an outage told once, the state to restart from
     _wait       runs.wait and runs.find, which ask by themselves
     _space      one poll of one space: what is asked, in which order
+    _line       whether it can be reached
     _sweep      the whole space read again, some pages at a time
-    _reading    rows of one answer into events, handed on
+    _questions  the walks of one space, and the handing on of what their answers tell
     _compare    what an answer tells that was not known; no I/O
     _known      what has been told so far; no I/O
     _state      the same as something to keep
-    _schedule   when what is due, the clock passed in; no I/O
-    _settled    when a run has ended
+    _schedule _clock   when what is due, the clock passed in; no I/O
+    _settled _blame    when a run has ended; whether an error is that of one run; no I/O
 
 A poll reads the runs from the newest on until it meets what it knows, the rows of unsettled runs behind, and
 the tasks of unsettled runs; how often depends on how long ago something changed in them. A sweep reads all.

@@ -38,21 +38,22 @@ class Compare:
 
     def runs(self, rows: Iterable[Run], at: datetime) -> list[Event]:
         """Of rows of the listing of runs. Rows without an id cannot be told apart, and are left out."""
-        return [event for row in rows for event in self._run(row, at)]
+        each = {row.run_id: row for row in rows}  # a page read by its number may repeat a row
+        return [event for row in each.values() for event in self._run(row, at)]
 
     def _run(self, row: Run, at: datetime) -> Iterator[Event]:
         name = row.run_id
         if not name or (self._chosen is not None and name not in self._chosen):
             return
-        run = self._known.runs.get(name)
+        run, new = self._known.runs.get(name), row.status or None
         if run is None:
             existing = self._known.swept is None
             yield RunSeen(
-                space_token=self._space, seen_at=at, new=row.status, run_id=name, run=row, existing=existing
+                space_token=self._space, seen_at=at, new=new, run_id=name, run=row, existing=existing
             )
-        elif run.status != row.status:
+        elif run.status != new:
             yield RunStatusChanged(
-                space_token=self._space, seen_at=at, old=run.status, new=row.status, run_id=name, run=row
+                space_token=self._space, seen_at=at, old=run.status, new=new, run_id=name, run=row
             )
 
     def tasks(self, rows: Iterable[Task], at: datetime, run_id: str | None = None) -> list[Event]:
@@ -67,7 +68,7 @@ class Compare:
         run = self._known.runs.get(run_id or "")
         if run_id is None or run is None or name is None:
             return
-        new, space = row.status, self._space
+        new, space = row.status or None, self._space
         known = name in run.tasks
         old = run.tasks.get(name)
         if not known:
@@ -84,6 +85,8 @@ class Compare:
             yield TaskStatusChanged(
                 space_token=space, seen_at=at, old=old, new=new, run_id=run_id, task_id=name, task=row
             )
+        elif name in run.untold:
+            old = None  # what it was before was told, and is not known any more
         else:
             return
         if has_ended(new) and (known or not run.quiet):

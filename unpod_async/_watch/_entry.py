@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 
@@ -38,7 +39,8 @@ class Watching(Group):
         First comes what is there, as `RunSeen` and `TaskSeen` with `existing=True`. Then each change once:
         new runs and their tasks at the next poll; changes of runs that have not settled at the next poll, or
         later by a tenth of the time in which nothing changed in them; changes of settled runs, and what is
-        gone, at the next sweep. What came and went between two readings is not seen.
+        gone, by the next sweep. Of unsettled runs in which nothing was seen to change yet, 20 are read per
+        poll, in turn. What came and went between two readings is not seen.
 
         Args:
             space_token: one space, or several, through one client and its limits.
@@ -50,15 +52,18 @@ class Watching(Group):
             runs: only these, of one space; ids or `Run`s.
             state: `events.state` of an earlier watch, to go on from; events it had taken are not repeated.
 
-        An outage is told once, as `Disconnected`, and then asked through, for as long as it takes; the
-        client's `deadline` bounds each poll. A run whose tasks cannot be read costs that run: it is logged
-        and asked for again. Rows that cannot be used, and rows without an id, are left out and logged. The
-        state of 10,000 runs with 100,000 tasks takes about 30 MB here, and 4 MB encoded.
+        An outage is told once, as `Disconnected`, and asked through for as long as it takes; a server that
+        asks to wait is left alone for 15 minutes at most. The client's `deadline` bounds each poll; what does
+        not fit is read by the next. A run whose tasks cannot be read costs that run: it is logged and asked
+        for again. Rows that cannot be used are left out and logged, and so, unlogged, are rows without an id.
+        With 10,000 runs and 100,000 tasks it takes about 30 MB, and the state 4 MB when encoded.
 
         Raises:
             InvalidArgument: an argument is not accepted.
             RunNotFound: while iterating: one of `runs` is not listed.
-            AuthenticationError, RefusedError: while iterating: the service does not let us in.
+            AuthenticationError: while iterating: the token is refused. It ends all spaces of the watch.
+            RefusedError, NotFoundError and the like: while iterating: in the first poll of a space at once,
+                later when three polls in a row end so.
         """
         from unpod_async._watch._clock import Clock
         from unpod_async._watch._known import Known
@@ -70,16 +75,18 @@ class Watching(Group):
         tokens = [_paths.check_id("space_token", token) for token in several("space_token", space_token)]
         if not tokens:
             raise InvalidArgument("space_token must name at least one space")
-        chosen = None if runs is None else frozenset(_ids_of(runs))
+        chosen = None if runs is None else frozenset(_ids_of("runs", runs))
         if chosen is not None and len(set(tokens)) > 1:
             raise InvalidArgument("runs can be chosen of one space only: watch each space by itself")
         pause = _seconds("interval", interval)
         if _seconds("sweep", sweep) < pause:
             raise InvalidArgument("sweep must not be shorter than interval")
-        known = {token: Known() for token in tokens}
-        if state is not None:
-            for token in known.keys() & _spaces_of(state):
-                known[token] = known_of(state.spaces[token], chosen, same_question=state.tasks or not tasks)
+        _check_state(state)
+        now = clock.monotonic()
+        known = {
+            token: known_of(state, token, chosen, tasks=tasks, now=now) if state is not None else Known()
+            for token in tokens
+        }
         return Watch(
             self._core, known, Schedule(pause, sweep, clock.draw), clock, tasks=bool(tasks), chosen=chosen
         )
@@ -123,7 +130,8 @@ class Watching(Group):
             interval: seconds from one poll to the next, give or take a fifth. A poll lists the runs once,
                 as far as it has to, and asks for the tasks of those that are still waited for.
 
-        Outages are asked through until the deadline.
+        Outages are asked through until the deadline, and so are runs whose tasks cannot be read. What
+        `until` raises comes out at once.
 
         Raises:
             WaitTimeout: it was not to be in time; with the runs as seen last, and the tasks that hold them.
@@ -135,7 +143,7 @@ class Watching(Group):
         from unpod_async._watch._wait import wait_for_runs
 
         _paths.check_id("space_token", space_token)
-        names = _ids_of(run_ids)
+        names = _ids_of("run_ids", run_ids)
         _check_until(until)
         seen = await wait_for_runs(
             self._core,
@@ -157,19 +165,22 @@ class Watching(Group):
 
         Raises:
             InvalidArgument: an id cannot be one.
-            DecodeError: it was not met, and rows of the listing cannot be used.
+            DecodeError, IncompleteListing: it was not met, and rows cannot be used or may be missing.
             RefusedError: the space is unknown or not yours.
+            APIError, TransportError: the listing could not be read.
         """
         from unpod_async._watch._wait import find_run
 
         return await find_run(self._core, space_token, _paths.check_id("run_id", run_id))
 
 
-def _ids_of(runs: str | Run | Iterable[str | Run]) -> list[str]:
-    each: list[Any] = [runs] if isinstance(runs, Run) else several("runs", runs)
+def _ids_of(name: str, runs: str | Run | Iterable[str | Run]) -> list[str]:
+    each: list[Any] = [runs] if isinstance(runs, Run) else several(name, runs)
     if not each:
-        raise InvalidArgument("runs must be at least one run id")
-    return [_paths.check_id("run_id", run.run_id if isinstance(run, Run) else run) for run in each]
+        raise InvalidArgument(f"{name} must be at least one run id")
+    if any(isinstance(run, Run) and run.run_id is None for run in each):
+        raise InvalidArgument(f"{name}: a Run without a run_id cannot be asked for")
+    return [_paths.check_id(name, run.run_id if isinstance(run, Run) else run) for run in each]
 
 
 def _check_until(until: object) -> None:
@@ -178,16 +189,17 @@ def _check_until(until: object) -> None:
 
 
 def _seconds(name: str, value: object, why: str = "") -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         raise InvalidArgument(f"{name} must be a number of seconds greater than 0{why}")
     return float(value)
 
 
-def _spaces_of(state: object) -> set[str]:
+def _check_state(state: object) -> None:
     from unpod_async._watch._state import WatchState
 
-    if not isinstance(state, WatchState) or state.version != 1:
+    if state is not None and not isinstance(state, WatchState):
         raise InvalidArgument(
             "state must be the `events.state` of a watch: msgspec.json.decode(text, type=WatchState)"
         )
-    return set(state.spaces)
+    if isinstance(state, WatchState) and state.version != 1:
+        raise InvalidArgument("state was made by another version of this package: start without it")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from unpod_async._watch._settled import run_has_ended
+from unpod_async._watch._settled import has_ended, run_has_ended
 from unpod_async.events import (
+    CallEnded,
     Event,
     RunGone,
     RunSeen,
@@ -28,6 +29,7 @@ class KnownRun(msgspec.Struct):
         settled: it was told, or known from the start, that all of it has ended, and nothing changed since.
         quiet: it was there when the watch began, and its tasks have not all been read: what of it has ended,
             may have done so long ago.
+        untold: tasks that were told to have ended, but for their `CallEnded`.
         depth: how many runs stood behind it when it was met last; None when not known.
         stirred: something in it was seen to change, or it is new.
         changed, due: when something in it changed last, as far as was seen, and when to look again; on the
@@ -40,6 +42,7 @@ class KnownRun(msgspec.Struct):
     tasks: dict[str, str | None] = msgspec.field(default_factory=dict[str, str | None])
     settled: bool = False
     quiet: bool = False
+    untold: set[str] = msgspec.field(default_factory=set[str])
     depth: int | None = None
     stirred: bool = False
     changed: float = 0.0
@@ -58,6 +61,8 @@ class Known:
         self.runs: dict[str, KnownRun] = {}
         self.swept: float | None = None
         """When the last whole sweep began, unix seconds. None: what is there has not all been told yet."""
+        self.unlinked: set[str] = set()
+        """Runs told since the newest ones were last read down to known ones: there may be others behind."""
 
     def apply(self, event: Event, now: float) -> None:
         """`event` was told at `now` on the clock of the watch."""
@@ -66,8 +71,10 @@ class Known:
                 self.runs[event.run_id] = KnownRun(
                     event.new, quiet=event.existing, stirred=not event.existing, changed=now
                 )
+                self.unlinked.add(event.run_id)
             case RunGone():
                 self.runs.pop(event.run_id, None)
+                self.unlinked.discard(event.run_id)
             case RunSettled():
                 self.runs[event.run_id].settled = True
             case RunStatusChanged():
@@ -80,10 +87,17 @@ class Known:
             case TaskSeen() | TaskStatusChanged():
                 run = self.runs[event.run_id]
                 run.tasks[event.task_id] = event.new
+                if has_ended(event.new):
+                    run.untold.add(event.task_id)
+                else:
+                    run.untold.discard(event.task_id)
                 self._touch(run, now)
+            case CallEnded():
+                self.runs[event.run_id].untold.discard(event.task_id)
             case TaskGone():
                 run = self.runs[event.run_id]
                 run.tasks.pop(event.task_id, None)
+                run.untold.discard(event.task_id)
                 self._touch(run, now)
             case _:
                 pass

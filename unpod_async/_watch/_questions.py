@@ -71,6 +71,11 @@ class Questions:
             self._core.caller, listing, page_size=self.page_size, on_bad_row="skip", deadline=self.deadline
         )
 
+    async def has_tasks(self, run_id: str) -> bool:
+        """Whether a run has any; one that does not exist has none."""
+        page = await self.tasks_of(run_id).next_page()
+        return page is not None and bool(page.items or page.rejected or page.unreadable or page.count)
+
     async def page_of_runs(self, number: int) -> tuple[list[Run], int | None]:
         """One page of the runs, and how many there are; no rows where one of them breaks it.
 
@@ -99,17 +104,14 @@ class Questions:
     async def tell_gone_runs(self, names: set[str]) -> None:
         await self.tell(self._compare.gone_runs(names, self.clock.utc_now()))
 
-    async def tell_whole(self, run_id: str, met: set[str] | None) -> None:
-        """A run was read whole, with the tasks `met`; None: some of them could not be read.
+    async def tell_gone_tasks(self, run_id: str, met: set[str]) -> None:
+        await self.tell(self._compare.gone_tasks(run_id, met, self.clock.utc_now()))
 
-        With tasks not watched, its row is all there is to read.
-        """
+    async def tell_settled(self, run_id: str) -> None:
+        """A run was read whole; with tasks not watched, its row is all there is to read."""
         run = self.known.runs.get(run_id)
         if run is None:
             return
-        now = self.clock.utc_now()
-        if met is not None:
-            await self.tell(self._compare.gone_tasks(run_id, met, now))
-            if run.quiet:
-                run.settled, run.quiet = run.has_ended, False
-            await self.tell(self._compare.settled(run_id, run, now))
+        if run.quiet:
+            run.settled, run.quiet = run.has_ended, False
+        await self.tell(self._compare.settled(run_id, run, self.clock.utc_now()))

@@ -14,6 +14,9 @@ _AGEING = 10.0
 _LONGEST_SILENCE = 60.0
 """Seconds between two questions in an outage at most, unless the interval is longer."""
 
+_LONGEST_HINT = 900.0
+"""Seconds for which a server that asks to wait is left alone at most; it may ask for years."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -37,7 +40,18 @@ class Schedule:
         longest = max(self.interval, _LONGEST_SILENCE)
         wait = min(self.interval * 2.0 ** min(max(failures - 1, 0), 30), longest)
         wait *= 0.8 + 0.4 * self.draw()
-        return max(wait, hint or 0.0)
+        return max(wait, min(hint or 0.0, max(self.interval, _LONGEST_HINT)))
+
+    def sweep_again(self, failures: int) -> float:
+        """Until the next sweep, after so many in a row that were not whole."""
+        return min(self.sweep, self.interval * 2.0 ** min(failures + 2, 30))
+
+    def is_overdue(self, ago: float) -> bool:
+        """Whether a sweep that began so long ago, in another process, is to be made up for at once.
+
+        Also when it began in the future: the clock was put back.
+        """
+        return not 0 <= ago < self.sweep
 
     def look_again(self, now: float, changed: float, failures: int) -> float:
         """When an unsettled run is to be read again that changed at `changed`.

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from unpod_async._policy import may_repeat_read
 from unpod_async._stream import run_workers
+from unpod_async._text import printable
+from unpod_async._watch._blame import is_of_one_run
 from unpod_async._watch._compare import task_name
 from unpod_async._watch._known import KnownRun
 from unpod_async._watch._questions import Questions
 from unpod_async._watch._schedule import Schedule
 from unpod_async._watch._sweep import Sweep
-from unpod_async.errors import (
-    IncompleteListing,
-    InvalidArgument,
-    RunNotFound,
-    TransportError,
-    UnpodError,
-)
+from unpod_async.errors import IncompleteListing, RunNotFound, UnpodError
 from unpod_async.models import Run
 
 __all__ = ["SpacePoll"]
@@ -30,8 +25,8 @@ _READERS = 4
 _IDLE_PER_POLL = 20
 """Unsettled runs in which nothing was seen to change yet that are read in one poll; others come later."""
 
-_READINGS = 3
-"""Readings of the head before it is left to the next sweep whether something slipped by."""
+_READINGS = 4
+"""Readings of the newest runs before it is left to the next sweep whether something slipped by."""
 
 
 class SpacePoll:
@@ -42,6 +37,7 @@ class SpacePoll:
     """
 
     def __init__(self, questions: Questions, schedule: Schedule, *, tasks: bool) -> None:
+        self.polls = 0
         self.sweeps = 0
         self._questions = questions
         self._known = questions.known
@@ -50,18 +46,23 @@ class SpacePoll:
         self._tasks = tasks
         self._unmet = {name for name in questions.chosen or () if name not in self._known.runs}
         self._sweep: Sweep | None = None
-        self._sweep_due = self._first_sweep()
-        self._in_a_hurry = self._known.swept is None or bool(self._unmet)
+        self._sweep_failures = 0
+        self._sweep_due, self._in_a_hurry = self._first_sweep()
+        self._sweep_began = self._sweep_due
         self._suspects: set[str] = set()
         self._count: int | None = None
+        self._step = questions.page_size  # rows per page of runs, as the server cuts them
         self._met: set[str] = set()
 
-    def _first_sweep(self) -> float:
+    def _first_sweep(self) -> tuple[float, bool]:
+        """When the first sweep is due, and whether it is not to be spread over the polls."""
         now = self._clock.monotonic()
         if self._known.swept is None or self._unmet:
-            return now
+            return now, True
         ago = self._clock.utc_now().timestamp() - self._known.swept
-        return now + min(max(self._schedule.sweep - ago, 0.0), self._schedule.sweep)
+        if self._schedule.is_overdue(ago):
+            return now, True
+        return now + self._schedule.sweep - ago, False
 
     async def poll(self) -> None:
         """Ask once for all that is due.
@@ -71,48 +72,66 @@ class SpacePoll:
         """
         self._questions.deadline.restart()
         self._met.clear()
-        if self._known.swept is not None:
+        is_first = self._known.swept is None
+        if not is_first:
             await self._read_head()
             await self._read_rows_behind()
+            await self._read_runs({name for name, _ in self._due()} | self._suspects)
         await self._go_on_sweeping()
-        if self._known.swept is not None:
-            await self._read_due()
+        if is_first and self._known.swept is not None:
+            await self._read_runs({name for name, run in self._due() if run.quiet})
+        self.polls += 1
 
     # The newest runs
 
     async def _read_head(self) -> None:
+        doubted: set[str] | None = None
         for _ in range(_READINGS):
             try:
-                if await self._reads_new_runs():
-                    return
+                missing = await self._read_new_runs()
             except IncompleteListing as error:
                 _log.warning("the newest runs of a space were not read to their end: %s", error)
-        self._sweep_due, self._in_a_hurry = self._clock.monotonic(), True
+                break
+            if missing is None:
+                continue
+            self._known.unlinked.clear()
+            if missing and doubted is None:
+                doubted = (
+                    missing  # one answer that lacks some is not enough to tell of runs that they are gone
+                )
+                continue
+            await self._questions.tell_gone_runs(missing & (doubted or set()))
+            return
+        self._sweep_due = min(self._sweep_due, self._clock.monotonic() + self._schedule.interval)
 
-    async def _reads_new_runs(self) -> bool:
-        """Read the runs until one is met that was known; whether no other can have slipped by."""
+    async def _read_new_runs(self) -> set[str] | None:
+        """Read the runs until one is met that is known, with all behind it; None: one may have slipped by.
+
+        Where that was all there is: the runs that were known, and were not met.
+        """
         walk = self._questions.runs()
         before: int | None = 0
         place, steady, readable = 0, True, True
         there, self._met = set(self._known.runs), set()
+        linked = there - self._known.unlinked
         while (page := await walk.next_page()) is not None:
             # Where the count falls, a run behind this page may have come before it.
             steady = steady and before is not None and page.count is not None and page.count >= before
             readable = readable and not (page.rejected or page.unreadable)
             before = self._count = page.count
-            is_all = (
-                readable and page.number == 1 and page.count == len(page.items) < self._questions.page_size
-            )
-            is_met = any(row.run_id in there for row in page.items)
+            rows = len(page.items) + len(page.rejected) + len(page.unreadable)
+            is_first = page.number == 1
+            is_all = readable and is_first and page.count == len(page.items) < self._questions.page_size
+            if is_first and rows and page.count is not None and rows < page.count:
+                self._step = rows
+            is_met = any(row.run_id in linked for row in page.items)
             await self._questions.tell_runs(page.items)
             for number, row in enumerate(page.items, place + 1):
                 self._note(row, None if page.count is None else page.count - number)
-            place += len(page.items) + len(page.rejected) + len(page.unreadable)
+            place += rows
             if self._questions.chosen is not None or (is_met and not is_all):
-                return steady or page.number == 1
-        if readable:
-            await self._questions.tell_gone_runs(there - self._met)
-        return True
+                return set() if steady or is_first else None
+        return there - self._met if readable else set()
 
     def _note(self, row: Run, depth: int | None) -> None:
         if row.run_id is not None:
@@ -125,17 +144,13 @@ class SpacePoll:
 
     async def _read_rows_behind(self) -> None:
         count = self._count
-        wanted = {
-            name: run.depth
-            for name, run in self._due()
-            if name not in self._met and run.depth is not None and count is not None
-        }
-        # A page further on, too: that is where they are, when older runs have gone.
         pages: dict[int, set[str]] = {}
-        for name, depth in wanted.items():
-            page = max(1, -(-((count or 0) - depth) // self._questions.page_size))
-            pages.setdefault(page, set()).add(name)
+        for name, run in self._due():
+            if name not in self._met and run.depth is not None and count is not None:
+                page = max(1, -(-(count - run.depth) // self._step))
+                pages.setdefault(page, set()).add(name)
         for number in sorted(pages):
+            # A page further on, too: that is where they are, when older runs have gone.
             for further in (number, number + 1):
                 if pages[number] <= self._met:
                     break
@@ -144,7 +159,7 @@ class SpacePoll:
     async def _read_page(self, number: int) -> None:
         rows, count = await self._questions.page_of_runs(number)
         await self._questions.tell_runs(rows)
-        for place, row in enumerate(rows, (number - 1) * self._questions.page_size + 1):
+        for place, row in enumerate(rows, (number - 1) * self._step + 1):
             self._note(row, None if count is None else count - place)
 
     # The tasks of unsettled runs
@@ -157,8 +172,7 @@ class SpacePoll:
         idle.sort(key=lambda each: (each[1].due, -(each[1].depth or 0)))
         return [each for each in due if each[1].stirred] + idle[:_IDLE_PER_POLL]
 
-    async def _read_due(self) -> None:
-        names = {name for name, _ in self._due()} | self._suspects
+    async def _read_runs(self, names: set[str]) -> None:
         waiting = iter(names)
 
         async def work() -> None:
@@ -173,16 +187,38 @@ class SpacePoll:
         if run is None:
             return
         try:
-            await self._questions.tell_whole(name, await self._tasks_of(name) if self._tasks else set())
+            is_whole = not self._tasks or await self._read_tasks(name, run)
+            if is_whole:
+                await self._questions.tell_settled(name)
         except UnpodError as error:
-            if not _is_of_one_run(error):
+            if not is_of_one_run(error):
                 raise
             if run.failures == 0:
-                _log.warning("the tasks of run %s cannot be read, and are asked for again: %s", name, error)
+                told = printable(name)
+                _log.warning("the tasks of run %s cannot be read, and are asked for again: %s", told, error)
             run.failures += 1
         else:
-            run.failures = 0
+            if is_whole:
+                run.failures = 0
+            run.quiet = False
         run.due = self._schedule.look_again(self._clock.monotonic(), run.changed, run.failures)
+
+    async def _read_tasks(self, name: str, run: KnownRun) -> bool:
+        """Read the tasks of a run; whether that was all of it."""
+        met = await self._tasks_of(name)
+        if met is not None and run.tasks.keys() - met:
+            again = await self._tasks_of(name)
+            met = None if again is None else met | again
+        if met is None:
+            return False
+        if run.tasks and not met:
+            # So it is with a run that is gone, too, which its row or the next sweep tells.
+            if name in self._met:
+                await self._questions.tell_gone_tasks(name, met)
+            run.failures += 1
+            return False
+        await self._questions.tell_gone_tasks(name, met)
+        return True
 
     async def _tasks_of(self, name: str) -> set[str] | None:
         """The tasks of a run, told as they come; None where there may be others."""
@@ -190,8 +226,9 @@ class SpacePoll:
         readable = True
         walk = self._questions.tasks_of(name)
         while (page := await walk.next_page()) is not None:
-            readable = readable and not (page.rejected or page.unreadable)
-            met.update(task for row in page.items if (task := task_name(row)) is not None)
+            names = [task_name(row) for row in page.items]
+            readable = readable and not (page.rejected or page.unreadable or None in names)
+            met.update(task for task in names if task is not None)
             await self._questions.tell_tasks(page.items, name)
         return met if readable else None
 
@@ -199,11 +236,10 @@ class SpacePoll:
 
     async def _go_on_sweeping(self) -> None:
         if self._sweep is None:
-            now = self._clock.monotonic()
-            if now < self._sweep_due:
+            if self._clock.monotonic() < self._sweep_due:
                 return
             self._sweep = Sweep(self._questions, tasks=self._tasks)
-            self._sweep_due = now + self._schedule.sweep
+            self._sweep_began = self._clock.monotonic()
         sweep, read = self._sweep, 0
         try:
             while await sweep.read_page():
@@ -211,30 +247,45 @@ class SpacePoll:
                 is_enough = not self._in_a_hurry and read >= self._schedule.pages_at_once(sweep.pages)
                 if is_enough or self._questions.is_late():
                     return
+            await self._look_for(sweep.doubtful)
         except UnpodError:
-            self._sweep, self._sweep_due = None, self._clock.monotonic()
+            self._sweep = None
+            self._put_off()
             raise
         self._end(sweep)
 
+    async def _look_for(self, names: set[str]) -> None:
+        """Runs that may be rows which cannot be read: those that had tasks, and have none, are gone."""
+        for name in sorted(names):
+            run = self._known.runs.get(name)
+            try:
+                if run is not None and run.tasks and not await self._questions.has_tasks(name):
+                    await self._questions.tell_gone_runs({name})
+            except UnpodError as error:
+                if not is_of_one_run(error):
+                    raise
+
+    def _put_off(self) -> None:
+        """A sweep was not whole. The first of all is made up for by the next poll."""
+        if self._known.swept is not None:
+            self._sweep_failures += 1
+            self._sweep_due = self._clock.monotonic() + self._schedule.sweep_again(self._sweep_failures)
+            self._in_a_hurry = self._sweep_failures == 1
+
     def _end(self, sweep: Sweep) -> None:
-        first = self._known.swept is None
-        self._sweep, self._in_a_hurry = None, not sweep.whole
+        self._sweep, self._in_a_hurry = None, False
         self._suspects |= sweep.suspects
-        if sweep.whole or first:
+        if self._known.swept is None:
+            self._known.unlinked.clear()
             self._known.swept = sweep.began
         if not sweep.whole:
-            soon = self._clock.monotonic() + 10 * self._schedule.interval
-            self._sweep_due = min(self._sweep_due, soon)
-        self.sweeps += sweep.whole
-        if sweep.whole:
-            unmet = self._unmet - self._known.runs.keys()
-            self._unmet.clear()
-            if unmet:
-                raise RunNotFound(self._questions.space_token, sorted(unmet))
-
-
-def _is_of_one_run(error: UnpodError) -> bool:
-    """Whether others may fare better: not when the service cannot be reached, or does not let us in."""
-    if isinstance(error, TransportError):
-        return error.permanent
-    return isinstance(error, IncompleteListing | InvalidArgument) or may_repeat_read(error, 1)
+            self._put_off()
+            return
+        self._sweep_failures = 0
+        self._sweep_due = self._sweep_began + self._schedule.sweep
+        self.sweeps += 1
+        self._known.swept = sweep.began
+        unmet = self._unmet - self._known.runs.keys()
+        if unmet and sweep.readable:
+            raise RunNotFound(self._questions.space_token, sorted(unmet))
+        self._unmet.clear()

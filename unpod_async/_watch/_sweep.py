@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from typing import TypeVar
 
 from unpod_async._decode import Page
@@ -24,8 +23,9 @@ _log = logging.getLogger("unpod_async")
 class Sweep:
     """One sweep: the listing of runs, then that of the tasks of the space.
 
-    Runs and tasks that enter meanwhile are the polls' to tell. A settled run of which something was not met
-    is suspected only: the poll reads its tasks by themselves, and that decides what is gone.
+    Runs and tasks that enter meanwhile are the polls' to tell. Runs that were not met are looked for a second
+    time before they are gone. A settled run of which some tasks were not met is suspected only: the poll
+    reads its tasks by themselves, and that decides.
 
     Args:
         tasks: read the tasks, too.
@@ -35,10 +35,14 @@ class Sweep:
         self.began = questions.clock.utc_now().timestamp()
         self.whole = True
         """Whether nothing can have slipped by."""
+        self.readable = True
+        """Whether all rows could be used."""
         self.pages = 1
         """Pages that the listing being read has, as far as is known."""
         self.suspects: set[str] = set()
         """Settled runs whose tasks are to be read by themselves, at the end."""
+        self.doubtful: set[str] = set()
+        """Runs that were not met, and may be rows that cannot be read, at the end."""
         self._questions = questions
         self._known = questions.known
         self._there = set(self._known.runs)
@@ -46,8 +50,10 @@ class Sweep:
         self._runs: SequentialWalk[Run] | None = questions.runs()
         self._tasks: SequentialWalk[Task] | None = None
         self._met: set[str] = set()
+        self._place = 0
+        self._missing: set[str] | None = None
+        self._sizes: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
-        self._readable = True
 
     async def read_page(self) -> bool:
         """Read one page more; False when there is none."""
@@ -62,45 +68,66 @@ class Sweep:
         if page is not None:
             await self._questions.tell_runs(page.items)
             for row in page.items:
-                self._note_depth(row.run_id, page.count)
+                self._note(row, page.count)
+            self._place += len(page.rejected) + len(page.unreadable)
             return
         self._runs = None
-        if self.whole and self._readable and not self._has_met_all():
-            await self._questions.tell_gone_runs(self._there - self._met)
+        missing = set() if self._has_met_all() else self._there - self._met
+        if self.whole and missing and self._missing is None:
+            # One answer that is empty, or lacks some, is not enough to tell of runs that they are gone.
+            self._missing, self._place = missing, 0
+            self._runs = self._questions.runs()
+            return
+        if self.whole:
+            await self._end_runs(missing)
         self._there = (self._there | self._met) & self._known.runs.keys()
         if not self._reads_tasks:
-            self._close({})
+            self._close()
         elif self._questions.chosen is None:
             self._tasks = self._questions.tasks()
         else:
             self.suspects = {name for name in self._there if self._known.runs[name].settled}
 
+    async def _end_runs(self, missing: set[str]) -> None:
+        if self.readable:
+            await self._questions.tell_gone_runs(missing)
+        else:
+            self.doubtful = missing
+
     def _has_met_all(self) -> bool:
         chosen = self._questions.chosen
         return chosen is not None and chosen <= self._met
 
-    def _note_depth(self, run_id: str | None, count: int | None) -> None:
-        if run_id is None:
+    def _note(self, row: Run, count: int | None) -> None:
+        self._place += 1
+        if row.run_id is None:
+            self.readable = False
             return
-        self._met.add(run_id)
-        run = self._known.runs.get(run_id)
+        self._met.add(row.run_id)
+        if row.batch_count is not None:
+            self._sizes[row.run_id] = row.batch_count
+        run = self._known.runs.get(row.run_id)
         if run is not None:
-            run.depth = None if count is None else count - len(self._met)
+            run.depth = None if count is None else count - self._place
 
     async def _read_tasks(self, walk: SequentialWalk[Task]) -> None:
         page = await self._next(walk)
         if page is not None:
             await self._questions.tell_tasks(page.items)
-            self._counts.update(row.run_id for row in page.items if row.run_id and task_name(row))
+            for row in page.items:
+                if row.run_id and task_name(row):
+                    self._counts[row.run_id] += 1
+                else:
+                    self.readable = False
             return
         self._tasks = None
-        self._close(self._counts)
+        self._close()
 
-    def _close(self, counts: Mapping[str, int]) -> None:
+    def _close(self) -> None:
         for name in self._there & self._known.runs.keys():
-            run = self._known.runs[name]
-            met_all = counts.get(name, 0) == len(run.tasks)
-            if run.quiet and met_all and self.whole and self._readable:
+            run, met = self._known.runs[name], self._counts[name]
+            met_all = met == len(run.tasks)
+            if run.quiet and met_all and self.whole and (self.readable or met == self._sizes.get(name)):
                 run.quiet, run.settled = False, run.has_ended
             elif run.settled and not met_all:
                 self.suspects.add(name)
@@ -114,6 +141,6 @@ class Sweep:
             return None
         if page is not None:
             if page.rejected or page.unreadable:
-                self._readable = False
+                self.readable = False
             self.pages = max(1, -(-(page.count or 0) // page.page_size))
         return page

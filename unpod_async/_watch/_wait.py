@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
@@ -16,10 +17,18 @@ from unpod_async._listing import Listing, run_tasks
 from unpod_async._pager import SequentialWalk
 from unpod_async._policy import hint_of, may_repeat_read
 from unpod_async._stream import run_workers
+from unpod_async._text import printable
+from unpod_async._watch._blame import is_of_one_run
 from unpod_async._watch._clock import Clock
 from unpod_async._watch._schedule import Schedule
 from unpod_async._watch._settled import has_ended, run_has_ended
-from unpod_async.errors import IncompleteListing, RunNotFound, UnpodError, WaitTimeout
+from unpod_async.errors import (
+    IncompleteListing,
+    InvalidArgument,
+    RunNotFound,
+    UnpodError,
+    WaitTimeout,
+)
 from unpod_async.models import Run, Task
 
 __all__ = ["Until", "WatchedRun", "find_run", "wait_for_runs"]
@@ -37,11 +46,13 @@ class WatchedRun(msgspec.Struct, frozen=True):
         run: its row.
         tasks: its tasks, newest first.
         unreadable: how many further tasks cannot be read or used.
+        error: why its tasks could not be read at all this time, or None.
     """
 
     run: Run
     tasks: list[Task]
     unreadable: int = 0
+    error: str | None = None
 
     @property
     def open_tasks(self) -> list[Task]:
@@ -51,7 +62,9 @@ class WatchedRun(msgspec.Struct, frozen=True):
     @property
     def settled(self) -> bool:
         """The run is completed, failed or partially_completed, and each task completed or failed."""
-        return not self.unreadable and run_has_ended(self.run.status, (task.status for task in self.tasks))
+        if self.unreadable or self.error is not None:
+            return False
+        return run_has_ended(self.run.status, (task.status for task in self.tasks))
 
 
 Until: TypeAlias = Literal["settled"] | Callable[[WatchedRun], object]
@@ -81,10 +94,15 @@ class Waiting:
         self._deadline = Deadline(deadline)
         self._open = dict.fromkeys(run_ids)
         self._seen: dict[str, WatchedRun] = {}
-        self._asked = tuple(self._open)
+        self._asked = tuple(run_ids)
 
-    async def poll(self) -> bool:
-        """Ask once for all that are still waited for; whether none is left."""
+    async def poll(self) -> list[WatchedRun]:
+        """Ask once for all that are still waited for; those that could be read.
+
+        Raises:
+            RunNotFound: one of them is not listed.
+            UnpodError: nothing could be read.
+        """
         found: dict[str, Run] = {}
         readable = True
         walk = _runs(self._core, self._space, self._deadline, "skip")
@@ -95,14 +113,37 @@ class Waiting:
         if missing and readable:
             raise RunNotFound(self._space, missing)
         rows = iter(found.items())
+        read: list[WatchedRun] = []
 
         async def work() -> None:
             for name, run in rows:
-                seen = self._seen[name] = await self._read(name, run)
-                if self._is_met(seen):
-                    del self._open[name]
+                try:
+                    self._seen[name] = await self._read(name, run)
+                except UnpodError as error:
+                    if self._deadline.left() <= 0 or not is_of_one_run(error):
+                        raise
+                    told = printable(name)
+                    _log.warning(
+                        "the tasks of run %s cannot be read, and are asked for again: %s", told, error
+                    )
+                    last = self._seen.get(name)
+                    self._seen[name] = WatchedRun(run, last.tasks if last else [], error=str(error))
+                else:
+                    read.append(self._seen[name])
 
         await run_workers(min(_READERS, len(found)), work)
+        return read
+
+    def judge(self, read: Sequence[WatchedRun]) -> bool:
+        """Whether none is left to wait for, after these were read."""
+        for run in read:
+            met = self._is_met(run)
+            if inspect.isawaitable(met):
+                if inspect.iscoroutine(met):
+                    met.close()
+                raise InvalidArgument("until must be a plain function: this one returned an awaitable")
+            if met:
+                self._open.pop(run.run.run_id or "", None)
         return not self._open
 
     async def _read(self, name: str, run: Run) -> WatchedRun:
@@ -123,21 +164,22 @@ class Waiting:
     def too_late(self, error: UnpodError | None) -> WaitTimeout:
         """What is said when the deadline is over; `error` is what the last poll met."""
         seen = {name: _without_users(run) for name, run in self._seen.items()}
-        runs = [seen[name] for name in self._asked if name in seen]
         waiting = [seen[name] for name in self._open if name in seen]
-        holding = [task for run in waiting for task in run.open_tasks]
         reasons = [_state_of(run) for run in waiting[:_NAMED]]
         if len(waiting) > _NAMED:
             reasons.append(f"and {len(waiting) - _NAMED} more")
-        unseen = len(self._open) - len(waiting)
-        if unseen:
-            reasons.append(f"{unseen} could not be read")
+        if len(self._open) > len(waiting):
+            reasons.append(f"{len(self._open) - len(waiting)} could not be read")
         what = "settled" if self._until == "settled" else "as waited for"
-        text = f"after {self._seconds:g} s {len(self._open)} of {len(self._asked)} runs are not {what}: "
-        text += "; ".join(reasons)
+        left = f"{len(self._open)} of {len(set(self._asked))} runs"
+        text = f"after {self._seconds:g} s {left} not {what}: {'; '.join(reasons)}"
         if error is not None:
-            text += f". The last poll failed: {error}"
-        return WaitTimeout(text, runs=runs, holding=holding)
+            text += f". The last poll was broken off: {error}"
+        return WaitTimeout(
+            text,
+            runs=[seen[name] for name in dict.fromkeys(self._asked) if name in seen],
+            holding=[task for run in waiting for task in run.open_tasks],
+        )
 
     def result(self) -> list[WatchedRun]:
         """The runs as they were when each was as waited for, in the order asked."""
@@ -169,20 +211,21 @@ async def wait_for_runs(
     schedule = Schedule(interval, interval, clock.draw)
     failures = 0
     is_last = False
+    told: UnpodError | None = None
     while True:
-        told: UnpodError | None = None
         try:
-            if await waiting.poll():
-                return waiting.result()
-            failures = 0
-        except (RunNotFound, WaitTimeout):
-            raise
+            read = await waiting.poll()
         except UnpodError as error:
             if not (may_repeat_read(error, 1) or isinstance(error, IncompleteListing)):
                 raise
             _log.warning("runs that are waited for could not be read, and are asked for again: %s", error)
-            told = error
+            if waiting.left() > 0 or told is None:
+                told = error  # else it is only that the time is over
             failures += 1
+        else:
+            failures, told = 0, None
+            if waiting.judge(read):
+                return waiting.result()
         pause = schedule.pause(failures, None if told is None else hint_of(told))
         left = waiting.left()
         if is_last or left <= 0:
@@ -219,5 +262,7 @@ def _state_of(run: WatchedRun) -> str:
     if names:
         text += f", held by tasks {', '.join(names)}"
     if run.unreadable:
-        text += f", and {run.unreadable} tasks cannot be read"
+        text += f", {run.unreadable} of its tasks cannot be read"
+    if run.error is not None:
+        text += f", its tasks could not be read: {run.error}"
     return text

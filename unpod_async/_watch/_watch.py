@@ -13,11 +13,16 @@ from unpod_async._watch._line import Line
 from unpod_async._watch._questions import Questions
 from unpod_async._watch._schedule import Schedule
 from unpod_async._watch._space import SpacePoll
-from unpod_async._watch._state import WatchState, told_of
-from unpod_async.errors import UnpodError
+from unpod_async._watch._state import WatchState, state_of
+from unpod_async.errors import AuthenticationError, ConfigurationError, RunNotFound, UnpodError
 from unpod_async.events import Event
 
 __all__ = ["Watch"]
+
+_ENDS_AT_ONCE = (AuthenticationError, ConfigurationError, RunNotFound)
+
+_STRIKES = 3
+"""Polls in a row that end in an error which asking again does not help, before it is raised."""
 
 
 class Watch(Stream[Event]):
@@ -45,8 +50,11 @@ class Watch(Stream[Event]):
         self._tasks = tasks
         self._chosen = chosen
         self._polls: list[SpacePoll] = []
-        self.polls = 0
+
+    @property
+    def polls(self) -> int:
         """Polls that came to their end, over all spaces: a sign of life for health checks."""
+        return sum(poll.polls for poll in self._polls)
 
     @property
     def sweeps(self) -> int:
@@ -56,7 +64,7 @@ class Watch(Stream[Event]):
     @property
     def state(self) -> WatchState:
         """What has been told until now, this event included: a watch that starts from it tells the rest."""
-        return WatchState(self._tasks, {token: told_of(known) for token, known in self._known.items()})
+        return state_of(self._known, self._chosen, tasks=self._tasks)
 
     def _handed_out(self, rows: Sequence[Event]) -> Iterator[Event]:
         # Known only now: what was not taken any more is told again after a restart.
@@ -75,19 +83,24 @@ class Watch(Stream[Event]):
             questions = Questions(self._core, token, known, line.tell, self._clock, self._chosen)
             poll = SpacePoll(questions, self._schedule, tasks=self._tasks)
             self._polls.append(poll)
-            failures, hint = 0, None
+            failures, strikes, hint = 0, 0, None
             while True:
                 try:
                     await poll.poll()
                 except UnpodError as error:
-                    if not may_repeat_read(error, 1):
+                    strikes += not may_repeat_read(error, 1)
+                    # What worked before may be on the mend: a strange answer in a deploy is no reason to end.
+                    if (
+                        isinstance(error, _ENDS_AT_ONCE)
+                        or (strikes and not poll.polls)
+                        or strikes == _STRIKES
+                    ):
                         raise
                     failures, hint = failures + 1, hint_of(error)
                     await line.failed(error)
                 else:
-                    failures, hint = 0, None
-                    self.polls += 1
-                line.listening = True
+                    failures, strikes, hint = 0, 0, None
+                    await line.succeeded()
                 await self._clock.sleep(self._schedule.pause(failures, hint))
 
         await run_workers(len(self._known), work)
