@@ -262,6 +262,32 @@ async def test_runs_in_which_nothing_happens_are_asked_for_more_and_more_rarely(
     assert sum(asked[-100:]) <= 100 + 4 * runs
 
 
+async def test_many_runs_of_one_call_are_read_together() -> None:
+    replay = Replay()
+    async with (
+        Sandbox(runs=30, tasks_per_run=2) as sandbox,
+        client(sandbox, page_size=50) as unpod,
+        stepping(unpod, sandbox.space_token, replay.add, sweep=36_000) as step,
+    ):
+        for task in sandbox.task_ids():
+            sandbox.set_status(task, "completed")
+        while not all(name in replay.settled for name in sandbox.run_ids()[:3]):
+            await step.poll()
+        runs = [sandbox.insert_run(1) for _ in range(100)]
+        await step.poll()  # they are new, and each is read by itself
+        asked = [await asked_by(step, sandbox) for _ in range(3)]
+        assert max(asked) < 25  # three pages of runs, two of tasks, and what is old
+        (first,), (second,) = sandbox.task_ids(runs[0]), sandbox.task_ids(runs[50])
+        sandbox.set_status(first, "completed")
+        sandbox.delete_task(second)
+        more = sandbox.insert_task(runs[99])
+        for _ in range(2):
+            await step.poll()
+        assert runs[0] in replay.settled
+        assert (runs[50], second) not in replay.tasks
+        assert replay.tasks[runs[99], more] == "pending"
+
+
 async def test_an_outage_is_told_once_and_asked_through() -> None:
     replay = Replay()
     async with (

@@ -44,6 +44,9 @@ def change(sandbox: Sandbox, kind: str, number: int) -> None:
     runs, tasks = sandbox.run_ids(), sandbox.task_ids()
     if kind == "run":
         sandbox.insert_run(number % 4)
+    elif kind == "many runs":
+        for _ in range(12 + number % 4):
+            sandbox.insert_run(1)
     elif kind == "advance":
         sandbox.advance()
     elif kind == "task" and runs:

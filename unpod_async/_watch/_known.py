@@ -29,6 +29,7 @@ class KnownRun(msgspec.Struct):
         settled: it was told, or known from the start, that all of it has ended, and nothing changed since.
         quiet: it was there when the watch began, and its tasks have not all been read: what of it has ended,
             may have done so long ago.
+        read: its tasks were all read once, so that those which are not known yet are newer.
         untold: tasks that were told to have ended, but for their `CallEnded`.
         depth: how many runs stood behind it when it was met last; None when not known.
         stirred: something in it was seen to change, or it is new.
@@ -42,6 +43,7 @@ class KnownRun(msgspec.Struct):
     tasks: dict[str, str | None] = msgspec.field(default_factory=dict[str, str | None])
     settled: bool = False
     quiet: bool = False
+    read: bool = False
     untold: set[str] = msgspec.field(default_factory=set[str])
     depth: int | None = None
     stirred: bool = False

@@ -112,6 +112,7 @@ class Questions:
         run = self.known.runs.get(run_id)
         if run is None:
             return
+        run.read = True
         if run.quiet:
             run.settled, run.quiet = run.has_ended, False
         await self.tell(self._compare.settled(run_id, run, self.clock.utc_now()))

@@ -12,6 +12,7 @@ from unpod_async._watch._known import KnownRun
 from unpod_async._watch._questions import Questions
 from unpod_async._watch._schedule import Schedule
 from unpod_async._watch._sweep import Sweep
+from unpod_async._watch._together import read_together
 from unpod_async.errors import IncompleteListing, RunNotFound, UnpodError
 from unpod_async.models import Run
 
@@ -76,7 +77,7 @@ class SpacePoll:
         if not is_first:
             await self._read_head()
             await self._read_rows_behind()
-            await self._read_runs({name for name, _ in self._due()} | self._suspects)
+            await self._read_due()
         await self._go_on_sweeping()
         if is_first and self._known.swept is not None:
             await self._read_runs({name for name, run in self._due() if run.quiet})
@@ -171,6 +172,23 @@ class SpacePoll:
         idle = [each for each in due if not each[1].stirred]
         idle.sort(key=lambda each: (each[1].due, -(each[1].depth or 0)))
         return [each for each in due if each[1].stirred] + idle[:_IDLE_PER_POLL]
+
+    async def _read_due(self) -> None:
+        due = self._due()
+        names = {name for name, _ in due}
+        if self._tasks and self._questions.chosen is None:
+            whole = await read_together(self._questions, {name for name, run in due if run.read})
+            for name in whole:
+                await self._note_whole(name)
+            names -= whole
+        await self._read_runs(names | self._suspects)
+
+    async def _note_whole(self, name: str) -> None:
+        await self._questions.tell_settled(name)
+        run = self._known.runs.get(name)
+        if run is not None:
+            run.failures = 0
+            run.due = self._schedule.look_again(self._clock.monotonic(), run.changed, 0)
 
     async def _read_runs(self, names: set[str]) -> None:
         waiting = iter(names)

@@ -18,6 +18,7 @@ class ToldRun(msgspec.Struct, array_like=True, gc=False):
     tasks: dict[str, list[str]]
     settled: bool
     quiet: bool
+    read: bool
     stirred: bool
     depth: int | None
     before: str | None
@@ -73,7 +74,15 @@ def _told(run: KnownRun) -> ToldRun:
         # An empty status is none.
         tasks.setdefault(status or "", []).append(name)
     return ToldRun(
-        run.status, tasks, run.settled, run.quiet, run.stirred, run.depth, run.before, sorted(run.untold)
+        run.status,
+        tasks,
+        settled=run.settled,
+        quiet=run.quiet,
+        read=run.read,
+        stirred=run.stirred,
+        depth=run.depth,
+        before=run.before,
+        untold=sorted(run.untold),
     )
 
 
@@ -104,6 +113,7 @@ def known_of(
             each if tasks else {},
             settled=run.settled and all_tasks,
             quiet=run.quiet or not all_tasks,
+            read=run.read and state.tasks,
             untold=set(run.untold) if tasks else set(),
             depth=run.depth,
             stirred=run.stirred,

@@ -128,7 +128,7 @@ class Sweep:
             run, met = self._known.runs[name], self._counts[name]
             met_all = met == len(run.tasks)
             if run.quiet and met_all and self.whole and (self.readable or met == self._sizes.get(name)):
-                run.quiet, run.settled = False, run.has_ended
+                run.quiet, run.read, run.settled = False, True, run.has_ended
             elif run.settled and not met_all:
                 self.suspects.add(name)
 
