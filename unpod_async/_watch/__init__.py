@@ -4,6 +4,7 @@
     _wait       runs.wait and runs.find, which ask by themselves
     _space      one poll of one space: what is asked, in which order
     _line       whether it can be reached
+    _rows       rows of runs: the newest, and those of unsettled runs further back
     _together   tasks of many runs at once
     _sweep      the whole space read again, some pages at a time
     _questions  the walks of one space, and the handing on of what their answers tell

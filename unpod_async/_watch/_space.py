@@ -10,11 +10,11 @@ from unpod_async._watch._blame import is_of_one_run
 from unpod_async._watch._compare import task_name
 from unpod_async._watch._known import KnownRun
 from unpod_async._watch._questions import Questions
+from unpod_async._watch._rows import RunRows
 from unpod_async._watch._schedule import Schedule
 from unpod_async._watch._sweep import Sweep
 from unpod_async._watch._together import read_together
-from unpod_async.errors import IncompleteListing, RunNotFound, UnpodError
-from unpod_async.models import Run
+from unpod_async.errors import RunNotFound, UnpodError
 
 __all__ = ["SpacePoll"]
 
@@ -25,9 +25,6 @@ _READERS = 4
 
 _IDLE_PER_POLL = 20
 """Unsettled runs in which nothing was seen to change yet that are read in one poll; others come later."""
-
-_READINGS = 4
-"""Readings of the newest runs before it is left to the next sweep whether something slipped by."""
 
 
 class SpacePoll:
@@ -41,6 +38,7 @@ class SpacePoll:
         self.polls = 0
         self.sweeps = 0
         self._questions = questions
+        self._rows = RunRows(questions)
         self._known = questions.known
         self._clock = questions.clock
         self._schedule = schedule
@@ -51,9 +49,6 @@ class SpacePoll:
         self._sweep_due, self._in_a_hurry = self._first_sweep()
         self._sweep_began = self._sweep_due
         self._suspects: set[str] = set()
-        self._count: int | None = None
-        self._step = questions.page_size  # rows per page of runs, as the server cuts them
-        self._met: set[str] = set()
 
     def _first_sweep(self) -> tuple[float, bool]:
         """When the first sweep is due, and whether it is not to be spread over the polls."""
@@ -72,96 +67,16 @@ class SpacePoll:
             UnpodError: it broke off; what had come was told. The next poll asks again for the rest.
         """
         self._questions.deadline.restart()
-        self._met.clear()
         is_first = self._known.swept is None
         if not is_first:
-            await self._read_head()
-            await self._read_rows_behind()
+            if not await self._rows.read_head():
+                self._sweep_due = min(self._sweep_due, self._clock.monotonic() + self._schedule.interval)
+            await self._rows.read_behind(dict(self._due()))
             await self._read_due()
         await self._go_on_sweeping()
         if is_first and self._known.swept is not None:
             await self._read_runs({name for name, run in self._due() if run.quiet})
         self.polls += 1
-
-    # The newest runs
-
-    async def _read_head(self) -> None:
-        doubted: set[str] | None = None
-        for _ in range(_READINGS):
-            try:
-                missing = await self._read_new_runs()
-            except IncompleteListing as error:
-                _log.warning("the newest runs of a space were not read to their end: %s", error)
-                break
-            if missing is None:
-                continue
-            self._known.unlinked.clear()
-            if missing and doubted is None:
-                doubted = (
-                    missing  # one answer that lacks some is not enough to tell of runs that they are gone
-                )
-                continue
-            await self._questions.tell_gone_runs(missing & (doubted or set()))
-            return
-        self._sweep_due = min(self._sweep_due, self._clock.monotonic() + self._schedule.interval)
-
-    async def _read_new_runs(self) -> set[str] | None:
-        """Read the runs until one is met that is known, with all behind it; None: one may have slipped by.
-
-        Where that was all there is: the runs that were known, and were not met.
-        """
-        walk = self._questions.runs()
-        before: int | None = 0
-        place, steady, readable = 0, True, True
-        there, self._met = set(self._known.runs), set()
-        linked = there - self._known.unlinked
-        while (page := await walk.next_page()) is not None:
-            # Where the count falls, a run behind this page may have come before it.
-            steady = steady and before is not None and page.count is not None and page.count >= before
-            readable = readable and not (page.rejected or page.unreadable)
-            before = self._count = page.count
-            rows = len(page.items) + len(page.rejected) + len(page.unreadable)
-            is_first = page.number == 1
-            is_all = readable and is_first and page.count == len(page.items) < self._questions.page_size
-            if is_first and rows and page.count is not None and rows < page.count:
-                self._step = rows
-            is_met = any(row.run_id in linked for row in page.items)
-            await self._questions.tell_runs(page.items)
-            for number, row in enumerate(page.items, place + 1):
-                self._note(row, None if page.count is None else page.count - number)
-            place += rows
-            if self._questions.chosen is not None or (is_met and not is_all):
-                return set() if steady or is_first else None
-        return there - self._met if readable else set()
-
-    def _note(self, row: Run, depth: int | None) -> None:
-        if row.run_id is not None:
-            self._met.add(row.run_id)
-            run = self._known.runs.get(row.run_id)
-            if run is not None:
-                run.depth = depth
-
-    # The rows of unsettled runs further back
-
-    async def _read_rows_behind(self) -> None:
-        count = self._count
-        pages: dict[int, set[str]] = {}
-        for name, run in self._due():
-            if name not in self._met and run.depth is not None and count is not None:
-                page = max(1, -(-(count - run.depth) // self._step))
-                pages.setdefault(page, set()).add(name)
-        for number in sorted(pages):
-            # A page further on, too: that is where they are, when older runs have gone.
-            for further in (number, number + 1):
-                if pages[number] <= self._met:
-                    break
-                await self._read_page(further)
-
-    async def _read_page(self, number: int) -> None:
-        rows, count = await self._questions.page_of_runs(number)
-        await self._questions.tell_runs(rows)
-        for place, row in enumerate(rows, (number - 1) * self._step + 1):
-            self._note(row, None if count is None else count - place)
 
     # The tasks of unsettled runs
 
@@ -231,7 +146,7 @@ class SpacePoll:
             return False
         if run.tasks and not met:
             # So it is with a run that is gone, too, which its row or the next sweep tells.
-            if name in self._met:
+            if name in self._rows.met:
                 await self._questions.tell_gone_tasks(name, met)
             run.failures += 1
             return False
