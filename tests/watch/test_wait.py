@@ -107,7 +107,7 @@ async def test_too_late_it_says_what_holds_the_runs() -> None:
     assert [task.task_id for task in error.holding] == [hold, pending]
     assert [seen.run.run_id for seen in error.runs] == [name, done]
     text = str(error)
-    assert text.startswith("after 0.3 s 1 of 2 runs not settled: ")
+    assert text.startswith("the deadline of 0.3 s is over with 1 of 2 runs still waited for: ")
     assert f"{hold} (hold)" in text
     assert f"{pending} (pending)" in text
     assert ended not in text
@@ -154,7 +154,7 @@ async def test_one_run_that_cannot_be_read_does_not_hold_the_others() -> None:
         with pytest.raises(WaitTimeout) as caught:
             await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=0.5)
         assert [seen.settled for seen in caught.value.runs] == [False, True, True, True]
-        assert "1 of 4 runs not settled" in str(caught.value)
+        assert "1 of 4 runs still waited for" in str(caught.value)
         assert f"run {names[0]} is completed, its tasks could not be read: " in str(caught.value)
         sandbox.script()
         for wanted in ([names[1], names[2], names[1]], iter([names[3]])):

@@ -42,13 +42,13 @@ class WatchState(msgspec.Struct, gc=False):
 
     Attributes:
         tasks: whether tasks were watched.
-        chosen: the runs that were watched; None for all.
         spaces: what was told, by space token.
+        chosen: the runs that were watched; None for all.
     """
 
     tasks: bool
-    chosen: list[str] | None
     spaces: dict[str, ToldSpace]
+    chosen: list[str] | None = None
     version: int = 1
 
     def covers(self, chosen: frozenset[str] | None, *, tasks: bool) -> bool:
@@ -65,7 +65,7 @@ def state_of(known: Mapping[str, Known], chosen: frozenset[str] | None, *, tasks
         )
         for token, space in known.items()
     }
-    return WatchState(tasks, None if chosen is None else sorted(chosen), spaces)
+    return WatchState(tasks, spaces, None if chosen is None else sorted(chosen))
 
 
 def _told(run: KnownRun) -> ToldRun:

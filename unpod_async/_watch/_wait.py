@@ -89,7 +89,6 @@ class Waiting:
         self._core = core
         self._space = space_token
         self._is_met: Callable[[WatchedRun], object] = _is_settled if until == "settled" else until
-        self._until = until
         self._seconds = deadline
         self._deadline = Deadline(deadline)
         self._open = dict.fromkeys(run_ids)
@@ -170,9 +169,10 @@ class Waiting:
             reasons.append(f"and {len(waiting) - _NAMED} more")
         if len(self._open) > len(waiting):
             reasons.append(f"{len(self._open) - len(waiting)} could not be read")
-        what = "settled" if self._until == "settled" else "as waited for"
         left = f"{len(self._open)} of {len(set(self._asked))} runs"
-        text = f"after {self._seconds:g} s {left} not {what}: {'; '.join(reasons)}"
+        text = (
+            f"the deadline of {self._seconds:g} s is over with {left} still waited for: {'; '.join(reasons)}"
+        )
         if error is not None:
             text += f". The last poll was broken off: {error}"
         return WaitTimeout(
@@ -219,7 +219,7 @@ async def wait_for_runs(
             if not (may_repeat_read(error, 1) or isinstance(error, IncompleteListing)):
                 raise
             _log.warning("runs that are waited for could not be read, and are asked for again: %s", error)
-            if waiting.left() > 0 or told is None:
+            if waiting.left() > 0:
                 told = error  # else it is only that the time is over
             failures += 1
         else:
