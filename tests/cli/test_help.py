@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version
 
@@ -9,7 +10,10 @@ import pytest
 
 from tests.cli.harness import here, there
 
-COMMANDS = ("runs", "tasks", "agents", "spaces", "organizations", "export", "create", "sandbox", "doctor")
+COMMANDS = (
+    *("runs", "tasks", "agents", "spaces", "organizations"),
+    *("export", "create", "watch", "wait", "sandbox", "doctor"),
+)
 _SEE_MODULES = """\
 import sys
 from unpod_async.cli import main
@@ -19,7 +23,7 @@ print(*sorted({{"aiohttp", "pyarrow", "rich.console"}} & set(sys.modules)), file
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["watch", "--help"]])
 async def test_help_imports_no_http_client_and_no_pyarrow(arguments: list[str]) -> None:
     code = _SEE_MODULES.format(arguments=arguments)
     ended = await there({}, program=(sys.executable, "-c", code))
@@ -35,13 +39,14 @@ async def test_help_fits_the_terminal(command: str, columns: int) -> None:
 
     assert ended.status == 0
     assert max(len(line) for line in ended.out.splitlines()) <= columns
-    assert "..." not in ended.out.replace("[ARGS]...", "")  # nothing is cut off
+    several = re.compile(r"(?:\[ARGS\]|\{[A-Z]+\})\.\.\.")
+    assert "..." not in several.sub("", ended.out)  # nothing is cut off
 
 
 async def test_help_names_every_command_and_every_exit_status() -> None:
     ended = await here({}, "--help")
 
-    for word in (*COMMANDS, " 0 ", " 1 ", " 2 ", " 3 ", " 4 ", " 75 ", " 130 ", " 141 "):
+    for word in (*COMMANDS, " 0 ", " 1 ", " 2 ", " 3 ", " 4 ", " 5 ", " 75 ", " 130 ", " 141 "):
         assert f" {word.strip()} " in ended.out
     assert "--token " not in ended.out  # there is no such option
 

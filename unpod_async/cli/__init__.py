@@ -1,11 +1,14 @@
 """The command line, `unpod-async`; needs the extra `cli`.
 
-_app _command_export _command_create   the commands and their options
+_app _command_export _command_create _command_watch   the commands and their options
 _common _arguments   options that all of them, or several, have
-_listings _export _create _sandbox _doctor   what they do
+_listings _export _create _watch _wait _sandbox _doctor   what they do
 _documents   documents of a create out of files
 _probe _findings   what the doctor asks the server; how it tells what it found
 _progress _summary   an export while it runs, and what it came to
+_watch_lines _watch_seen _watch_view   an event as a line; what was seen so far, and how it is drawn
+_keeping _reader   the state of a watch in a file; whether anybody still reads
+_screen      lines of a terminal that are overwritten
 _connect     token and client
 _running _status   a coroutine run to its end, Ctrl-C and all; errors as texts and exit statuses
 _output _tables _log   results on stdout, talk on stderr; rows for people; the library's log

@@ -10,6 +10,7 @@ import typer
 from unpod_async.cli._arguments import JsonLines, Limit, Space, Statuses
 from unpod_async.cli._command_create import create
 from unpod_async.cli._command_export import export
+from unpod_async.cli._command_watch import wait, watch
 from unpod_async.cli._common import Common, command, main_options
 from unpod_async.cli._output import put
 from unpod_async.cli._running import finished, guarded
@@ -52,7 +53,7 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Runs and tasks of the Unpod platform: list them, export them, place calls.
+    """Runs and tasks of the Unpod platform: list, export and follow them, place calls.
 
     The API key comes from UNPOD_PLATFORM_TOKEN, from --token-file, or is asked for on a terminal.
     """
@@ -127,6 +128,8 @@ def organizations(common: Common, limit: Limit = None, json_lines: JsonLines = N
 
 app.command(epilog=_SHARED, short_help="All runs and tasks into files")(command(export))
 app.command(epilog=_SHARED, short_help="Places phone calls")(command(create))
+app.command(epilog=_SHARED, short_help="Follows runs and calls as they go on")(command(watch))
+app.command(epilog=_SHARED, short_help="Waits until runs have ended")(command(wait))
 
 
 @app.command(short_help="A made-up platform to try against")

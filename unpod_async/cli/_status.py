@@ -15,6 +15,7 @@ from unpod_async.errors import (
     PermissionDeniedError,
     TargetLockedError,
     UnpodError,
+    WaitTimeout,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "INCOMPLETE",
     "INTERRUPTED",
     "LOCKED",
+    "NOT_SETTLED",
     "PIPE_CLOSED",
     "STATUSES",
     "USAGE",
@@ -37,6 +39,7 @@ ERROR: Final = 1
 USAGE: Final = 2
 INCOMPLETE: Final = 3
 AUTHENTICATION: Final = 4
+NOT_SETTLED: Final = 5
 LOCKED: Final = 75
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
@@ -48,6 +51,7 @@ Exit status:
     2  usage: an argument or a setting is missing or wrong
     3  incomplete: rows are missing, the others are there
     4  the token is refused (401), or may not (403)
+    5  not settled in time: runs that are waited for go on
    75  another export is writing to the target
   130  interrupted (Ctrl-C)
   141  the reader of stdout has gone (| head)"""
@@ -69,6 +73,8 @@ def status_of(error: UnpodError) -> int:
         return AUTHENTICATION
     if isinstance(error, InvalidArgument | ConfigurationError):
         return USAGE
+    if isinstance(error, WaitTimeout):
+        return NOT_SETTLED
     if isinstance(error, IncompleteListing):
         return INCOMPLETE
     if isinstance(error, DecodeError) and (error.rejected or error.unreadable):

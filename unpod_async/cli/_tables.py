@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 from unpod_async._text import printable
 from unpod_async.cli._output import console, put
 
-__all__ = ["Column", "pairs", "table"]
+__all__ = ["GAP", "Column", "joined", "laid_out", "pairs", "table"]
 
-_GAP: Final = 2
+GAP: Final = 2
 _NARROWEST: Final = 4  # cells
 _LONGEST: Final = 512  # characters of a value that are looked at
 
@@ -41,21 +41,29 @@ def table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
     from rich.text import Text
 
     out = console(sys.stdout)
-    cells = [[_shown(column, row) for column in columns] for row in rows]
-    widths = _widths(columns, cells, out.width)
-    head, *lines = (
-        (" " * _GAP)
-        .join(
-            _fitted(cell, width, right=column.right)
-            for cell, width, column in zip(line, widths, columns, strict=True)
-            if width
-        )
-        .rstrip()
-        for line in ([column.title for column in columns], *cells)
-    )
+    _, (head, *lines) = laid_out(rows, columns, out.width)
     with out.capture() as drawing:
-        out.print(Text(head, "bold"), no_wrap=True, crop=False, end="")
-    put("\n".join([drawing.get(), *lines]))
+        out.print(Text(joined(head), "bold"), no_wrap=True, crop=False, end="")
+    put("\n".join([drawing.get(), *map(joined, lines)]))
+
+
+def laid_out(
+    rows: Sequence[Any], columns: Sequence[Column], room: int
+) -> tuple[list[Column], list[list[str]]]:
+    """The columns that `room` cells have room for; the heads, and then each row, as cells of their widths."""
+    cells = [[_shown(column, row) for column in columns] for row in rows]
+    widths = _widths(columns, cells, room)
+    kept = [(place, width) for place, width in enumerate(widths) if width]
+    lines = [
+        [_fitted(line[place], width, right=columns[place].right) for place, width in kept]
+        for line in ([column.title for column in columns], *cells)
+    ]
+    return [columns[place] for place, _ in kept], lines
+
+
+def joined(cells: Sequence[str]) -> str:
+    """Cells of `laid_out` as one line."""
+    return (" " * GAP).join(cells).rstrip()
 
 
 def _fitted(cell: str, width: int, *, right: bool) -> str:
@@ -73,7 +81,7 @@ def pairs(lines: Sequence[tuple[str, str]]) -> None:
     from rich.text import Text
 
     out = console(sys.stdout)
-    drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     drawn.add_column(style="bold", no_wrap=True)
     drawn.add_column(overflow="fold")
     for name, value in lines:
@@ -98,7 +106,7 @@ def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], room: int
     ]
 
     def excess(of: Sequence[int]) -> int:
-        return sum(width + _GAP for width in of if width) - _GAP - room
+        return sum(width + GAP for width in of if width) - GAP - room
 
     # First columns go, the least wanted first, as long as cutting alone would not do.
     for place in sorted(range(len(columns)), key=lambda place: -columns[place].rank):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 
 from unpod_async._text import shorten
 from unpod_async.cli._status import USAGE, Stop
 
-__all__ = ["between", "duration", "moment"]
+__all__ = ["between", "duration", "moment", "seconds"]
 
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
@@ -36,16 +37,31 @@ def moment(option: str, text: str, *, or_date: bool = True) -> datetime:
     return found
 
 
-def duration(option: str, text: str) -> timedelta:
-    """Days, or a number with its unit: 7, 7d, 12h, 90m, 30s.
+def duration(option: str, text: str, *, bare: Literal["d", "s"] = "d") -> timedelta:
+    """A number with its unit (7d, 12h, 90m, 30s), or without one in `bare`: days, or seconds.
 
     Raises:
         Stop: it is none.
     """
     found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([dhms]?)", text)
     if found is None:
-        raise Stop(f"{option}: {shorten(text, 40)!r} is not days, as in 7, nor 12h, 90m or 30s", USAGE)
-    return timedelta(**{_UNITS[found[2] or "d"]: float(found[1])})
+        usual = (
+            "days, as in 7, nor 12h, 90m or 30s" if bare == "d" else "seconds, as in 30, nor 10m, 2h or 1d"
+        )
+        raise Stop(f"{option}: {shorten(text, 40)!r} is not {usual}", USAGE)
+    return timedelta(**{_UNITS[found[2] or bare]: float(found[1])})
+
+
+def seconds(option: str, text: str) -> float:
+    """Seconds above 0, with a unit or without one: 30, 0.5s, 10m, 1h.
+
+    Raises:
+        Stop: it is none.
+    """
+    found = duration(option, text, bare="s").total_seconds()
+    if not found:
+        raise Stop(f"{option}: must be more than 0", USAGE)
+    return found
 
 
 def between(option: str, text: str) -> tuple[int, int]:

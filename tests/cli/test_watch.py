@@ -1,0 +1,281 @@
+"""watch: the table on a terminal, the lines in a pipe, outages, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.cells import cell_len
+from rich.text import Text
+
+from tests.cli.harness import PROGRAM, clean, here, settings
+from tests.cli.watching import QUICK, SPACE, Screenful, last_table, posix, reading
+from tests.leaks import SANDBOX_SECRETS
+from unpod_async.cli._screen import Screen
+from unpod_async.testing import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.harness import Terminal
+
+
+def on_a_port_of_its_own() -> Sandbox:
+    """A sandbox that comes back where it was."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return Sandbox(runs=2, port=free.getsockname()[1])
+
+
+# --- on a terminal -----------------------------------------------------------------------------------------
+
+
+def look_at(terminal: Terminal, columns: int) -> None:
+    assert max(cell_len(line) for line in terminal.lines()) <= columns
+    assert not SANDBOX_SECRETS.search(terminal.shown)
+    assert "Traceback" not in terminal.shown
+    assert "Person" not in terminal.shown
+    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")  # the cursor is back
+
+
+@posix
+@pytest.mark.parametrize("columns", [60, 120])
+async def test_a_table_follows_what_happens_and_stays_after_ctrl_c(columns: int) -> None:
+    ended = r"^{}  ((?!R[0-9a-f]{{8}}).*|R\S+  .* \d\d:\d\d:\d\d)$"
+    async with (
+        Sandbox(runs=12, tasks_per_run=2) as sandbox,
+        Screenful(settings(sandbox), "watch", SPACE, *QUICK, columns=columns) as terminal,
+    ):
+        await terminal.until("polled ")
+        run = sandbox.insert_run(2)
+        await terminal.until("^RUNS  13")
+        first, second = sandbox.task_ids(run)
+        sandbox.advance()
+        await terminal.until(f"^{first}  .* 0:0[0-9]$")  # in progress
+        sandbox.advance()
+        await terminal.until(ended.format(first))
+        await terminal.until(ended.format(second))
+        counts = Counter(row["status"] for row in sandbox.run_rows())
+        for status, count in counts.items():
+            await terminal.until(f"^{status} +{count}( |$)")
+        terminal.type("\x03")
+        assert await terminal.ended() == 130
+
+    look_at(terminal, columns)
+    lines = last_table(terminal)
+    assert lines[0].split()[:4] == ["●", SPACE, "connected", "polled"]
+    drawn = {tuple(line.split()[:2]) for line in lines[lines.index("RUNS  13") + 1 :][: len(counts)]}
+    assert drawn == {(status, str(count)) for status, count in counts.items()}
+    calls = next(place for place, line in enumerate(lines) if line.startswith("CALLS ENDED  "))
+    assert lines[calls + 1].split() == (
+        ["CALL", "OUTCOME", "LENGTH"] if columns == 60 else ["CALL", "RUN", "OUTCOME", "LENGTH", "ENDED"]
+    )
+    assert "interrupted" not in terminal.shown  # that is how a watch ends
+
+
+@posix
+async def test_an_outage_is_shown_and_its_end(tmp_path: Path) -> None:
+    sandbox = on_a_port_of_its_own()
+    async with sandbox:
+        environment = settings(sandbox)
+    argv = ("watch", SPACE, *QUICK, "--state", str(tmp_path / "state"))
+    async with sandbox, Screenful(environment, *argv, columns=120) as terminal:
+        await terminal.until("polled ")
+        await sandbox.__aexit__(None, None, None)
+        await terminal.until("disconnected since ")
+        await sandbox.__aenter__()
+        terminal.shown = ""
+        await terminal.until(f"● {SPACE}  connected")
+        terminal.type("\x03")
+        assert await terminal.ended() == 130
+
+    look_at(terminal, 120)
+    assert "connected" in last_table(terminal)[0]
+    assert "the same command goes on from there" in " ".join(terminal.lines())
+
+
+@posix
+@pytest.mark.parametrize(("columns", "lines"), [(200, 50), (40, 12), (3, 2)])
+async def test_the_table_fits_whatever_the_terminal_becomes(columns: int, lines: int) -> None:
+    async with (
+        Sandbox(runs=12, tasks_per_run=2) as sandbox,
+        Screenful(settings(sandbox), "watch", SPACE, *QUICK) as terminal,
+    ):
+        await terminal.until("polled ")
+        terminal.resize(columns, lines)
+        while "\x1b[2J" not in terminal.shown:
+            await sandbox.arrived(sandbox.requests + 1)
+        before = terminal.shown.index("\x1b[2J")
+        terminal.type("\x03")
+        assert await terminal.ended() == 130
+
+    terminal.shown = terminal.shown[before:]
+    look_at(terminal, columns)
+    assert len(last_table(terminal)) < lines
+
+
+@posix
+async def test_nothing_is_written_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = os.openpty()
+    os.set_blocking(ours, False)
+
+    def shown() -> str:
+        """What has come since the last time."""
+        pieces: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                pieces.append(os.read(ours, 65536))
+        return b"".join(pieces).decode()
+
+    said = "first"
+    with (
+        os.fdopen(theirs, "w", encoding="utf-8") as stream,
+        Screen(stream, lambda *_: [Text(said)]) as screen,
+    ):
+        assert "first" in shown()
+        screen.look()
+        assert not shown()
+        said = "second"
+        screen.look()
+        assert "second" in shown()
+    os.close(ours)
+
+
+@posix
+async def test_a_dumb_terminal_gets_plain_lines() -> None:
+    async with Sandbox(runs=2) as sandbox:
+        environment = {**settings(sandbox), "TERM": "dumb"}
+        async with Screenful(environment, "watch", SPACE, *QUICK, "--changes-only", columns=200) as terminal:
+            await sandbox.arrived(20)
+            run = sandbox.insert_run(1)
+            await terminal.until(f"run {run}: pending .new.$")
+            sandbox.delete_run(run)
+            await terminal.until(f"run {run}: pending → gone$")
+            terminal.type("\x03")
+            assert await terminal.ended() == 130
+    assert "\x1b" not in terminal.shown
+
+
+# --- in a pipe -------------------------------------------------------------------------------------------
+
+
+@posix
+async def test_each_event_is_a_line_at_once() -> None:
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, reading(sandbox) as watch:
+        oldest = sandbox.run_ids()[-1]
+        await watch.until_all(set(sandbox.task_ids()))
+        assert all(line["existing"] for line in watch.lines)
+        # Further polls, so that the watch has noticed that it has told all.
+        await sandbox.arrived(sandbox.requests + 10)
+        run = sandbox.insert_run(1)
+        await watch.until("RunSeen", run=run, existing=False)
+        (task_id,) = sandbox.task_ids(run)
+        await watch.until("TaskSeen", task=task_id, new="pending")
+        sandbox.advance()
+        await watch.until("TaskStatusChanged", task=task_id, old="pending", new="in_progress")
+        sandbox.advance()
+        ended = await watch.until("CallEnded", task=task_id, old="in_progress")
+        await watch.until("RunSettled", run=run, new=ended["new"], tasks={ended["new"]: 1})
+        sandbox.delete_run(oldest)
+        await watch.until("RunGone", run=oldest, new=None)
+        assert await watch.interrupted() == "unpod-async: interrupted\n"
+
+    kinds = Counter(line["event"] for line in watch.lines)
+    assert (kinds["RunSeen"], kinds["RunGone"]) == (4, 1)
+    assert {"outcome", "duration", "end_reason", "cost"} < ended.keys()
+    assert "Person" not in json.dumps(watch.lines)
+    assert "90000" not in json.dumps(watch.lines)
+
+
+@posix
+async def test_an_outage_is_told_once_and_its_end() -> None:
+    sandbox = on_a_port_of_its_own()
+    async with sandbox, reading(sandbox, "--changes-only") as watch:
+        await sandbox.arrived(10)
+        await sandbox.__aexit__(None, None, None)
+        down = await watch.until("Disconnected")
+        assert "connect" in down["reason"]
+        await sandbox.__aenter__()
+        assert (await watch.until("Reconnected"))["after"] >= 0
+        run = sandbox.insert_run(1)
+        await watch.until("TaskSeen", run=run)
+        await watch.interrupted()
+    assert [line["event"] for line in watch.lines] == ["Disconnected", "Reconnected", "RunSeen", "TaskSeen"]
+
+
+@posix
+async def test_chosen_runs_alone_are_watched() -> None:
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox:
+        chosen = sandbox.run_ids()[:2]
+        async with reading(sandbox, *(part for run in chosen for part in ("--run", run))) as watch:
+            await watch.until_all({task_id for run in chosen for task_id in sandbox.task_ids(run)})
+            sandbox.advance()
+            await watch.until("TaskStatusChanged")
+            await watch.interrupted()
+    assert {line["run"] for line in watch.lines} == set(chosen)
+
+
+@posix
+async def test_a_reader_that_leaves_a_quiet_watch_ends_it() -> None:
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox:
+        ours, theirs = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            *(*PROGRAM, "watch", SPACE, "--interval", "60"),
+            env={**clean(), **settings(sandbox)},
+            stdout=theirs,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        os.close(theirs)
+        assert await asyncio.to_thread(os.read, ours, 10) == b'{"event":"'
+        os.close(ours)
+        _, err = await process.communicate()
+
+    assert (process.returncode, err) == (141, b"")
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "status", "said"),
+    [
+        (("NOSPACE",), {}, 1, "Invalid Space Token"),
+        ((SPACE, "--run", "Rnone"), {}, 1, f"run Rnone is not listed in space {SPACE}"),
+        ((SPACE,), {"UNPOD_PLATFORM_TOKEN": "wrong"}, 4, "answered 401"),
+        (("../x",), {}, 2, "space_token"),
+        ((SPACE, "--interval", "0"), {}, 2, "--interval: must be more than 0"),
+        ((SPACE, "--interval", "soon"), {}, 2, "--interval: 'soon' is not seconds"),
+        ((SPACE, "--sweep", "5"), {}, 2, "sweep must not be shorter than interval"),
+        ((SPACE, "--state", "/no/such/folder/x"), {}, 2, "--state: cannot keep /no/such/folder/x: No such"),
+        ((SPACE, "OTHER", "--run", "R1"), {}, 2, "runs can be chosen of one space only"),
+        ((), {}, 2, "SPACE"),
+    ],
+)
+async def test_what_cannot_be_watched_is_one_line_and_a_status(
+    argv: tuple[str, ...], environment: dict[str, str], status: int, said: str
+) -> None:
+    async with Sandbox(runs=1) as sandbox:
+        ended = await here({**settings(sandbox), **environment}, "watch", *argv)
+
+    assert (ended.status, ended.out) == (status, "")
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    if argv:
+        assert ended.err.count("\n") == 1
+
+
+@posix
+async def test_several_spaces_are_watched_at_once() -> None:
+    other = "SPACEPOISON0000000000004"
+    async with Sandbox(runs=1) as sandbox, reading(sandbox, other, "--no-tasks") as watch:
+        await watch.until("RunSeen", space=SPACE)
+        if all(line["space"] == SPACE for line in watch.lines):
+            await watch.until("RunSeen", space=other)
+        await watch.interrupted()
+    assert {line["event"] for line in watch.lines} == {"RunSeen"}

@@ -1,0 +1,131 @@
+"""`python -m unpod_async.testing.demo_watch`: that it is green, that it can be red, and what it expects."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from unpod_async.testing import Sandbox
+from unpod_async.testing._snapshots import Snapshot, Told, differences, gone_with_runs, there
+from unpod_async.testing.demo_watch import main, verdict
+
+DEMO = [sys.executable, "-m", "unpod_async.testing.demo_watch"]
+SMALL = ("--runs", "5", "--rounds", "1")
+
+
+def start(*options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603
+        [*DEMO, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_every_change_is_told_once() -> None:
+    process = start(*SMALL, "--seed", "7")
+    said, told = process.communicate()
+
+    assert process.returncode == 0, said + told
+    assert said.endswith("\nEvery change was told once.\n")
+    assert told == ""
+    expected, received, repeated = re.findall(r"^All events +(\d+) +(\d+) +(\d+)$", said, re.MULTILINE)[0]
+    assert expected == received != "0"
+    assert repeated == "0"
+    assert re.search(r"^Disconnected +1 +1 +0$", said, re.MULTILINE)
+    assert "THE WATCH IS KILLED (SIGKILL)" in said
+    assert re.search(r"^Requests +\d+ in \d+\.\d s$", said, re.MULTILINE)
+    own = [line for line in said.splitlines() if "state.json" not in line]
+    assert max(map(len, own)) <= 60
+
+
+def test_what_does_not_match_is_named_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    seen, gone = Told("RunSeen", "R1", new="pending"), Told("RunGone", "R2", old="failed")
+    expected = Counter({seen: 2, gone: 1})
+    assert verdict(expected, expected.copy(), "3 in 1.0 s", sys.stdout) == 0
+    assert capsys.readouterr().out.endswith("\nEvery change was told once.\n")
+
+    assert verdict(expected, Counter({seen: 3}), "3 in 1.0 s", sys.stdout) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"^RunSeen +2 +3 +1$", said, re.MULTILINE)
+    assert re.search(r"^RunGone +1 +0 +0$", said, re.MULTILINE)
+    assert re.search(r"^All events +3 +3 +1$", said, re.MULTILINE)
+    assert said.endswith(
+        "WRONG: what was told is not what happened.\n"
+        "missing: 1 x RunGone failed -> None\n    R2\n"
+        "not expected: 1 x RunSeen None -> pending\n    R1\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+def test_ctrl_c_ends_it_and_the_watch() -> None:
+    process = start(*SMALL)
+    assert process.stdout is not None
+    while "What is there" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    # Both processes hold stderr: it ends when they have ended.
+    said, told = process.communicate()
+
+    assert process.returncode == 130
+    assert said.endswith("Interrupted.\n")
+    assert "Traceback" not in told
+
+
+def test_what_there_is_to_tell_is_worked_out_from_the_rows() -> None:
+    before = Snapshot(
+        {"kept": "in_progress", "gone": "completed", "done": "failed"},
+        {
+            "kept": {"a": "in_progress", "b": "pending", "c": "completed"},
+            "gone": {"d": "completed"},
+            "done": {"e": "failed", "f": "failed"},
+        },
+    )
+    after = Snapshot(
+        {"kept": "partially_completed", "done": "failed", "new": "pending"},
+        {"kept": {"a": "failed", "c": "completed"}, "done": {"e": "failed"}, "new": {"g": "pending"}},
+    )
+    told: Counter[Told] = differences(before, after)
+    assert told == Counter([
+        Told("RunGone", "gone", old="completed"),
+        Told("RunStatusChanged", "kept", old="in_progress", new="partially_completed"),
+        Told("TaskStatusChanged", "kept", "a", "in_progress", "failed"),
+        Told("CallEnded", "kept", "a", "in_progress", "failed"),
+        Told("TaskGone", "kept", "b", old="pending"),
+        Told("RunSettled", "kept", new="partially_completed"),
+        Told("TaskGone", "done", "f", old="failed"),
+        Told("RunSettled", "done", new="failed"),
+        Told("RunSeen", "new", new="pending"),
+        Told("TaskSeen", "new", "g", new="pending"),
+    ])
+    assert gone_with_runs(before, after) == {Told("TaskGone", "gone", "d", old="completed")}
+    assert differences(after, after) == Counter()
+    assert gone_with_runs(after, after) == set()
+
+
+def test_a_snapshot_is_what_the_sandbox_serves() -> None:
+    sandbox = Sandbox(runs=3, tasks_per_run=2)
+    now = Snapshot.of(sandbox)
+    assert list(now.runs) == sandbox.run_ids()
+    assert {task for tasks in now.tasks.values() for task in tasks} == set(sandbox.task_ids())
+    assert there(now).total() == 9
+
+
+@pytest.mark.parametrize("option", ["--runs=0", "--runs=x", "--rounds=-1", "--seed=x"])
+def test_odd_options_are_refused_before_anything_starts(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        main([option])
+    assert refusal.value.code == 2
+    assert option.partition("=")[0] in capsys.readouterr().err
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert main([]) == 1
+    assert "needs rich, not\ninstalled here: pip install 'unpod-async[cli]'" in capsys.readouterr().out
