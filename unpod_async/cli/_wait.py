@@ -85,7 +85,7 @@ def wait(
         except WaitTimeout as error:
             _tell(error.runs, as_json=as_json)
             # To the library they are not as the caller's function wants them, which is this.
-            say(f"unpod-async: {text_of(error).replace('are not as waited for', 'are not settled')}")
+            say(f"unpod-async: {text_of(error)}")
             return status_of(error)
     _tell(found, as_json=as_json)
     return COMPLETE
