@@ -220,7 +220,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def torture(session: nox.Session) -> None:
-    """200 exports killed at random moments; 1,000 histories of a space: exported again and again, and watched."""
+    """200 exports killed at random moments; 1,000 histories of a space, exported and watched."""
     session.install("-e", EVERYTHING, *group("test"))
     session.run(
         *("python", "-m", "pytest", "--timeout=3600", "tests/export/test_kills.py"),
@@ -237,6 +237,23 @@ def promises(session: nox.Session) -> None:
     """What the README promises of limits and deadlines, measured over real sockets; red when not kept."""
     session.install(".")
     session.run("python", "benchmarks/promises.py", *session.posargs)
+
+
+# --- benchmarks --------------------------------------------------------------------------------------------
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The benchmarks of benchmarks/README.md: table, targets, JSON and plots; about half an hour."""
+    session.install("-e", ".", *group("bench"))
+    session.run("python", "benchmarks/bench.py", *session.posargs)
+
+
+@nox.session(name="bench-quick", default=False)
+def bench_quick(session: nox.Session) -> None:
+    """The same with little data in under a minute. With `-- --gate`: only whether a ratio got worse."""
+    session.install("-e", ".", *group("bench"))
+    session.run("python", "benchmarks/bench.py", "--quick", *session.posargs)
 
 
 # --- wheel and demo ----------------------------------------------------------------------------------------

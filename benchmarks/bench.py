@@ -1,0 +1,132 @@
+"""Everything that `benchmarks/README.md` shows: measured, compared with the targets, written and drawn.
+
+    python benchmarks/bench.py                  # about 25 minutes
+    python benchmarks/bench.py --quick          # under a minute: less data, fewer repetitions
+    python benchmarks/bench.py --instructions   # counts instructions as well: perf, else callgrind (slow)
+    python benchmarks/bench.py --recount        # only counts, and adds that to the results that are there
+    python benchmarks/bench.py --only held      # some groups anew, the rest of the results as it was
+    python benchmarks/bench.py --gate           # only what may not get worse; exit status 1 when it did
+    python benchmarks/bench.py --profile        # where the time goes, by sampling: results/profile-*.txt
+    python benchmarks/bench.py --show           # the table and the targets of the results that are there
+
+Needs the dependency group `bench`. Processes of the client stay on one processor, the service on another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from approaches import EXPORT_FLAT, EXPORT_RUNS, REFERENCE, WALKS
+from jobs import FULL, GROUPS, QUICK, gate, instructions, measure
+from measuring import HERE, Bench, Origin, cpus, find_counter, say
+from report import machine, report
+
+_RESULTS = HERE / "results"
+_GATE = HERE / "gate.json"
+_SLACK = {"callgrind": 1.04, "perf": 1.04, "cpu": 1.15}
+"""How much worse a ratio may be than the one kept; processor time is less steady than a count."""
+
+
+def judge(now: dict[str, float], kept: dict[str, float], slack: float) -> bool:
+    good = True
+    for name, ratio in now.items():
+        before = kept.get(name)
+        worse = before is not None and ratio > before * slack
+        good = good and not worse
+        was = "new" if before is None else f"was {before:.3f}"
+        print(f"{'FAIL' if worse else 'pass'}  {name}: {ratio:.3f} x the reference ({was})")
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="the benchmarks of unpod-async")
+    parser.add_argument("--quick", action="store_true", help="under a minute")
+    parser.add_argument("--instructions", action="store_true", help="count instructions as well")
+    parser.add_argument("--recount", action="store_true", help="only count, for the results that are there")
+    parser.add_argument("--gate", action="store_true", help="fail when a ratio got worse than the one kept")
+    parser.add_argument("--keep", action="store_true", help="with --gate: keep what was measured")
+    parser.add_argument("--profile", action="store_true", help="only profiles of the approaches of ours")
+    parser.add_argument(
+        "--show", action="store_true", help="measure nothing; show the results that are there"
+    )
+    parser.add_argument("--out", type=Path, default=_RESULTS, help="folder of the results")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=[], help="measure these groups anew")
+    parser.add_argument("--times", type=int, help="repetitions, instead of 5 (of what is slow, 3)")
+    options = parser.parse_args()
+    path = options.out / ("quick.json" if options.quick else "bench.json")
+    if options.show:
+        print(report(json.loads(path.read_text())))
+        return 0
+    options.out.mkdir(exist_ok=True)
+    counter = find_counter() if options.instructions or options.recount or options.gate else None
+    client, service = cpus()
+    with Origin(service) as origin:
+        bench = Bench(origin, client)
+        if options.gate:
+            return run_gate(bench, counter, keep=options.keep)
+        if options.profile:
+            write_profiles(bench, options.out)
+            return 0
+        run(bench, options, path, counter)
+    return 0
+
+
+def run(bench: Bench, options: argparse.Namespace, path: Path, counter: str | None) -> None:
+    """Measure, write and draw; what was there stays where only some of it is measured anew."""
+    plan = QUICK if options.quick else FULL
+    if options.times is not None:
+        slow, far = (min(options.times, times) for times in (plan.slow_times, plan.latency_times))
+        plan = plan._replace(times=options.times, slow_times=slow, latency_times=far)
+    found: dict[str, Any] = {}
+    if options.only or options.recount:
+        found = json.loads(path.read_text())
+
+    def save(found: dict[str, Any]) -> None:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+    began = time.monotonic()
+    if not options.recount:
+        found["machine"] = machine()
+        measure(bench, plan, found, save, options.only)
+    if counter is not None:
+        found |= {"counter": counter, "instructions": instructions(bench, counter)}
+        save(found)
+    elif options.recount:
+        raise SystemExit("neither perf nor valgrind can count here")
+    say("")
+    # Not needed for the gate, which runs where nobody looks at pictures.
+    from plots import draw
+
+    draw(found, options.out, path.stem)
+    print(report(found))
+    print(f"\n{time.monotonic() - began:.0f} s")
+
+
+def write_profiles(bench: Bench, folder: Path) -> None:
+    for one in (REFERENCE, EXPORT_RUNS, EXPORT_FLAT, WALKS[1], WALKS[5]):
+        path = folder / f"profile-{one.module}-{one.mode}.txt"
+        bench.once([*one.arguments(FULL.runs), "--sample", str(path.resolve())])
+        print(path)
+
+
+def run_gate(bench: Bench, counter: str | None, *, keep: bool) -> int:
+    kind = counter or "cpu"
+    kept = json.loads(_GATE.read_text()) if _GATE.exists() else {}
+    now = gate(bench, counter, times=5)
+    if not keep and kind not in kept:
+        raise SystemExit(f"{_GATE.name} has nothing counted by {kind}: make it with --gate --keep")
+    good = judge(now, kept.get(kind, {}), _SLACK[kind])
+    if keep:
+        kept[kind] = {name: round(ratio, 3) for name, ratio in now.items()}
+        _GATE.write_text(json.dumps(kept, indent=1) + "\n")
+        return 0
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""The data set of the benchmarks: which runs and tasks a space has, and the bytes of any page of them.
+
+A space is named for what it holds: `r2000` has 2,000 runs; `r2000t10000` lists the first 10,000 of their
+tasks; `r2000l50` answers after 50 ms; `r2000n` has no space-wide listing of tasks, so that a client has to
+go run by run; `r20s1`, `r20s2` and so on are spaces alike. Rows are cut from a few templates of about 3.8 kB,
+each with ids of its own, so that 20,000 runs with 213,740 tasks (800 MB) need next to no memory and no time.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from array import array
+from typing import Any, NamedTuple
+
+__all__ = ["DataSet", "Space", "data_set", "run_id", "space_of", "task_id"]
+
+ROW_BYTES = 3_800
+TASKS_PER_RUN = 10.687  # 2,000 runs have 21,374 tasks
+
+_ODD = 0x9E3779B97F4A7C15
+_MASK = 2**64 - 1
+_TAIL = "11f19e8e02fc0001"
+_SPACE = re.compile(r"r(?P<runs>\d+)(?:t(?P<tasks>\d+))?(?:l(?P<latency>\d+))?(?P<no_flat>n)?(?:s\d+)?")
+
+
+class Space(NamedTuple):
+    """What the name of a space asks for; latency in milliseconds."""
+
+    runs: int
+    tasks: int | None
+    latency: int
+    no_flat: bool
+
+
+def space_of(token: str) -> Space:
+    found = _SPACE.fullmatch(token)
+    if found is None:
+        raise ValueError(f"no space is called {token!r}")
+    tasks = found["tasks"]
+    return Space(
+        int(found["runs"]),
+        None if tasks is None else int(tasks),
+        int(found["latency"] or 0),
+        no_flat=bool(found["no_flat"]),
+    )
+
+
+def run_id(run: int) -> str:
+    return f"R{run * _ODD & _MASK:016x}{_TAIL}"
+
+
+def task_id(task: int) -> str:
+    return f"T{task * _ODD & _MASK:016x}{_TAIL}"
+
+
+def run_sizes(runs: int) -> list[int]:
+    """Tasks of each run: 1 to 20, and of every 250th run 150, which is more than a page."""
+    sizes = [150 if run % 250 == 0 else run * 7 % 19 + 1 for run in range(runs)]
+    missing = round(runs * TASKS_PER_RUN) - sum(sizes)
+    step = 1 if missing > 0 else -1
+    for run in range(runs):
+        if not missing:
+            break
+        if 1 < sizes[run] < 150:
+            sizes[run] += step
+            missing -= step
+    return sizes
+
+
+class DataSet:
+    """The runs and tasks of one number of runs; row 0 is the newest."""
+
+    def __init__(self, runs: int) -> None:
+        self.runs = runs
+        self.sizes = run_sizes(runs)
+        self.starts = list(itertools.accumulate(self.sizes, initial=0))
+        self.tasks = self.starts[-1]
+        self.number = {run_id(run): run for run in range(runs)}
+        self._run_of = array("I", (run for run, size in enumerate(self.sizes) for _ in range(size)))
+        self._ids = [run_id(run).encode() for run in range(runs)]
+
+    def task_rows(self, start: int, stop: int) -> bytes:
+        """Tasks start to stop - 1 of the space, as members of a JSON array."""
+        pieces: list[bytes] = []
+        for task in range(start, stop):
+            before, middle, after = _TEMPLATES[task % len(_TEMPLATES)]
+            pieces += (
+                before,
+                self._ids[self._run_of[task]],
+                middle,
+                b"T%016x" % (task * _ODD & _MASK),
+                after,
+            )
+        return b"".join(pieces)[:-1]
+
+    def run_rows(self, start: int, stop: int) -> bytes:
+        return b",".join(_RUN % (self._ids[run], self.sizes[run]) for run in range(start, stop))
+
+
+@functools.cache
+def data_set(runs: int) -> DataSet:
+    return DataSet(runs)
+
+
+# -- rows ---------------------------------------------------------------------------------------------------
+
+_RUN = (
+    b'{"space_id":"7","user":"11","thread_id":null,"run_id":"%b","collection_ref":"collection_data_SPACE",'
+    b'"run_mode":"default","status":"completed","batch_count":%d,"created":"2025-06-01T10:00:00",'
+    b'"modified":"2025-06-01T10:05:00"}'
+)
+_SAID = (
+    ("Good morning, am I speaking with the owner of the house?", "Yes, what is it about? I have a minute."),
+    ("Our records say that the offer ends on Friday.", "Please call back later, I am driving right now."),
+    ("Grüß Gott, spreche ich mit der Familie Ängström?", "Ja — worum geht’s denn, bitte?"),
+    ("नमस्ते, क्या मैं आपसे एक मिनट बात कर सकता हूँ?", "जी हाँ, बताइए, मैं सुन रहा हूँ।"),
+    ('He said "not before noon", is that right?', "That is right.\nNoon or later."),
+    ("Shall I book the appointment for Tuesday at ten?", "Tuesday is fine, thank you very much."),
+)
+
+
+def _snake(number: int) -> dict[str, Any]:
+    return {
+        "call_id": f"call-{number:04d}",
+        "customer": f"Person {number}",
+        "contact_number": f"90000{number:05d}",
+        "call_end_reason": "customer-ended-call",
+        "recording_url": f"https://rec.example.invalid/{number}.wav",
+        "transcript": [],
+        "start_time": "2025-06-01 10:01:00.067021",
+        "end_time": "2025-06-01 10:03:30.067021",
+        "assistant_number": "+911400000000",
+        "call_summary": "The customer asked to be called back and agreed to an appointment.",
+        "duration": 150.5,
+        "cost": 0.1291,
+        "post_call_data": {
+            "classification": {"labels": ["lead"]},
+            "summary": {"status": "Interested", "summary": "Wants an appointment", "callback_datetime": ""},
+            "success_evaluator": '{"score": 1}',
+            "structured_data": '{"budget": "10"}',
+            "profile_summary": {},
+        },
+        "call_type": "outboundPhoneCall",
+        "metadata": {"cost": 0.1291, "type": "outboundPhoneCall", "usage": {}},
+        "call_status": "completed",
+    }
+
+
+def _camel(number: int) -> dict[str, Any]:
+    return {
+        "id": f"call-{number:04d}",
+        "assistantId": "assistant-1",
+        "type": "outboundPhoneCall",
+        "startedAt": "2025-06-01T10:01:00.000Z",
+        "endedAt": "2025-06-01T10:03:30.000Z",
+        "transcript": "AI: Good morning.\nUser: Not now, please call back\tlater.",
+        "recordingUrl": f"https://rec.example.invalid/{number}.wav",
+        "summary": "The customer asked to be called back.",
+        "cost": 0.123,
+        "status": "ended",
+        "endedReason": "customer-ended-call",
+        "customer": {"number": f"+9190000{number:05d}", "name": f"Person {number}"},
+        "messages": [],
+        "costBreakdown": {"stt": 0.01, "llm": 0.02, "tts": 0.03, "total": 0.123, "llmPromptTokens": 150},
+        "analysis": {"summary": "Asked to be called back", "successEvaluation": "true"},
+        "artifact": {"recordingUrl": f"https://rec.example.invalid/{number}.wav", "transcript": ""},
+        "phoneCallProvider": "example",
+    }
+
+
+def _row(number: int) -> dict[str, Any]:
+    camel = number % 3 == 0
+    output = _camel(number) if camel else _snake(number)
+    row: dict[str, Any] = {
+        "space_id": "7",
+        "thread_id": None,
+        "user": "11",
+        "user_org_id": "1",
+        "user_info": {
+            "id": "11",
+            "email": "alice@example.invalid",
+            "full_name": "Alice Example",
+            "user_token": f"secret-of-alice-{number:04d}",
+            "location": {"ip": "192.0.2.7", "city": "Pune", "country": "India"},
+        },
+        "run_id": "@RUN@",
+        "task_id": "@TASK@",
+        "collection_ref": "collection_data_SPACE",
+        "execution_type": "call",
+        "task": {"objective": "Call the lead and ask for an appointment"},
+        "input": {
+            "name": f"Person {number}",
+            "contact_number": f"90000{number:05d}",
+            "document_id": f"doc{number:06d}",
+            "token": "SPACE",
+            "quality": "high",
+        },
+        "output": output,
+        "attachments": [],
+        "ref_id": f"doc{number:06d}",
+        "assignee": "sales-agent",
+        "run_mode": "dev",
+        "status": "completed",
+        "created": "2025-06-01T10:00:00.067021",
+        "modified": "2025-06-01T10:05:00",
+    }
+    said = output["messages"] if camel else output["transcript"]
+    # Half of the rows are ASCII, half are not: to a client that checks encodings this makes a difference.
+    lines = _SAID if number % 2 else [pair for pair in _SAID if "".join(pair).isascii()]
+    line = number
+    while len(_json(row)) < ROW_BYTES - 80:
+        text = lines[line // 2 % len(lines)][line % 2]
+        line += 1
+        role = ("assistant", "user")[line % 2]
+        if camel:
+            said.append({"role": role, "time": line + 0.5, "endTime": line + 1.5, "message": text})
+        else:
+            said.append({"role": role, "content": text, "user_id": None, "timestamp": "2025-06-01T10:01:02"})
+    return row
+
+
+def _json(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _template(number: int) -> tuple[bytes, bytes, bytes]:
+    before, rest = _json(_row(number)).split(b"@RUN@")
+    middle, after = rest.split(b"@TASK@")
+    return before, middle, _TAIL.encode() + after + b","
+
+
+_TEMPLATES = [_template(number) for number in range(12)]

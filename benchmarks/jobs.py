@@ -1,0 +1,267 @@
+"""The measurements that the targets speak of, each a function from a `Bench` to plain numbers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Collection
+from statistics import median
+from typing import Any, NamedTuple
+
+from approaches import (
+    EXPORT_FLAT,
+    EXPORT_RUNS,
+    EXPORTS,
+    LATENCIES,
+    REFERENCE,
+    RUNS,
+    WALKS,
+    Approach,
+    fan_outs,
+    prefetches,
+)
+from measuring import Bench, Result, say
+
+__all__ = ["FULL", "GROUPS", "QUICK", "Plan", "gate", "instructions", "measure"]
+
+LATENCY = 50
+"""Milliseconds, of the targets that speak of latency."""
+
+
+class Plan(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+        runs: of the data set that most is measured with.
+        times, slow_times: repetitions; of approaches that take many seconds.
+        scale: numbers of runs that growth is measured with.
+        ahead: requests in flight of the walks with latency; fan_out: of the fan-outs with latency.
+        pages: of the walks with latency.
+        latencies: milliseconds, of the plot.
+        full: what takes long is measured as well: slow consumers, pages of 20 MB, watching.
+    """
+
+    runs: int
+    times: int
+    slow_times: int
+    scale: tuple[int, ...]
+    ahead: tuple[int, ...]
+    fan_out: tuple[int, ...]
+    fan_out_runs: int
+    pages: int
+    latencies: tuple[int, ...]
+    latency_times: int
+    imports: int
+    full: bool
+
+
+FULL = Plan(
+    runs=2_000,
+    times=5,
+    slow_times=3,
+    scale=(200, 2_000, 20_000),
+    ahead=(4, 8, 16, 32),
+    fan_out=(8, 32),
+    fan_out_runs=2_000,
+    pages=100,
+    latencies=(0, 10, 50, 100),
+    latency_times=3,
+    imports=21,
+    full=True,
+)
+QUICK = Plan(
+    runs=200,
+    times=1,
+    slow_times=1,
+    scale=(),
+    ahead=(8, 32),
+    fan_out=(32,),
+    fan_out_runs=200,
+    pages=20,
+    latencies=(0, 50),
+    latency_times=1,
+    imports=3,
+    full=False,
+)
+
+
+def measure(
+    bench: Bench,
+    plan: Plan,
+    found: dict[str, Any],
+    save: Callable[[dict[str, Any]], None],
+    only: Collection[str] = (),
+) -> None:
+    """Fill `found` group by group, and `save` it after each; `only` these groups, if there are any.
+
+    Raises:
+        RuntimeError: a group could not be measured; the others were.
+    """
+    failed: list[str] = []
+    found["plan"] = plan._asdict()
+    bench.once(EXPORTS[0].arguments(plan.runs))  # makes the answers that the service keeps
+    for name, group in GROUPS.items():
+        if (not only or name in only) and (plan.full or name not in _FULL_ONLY):
+            try:
+                found[name] = group(bench, plan)
+            except RuntimeError as error:
+                failed.append(str(error))
+            save(found)
+    if failed:
+        raise RuntimeError("\n".join(failed))
+
+
+def _exports(bench: Bench, plan: Plan) -> dict[str, Result]:
+    chosen = [one for one in EXPORTS if plan.full or not one.extra_peer]
+    return bench.turns(chosen, plan.times, plan.runs, slow_times=plan.slow_times)
+
+
+def _walks(bench: Bench, plan: Plan) -> dict[str, Result]:
+    return bench.turns(WALKS, plan.times, plan.runs)
+
+
+def _items(bench: Bench, plan: Plan) -> Result:
+    return bench.once(["-m", "peers.unpod_items", "--space", "r200", "--cold"])
+
+
+def _latencies(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
+    return {
+        str(latency): bench.turns(LATENCIES, plan.latency_times, plan.runs, latency=latency)
+        for latency in plan.latencies
+    }
+
+
+def _prefetches(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
+    rows = plan.pages * 100
+    return {
+        # A run has ten tasks and more.
+        str(ahead): bench.turns(
+            prefetches(ahead), plan.latency_times, rows // 10, tasks=rows, latency=LATENCY
+        )
+        for ahead in plan.ahead
+    }
+
+
+def _fan_outs(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
+    return {
+        str(ahead): bench.turns(fan_outs(ahead), plan.latency_times, plan.fan_out_runs, latency=LATENCY)
+        for ahead in plan.fan_out
+    }
+
+
+def _scale(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
+    return {
+        str(runs): bench.turns(RUNS, 1 if runs > plan.runs else plan.latency_times, runs)
+        for runs in plan.scale
+    }
+
+
+def instructions(bench: Bench, counter: str) -> dict[str, int]:
+    """Instructions of each approach for 200 runs, by name.
+
+    Under callgrind those that are slow by themselves run into their own time-outs, so they are left out.
+    """
+    return {
+        one.name: bench.instructions(one, 200, counter)
+        for one in (*EXPORTS, *WALKS)
+        if not (one.slow and counter == "callgrind")
+    }
+
+
+def gate(bench: Bench, counter: str | None, times: int) -> dict[str, float]:
+    """What may not get worse: ratios to the reference, by instructions where they can be counted."""
+    ways = (EXPORT_RUNS, EXPORT_FLAT, *WALKS[1:3], *WALKS[5:7])
+    if counter is not None:
+        base = bench.instructions(REFERENCE, 200, counter)
+        return {one.name: bench.instructions(one, 200, counter) / base for one in ways}
+    found = bench.turns((REFERENCE, *ways), times, 1_000)
+    base = found[REFERENCE.name]["cpu"]
+    return {one.name: found[one.name]["cpu"] / base for one in ways}
+
+
+def _memory(bench: Bench, plan: Plan) -> dict[str, Result]:
+    large = 5_300  # rows of 3.86 kB: 20 MB
+    found: dict[str, Result] = {}
+    for mode in ("flat", "raw"):
+        one = Approach("", "unpod_walk", mode=mode, page_size=large, ahead=1)
+        say(f"a page of 20 MB, {mode}")
+        found[f"page of 20 MB, {mode}"] = bench.once(one.arguments(1_000, large))
+    for mode, ahead in (("flat", 8), ("runs", 8)):
+        for slow in (0.0, 0.1):
+            say(f"a consumer that takes {slow} s per page, {mode}")
+            one = Approach("", "unpod_walk", mode=mode, ahead=ahead, extra=("--slow", str(slow)))
+            found[f"{mode}, {'slow' if slow else 'fast'} consumer"] = bench.once(one.arguments(200))
+    return found
+
+
+def _held(bench: Bench, plan: Plan) -> dict[str, Result]:
+    found: dict[str, Result] = {}
+    for size, rows in (("4 MB", 1_036), ("20 MB", 5_180))[: 2 if plan.full else 1]:
+        for mode in ("flat", "raw"):
+            say(f"how long a page of {size} holds the loop, {mode}")
+            one = Approach("", "unpod_walk", mode=mode, page_size=rows, ahead=1, extra=("--tick",))
+            results = [bench.once(one.arguments(1_000)) for _ in range(plan.latency_times)]
+            # The time of this thread, so that what else runs on the machine does not count.
+            found[f"{size}, {mode}"] = {
+                name: median(r[name] for r in results) for name in ("held", "held_wall")
+            }
+    one = Approach("", "unpod_export", mode="flat", extra=("--tick",))
+    results = [bench.once(one.arguments(1_000)) for _ in range(plan.latency_times)]
+    found["export"] = {name: median(r[name] for r in results) for name in ("held", "held_wall")}
+    return found
+
+
+_IMPORT = "import time; b = time.process_time(); {}; print(time.process_time() - b)"
+
+
+def _imports(bench: Bench, plan: Plan) -> dict[str, float]:
+    """Seconds of processor time of an import in a new interpreter; the median, taking turns."""
+    ways = {
+        "aiohttp": "import aiohttp",
+        "unpod_async": "import unpod_async",
+        "unpod_async.UnpodClient": "from unpod_async import UnpodClient",
+    }
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(plan.imports + 1):
+        for name, statement in ways.items():
+            say(f"import {name}")
+            told = subprocess.run(  # noqa: S603 - this interpreter
+                [sys.executable, "-c", _IMPORT.format(statement)], capture_output=True, text=True, check=True
+            )
+            if turn:  # the first one writes the bytecode
+                found[name].append(float(told.stdout))
+    return {name: median(seconds) for name, seconds in found.items()}
+
+
+def _watch(bench: Bench, plan: Plan) -> Result:
+    say("watching 100 spaces for a minute")
+    return bench.once([
+        "-m",
+        "peers.unpod_watch",
+        "--space",
+        "r20",
+        "--ahead",
+        "100",
+        "--slow",
+        "60",
+        "--cold",
+    ])
+
+
+GROUPS: dict[str, Callable[[Bench, Plan], Any]] = {
+    "exports": _exports,
+    "walks": _walks,
+    "items": _items,
+    "latency": _latencies,
+    "prefetch": _prefetches,
+    "fan_out": _fan_outs,
+    "scale": _scale,
+    "memory": _memory,
+    "held": _held,
+    "imports": _imports,
+    "watch": _watch,
+}
+"""What is measured, by the name it has in the results."""
+
+_FULL_ONLY = {"scale", "memory", "watch"}
+"""What says nothing with little data, or takes too long."""

@@ -1,0 +1,170 @@
+"""Running approaches in processes of their own, taking turns, and counting what they cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from approaches import Approach
+
+__all__ = ["Bench", "Origin", "Result", "cpus", "find_counter"]
+
+HERE = Path(__file__).resolve().parent
+Result = dict[str, Any]
+
+
+def cpus() -> tuple[int | None, int | None]:
+    """(for the client, for the origin): two processors of this machine, or no choice."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    available = sorted(os.sched_getaffinity(0))
+    return (available[0], available[-1]) if len(available) > 1 else (None, None)
+
+
+class Origin:
+    """The service, in a process and on a processor of its own."""
+
+    def __init__(self, cpu: int | None) -> None:
+        arguments = [] if cpu is None else ["--cpu", str(cpu)]
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter
+            [sys.executable, str(HERE / "origin.py"), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        self.port = int(self._process.stdout.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None  # noqa: S101
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def find_counter() -> str | None:
+    """What counts instructions here: "perf", "callgrind", or None."""
+    if perf := shutil.which("perf"):
+        asked = [perf, "stat", "-x,", "-e", "instructions:u", "true"]
+        told = subprocess.run(asked, capture_output=True, text=True)  # noqa: S603 - of this machine
+        if told.returncode == 0 and told.stderr.split(",")[0].strip().isdigit():
+            return "perf"
+    if shutil.which("valgrind") and shutil.which("callgrind_control"):
+        return "callgrind"
+    return None
+
+
+class Bench:
+    """Measures approaches against one origin; says on standard error what it is doing."""
+
+    def __init__(self, origin: Origin, cpu: int | None) -> None:
+        self._origin = origin
+        self._cpu = cpu
+        self._env = {**os.environ, "PYTHONPATH": _path(), "PYTHONHASHSEED": "0"}
+
+    def once(self, arguments: Sequence[str], before: Sequence[str] = ()) -> Result:
+        """One run of an approach.
+
+        Raises:
+            RuntimeError: it failed, or rows were missing.
+        """
+        pinned = [] if self._cpu is None else ["--cpu", str(self._cpu)]
+        told = subprocess.run(  # noqa: S603
+            [*before, sys.executable, *arguments, "--port", str(self._origin.port), *pinned],
+            env=self._env,
+            capture_output=True,
+            text=True,
+            cwd=tempfile.gettempdir(),
+        )
+        if told.returncode:
+            raise RuntimeError(f"{' '.join(arguments)}: {told.stderr[-2000:]}")
+        found: Result = json.loads(told.stdout.splitlines()[-1])
+        return found
+
+    def turns(
+        self,
+        approaches: Iterable[Approach],
+        times: int,
+        runs: int,
+        *,
+        tasks: int | None = None,
+        latency: int = 0,
+        slow_times: int | None = None,
+    ) -> dict[str, Result]:
+        """Medians by name of an approach; they take turns, so that a disturbance meets all of them."""
+        chosen = list(approaches)
+        found: dict[str, list[Result]] = {one.name: [] for one in chosen}
+        for turn in range(times):
+            for one in chosen:
+                if one.slow and slow_times is not None and turn >= slow_times:
+                    continue
+                say(f"{turn + 1}/{times} {one.name}, {runs} runs, {latency} ms")
+                found[one.name].append(self.once(one.arguments(runs, tasks, latency)))
+        return {name: median(results) for name, results in found.items()}
+
+    def instructions(self, approach: Approach, runs: int, counter: str) -> int:
+        """Instructions of the work alone, in user space."""
+        say(f"counting instructions of {approach.name}")
+        arguments = approach.arguments(runs)
+        if counter == "callgrind":
+            return self._callgrind([*arguments, "--count"]) - self._callgrind([
+                *arguments,
+                "--count",
+                "--idle",
+                "--cold",
+            ])
+        return self._perf(arguments) - self._perf([*arguments, "--idle"])
+
+    def _callgrind(self, arguments: Sequence[str]) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "callgrind")
+            self.once(
+                arguments,
+                ("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"),
+            )
+            lines = out.read_text(encoding="utf-8", errors="replace").splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("totals:"))
+
+    def _perf(self, arguments: Sequence[str]) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "perf")
+            self.once(arguments, ("perf", "stat", "-x,", "-e", "instructions:u", "-o", str(out)))
+            lines = out.read_text().splitlines()
+        return sum(int(line.split(",")[0]) for line in lines if line[:1].isdigit())
+
+
+def median(results: Sequence[Result]) -> Result:
+    """Of each number its median; `times` says of how many."""
+    first = results[0]
+    found = {
+        name: statistics.median(one[name] for one in results)
+        for name, value in first.items()
+        if isinstance(value, int | float)
+    }
+    # The peak is the worst that was seen.
+    return {**found, "peak": max(one["peak"] for one in results), "times": len(results)}
+
+
+def say(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _path() -> str:
+    """Where the approaches are; what was on the path before stays."""
+    return os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])

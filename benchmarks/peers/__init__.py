@@ -1,0 +1,1 @@
+"""The approaches that are measured, one module each; `harness` runs one of them in a process of its own."""

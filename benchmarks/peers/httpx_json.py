@@ -1,0 +1,50 @@
+"""httpx and json, a semaphore and gather; rows are written as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+
+from peers.harness import HEADERS, Job, Written, main
+
+__all__ = ["run"]
+
+
+async def run(job: Job) -> Written:
+    limit = asyncio.Semaphore(job.ahead)
+    path = job.folder / "tasks.jsonl"
+    async with httpx.AsyncClient(headers=HEADERS, timeout=60) as client:
+
+        async def page_of(url: str, page: int) -> list[dict[str, Any]]:
+            async with limit:
+                response = await client.get(url, params={"page": page, "page_size": job.page_size})
+            response.raise_for_status()
+            data: list[dict[str, Any]] = response.json()["data"]
+            return data
+
+        runs: list[dict[str, Any]] = []
+        page = 1
+        while found := await page_of(f"{job.root}/runs/", page):
+            runs.extend(found)
+            page += 1
+
+        with path.open("w", encoding="utf-8") as file:
+
+            async def fetch(name: str) -> None:
+                page = 1
+                while True:
+                    rows = await page_of(f"{job.root}/runs/{name}/tasks/", page)
+                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                    if len(rows) < job.page_size:
+                        return
+                    page += 1
+
+            await asyncio.gather(*(fetch(run["run_id"]) for run in runs))
+    return Written([path])
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,73 @@
+"""The plots of a benchmark: time and memory against runs, throughput against latency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+__all__ = ["draw"]
+
+_MIB = 2**20
+_MARKS = "osDv^<>ph"
+
+
+def draw(found: dict[str, Any], folder: Path, prefix: str) -> list[Path]:
+    """Write the plots; their paths."""
+    return [
+        *([_scale(found, folder / f"{prefix}-runs.png")] if "scale" in found else []),
+        _latency(found, folder / f"{prefix}-latency.png"),
+        _exports(found, folder / f"{prefix}-approaches.png"),
+    ]
+
+
+def _scale(found: dict[str, Any], path: Path) -> Path:
+    scale = found["scale"]
+    runs = sorted(map(int, scale))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for mark, name in zip(_MARKS, scale[str(runs[0])], strict=False):
+        left.loglog(runs, [scale[str(n)][name]["wall"] for n in runs], marker=mark, label=name)
+        right.semilogx(runs, [scale[str(n)][name]["peak"] / _MIB for n in runs], marker=mark, label=name)
+    left.set(xlabel="runs", ylabel="seconds", title="Time, no latency")
+    right.set(xlabel="runs", ylabel="MiB over imports", title="Peak memory", ylim=(0, None))
+    left.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def _latency(found: dict[str, Any], path: Path) -> Path:
+    latency = found["latency"]
+    times = sorted(map(int, latency))
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for mark, name in zip(_MARKS, latency[str(times[0])], strict=False):
+        speeds = [latency[str(ms)][name]["rows"] / latency[str(ms)][name]["wall"] for ms in times]
+        axes.semilogy(times, speeds, marker=mark, label=name)
+    axes.set(xlabel="latency, ms", ylabel="tasks per second", title="Throughput, 32 requests in flight")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    return _save(figure, path)
+
+
+def _exports(found: dict[str, Any], path: Path) -> Path:
+    exports = found["exports"]
+    names = [name for name, one in exports.items() if one["rows"]][::-1]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
+    colours = ["tab:orange" if "unpod" in name else "tab:blue" for name in names]
+    left.barh(names, [exports[name]["cpu"] / exports[name]["rows"] * 1e6 for name in names], color=colours)
+    left.set(xscale="log", xlabel="microseconds of processor time per task")
+    right.barh(names, [exports[name]["peak"] / _MIB for name in names], color=colours)
+    right.set(xscale="log", xlabel="MiB over imports, at the peak")
+    for axes in (left, right):
+        axes.grid(alpha=0.3, axis="x", which="both")
+    return _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    return path

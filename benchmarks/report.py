@@ -1,0 +1,107 @@
+"""What was measured as text: the tables and the targets, as they stand in the README."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from approaches import EXPORTS, REFERENCE, WALKS
+from targets import lines
+
+__all__ = ["machine", "report"]
+
+_MIB = 2**20
+_PACKAGES = ("aiohttp", "msgspec", "anyio", "orjson", "httpx", "pydantic", "requests", "dlt")
+
+
+def machine() -> dict[str, Any]:
+    model = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2] for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0].strip() if names else model
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processor": model,
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def table(found: dict[str, Any], group: str) -> str:
+    results, counts = found[group], found.get("instructions", {})
+    reference = found["exports"][REFERENCE.name]
+    text = [
+        "| approach | CPU | wall | instructions | us/task | tasks/s | requests | MiB over imports |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in EXPORTS if group == "exports" else WALKS:
+        result = results.get(one.name)
+        if result is None:
+            continue  # results of before it was there
+        # What only reads bytes has as many rows as the others.
+        rows = result["rows"] or reference["rows"]
+        share = f"{counts[one.name] / counts[REFERENCE.name]:.2f}" if one.name in counts else "-"
+        name = f"**{one.name}**" if one is REFERENCE else one.name
+        cells = (
+            name,
+            f"{result['cpu'] / reference['cpu']:.2f}",
+            f"{result['wall'] / reference['wall']:.2f}",
+            share,
+            f"{result['cpu'] / rows * 1e6:.1f}",
+            f"{rows / result['wall']:,.0f}",
+            f"{result['requests']:,.0f}",
+            f"{result['peak'] / _MIB:.0f}",
+        )
+        text.append(f"| {' | '.join(cells)} |")
+    return "\n".join(text)
+
+
+def ceiling(found: dict[str, Any]) -> str:
+    """What the service could do: by what it takes for the client that only reads."""
+    only = found["exports"][EXPORTS[0].name]
+    busy = {name: one for name, one in found["exports"].items() if one["rows"]}
+    share = max((result["origin_cpu"] / result["wall"], name) for name, result in busy.items())
+    speed, flow = only["requests"] / only["wall"], only["received"] / only["wall"] / 1e6
+    own = only["origin_cpu"] / only["requests"] * 1e6
+    return (
+        f"The service gives {speed:,.0f} requests/s and {flow:,.0f} MB/s to a client that only reads, and "
+        f"takes {own:.0f} us of its own processor per request. In the table it is busy {share[0]:.0%} of the "
+        f"time at most, with {share[1]}."
+    )
+
+
+def report(found: dict[str, Any]) -> str:
+    made = found["machine"]
+    plan = found["plan"]
+    packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
+    rows = found["exports"][REFERENCE.name]["rows"]
+    asked = (
+        f"{plan['runs']:,} runs, {rows:,.0f} tasks, 32 requests in flight, pages of 100, no latency; medians "
+        f"of {plan['times']} (of what is slow, {plan['slow_times']}); 1 is the reference."
+    )
+    if not plan["full"]:
+        asked += (
+            " This is the quick benchmark: with so little data fixed costs weigh more than in the targets, "
+            "which speak of 2,000 runs and 100 pages."
+        )
+    parts = [
+        f"{made['processor']}, Python {made['python']}, {packages}",
+        ceiling(found),
+        asked,
+        table(found, "exports"),
+        "Tasks for a loop to use:",
+        table(found, "walks"),
+        "| | target | measured | |",
+    ]
+    judged = ["|---|---|---|---|"]
+    for line in lines(found):
+        note = f" ({line.note})" if line.note else ""
+        verdict = "met" if line.met else "**missed**"
+        measured = f"{line.measured:.2f} {line.unit}{note}"
+        judged.append(f"| {line.number}. {line.what} | {line.target} | {measured} | {verdict} |")
+    return "\n\n".join(parts) + "\n" + "\n".join(judged)

@@ -1,0 +1,183 @@
+"""The targets of part 5, and what was measured for each. Pure: numbers in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from approaches import EXPORT_FLAT, EXPORT_RUNS, REFERENCE, TYPED, fan_outs, prefetches
+
+__all__ = ["Line", "lines"]
+
+_MIB = 2**20
+_ID = 130
+"""Bytes that the id of a row in the listing being walked may take."""
+
+LATENCY = 0.05
+
+
+class Line(NamedTuple):
+    """One target: `measured` must not be below `least` nor above `most`."""
+
+    number: int
+    what: str
+    measured: float
+    least: float | None = None
+    most: float | None = None
+    unit: str = "x"
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        return (self.least is None or self.measured >= self.least) and (
+            self.most is None or self.measured <= self.most
+        )
+
+    @property
+    def target(self) -> str:
+        if self.least is None:
+            return f"<= {self.most:g} {self.unit}"
+        return (
+            f">= {self.least:g} {self.unit}"
+            if self.most is None
+            else f"{self.least:g} to {self.most:g} {self.unit}"
+        )
+
+
+def lines(found: dict[str, Any]) -> list[Line]:
+    """Every target that was measured."""
+    return [
+        *_export(found),
+        *_typed(found),
+        *_latency(found),
+        *_memory(found),
+        *_scale(found),
+        *_imports(found),
+        *_watch(found),
+    ]
+
+
+def _speed(found: dict[str, Any], group: str, ours: str, theirs: str) -> tuple[float, str]:
+    """How many times as fast, by processor time or by wall time, whichever says less; and both, in words.
+
+    Wall time has in it what else runs on the machine; processor time leaves out waiting for the disk.
+    """
+    results = found[group]
+    cpu, wall = (results[theirs][name] / results[ours][name] for name in ("cpu", "wall"))
+    note = f"{cpu:.2f} by processor time, {wall:.2f} by wall time"
+    counts = found.get("instructions", {})
+    if ours in counts and theirs in counts:
+        note += f", {counts[theirs] / counts[ours]:.2f} by instructions"
+    return min(cpu, wall), note
+
+
+def _export(found: dict[str, Any]) -> Iterator[Line]:
+    runs, flat = EXPORT_RUNS.name, EXPORT_FLAT.name
+    for what, ours, theirs, least in (
+        ("export run by run, speed against aiohttp + Raw", runs, REFERENCE.name, 0.9),
+        ("export run by run against httpx + pydantic", runs, "httpx + pydantic", 12),
+        ("export run by run against dlt", runs, "dlt REST source", 25),
+        ("export space-wide against aiohttp + Raw run by run", flat, REFERENCE.name, 1.7),
+    ):
+        measured, note = _speed(found, "exports", ours, theirs)
+        yield Line(1, what, measured, least=least, note=note)
+    if (far := found["latency"].get("50")) is not None:
+        ratio = far[REFERENCE.name]["wall"] / far[flat]["wall"]
+        yield Line(1, "the same at 50 ms, by wall time", ratio, least=5)
+
+
+def _typed(found: dict[str, Any]) -> Iterator[Line]:
+    for ours, theirs in (("tasks.list", "typed peer, page by page"), ("tasks_for", TYPED.name)):
+        measured, note = _speed(found, "walks", ours, theirs)
+        yield Line(2, f"{ours}, speed against {theirs}", measured, least=1.2, note=note)
+    for name in ("listing", "stream"):
+        measured = found["items"][f"{name}_us"]
+        yield Line(2, f"per yielded item of a {name}, beyond decoding", measured, most=1, unit="us")
+
+
+def _latency(found: dict[str, Any]) -> Iterator[Line]:
+    for ahead, results in found["prefetch"].items():
+        theirs, ours = (results[one.name]["wall"] for one in prefetches(int(ahead)))
+        note = f"{ours:.2f} s, the peer {theirs:.2f} s"
+        yield Line(
+            3,
+            f"prefetch({ahead}), less one latency, against the peer",
+            (ours - LATENCY) / theirs,
+            most=1.1,
+            note=note,
+        )
+    for ahead, results in found["fan_out"].items():
+        theirs, ours, ordered = (results[one.name] for one in fan_outs(int(ahead)))
+        note = f"{ours['wall']:.2f} s, the peer {theirs['wall']:.2f} s"
+        ratio = (ours["wall"] - LATENCY) / theirs["wall"]
+        yield Line(3, f"tasks_for, {ahead} at a time, likewise", ratio, most=1.1, note=note)
+        yield Line(
+            3,
+            f"tasks_for ordered, {ahead} at a time, against unordered",
+            ordered["wall"] / ours["wall"],
+            most=1.1,
+        )
+    walks = found["walks"]
+    ratio = walks["tasks_for, ordered"]["cpu"] / walks["tasks_for"]["cpu"]
+    yield Line(3, "the same without latency, by processor time", ratio, most=1.1)
+
+
+def _memory(found: dict[str, Any]) -> Iterator[Line]:
+    for name, one in found["held"].items():
+        note = f"{one['held_wall'] * 1e3:.1f} ms by wall time"
+        yield Line(4, f"loop held: {name}", one["held"] * 1e3, most=20, unit="ms", note=note)
+    if "scale" not in found:
+        return
+    scale = found["scale"]
+    small, large = min(scale, key=int), max(scale, key=int)
+    for name in (EXPORT_RUNS.name, EXPORT_FLAT.name, "unpod_async tasks_for, typed"):
+        before, after = scale[small][name], scale[large][name]
+        ids = after["rows"] if name == EXPORT_FLAT.name else int(large)
+        grown = (after["peak"] - before["peak"] - _ID * ids) / _MIB
+        note = (
+            f"{before['peak'] / _MIB:.1f} to {after['peak'] / _MIB:.1f} MiB, ids {_ID * ids / _MIB:.1f} MiB"
+        )
+        yield Line(
+            4,
+            f"growth of the peak from {small} to {large} runs: {name}",
+            grown,
+            most=5,
+            unit="MiB",
+            note=note,
+        )
+    memory = found["memory"]
+    for mode in ("flat", "raw"):
+        one = memory[f"page of 20 MB, {mode}"]
+        ratio = one["peak"] / (5_300 * 3_864)
+        yield Line(4, f"memory of a page of 20 MB against its size, {mode}", ratio, most=3)
+    for mode in ("flat", "runs"):
+        grown = memory[f"{mode}, slow consumer"]["peak"] - memory[f"{mode}, fast consumer"]["peak"]
+        yield Line(4, f"more memory with a slow consumer, {mode}", grown / _MIB, most=1, unit="MiB")
+
+
+def _scale(found: dict[str, Any]) -> Iterator[Line]:
+    if "scale" not in found:
+        return
+    scale = found["scale"]
+    small, large = sorted(scale, key=int)[-2:]
+    factor = int(large) / int(small)
+    for name in (EXPORT_RUNS.name, EXPORT_FLAT.name, "unpod_async tasks_for, typed", REFERENCE.name):
+        before, after = scale[small][name], scale[large][name]
+        ratio = after["cpu"] / before["cpu"]
+        note = f"{after['wall'] / before['wall']:.2f} by wall time"
+        what = f"processor time for {large} runs against {small}: {name}"
+        yield Line(5, what, ratio, least=0.9 * factor, most=1.1 * factor, note=note)
+
+
+def _imports(found: dict[str, Any]) -> Iterator[Line]:
+    imports = found["imports"]
+    base = imports["aiohttp"]
+    for name in ("unpod_async", "unpod_async.UnpodClient"):
+        note = f"{imports[name] * 1e3:.0f} ms, aiohttp {base * 1e3:.0f} ms"
+        yield Line(6, f"import of {name} against aiohttp", imports[name] / base, most=1.3, note=note)
+
+
+def _watch(found: dict[str, Any]) -> Iterator[Line]:
+    if "watch" in found:
+        share = found["watch"]["idle_share"] * 100
+        yield Line(7, "watching 100 spaces every 10 s, of one core", share, most=3, unit="%")
