@@ -72,7 +72,7 @@ class Sweep:
             self._place += len(page.rejected) + len(page.unreadable)
             return
         self._runs = None
-        missing = set() if self._has_met_all() else self._there - self._met
+        missing: set[str] = set() if self._has_met_all() else self._there - self._met
         if self.whole and missing and self._missing is None:
             # One answer that is empty, or lacks some, is not enough to tell of runs that they are gone.
             self._missing, self._place = missing, 0
