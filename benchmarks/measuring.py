@@ -50,7 +50,7 @@ class Origin:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.close()
         self._process.wait()
 
@@ -82,7 +82,7 @@ class Bench:
             RuntimeError: it failed, or rows were missing.
         """
         pinned = [] if self._cpu is None else ["--cpu", str(self._cpu)]
-        told = subprocess.run(  # noqa: S603
+        told = subprocess.run(  # noqa: S603 - this interpreter
             [*before, sys.executable, *arguments, "--port", str(self._origin.port), *pinned],
             env=self._env,
             capture_output=True,

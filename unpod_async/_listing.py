@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from unpod_async import _paths
 from unpod_async._paths import Endpoint, TimeWindow
 from unpod_async.errors import InvalidArgument
-from unpod_async.models import Task
+from unpod_async.models import Run, Task
 
-__all__ = ["Listing", "Status", "run_tasks", "several", "wanted_statuses"]
+__all__ = ["Listing", "Status", "run_tasks", "several", "space_runs", "wanted_statuses"]
 
 T = TypeVar("T")
 
@@ -85,6 +85,11 @@ def wanted_statuses(status: Status) -> frozenset[str] | None:
     if not wanted or not all(type(one) is str and one for one in wanted):
         raise InvalidArgument("status must be a status such as 'completed', or several of them")
     return wanted
+
+
+def space_runs(space_token: str, status: Status = None) -> Listing[Run]:
+    """The runs of one space."""
+    return Listing(_paths.runs(space_token), Run, ("run_id",), statuses=wanted_statuses(status))
 
 
 def run_tasks(space_token: str, run_id: str, status: Status) -> Listing[Task]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Literal, overload
 
-from unpod_async import _paths
 from unpod_async._collect import OnBadRow
 from unpod_async._fanout import Failed, Ok, OnRunError, fan_out
-from unpod_async._listing import Listing, Status, run_tasks, wanted_statuses
+from unpod_async._listing import Status, run_tasks, space_runs, wanted_statuses
 from unpod_async._pager import Pager, SequentialWalk
 from unpod_async._stream import Put, Stream
 from unpod_async._watch._entry import Watching
@@ -38,7 +37,7 @@ class Runs(Watching):
             InvalidArgument: the token of the space cannot be one.
             RefusedError: the space is unknown or not yours.
         """
-        listing = Listing(_paths.runs(space_token), Run, ("run_id",), statuses=wanted_statuses(status))
+        listing = space_runs(space_token, status)
         return self._core.pager(listing, start_page, page_size, on_bad_row)
 
     def tasks(
@@ -118,7 +117,7 @@ class Runs(Watching):
         """
         # Its clock starts with the first request; listing the runs and reading them share it.
         deadline = self._core.caller.deadline()
-        every = Listing(_paths.runs(space_token), Run, ("run_id",))
+        every = space_runs(space_token)
         listed = self._core.pager(every, 1, page_size, on_bad_row, deadline)
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidArgument("concurrency must be a whole number, 1 or more")

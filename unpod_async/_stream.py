@@ -20,7 +20,6 @@ from unpod_async.errors import ConfigurationError
 __all__ = ["Put", "Stream", "run_workers"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 Put: TypeAlias = Callable[[Sequence[T]], Awaitable[None]]
 """Hands a batch of rows to the reader; returns when the reader is done with them."""

@@ -34,7 +34,7 @@ class Line(msgspec.Struct, gc=False):
     timestamp: str | None = None
     time: float | None = None
     endTime: float | None = None  # noqa: N815 - the name on the wire
-    secondsFromStart: float | None = None  # noqa: N815
+    secondsFromStart: float | None = None  # noqa: N815 - the name on the wire
 
 
 class Output(msgspec.Struct, gc=False, rename={"type_": "type", "id_": "id"}):
@@ -42,34 +42,34 @@ class Output(msgspec.Struct, gc=False, rename={"type_": "type", "id_": "id"}):
 
     id_: str | None = None
     call_id: str | None = None
-    assistantId: str | None = None  # noqa: N815
+    assistantId: str | None = None  # noqa: N815 - the name on the wire
     type_: str | None = None
-    startedAt: str | None = None  # noqa: N815
-    endedAt: str | None = None  # noqa: N815
+    startedAt: str | None = None  # noqa: N815 - the name on the wire
+    endedAt: str | None = None  # noqa: N815 - the name on the wire
     start_time: str | None = None
     end_time: str | None = None
     duration: float | str | None = None
     transcript: str | list[Line] | None = None
     messages: list[Line] | None = None
-    recordingUrl: str | None = None  # noqa: N815
+    recordingUrl: str | None = None  # noqa: N815 - the name on the wire
     recording_url: str | None = None
     summary: str | None = None
     call_summary: str | None = None
     cost: float | None = None
     status: str | None = None
-    endedReason: str | None = None  # noqa: N815
+    endedReason: str | None = None  # noqa: N815 - the name on the wire
     call_end_reason: str | None = None
     customer: str | dict[str, Any] | None = None
     contact_number: str | None = None
     assistant_number: str | None = None
-    costBreakdown: dict[str, float] | None = None  # noqa: N815
+    costBreakdown: dict[str, float] | None = None  # noqa: N815 - the name on the wire
     analysis: dict[str, Any] | None = None
     artifact: dict[str, Any] | None = None
     post_call_data: dict[str, Any] | None = None
     call_type: str | None = None
     call_status: str | None = None
     metadata: dict[str, Any] | None = None
-    phoneCallProvider: str | None = None  # noqa: N815
+    phoneCallProvider: str | None = None  # noqa: N815 - the name on the wire
     error: str | None = None
 
 

@@ -9,7 +9,7 @@ from unpod_async import _paths
 from unpod_async._core import Core
 from unpod_async._decode import RejectedRow
 from unpod_async._fetch import fetch
-from unpod_async._listing import Listing, run_tasks
+from unpod_async._listing import Listing, run_tasks, space_runs
 from unpod_async._pager import SequentialWalk
 from unpod_async._stream import Put
 from unpod_async._watch._clock import Clock
@@ -48,7 +48,7 @@ class Questions:
         self._core = core
         self._compare = Compare(space_token, known, chosen)
         self._put = put
-        self._listing = Listing(_paths.runs(space_token), Run, ("run_id",))
+        self._listing = space_runs(space_token)
         self.deadline = core.caller.deadline()
         """Bounds one poll: the owner restarts it."""
 

@@ -51,7 +51,7 @@ class Sweep:
         self._tasks: SequentialWalk[Task] | None = None
         self._met: set[str] = set()
         self._place = 0
-        self._missing: set[str] | None = None
+        self._looks_again = False
         self._sizes: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
 
@@ -73,9 +73,9 @@ class Sweep:
             return
         self._runs = None
         missing: set[str] = set() if self._has_met_all() else self._there - self._met
-        if self.whole and missing and self._missing is None:
+        if self.whole and missing and not self._looks_again:
             # One answer that is empty, or lacks some, is not enough to tell of runs that they are gone.
-            self._missing, self._place = missing, 0
+            self._looks_again, self._place = True, 0
             self._runs = self._questions.runs()
             return
         if self.whole:

@@ -9,11 +9,10 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from unpod_async import _paths
 from unpod_async._collect import OnBadRow
 from unpod_async._core import Core
 from unpod_async._deadline import Deadline
-from unpod_async._listing import Listing, run_tasks
+from unpod_async._listing import run_tasks, space_runs
 from unpod_async._pager import SequentialWalk
 from unpod_async._policy import hint_of, may_repeat_read
 from unpod_async._stream import run_workers
@@ -237,9 +236,12 @@ async def wait_for_runs(
 
 
 def _runs(core: Core, space_token: str, deadline: Deadline, on_bad_row: OnBadRow) -> SequentialWalk[Run]:
-    listing = Listing(_paths.runs(space_token), Run, ("run_id",))
     return SequentialWalk(
-        core.caller, listing, page_size=core.settings.page_size, on_bad_row=on_bad_row, deadline=deadline
+        core.caller,
+        space_runs(space_token),
+        page_size=core.settings.page_size,
+        on_bad_row=on_bad_row,
+        deadline=deadline,
     )
 
 
