@@ -44,7 +44,8 @@ class Admission:
             TransportError: the deadline ends before there is one; nothing was sent.
         """
         while True:
-            await self._take(slots, deadline)
+            if not self._take_at_once(slots):
+                await self._take(slots, deadline)
             left = deadline.left()
             wait = self._gate.ask(self._clock()) if left > 0 else left
             if wait == 0:
@@ -74,6 +75,17 @@ class Admission:
     def close(self, seconds: float) -> bool:
         """The server asked every request to wait; whether that is news."""
         return self._gate.close(self._clock(), seconds)
+
+    def _take_at_once(self, slots: Sequence[Slots]) -> bool:
+        taken = 0
+        try:
+            for slot in slots:
+                slot.semaphore.acquire_nowait()
+                taken += 1
+        except anyio.WouldBlock:
+            self._give_back(slots[:taken])
+            return False
+        return True
 
     async def _take(self, slots: Sequence[Slots], deadline: Deadline) -> None:
         taken: list[Slots] = []

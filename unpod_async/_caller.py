@@ -111,9 +111,9 @@ class Caller:
             blame_row = single_out and not isinstance(error, TransportError) and hint_of(error) is None
             return not blame_row and may_repeat_read(error, made)
 
-        async def send(timeout: float) -> Response:
+        def send(timeout: float) -> Awaitable[Response]:
             sent.sent = True  # more is known of a create only, where it matters
-            return await self.transport.get(endpoint.path, query, timeout)
+            return self.transport.get(endpoint.path, query, timeout)
 
         return await self._perform("GET", endpoint, send, parse, may_repeat, deadline, sent)
 
@@ -147,12 +147,12 @@ class Caller:
         sent: SentFlag,
     ) -> T:
         made: list[Attempt] = []
-        with self.lifetime.call() as scope:
+        with self.lifetime.call() as call:
             try:
                 return await self._repeat(method, endpoint, send, parse, may_repeat, deadline, made)
             except (TransportError, ConfigurationError):
-                # What comes of closed connections, before the scope is heard of.
-                if not scope.cancel_called:
+                # What comes of closed connections, before the end is heard of.
+                if not call.ended:
                     raise
         left = "" if sent.sent else "; nothing was sent"
         error = TransportError(
@@ -174,7 +174,7 @@ class Caller:
         made: list[Attempt],
     ) -> T:
         policy = self.options.retry
-        drawn: Iterator[float] = waits(policy, self.jitter) if policy is not None else iter(())
+        drawn: Iterator[float] | None = None
         paid = 0
         renewed = False
         request = self.transport.request(method, endpoint.path)
@@ -206,6 +206,7 @@ class Caller:
             hint = hint_of(error)
             if hint is not None and hint > policy.max_retry_after:
                 break
+            drawn = drawn or waits(policy, self.jitter)
             wait = wait_for(next(drawn), hint, self.jitter)
             if wait > deadline.left():
                 break

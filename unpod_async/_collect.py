@@ -55,12 +55,13 @@ class Collector(Generic[T]):
             rows: Rows = answer.rows
             self._stats.repeated += len(answer.keys) - len(fresh)
             count, headers = rows.count, rows.headers
-            for index in fresh:
-                row = rows.rows[index]
-                if type(row) is RejectedRow:
-                    rejected.append(row)
-                elif row is not None and (keeps is None or type(row) is bytes or keeps(row)):
-                    items.append(row)
+            met = rows.rows if len(fresh) == len(rows.rows) else [rows.rows[index] for index in fresh]
+            good = [row for row in met if row is not None and type(row) is not RejectedRow]
+            if len(good) < len(met):
+                rejected += [row for row in met if type(row) is RejectedRow]
+            if keeps is not None:
+                good = [row for row in good if type(row) is bytes or keeps(row)]
+            items += good
         unreadable = list(emit.unreadable)
         self._stats.rows += len(items)
         self._stats.rejected += len(rejected)

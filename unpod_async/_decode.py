@@ -5,88 +5,32 @@ from __future__ import annotations
 import codecs
 import functools
 import hashlib
-import re
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from unpod_async._listing import Listing
+from unpod_async._page import Page, RejectedRow, Rows
 from unpod_async._times import parse_time
 from unpod_async.errors import DecodeError
 from unpod_async.models import detach
 
-__all__ = ["Page", "RejectedRow", "Rows", "decode_one", "decode_raw", "decode_rows"]
+__all__ = [
+    "Page",
+    "RejectedRow",
+    "Rows",
+    "check_utf8",
+    "decode_one",
+    "decode_raw",
+    "decode_rows",
+    "decode_with",
+]
 
 T = TypeVar("T")
 
-_USER_TOKEN = re.compile(rb'("user_token"\s*:\s*")[^"]*')
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-class RejectedRow(NamedTuple):
-    """A row that came and is not part of the listing's items.
-
-    Attributes:
-        raw: its JSON bytes as the server sent them; on an exception `user_token` is masked in them.
-        path: where the fault is in the answer, such as "$.data[3].task_id".
-        reason: what is wrong there; holds no data of the row.
-    """
-
-    raw: bytes
-    path: str
-    reason: str
-
-    def masked(self) -> RejectedRow:
-        """The row for an exception, which is pickled and mailed around: without the user's access token."""
-        return self._replace(raw=_USER_TOKEN.sub(rb"\1***", self.raw))
-
-    def __repr__(self) -> str:
-        # The bytes hold names and numbers of people.
-        return f"RejectedRow(path={self.path!r}, reason={self.reason!r}, {len(self.raw)} bytes)"
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """One page of a walk, without the rows that were yielded before.
-
-    Attributes:
-        items: the rows, in the server's order; with a filter, those that match.
-        number: the page as the server numbers it, from 1.
-        page_size: rows asked for per page.
-        count: rows of the whole listing, as the server counted them in this answer, or None.
-        rejected: rows that came and do not fit.
-        unreadable: places in the listing (from 1) whose row the server cannot send; `page=<place>` with
-            `page_size=1` is the request that fails.
-        headers: Date, Retry-After, X-RateLimit-*, X-Request-ID of the answer, names in lower case.
-    """
-
-    items: list[T]
-    number: int
-    page_size: int
-    count: int | None
-    rejected: list[RejectedRow]
-    unreadable: list[int]
-    headers: Mapping[str, str]
-
-    def __repr__(self) -> str:
-        # Rows as bytes hold all there is, user tokens too.
-        return f"Page(number={self.number}, {len(self.items)} items)"
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of one answer, by place: an item, or why there is none."""
-
-    rows: Sequence[Any]
-    keys: Sequence[str]
-    count: int | None
-    created: Sequence[datetime | None]
-    headers: Mapping[str, str]
-    status_code: object = None
-    message: object = None
 
 
 class RowHead(msgspec.Struct, gc=False):
@@ -100,13 +44,6 @@ class RowHead(msgspec.Struct, gc=False):
     domain_handle: Any = None
     status: Any = None
     created: Any = None
-
-    def __post_init__(self) -> None:
-        # A value of another type names no run and no status.
-        if not isinstance(self.run_id, str):
-            self.run_id = None
-        if not isinstance(self.status, str):
-            self.status = None
 
     @property
     def created_at(self) -> datetime | None:
@@ -181,16 +118,35 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
 
 
 def decode_raw(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> Rows:
-    """The page as each row's exact bytes, wrapped with what filters need; no row is too bad for it."""
+    """The page as each row's exact bytes; no row is too bad for it."""
+
+    def exact(_: bytes, raws: Sequence[msgspec.Raw], heads: Sequence[RowHead]) -> list[Any]:
+        return [bytes(raw) if listing.keeps(head) else None for raw, head in zip(raws, heads, strict=True)]
+
+    return decode_with(listing, body, page, headers, _head, exact)
+
+
+def decode_with(
+    listing: Listing[Any],
+    body: bytes,
+    page: int,
+    headers: Mapping[str, str],
+    head_of: Callable[[msgspec.Raw], Any],
+    rows_of: Callable[[bytes, Sequence[msgspec.Raw], Sequence[Any]], list[Any]],
+) -> Rows:
+    """The page as whatever `rows_of` makes of the body, its rows, and their heads.
+
+    Args:
+        head_of: reads what the walk needs of a row (attributes as `RowHead` has); it never raises.
+    """
     envelope, raws = _raw_page(body, page)
-    heads = [_head(raw) for raw in raws]
+    heads = [head_of(raw) for raw in raws]
     keys = [listing.key_of(head) or _digest(raw) for head, raw in zip(heads, raws, strict=True)]
-    rows: list[Any] = [
-        _foreign(listing, raw, index)
-        if listing.is_foreign(head)
-        else (bytes(raw) if listing.keeps(head) else None)
-        for index, (head, raw) in enumerate(zip(heads, raws, strict=True))
-    ]
+    rows = rows_of(body, raws, heads)
+    if listing.run_id is not None:
+        for index, head in enumerate(heads):
+            if listing.is_foreign(head):
+                rows[index] = _foreign(listing, raws[index], index)
     created = [head.created_at for head in heads] if listing.tied else ()
     return Rows(rows, keys, _count(envelope), created, headers, envelope.status_code, envelope.message)
 
@@ -211,7 +167,7 @@ def decode_one(model: type[T], body: bytes) -> tuple[T, object]:
     raise DecodeError(f"the answer is not the expected JSON: {reason}")
 
 
-def _check_utf8(body: bytes) -> None:
+def check_utf8(body: bytes) -> None:
     """Raise UnicodeDecodeError where `body` is not UTF-8.
 
     In pieces: the text of a whole page takes four times as long, for it is large and made to be thrown away.
@@ -230,7 +186,7 @@ def _typed_page(listing: Listing[Any], body: bytes) -> Any:
     """
     try:
         # Inside a field that is kept as bytes msgspec does not look at the encoding.
-        _check_utf8(body)
+        check_utf8(body)
         return _page_decoder(cast("Hashable", listing.model)).decode(body)
     except _UNREADABLE:
         return None

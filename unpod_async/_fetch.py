@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from unpod_async._caller import Reader
 from unpod_async._deadline import Deadline
@@ -22,13 +22,26 @@ from unpod_async.errors import (
     UpstreamError,
 )
 
-__all__ = ["fetch"]
+__all__ = ["Decode", "fetch"]
+
+Decode: TypeAlias = Callable[[Listing[Any], bytes, int, Mapping[str, str]], Rows]
+"""Makes rows of the body of a page, as `decode_rows` does: of a listing, the page's number, the headers."""
 
 
 async def fetch(
-    caller: Reader, listing: Listing[Any], read: Read, deadline: Deadline, *, raw: bool
+    caller: Reader,
+    listing: Listing[Any],
+    read: Read,
+    deadline: Deadline,
+    *,
+    raw: bool = False,
+    decode: Decode | None = None,
 ) -> Answer | Failure:
     """Ask for one page. Errors of the service and the network are returned, never raised.
+
+    Args:
+        raw: the rows are to be their bytes, as by `decode_raw`.
+        decode: makes rows of the body in another way.
 
     Raises:
         ConfigurationError: the client cannot be used here.
@@ -36,11 +49,11 @@ async def fetch(
     query = dict(listing.query)
     if listing.paged:
         query |= {"page": str(read.page), "page_size": str(read.size)}
-    decode = decode_raw if raw else decode_rows
+    rows_of = decode or (decode_raw if raw else decode_rows)
 
     def parse(request: Request, response: Response) -> Rows:
         return _rows(
-            request, response, lambda: decode(listing, response.body, read.page, headers_of(response))
+            request, response, lambda: rows_of(listing, response.body, read.page, headers_of(response))
         )
 
     try:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import anyio
 
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["GRACE", "Lifetime"]
+__all__ = ["GRACE", "Call", "Lifetime"]
 
 GRACE: Final = 5.0
 """Seconds that calls under way are given when the client is closed."""
@@ -30,7 +29,7 @@ class Lifetime:
         self._process = 0
         self._ending = False
         self._over = False
-        self._under_way: set[anyio.CancelScope] = set()
+        self._under_way: set[Call] = set()
         self._all_done: anyio.Event | None = None
 
     @property
@@ -60,25 +59,24 @@ class Lifetime:
                 "UnpodClient per event loop (per asyncio.run)"
             )
 
-    @contextmanager
-    def call(self) -> Generator[anyio.CancelScope]:
-        """One call, for as long as the block lasts. `end` may cancel the scope; then the block is left.
+    def call(self) -> Call:
+        """One call, for as long as its block lasts.
 
-        Raises:
+        Raises (on entering):
             ConfigurationError: as `check`, and when the client is being closed.
         """
+        return Call(self)
+
+    def enter(self, call: Call) -> None:
         if self._ending:
             raise _closed()
         self.check()
-        scope = anyio.CancelScope()
-        self._under_way.add(scope)
-        try:
-            with scope:
-                yield scope
-        finally:
-            self._under_way.discard(scope)
-            if self._all_done is not None and not self._under_way:
-                self._all_done.set()
+        self._under_way.add(call)
+
+    def leave(self, call: Call) -> None:
+        self._under_way.discard(call)
+        if self._all_done is not None and not self._under_way:
+            self._all_done.set()
 
     async def end(self, grace: float) -> None:
         """Let no call begin, wait up to `grace` seconds for those under way, and cancel the others.
@@ -97,8 +95,53 @@ class Lifetime:
         finally:
             self._over = True
             if ours:
-                for scope in self._under_way:
-                    scope.cancel()
+                for call in self._under_way:
+                    call.end()
+
+
+class Call:
+    """A call under way, as a block. When the lifetime ends it, the block is cancelled and left.
+
+    Like an `anyio.CancelScope`, which costs 15 us, except that it asks once.
+    """
+
+    __slots__ = ("_cancelled", "_lifetime", "_others", "_task", "ended")
+
+    def __init__(self, lifetime: Lifetime) -> None:
+        self.ended = False
+        self._lifetime = lifetime
+        self._task: asyncio.Task[Any] | None = None
+        self._others = 0
+        self._cancelled = False
+
+    def __enter__(self) -> Self:
+        self._lifetime.enter(self)
+        self._task = asyncio.current_task()
+        self._others = 0 if self._task is None else self._task.cancelling()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._lifetime.leave(self)
+        task, self._task = self._task, None
+        if task is None or not self._cancelled:
+            return False
+        # Whoever else asked for a cancellation gets it.
+        return task.uncancel() <= self._others and kind is asyncio.CancelledError
+
+    def end(self) -> None:
+        self.ended = True
+        if self._task is asyncio.current_task():
+            # Cancelled by itself, a task may hear of it behind the block only.
+            asyncio.get_running_loop().call_soon(self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
 
 
 def _closed() -> ConfigurationError:

@@ -58,10 +58,11 @@ class Listing(Generic[T]):
         return None
 
     def is_foreign(self, row: Any) -> bool:
-        return self.run_id is not None and row.run_id is not None and row.run_id != self.run_id
+        # In a row that is not decoded they may be of any type: those name no run and no status.
+        return self.run_id is not None and isinstance(row.run_id, str) and row.run_id != self.run_id
 
     def keeps(self, row: Any) -> bool:
-        if self.statuses is not None and row.status not in self.statuses:
+        if self.statuses is not None and not (isinstance(row.status, str) and row.status in self.statuses):
             return False
         return self.window is None or self.window.contains(row.created_at)
 

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar, cast
 from unpod_async._caller import Reader
 from unpod_async._collect import Collector, OnBadRow, check_on_bad_row
 from unpod_async._deadline import Deadline
-from unpod_async._decode import Page
-from unpod_async._fetch import fetch
+from unpod_async._decode import Page, decode_raw
+from unpod_async._fetch import Decode, fetch
 from unpod_async._listing import Listing
 from unpod_async._prefetch import prefetch_pages
 from unpod_async._single import walk_single
@@ -194,12 +194,13 @@ class SequentialWalk(Generic[T]):
         start_page: int = 1,
         on_bad_row: OnBadRow = "raise",
         raw: bool = False,
+        decode: Decode | None = None,
         deadline: Deadline | None = None,
     ) -> None:
         self._caller = caller
         self._deadline = deadline or caller.deadline()
         self._listing = listing
-        self._raw = raw
+        self._decode = decode or (decode_raw if raw else None)
         self._machine = Walk(page_size=page_size, start_page=start_page, tied=listing.tied)
         self._collector: Collector[T] = Collector(
             listing, page_size=page_size, on_bad_row=on_bad_row, stats=caller.stats
@@ -220,7 +221,7 @@ class SequentialWalk(Generic[T]):
                 reply = None
                 if isinstance(command, Take):
                     reply = await fetch(
-                        self._caller, self._listing, command.read, self._deadline, raw=self._raw
+                        self._caller, self._listing, command.read, self._deadline, decode=self._decode
                     )
                 elif isinstance(command, Emit):
                     page = self._collector.page(command)

@@ -34,8 +34,7 @@ __all__ = [
 
 _LONGEST_ID: Final = 512
 # Printable ASCII without blank, "#", "%", "/", "?" and "\".
-_ID: Final = re.compile(r"[!-~]+")
-_NOT_IN_IDS: Final = frozenset("#%/?\\")
+_ID: Final = re.compile(r"""[!"$&-.0->@-\[\]-~]+""")
 # Characters of an id that stand in a path as they are; the others are quoted.
 _PLAIN: Final = "!$&'()*+,;=:@~"
 
@@ -68,7 +67,7 @@ def check_id(name: str, value: object) -> str:
         raise InvalidArgument(f"{name} must be text, not {type(value).__name__}")
     # A member of a str enumeration formats as its name; str.__str__ gives its value.
     text = str.__str__(value)
-    if text in {".", ".."} or len(text) > _LONGEST_ID or not _ID.fullmatch(text) or _NOT_IN_IDS & set(text):
+    if text in {".", ".."} or len(text) > _LONGEST_ID or not _ID.fullmatch(text):
         raise InvalidArgument(
             f"{name} {shorten(ascii(text[:100]), 80)} is not an id: 1 to {_LONGEST_ID} printable ASCII "
             r"characters are accepted, without blanks and / \ ? # %, and not '.' or '..'"
@@ -125,7 +124,9 @@ def space_tasks(space_token: object) -> Endpoint:
 
 def _endpoint(template: str, label: str, **ids: object) -> Endpoint:
     checked = {name: check_id(name, value) for name, value in ids.items()}
-    quoted = {name: quote(value, safe=_PLAIN) for name, value in checked.items()}
+    quoted = {
+        name: value if value.isalnum() else quote(value, safe=_PLAIN) for name, value in checked.items()
+    }
     return Endpoint(template.format_map(quoted), template, label.format_map(checked))
 
 

@@ -11,7 +11,7 @@ from unpod_async._caller import Reader
 from unpod_async._collect import Collector
 from unpod_async._deadline import Deadline
 from unpod_async._decode import Page
-from unpod_async._fetch import fetch
+from unpod_async._fetch import Decode, fetch
 from unpod_async._listing import Listing
 from unpod_async._single import walk_single
 from unpod_async._walk import Walk
@@ -40,16 +40,17 @@ async def prefetch_pages(
     collector: Collector[T],
     put: Callable[[Page[T]], Awaitable[None]],
     deadline: Deadline,
+    decode: Decode | None = None,
 ) -> None:
-    """Drive `machine` to its end, handing on each page; raises what the walk raises."""
-    error: UnpodError | None = None
+    """Drive `machine` to its end, handing on each page; raises what the walk or `put` raises."""
+    error: Exception | None = None
     async with anyio.create_task_group() as tasks:
         under_way: dict[Read, _Request] = {}
 
         async def ask(read: Read, request: _Request) -> None:
             with request.scope:
                 try:
-                    request.outcome = await fetch(caller, listing, read, deadline, raw=False)
+                    request.outcome = await fetch(caller, listing, read, deadline, decode=decode)
                 except Exception as fault:  # noqa: BLE001 - raised to whoever takes this request
                     request.error = fault
             request.settled.set()
@@ -84,7 +85,11 @@ async def prefetch_pages(
                 else:
                     page = collector.page(command)
                     if page is not None:
-                        await put(page)
+                        try:
+                            await put(page)
+                        except Exception as fault:  # noqa: BLE001 - raised outside the group, which would wrap it
+                            error = fault
+                            break
         except StopIteration:
             pass
         except UnpodError as fault:

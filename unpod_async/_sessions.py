@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
+from collections.abc import Mapping
+from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
 from unpod_async._lifetime import Lifetime
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["KEEP_ALIVE", "SentFlag", "Sessions"]
+__all__ = ["KEEP_ALIVE", "SentFlag", "Sessions", "reading"]
 
 KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept; the server closes it after 5 to 6 without a word."""
@@ -30,20 +32,33 @@ class SentFlag:
     sent = False
 
 
+reading: Final[ContextVar[SentFlag]] = ContextVar("unpod_async_reading")
+"""The flag of the read that a task is sending."""
+
+
 class Sessions:
-    """The sessions of one client. Ours set the `SentFlag` that a request is given as its trace context.
+    """The sessions of one client. Ours set a request's `SentFlag`: of a read the one in `reading`, when there
+    is a connection for it; of a create its trace context, when its head goes out.
 
     Args:
         lifetime: asked before a session is handed out.
+        headers: of every request over our sessions; never the token.
         given: a session of the caller's for reads; it is never closed here.
         made_at: the line where the client was made, for the warning when it is never closed.
     """
 
-    def __init__(self, lifetime: Lifetime, given: aiohttp.ClientSession | None, made_at: str) -> None:
+    def __init__(
+        self,
+        lifetime: Lifetime,
+        headers: Mapping[str, str],
+        given: aiohttp.ClientSession | None,
+        made_at: str,
+    ) -> None:
         self.given = given
         self.reads: aiohttp.ClientSession | None = None
         self.creates: aiohttp.ClientSession | None = None
         self._lifetime = lifetime
+        self._headers = headers
         self._made_at = made_at
         self._closed = False
 
@@ -54,9 +69,9 @@ class Sessions:
             raise ConfigurationError("the session that was given as session= is closed")
         if self.reads is None or self.reads.closed:
             self.reads = self.given or aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+                connector=_Pool(limit=0, keepalive_timeout=KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_tracing()],
+                headers=self._headers,
             )
         return self.reads
 
@@ -67,6 +82,7 @@ class Sessions:
             self.creates = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
                 trace_configs=[_tracing()],
             )
         return self.creates
@@ -112,6 +128,15 @@ class Sessions:
                 with contextlib.suppress(StopIteration):
                     closing.send(None)
                 closing.close()
+
+
+class _Pool(aiohttp.TCPConnector):
+    """Connections of reads. Tracing tells the same, and more exactly, for 10 % of the cost of a request."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super().connect(*args, **kwargs)
+        reading.get().sent = True
+        return connection
 
 
 def _tracing() -> aiohttp.TraceConfig:

@@ -30,6 +30,8 @@ class Sightings:
     """First and last sighting of every row, by answer."""
 
     def __init__(self) -> None:
+        self.answers = 0
+        """Answers marked so far; the number of the next one."""
         self._first: dict[str, int] = {}
         self._last: dict[str, int] = {}  # only rows seen more than once
         self._offsets: list[int] = []
@@ -40,17 +42,13 @@ class Sightings:
     def __len__(self) -> int:
         return len(self._first)
 
-    @property
-    def answers(self) -> int:
-        """Answers marked so far; the number of the next one."""
-        return len(self._offsets)
-
     def start_pass(self) -> None:
         self._pass_start = self.answers * _WIDTH
 
     def mark(self, keys: Sequence[str], offset: int, count: int | None) -> Mark:
         """Take down an answer: `keys` stood at `offset` when the listing was `count` long."""
         base = self.answers * _WIDTH
+        self.answers += 1
         self._offsets.append(offset)
         self._counts.append(count)
         if self._first.keys().isdisjoint(keys):

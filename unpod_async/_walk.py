@@ -219,7 +219,8 @@ class Walk:
             now.judge(
                 offset=part.offset, size=part.size, rows=rows, news=mark.news, count=count, answer=number
             )
-            self._note_elders(part.answer, mark.fresh, first=number == 0)
+            if self._tied:
+                self._note_elders(part.answer, mark.fresh, first=number == 0)
             # A last page repeated behind the end stands there by claim only.
             repeated = not mark.news and (count is None or part.offset >= count)
             now.adds_up = now.adds_up and (mark.adds_up or repeated)
@@ -241,7 +242,7 @@ class Walk:
         if first:
             self._elders = len(fresh)
             self._head_created = answer.created[0] if answer.created else None
-        elif self._tied and self._head_created is not None:
+        elif self._head_created is not None:
             times = (answer.created[index] for index in fresh)
             self._elders += sum(1 for time in times if time is not None and time < self._head_created)
 

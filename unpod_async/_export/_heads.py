@@ -9,14 +9,16 @@ import msgspec
 
 from unpod_async._times import parse_time
 
-__all__ = ["RunHead", "TaskHead", "has_ended", "run_head", "task_head"]
+__all__ = ["FullHead", "Head", "UserInfo", "has_ended", "head_of"]
 
 _ENDED = frozenset({"completed", "failed"})
 
 
-class RunHead(msgspec.Struct, gc=False):
-    """Of a row of the listing of runs; any type, for a row of the wrong types is a row all the same."""
+class Head(msgspec.Struct, gc=False):
+    """Of a row of tasks or runs; any type, for a row of the wrong types is a row all the same."""
 
+    id: Any = msgspec.field(name="_id", default=None)
+    task_id: Any = None
     run_id: Any = None
     status: Any = None
     created: Any = None
@@ -33,31 +35,33 @@ class RunHead(msgspec.Struct, gc=False):
         return parse_time(self.created)
 
 
-class TaskHead(msgspec.Struct, gc=False):
-    """Of a row of a listing of tasks."""
+class UserInfo(msgspec.Struct, gc=False):
+    """What an export leaves out of a task."""
 
-    task_id: Any = None
-    run_id: Any = None
-    status: Any = None
+    user_token: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_RUN = msgspec.json.Decoder(RunHead)
-_TASK = msgspec.json.Decoder(TaskHead)
+class FullHead(Head, gc=False):
+    """The head of a row that is a JSON object, and whose `user_info` is one if there is any."""
+
+    user_info: UserInfo | None = None
+
+
+_FULL = msgspec.json.Decoder(FullHead)
+_HEAD = msgspec.json.Decoder(Head)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def run_head(line: bytes) -> RunHead:
+def head_of(row: bytes | msgspec.Raw) -> Head:
+    """Never raises: of what is no row all is None."""
     try:
-        return _RUN.decode(line)
+        return _FULL.decode(row)
     except _UNREADABLE:
-        return RunHead()
-
-
-def task_head(line: bytes) -> TaskHead:
+        pass
     try:
-        return _TASK.decode(line)
+        return _HEAD.decode(row)
     except _UNREADABLE:
-        return TaskHead()
+        return Head()
 
 
 def has_ended(status: object) -> bool:

@@ -8,14 +8,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from unpod_async import _paths
 from unpod_async._core import Core
 from unpod_async._export._asked import Asked, Options
 from unpod_async._export._dataset import DataSet
 from unpod_async._export._disk import Disk
-from unpod_async._export._fetching import FLAT_PAGE_SIZE, Fetching, fetch_flat, fetch_runs, raw_walk
+from unpod_async._export._fetching import Fetching, fetch_runs, row_walk
+from unpod_async._export._flat import SAMPLE, fetch_flat, page_size_for, space_tasks
 from unpod_async._export._formats import FORMATS
-from unpod_async._export._lines import line_of
 from unpod_async._export._loading import load_recordings, recording_url
 from unpod_async._export._manifest import Contents, contents, manifest
 from unpod_async._export._meter import Meter
@@ -24,16 +23,15 @@ from unpod_async._export._patience import Patience, passes
 from unpod_async._export._publish import Publisher
 from unpod_async._export._redact import Redactor
 from unpod_async._export._relist import PAGE_SIZE, Round, listing_of, relist
+from unpod_async._export._rows import decoder
 from unpod_async._export._staging import Staging
 from unpod_async._export._state import RunState
 from unpod_async._export._told import ExportSummary
 from unpod_async._fetch import fetch
-from unpod_async._listing import Listing
 from unpod_async._options import Options as SendOptions
 from unpod_async._waiting import wait_out
 from unpod_async._wire import Failure, Read
 from unpod_async.errors import ExportError, IncompleteListing
-from unpod_async.models import Task
 
 __all__ = ["Job"]
 
@@ -121,8 +119,12 @@ class Job:
     async def _list(self, space: int, token: str) -> None:
         noted = Round(self._set.state, space, self._set.round, since=self._set.since, now=time.time())
         stable = await self._disk.run(self._forget_bad_runs, space)
-        walk = raw_walk(
-            self._patience, listing_of(token), self._options.page_size or PAGE_SIZE, self._deadline
+        walk = row_walk(
+            self._patience,
+            listing_of(token),
+            self._options.page_size or PAGE_SIZE,
+            self._deadline,
+            decoder(keep_user_token=self._asked.keeps_user_token),
         )
 
         def on_bad(place: int | None, reason: str) -> None:
@@ -138,7 +140,7 @@ class Job:
                 self._asked,
                 self._options,
                 self._disk,
-                self._line_of,
+                self._redactor,
                 on_bad,
                 seen,
                 stable=stable,
@@ -167,10 +169,6 @@ class Job:
         }
         return [name for name in self._asked.runs or () if name not in listed]
 
-    def _line_of(self, row: bytes) -> bytes:
-        line = line_of(row, keep_user_token=self._asked.keeps_user_token)
-        return line if self._redactor is None else self._redactor(line)
-
     # -- fetching -----------------------------------------------------------------------------------------
 
     async def _fetch(self) -> None:
@@ -185,38 +183,43 @@ class Job:
             patience=self._patience,
             deadline=self._deadline,
             page_size=self._core.page_size(self._options.page_size),
-            line_of=self._line_of,
+            concurrency=self._options.concurrency,
+            keep_user_token=self._asked.keeps_user_token,
+            redact=self._redactor,
             recording_of=recording_url if self._asked.recordings else None,
         )
-        flat_size = self._options.page_size or FLAT_PAGE_SIZE
         for space, token in self._set.spaces:
-            if await self._is_flat_cheaper(job, space, token, flat_size):
-                await fetch_flat(job, space, token, flat_size)
+            page_size = await self._flat_page_size(job, space, token)
+            if page_size is not None:
+                await fetch_flat(job, space, token, page_size)
             else:
                 await self._disk.run(self._set.state.drop_flat, space)
             self._meter.rows_total = None
-        await fetch_runs(job, self._set.spaces, self._options.concurrency)
+        await fetch_runs(job, self._set.spaces)
 
-    async def _is_flat_cheaper(self, job: Fetching, space: int, token: str, flat_size: int) -> bool:
+    async def _flat_page_size(self, job: Fetching, space: int, token: str) -> int | None:
+        """Rows per page of the space-wide listing; None where it takes no fewer requests than the runs."""
         begun = await self._disk.run(self._set.state.flat, space)
         if begun is not None:
             self._meter.rows_total = begun.length
-            return True
+            return self._options.page_size or begun.page_size
         one_by_one = await self._disk.run(self._set.state.requests_for, space, job.page_size)
         if one_by_one <= _FEW_REQUESTS:
-            return False
-        listing = Listing(_paths.space_tasks(token), Task, ("task_id", "id"))
-        answer = await fetch(self._patience, listing, Read(1, 1), self._deadline, raw=True)
+            return None
+        answer = await fetch(self._patience, space_tasks(token), Read(1, SAMPLE), self._deadline, raw=True)
         if isinstance(answer, Failure):
             if job.ends_all(answer.error):
                 raise answer.error
-            return False
+            return None
+        rows, count = len(answer.keys), answer.count
         # A server that counts its page only does not tell.
-        count = answer.count if answer.count is not None and answer.count > 1 else 10**9
-        if count // flat_size + 2 >= one_by_one:
-            return False
+        if count is None or (count <= rows and rows >= SAMPLE):
+            return None
+        page_size = self._options.page_size or page_size_for(answer.rows.rows)
+        if count // page_size + 2 >= one_by_one:
+            return None
         self._meter.rows_total = count
-        return True
+        return page_size
 
     async def _load_recordings(self) -> None:
         self._meter.enter("recordings")

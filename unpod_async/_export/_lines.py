@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
 
+from unpod_async._decode import check_utf8
+from unpod_async._export._heads import FullHead, Head, UserInfo
 from unpod_async._export._scan import members
 
-__all__ = ["NoRow", "line_of"]
+__all__ = ["NoRow", "line_of", "lines_of"]
 
 _Span: TypeAlias = tuple[int, int]
 
@@ -22,12 +25,8 @@ class NoRow(Exception):
         self.reason = reason
 
 
-class _Info(msgspec.Struct, gc=False):
-    user_token: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
 class _Head(msgspec.Struct, gc=False):
-    user_info: _Info | None = None
+    user_info: UserInfo | None = None
 
 
 _HEAD = msgspec.json.Decoder(_Head)
@@ -36,6 +35,7 @@ _ANY_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 # An escape that stands for an underscore or a small letter, of which the keys are made.
 _ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|[67])")
+_KEY = b'"user_token":'
 _COLON = re.compile(rb'"user_token"[ \t\r\n]*:[ \t\r\n]*')
 
 
@@ -56,6 +56,65 @@ def line_of(row: bytes, *, keep_user_token: bool) -> bytes:
     if b"\n" in row or b"\r" in row:
         row = row.translate(_ONE_LINE)
     return row
+
+
+def lines_of(
+    body: bytes, raws: Sequence[msgspec.Raw], heads: Sequence[Head], *, keep_user_token: bool
+) -> list[bytes | NoRow]:
+    """`line_of` for each row of a page, or why it is no row. `heads` are what `head_of` read of them.
+
+    What can be is looked at once for the whole page, which takes 9 µs per row of 4 kB instead of 15.
+    """
+    if b"\n" in body or b"\r" in body or not _is_utf8(body):
+        return [_line_or_fault(raw, keep_user_token=keep_user_token) for raw in raws]
+    lines: list[bytes | NoRow] = []
+    plain = keep_user_token or _is_plain(body, heads)
+    for raw, head in zip(raws, heads, strict=True):
+        row = bytes(raw)
+        if type(head) is not FullHead or not plain:
+            lines.append(_line_or_fault(raw, keep_user_token=keep_user_token))
+        elif keep_user_token or head.user_info is None or head.user_info.user_token is msgspec.UNSET:
+            lines.append(row)
+        else:
+            # The key stands in the row once, at its path; found with this very value, this is its place.
+            token = bytes(head.user_info.user_token)
+            start = row.find(_KEY) + len(_KEY)
+            if row.startswith(token, start):
+                lines.append(b"%bnull%b" % (row[:start], row[start + len(token) :]))
+            else:
+                lines.append(_line_or_fault(raw, keep_user_token=False))
+    return lines
+
+
+def _is_plain(body: bytes, heads: Sequence[Head]) -> bool:
+    """Whether the key of the user's token occurs only where heads have it, each time plainly spelled.
+
+    A head has one of those of its row. So when there are as many in the page as heads that have one, there
+    is one in each of these rows, and none in the others.
+    """
+    told = sum(
+        type(head) is FullHead
+        and head.user_info is not None
+        and head.user_info.user_token is not msgspec.UNSET
+        for head in heads
+    )
+    return body.count(b"user_token") == told and _ESCAPED_LETTER.search(body) is None
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        if not body.isascii():
+            check_utf8(body)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _line_or_fault(raw: msgspec.Raw, *, keep_user_token: bool) -> bytes | NoRow:
+    try:
+        return line_of(bytes(raw), keep_user_token=keep_user_token)
+    except NoRow as fault:
+        return fault.with_traceback(None)  # whose frames hold the row
 
 
 def _check(row: bytes) -> tuple[_Head, list[_Span] | None]:

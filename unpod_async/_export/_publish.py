@@ -7,12 +7,12 @@ sees each run once, as it was or as it is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 from unpod_async._export._parts import MANIFEST, Parts
 from unpod_async._export._run_parts import RunParts
-from unpod_async._export._spool import read_extent, spool_path
+from unpod_async._export._spool import SpoolReader, spool_path
 from unpod_async._export._state import RunState, State
 from unpod_async._export._target import Workplace
 from unpod_async._export._writer import Writer
@@ -20,6 +20,13 @@ from unpod_async._export._writer import Writer
 __all__ = ["Publisher"]
 
 _ROWS = 500
+
+
+class _Run(NamedTuple):
+    """A run with staged rows; settled when they will not be read again."""
+
+    number: int
+    settled: int
 
 
 class _Placed(NamedTuple):
@@ -99,14 +106,11 @@ class Publisher:
 
     def _digest(self, run: int) -> bytes:
         digest = hashlib.blake2b(digest_size=16)
-        for line in self._staged_lines(run):
-            digest.update(line + b"\n")
+        with SpoolReader(self._work.folder) as spool:
+            for _, extent in self._state.extents(run, run):
+                for block in spool.read(extent):
+                    digest.update(block)
         return digest.digest()
-
-    def _staged_lines(self, run: int) -> Iterator[bytes]:
-        for extent in self._state.extents(run):
-            for lines in read_extent(self._work.folder, extent):
-                yield from lines
 
     def _staged_bytes(self) -> int:
         return int(
@@ -119,14 +123,15 @@ class Publisher:
         )
 
     def _has_new(self) -> bool:
-        return bool(self._new_runs(1))
+        return bool(self._new_runs(0, 1))
 
-    def _new_runs(self, most: int) -> list[int]:
+    def _new_runs(self, after: int, most: int) -> list[_Run]:
         found = self._state.run(
-            "SELECT number FROM run WHERE state = ? AND part IS NULL ORDER BY number LIMIT ?",
-            (RunState.STAGED, most),
+            "SELECT number, settled FROM run WHERE state = ? AND part IS NULL AND number > ? "
+            "ORDER BY number LIMIT ?",
+            (RunState.STAGED, after, most),
         )
-        return [number for (number,) in found]
+        return [_Run(*row) for row in found]
 
     def _make_new_part(self, number: int) -> None:
         writer = self._parts.create("tasks", number)
@@ -141,32 +146,40 @@ class Publisher:
     def _fill(self, writer: Writer, raw: int) -> tuple[list[_Placed], int]:
         """Add runs that are in no part, until the part is full."""
         placed: list[_Placed] = []
-        while raw < self._part_bytes:
-            # Those placed here are still among the new ones: nothing is noted before the part is made.
-            batch = self._new_runs(len(placed) + _ROWS)[len(placed) :]
-            if not batch:
-                break
-            for run in batch:
-                one, length = self._add(writer, run)
-                placed.append(one)
-                raw += length
-                if raw >= self._part_bytes:
+        with SpoolReader(self._work.folder) as spool:
+            while raw < self._part_bytes:
+                batch = self._new_runs(placed[-1].run if placed else 0, _ROWS)
+                if not batch:
                     break
+                for one, length in self._add(writer, spool, batch):
+                    placed.append(one)
+                    raw += length
+                    if raw >= self._part_bytes:
+                        break
         return placed, raw
 
-    def _add(self, writer: Writer, run: int) -> tuple[_Placed, int]:
-        settled = bool(self._state.value("SELECT settled FROM run WHERE number = ?", (run,)))
-        digest = hashlib.blake2b(digest_size=16)
-        rows = length = 0
-        for extent in self._state.extents(run):
-            for lines in read_extent(self._work.folder, extent):
-                writer.write(lines)
-                rows += len(lines)
-                if not settled:
-                    for line in lines:
-                        digest.update(line + b"\n")
-            length += extent.length
-        return _Placed(run, rows, None if settled else digest.digest(), is_new=True), length
+    def _add(
+        self, writer: Writer, spool: SpoolReader, runs: Sequence[_Run]
+    ) -> Generator[tuple[_Placed, int], None, None]:
+        """Add the staged rows of runs, whose numbers ascend; gives what was added, and its bytes."""
+        extents = self._state.extents(runs[0].number, runs[-1].number)
+        following = next(extents, None)
+        for run in runs:
+            digest = hashlib.blake2b(digest_size=16)
+            rows = length = 0
+            while following is not None and following[0] <= run.number:
+                number, extent = following
+                following = next(extents, None)
+                if number < run.number:
+                    continue  # of a run that is not to be added
+                for block in spool.read(extent):
+                    is_all = len(block) == extent.length
+                    writer.write_block(block, extent.rows if is_all else block.count(b"\n"))
+                    if not run.settled:
+                        digest.update(block)
+                rows += extent.rows
+                length += extent.length
+            yield _Placed(run.number, rows, None if run.settled else digest.digest(), is_new=True), length
 
     def _rewrite(self, number: int, *, with_new: bool) -> None:
         """Make a part again: without runs that are gone, with new rows of those read again."""
@@ -181,13 +194,14 @@ class Publisher:
             copied = sum(stop - start for start, stop in ranges)
             raw = old_raw * copied // old_rows if old_rows else 0
             placed = list(kept)
-            for (run,) in self._state.run(
-                "SELECT number FROM run WHERE part = ? AND state = ? ORDER BY place",
-                (number, RunState.STAGED),
-            ).fetchall():
-                one, length = self._add(writer, run)
-                placed.append(one)
-                raw += length
+            with SpoolReader(self._work.folder) as spool:
+                for row in self._state.run(
+                    "SELECT number, settled FROM run WHERE part = ? AND state = ? ORDER BY place",
+                    (number, RunState.STAGED),
+                ).fetchall():
+                    for one, length in self._add(writer, spool, [_Run(*row)]):
+                        placed.append(one)
+                        raw += length
             if with_new:
                 new, raw = self._fill(writer, raw)
                 placed += new
@@ -219,14 +233,16 @@ class Publisher:
                 "UPDATE run SET part = NULL WHERE part = ? AND state = ?", (number, RunState.GONE)
             )
             self._state.run_many(
-                "UPDATE run SET part = ?, place = ?, rows = ?, digest = ? WHERE number = ?",
-                ((number, place, one.rows, one.digest, one.run) for place, one in enumerate(placed)),
+                "UPDATE run SET part = ?, place = ?, rows = ?, digest = ?, state = iif(?, ?, state) "
+                "WHERE number = ?",
+                (
+                    (number, place, one.rows, one.digest, one.is_new, RunState.DONE, one.run)
+                    for place, one in enumerate(placed)
+                ),
             )
-            new = [one.run for one in placed if one.is_new]
             self._state.run_many(
-                "UPDATE run SET state = ? WHERE number = ?", ((RunState.DONE, run) for run in new)
+                "DELETE FROM extent WHERE run = ?", ((one.run,) for one in placed if one.is_new)
             )
-            self._state.run_many("DELETE FROM extent WHERE run = ?", ((run,) for run in new))
             self._parts.note("tasks", number, writer, raw)
         self._parts.move("tasks", number)
         self._remove_used_spool()

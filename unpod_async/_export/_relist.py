@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 from unpod_async import _paths
 from unpod_async._decode import Page
 from unpod_async._export._asked import Asked, Options
 from unpod_async._export._disk import Disk
-from unpod_async._export._heads import has_ended, run_head
+from unpod_async._export._heads import has_ended
 from unpod_async._export._lines import NoRow
+from unpod_async._export._rows import Row
 from unpod_async._export._state import Listed, RunState, State
 from unpod_async._listing import Listing
 from unpod_async._pager import SequentialWalk
@@ -24,7 +26,7 @@ from unpod_async.models import Run
 
 __all__ = ["Prefix", "Round", "relist"]
 
-PAGE_SIZE = 500
+PAGE_SIZE = 1000
 """Rows of this listing are short."""
 
 FRESH = 3600.0
@@ -32,21 +34,28 @@ FRESH = 3600.0
 
 
 class Prefix:
-    """Whether the pages read so far hold every row that stood there all the time.
+    """Whether the pages read so far hold every row that stood there all the time."""
 
-    Args:
-        number, count: of the last page that was read before.
-    """
-
-    def __init__(self, number: int = 0, count: int = 0) -> None:
+    def __init__(self) -> None:
         self.proven = True
-        self._number = number
-        self._count = count
+        self._number = 0
+        self._count = 0
 
-    def page(self, page: Page[bytes]) -> None:
+    def page(self, page: Page[Any]) -> None:
         follows = page.number == self._number + 1 and page.count is not None and page.count >= self._count
         self.proven = self.proven and follows and not (page.rejected or page.unreadable)
         self._number, self._count = page.number, page.count or 0
+
+
+class _Known(NamedTuple):
+    """A run of an earlier listing."""
+
+    number: int
+    rank: int
+    seen: bytes
+    state: int
+    settled: int
+    fetched: float | None
 
 
 class Round:
@@ -77,9 +86,36 @@ class Round:
 
     def page(self, rows: list[Listed]) -> bool:
         """Note a page; whether everything behind it is known, in the known order, and settled."""
+        known = {
+            name: _Known(*found)
+            for name, *found in self._state.runs_among(
+                "id, number, rank, seen, state, settled, fetched", self._space, [row.id for row in rows]
+            )
+        }
+        new: list[tuple[object, ...]] = []
+        met: list[tuple[object, ...]] = []
         with self._state.transaction():
             for row in rows:
-                self._row(row)
+                self._met += 1
+                # Newer than all that an earlier listing met, and older than what this one has met so far.
+                rank = (self._number << 32) - self._met
+                told = (row.line, row.seen, row.settles, row.expected, self._number)
+                if (run := known.get(row.id)) is None:
+                    new.append((self._space, row.id, rank, *told, RunState.WANTED))
+                else:
+                    met.append((rank, *told, run.seen != row.seen, run.number))
+                    self._meet(run, same=run.seen == row.seen)
+            self._state.run_many(
+                "INSERT INTO run (space, id, rank, row, seen, settles, expected, listed, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                new,
+            )
+            self._state.run_many(
+                "UPDATE run SET rank = ?, row = ?, seen = ?, settles = ?, expected = ?, listed = ?, "
+                "dirty = dirty OR ? WHERE number = ?",
+                met,
+            )
+        self.disturbed = self.disturbed or bool(new)
         if self._lowest is None or not (self._in_order and self._walked):
             return False
         unsettled = self._state.value(
@@ -88,42 +124,20 @@ class Round:
         )
         return bool(unsettled == 0)
 
-    def _row(self, row: Listed) -> None:
-        self._met += 1
-        # Newer than all that an earlier listing met, and older than what this one has met so far.
-        rank = (self._number << 32) - self._met
-        found = self._state.run(
-            "SELECT number, rank, seen, state, settled, fetched FROM run WHERE space = ? AND id = ?",
-            (self._space, row.id),
-        ).fetchone()
-        if found is None:
-            self.disturbed = True
-            self._state.run(
-                "INSERT INTO run (space, id, rank, row, seen, settles, expected, listed, state) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(self._space, row.id, rank, row.line, row.seen, row.settles, row.expected),
-                    *(self._number, RunState.WANTED),
-                ),
-            )
+    def _meet(self, run: _Known, *, same: bool) -> None:
+        self._in_order = self._in_order and (self._lowest is None or run.rank < self._lowest)
+        self._lowest = run.rank
+        is_held = run.state in (RunState.STAGED, RunState.DONE)
+        if same and (run.settled or (is_held and self._is_fresh(run.fetched))):
             return
-        number, old_rank, seen, state, settled, fetched = found
-        self._in_order = self._in_order and (self._lowest is None or old_rank < self._lowest)
-        self._lowest = old_rank
-        same = seen == row.seen
-        self._state.run(
-            "UPDATE run SET rank = ?, row = ?, seen = ?, settles = ?, expected = ?, listed = ?, "
-            "dirty = dirty OR ? WHERE number = ?",
-            (rank, row.line, row.seen, row.settles, row.expected, self._number, not same, number),
-        )
-        if same and (settled or (state in (RunState.STAGED, RunState.DONE) and self._is_fresh(fetched))):
-            return
-        if state == RunState.WANTED:
+        if run.state == RunState.WANTED:
             self.disturbed = self.disturbed or not same
             return
         self.disturbed = True
-        self._state.forget_staged(number)
-        self._state.run("UPDATE run SET state = ?, settled = 0 WHERE number = ?", (RunState.WANTED, number))
+        self._state.forget_staged(run.number)
+        self._state.run(
+            "UPDATE run SET state = ?, settled = 0 WHERE number = ?", (RunState.WANTED, run.number)
+        )
 
     def _is_fresh(self, fetched: float | None) -> bool:
         return (
@@ -157,12 +171,12 @@ class Round:
 
 
 async def relist(
-    walk: SequentialWalk[bytes],
+    walk: SequentialWalk[Row],
     noted: Round,
     asked: Asked,
     options: Options,
     disk: Disk,
-    line_of: Callable[[bytes], bytes],
+    redact: Callable[[bytes], bytes] | None,
     on_bad: Callable[[int | None, str], None],
     seen: Callable[[int], None],
     *,
@@ -171,7 +185,7 @@ async def relist(
     """Walk the runs of a space and note them.
 
     Args:
-        line_of: a row's line; raises NoRow.
+        redact: what makes of a line the one that is kept.
         on_bad: told of a row that is none, and of places that cannot be read.
         stable: all rows were readable at the last listing, so that the reading may end early.
 
@@ -188,26 +202,26 @@ async def relist(
         readable = readable and not (page.unreadable or page.rejected)
         for place in page.unreadable:
             on_bad(place, "the server fails to send it")
-        for row in page.rejected:
-            on_bad(None, row.reason)
+        for rejected in page.rejected:
+            on_bad(None, rejected.reason)
         rows: list[Listed] = []
-        for raw in page.items:
-            head = run_head(raw)
+        for row in page.items:
+            head = row.head
             created = head.created_at
             if chosen is not None and head.run_id not in chosen:
                 continue
             if window is not None and not window.contains(created):
                 continue
-            try:
-                line = line_of(raw)
-            except NoRow as bad:
+            if isinstance(line := row.line, NoRow):
                 readable = False
-                on_bad(None, bad.reason)
+                on_bad(None, line.reason)
                 continue
-            digest = hashlib.blake2b(raw, digest_size=16)
+            if redact is not None:
+                line = redact(line)
+            seen_as = hashlib.blake2b(row.raw, digest_size=16).digest()
             settles = has_ended(head.status) and created is not None and created < oldest
-            name = head.run_id if isinstance(head.run_id, str) and head.run_id else f"#{digest.hexdigest()}"
-            rows.append(Listed(name, line, digest.digest(), settles, head.expected))
+            name = head.run_id if isinstance(head.run_id, str) and head.run_id else f"#{seen_as.hex()}"
+            rows.append(Listed(name, line, seen_as, settles, head.expected))
             if chosen is not None:
                 chosen.discard(name)
         rest_is_known = await disk.run(noted.page, rows)

@@ -1,20 +1,21 @@
 """Rows on their way: written to the disk as they come, and put together into parts later.
 
-What was appended has its place at once; it is on the disk when `write` has returned. Files are never gone
-on with: each export opens new ones, so what a killed one left half written is simply not referred to.
+What was appended has its place at once; it is in the file when `write` has returned, and there to stay when
+`sync` has. Files are never gone on with: each export opens new ones, so what a killed one left half written
+is simply not referred to.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import BinaryIO, NamedTuple, Self
 
 from unpod_async._files import write_all
 
-__all__ = ["Extent", "Spool", "read_extent"]
+__all__ = ["Extent", "Spool", "SpoolReader", "Written"]
 
 _FILE = 64 * 2**20
 """Bytes of one file, about; a file whose rows have gone into parts is removed."""
@@ -31,6 +32,14 @@ class Extent(NamedTuple):
     rows: int
 
 
+class Written(NamedTuple):
+    """What `Spool.write` is to write: lines of one file, without their newlines, about a megabyte."""
+
+    file: int
+    start: int
+    lines: list[bytes]
+
+
 class Spool:
     """The files of one export.
 
@@ -43,35 +52,45 @@ class Spool:
         self._folder = folder
         self.file = first
         self._end = 0
-        self._chunks: list[tuple[int, bytes]] = []
+        self._waiting: list[Written] = []
         self._descriptor = self._opened = -1
         self.pending = 0
         """Bytes appended and not yet taken to be written."""
 
-    def append(self, chunk: bytes, rows: int) -> Extent:
-        """Give `chunk` its place."""
+    def append(self, lines: Sequence[bytes]) -> Extent:
+        """Give lines their place."""
         if self._end >= _FILE:
             self.file, self._end = self.file + 1, 0
-        extent = Extent(self.file, self._end, len(chunk), rows)
-        self._chunks.append((self.file, chunk))
-        self._end += len(chunk)
-        self.pending += len(chunk)
+        last = self._waiting[-1] if self._waiting else None
+        if last is None or last.file != self.file or self._end - last.start >= _PIECE:
+            last = Written(self.file, self._end, [])
+            self._waiting.append(last)
+        last.lines.extend(lines)
+        extent = Extent(self.file, self._end, sum(map(len, lines)) + len(lines), len(lines))
+        self._end += extent.length
+        self.pending += extent.length
         return extent
 
-    def take(self) -> list[tuple[int, bytes]]:
+    def take(self) -> list[Written]:
         """What `write` is to write."""
-        chunks, self._chunks, self.pending = self._chunks, [], 0
-        return chunks
+        waiting, self._waiting, self.pending = self._waiting, [], 0
+        return waiting
 
-    def write(self, chunks: list[tuple[int, bytes]]) -> None:
-        """Write and sync; blocks. Raises OSError."""
-        for number, group in itertools.groupby(chunks, lambda chunk: chunk[0]):
+    def write(self, waiting: Iterable[Written]) -> None:
+        """Blocks. Raises OSError."""
+        for number, _, lines in waiting:
             if number != self._opened:
+                self.sync()
                 self.close()
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
                 self._descriptor = os.open(spool_path(self._folder, number), flags, 0o600)
                 self._opened = number
-            write_all(self._descriptor, b"".join(data for _, data in group))
+            lines.append(b"")
+            write_all(self._descriptor, b"\n".join(lines))
+
+    def sync(self) -> None:
+        """What was written is on the disk. Blocks. Raises OSError."""
+        if self._descriptor >= 0:
             os.fsync(self._descriptor)
 
     def close(self) -> None:
@@ -85,20 +104,39 @@ def spool_path(folder: Path, number: int) -> Path:
     return folder / f"rows-{number:06d}"
 
 
-def read_extent(folder: Path, extent: Extent) -> Iterator[list[bytes]]:
-    """Lines without their newline, about a megabyte at a time.
+class SpoolReader:
+    """Reads extents, as they follow one another at best. Enter it. Raises OSError."""
 
-    Raises:
-        OSError: the file cannot be read, or is shorter than what is known to be in it.
-    """
-    with spool_path(folder, extent.file).open("rb") as file:
-        file.seek(extent.start)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._number = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def read(self, extent: Extent) -> Iterator[bytes]:
+        """Whole lines with their newlines, about a megabyte at a time."""
+        if extent.file != self._number or self._file is None:
+            if self._file is not None:
+                self._file.close()
+            self._file = spool_path(self._folder, extent.file).open("rb", buffering=_PIECE)
+            self._number = extent.file
+        self._file.seek(extent.start)
         left, rest = extent.length, b""
         while left:
-            piece = file.read(min(left, _PIECE))
+            piece = self._file.read(min(left, _PIECE))
             if not piece:
-                raise OSError(f"{file.name} was cut short by something else")
+                raise OSError(f"{self._file.name} was cut short by something else")
             left -= len(piece)
-            whole, newline, rest = (rest + piece).rpartition(b"\n")
-            if newline:
-                yield whole.split(b"\n")
+            if left or rest:
+                whole, newline, rest = (rest + piece).rpartition(b"\n")
+                piece = whole + newline
+            if piece:
+                yield piece

@@ -1,33 +1,40 @@
 """Rows as they come, staged: into the spool, and noted in the state at checkpoints.
 
 A run counts as fetched when a checkpoint has noted it; what came since the last one is fetched again after a
-kill. A checkpoint is due after a second or a few megabytes, whichever is first.
+kill. A checkpoint is due after a second; in between, rows are written a few megabytes at a time, so that they
+are not kept here.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
 import anyio
 
+from unpod_async._export._changes import Changes, Progress
 from unpod_async._export._disk import Disk
-from unpod_async._export._spool import Spool
-from unpod_async._export._state import Changes, Progress, State
+from unpod_async._export._spool import Spool, Written
+from unpod_async._export._state import State
 from unpod_async.errors import ExportError
 
 __all__ = ["Staging"]
 
+P = ParamSpec("P")
+
 _DUE_AFTER = 1.0
-_DUE_BYTES = 4 * 2**20
-_MOST_BYTES = 4 * _DUE_BYTES
+"""Seconds between two checkpoints. One every 4 MB as well took 0.3 s of an export of 2.4 s."""
+
+_WRITE_BYTES = 2**20
+_MOST_BYTES = 4 * _WRITE_BYTES
 
 
 class Staging:
     """What the workers of an export share.
 
     Args:
-        after_checkpoint: run in the disk thread after each checkpoint.
+        after_checkpoint: run in the disk thread after each checkpoint with which runs were staged.
     """
 
     def __init__(
@@ -48,8 +55,7 @@ class Staging:
     def add(self, run: int, lines: Sequence[bytes], unsettled: int) -> None:
         """Rows of a run, `unsettled` of which keep it from being settled."""
         if lines:
-            extent = self._spool.append(b"\n".join(lines) + b"\n", len(lines))
-            self._changes.extents.append((run, extent))
+            self._changes.extents.append((run, self._spool.append(lines)))
             self.rows += len(lines)
         self.add_unsettled(run, unsettled)
 
@@ -81,28 +87,37 @@ class Staging:
 
     async def checkpoint_if_due(self) -> None:
         pending = self._spool.pending
-        if pending < _DUE_BYTES and time.monotonic() - self._last < _DUE_AFTER:
+        is_due = time.monotonic() - self._last >= _DUE_AFTER
+        if not is_due and pending < _WRITE_BYTES:
             return
         if self._turn.locked() and pending < _MOST_BYTES:
             return  # somebody is at it; wait for the disk only when much has gathered
-        await self.checkpoint()
+        if is_due:
+            await self.checkpoint()
+        else:
+            async with self._turn:
+                await self._on_disk(self._spool.write, self._spool.take())
 
     async def checkpoint(self) -> None:
         """Raises ExportError when the disk refuses, then and ever after; what was noted before stays."""
         async with self._turn:
-            if self._refused is not None:
-                raise self._refused
             changes, self._changes = self._changes, Changes()
-            chunks = self._spool.take()
             self._last = time.monotonic()
-            try:
-                await self._disk.run(self._write, chunks, changes)
-            except ExportError as error:
-                self._refused = error  # what was to be noted is lost: nobody may go on as if it were not
-                raise
+            await self._on_disk(self._note, self._spool.take(), changes)
 
-    def _write(self, chunks: list[tuple[int, bytes]], changes: Changes) -> None:
-        self._spool.write(chunks)
+    async def _on_disk(self, work: Callable[P, None], *args: P.args, **options: P.kwargs) -> None:
+        if self._refused is not None:
+            raise self._refused
+        try:
+            await self._disk.run(work, *args, **options)
+        except ExportError as error:
+            self._refused = error  # what was to be noted is lost: nobody may go on as if it were not
+            raise
+
+    def _note(self, waiting: list[Written], changes: Changes) -> None:
+        self._spool.write(waiting)
         if changes:
+            self._spool.sync()
             self._state.note(changes)
+        if changes.staged:
             self._after()

@@ -12,12 +12,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unpod_async._export._heads import task_head
-from unpod_async._export._spool import Extent, read_extent
+import msgspec
 
-__all__ = ["Changes", "Listed", "Progress", "RunState", "State", "Wanted"]
+from unpod_async._export._changes import Changes, Progress
+from unpod_async._export._heads import head_of
+from unpod_async._export._spool import Extent, SpoolReader
+
+__all__ = ["Listed", "RunState", "State", "Wanted"]
 
 VERSION = 1
+
+_IDS = 500
+"""Values in one statement; a system may allow no more than 999."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -85,31 +91,6 @@ class Wanted(NamedTuple):
     id: str
 
 
-class Progress(NamedTuple):
-    """How far the walk over a space-wide listing has come; all before is staged."""
-
-    page: int
-    page_size: int
-    length: int  # rows of the listing then
-    at: float
-
-
-class Changes:
-    """What one checkpoint notes, beside the rows in the spool."""
-
-    def __init__(self) -> None:
-        self.extents: list[tuple[int, Extent]] = []
-        self.open: dict[int, int] = {}
-        self.bad: list[tuple[int, int | None, int | None, str]] = []
-        self.recordings: list[tuple[str, int, str]] = []
-        self.staged: list[tuple[int, float]] = []
-        self.failed: list[tuple[int, str]] = []
-        self.flat: dict[int, Progress] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.extents or self.bad or self.staged or self.failed or self.flat)
-
-
 class State:
     """The database of one target.
 
@@ -145,6 +126,18 @@ class State:
         found = self._db.execute(statement, values).fetchone()
         return None if found is None else found[0]
 
+    def runs_among(self, columns: str, space: int, ids: Sequence[str]) -> list[Any]:
+        """These columns of the runs with these ids that are known."""
+        found: list[Any] = []
+        for start in range(0, len(ids), _IDS):
+            some = ids[start : start + _IDS]
+            marks = ",".join("?" * len(some))
+            found += self.run(
+                f"SELECT {columns} FROM run WHERE space = ? AND id IN ({marks})",  # noqa: S608 - ours
+                (space, *some),
+            )
+        return found
+
     def transaction(self) -> _Transaction:
         return _Transaction(self._db)
 
@@ -178,17 +171,13 @@ class State:
         )
         return int(asked or 0)
 
-    def numbers(self, space: int, ids: Iterable[str]) -> dict[str, int]:
+    def numbers(self, space: int, ids: Sequence[str]) -> dict[str, int]:
         """Numbers of those runs among `ids` that are to be fetched."""
-        found: dict[str, int] = {}
-        for one in ids:
-            number = self.value(
-                "SELECT number FROM run WHERE space = ? AND id = ? AND state = ?",
-                (space, one, RunState.WANTED),
-            )
-            if number is not None:
-                found[one] = number
-        return found
+        return {
+            name: number
+            for name, number, state in self.runs_among("id, number, state", space, ids)
+            if state == RunState.WANTED
+        }
 
     def note(self, changes: Changes) -> None:
         """One checkpoint. The rows it refers to are on the disk."""
@@ -220,14 +209,14 @@ class State:
                     (RunState.FAILED, reason, number),
                 )
             for space, progress in changes.flat.items():
-                self[f"flat {space}"] = " ".join(map(str, progress))
+                self[f"flat {space}"] = msgspec.json.encode(progress)
 
     def flat(self, space: int) -> Progress | None:
-        text = self[f"flat {space}"]
-        if not text:
-            return None
-        page, size, length, at = text.split()
-        return Progress(int(page), int(size), int(length), float(at))
+        kept = self[f"flat {space}"]
+        try:
+            return None if kept is None else msgspec.json.decode(kept, type=Progress)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None  # noted by another version: the walk begins anew
 
     def staged_flat(self, space: int, at: float) -> int:
         """The space-wide listing was walked to its end: all its wanted runs are staged. How many."""
@@ -243,18 +232,18 @@ class State:
     def drop_flat(self, space: int) -> None:
         """Forget what was staged of a walk over a space-wide listing that did not come to its end."""
         with self.transaction():
-            for row in self.run(
-                "SELECT number FROM run WHERE space = ? AND state = ?", (space, RunState.WANTED)
-            ).fetchall():
-                self.forget_staged(row[0])
+            self._forget("SELECT number FROM run WHERE space = ? AND state = ?", (space, RunState.WANTED))
             self[f"flat {space}"] = None
 
     def forget_staged(self, run: int) -> None:
         """Forget the staged rows of a run; those it has in a part stay."""
-        self.run("DELETE FROM extent WHERE run = ?", (run,))
-        self.run("DELETE FROM bad WHERE run = ?", (run,))
-        self.run("DELETE FROM recording WHERE run = ? AND file IS NULL", (run,))
-        self.run("UPDATE run SET open = 0 WHERE number = ?", (run,))
+        self._forget("?", (run,))
+
+    def _forget(self, runs: str, values: Sequence[int]) -> None:
+        self.run(f"DELETE FROM extent WHERE run IN ({runs})", values)  # noqa: S608 - ours
+        self.run(f"DELETE FROM bad WHERE run IN ({runs})", values)  # noqa: S608
+        self.run(f"DELETE FROM recording WHERE run IN ({runs}) AND file IS NULL", values)  # noqa: S608
+        self.run(f"UPDATE run SET open = 0 WHERE number IN ({runs}) AND open != 0", values)  # noqa: S608
 
     def staged_tasks(self, space: int) -> set[str]:
         """Ids of the tasks that a walk over a space-wide listing has staged before it was broken off."""
@@ -263,19 +252,23 @@ class State:
             "WHERE space = ? AND state = ?",
             (space, RunState.WANTED),
         )
-        heads = (
-            task_head(line)
-            for row in found
-            for lines in read_extent(self._folder, Extent(*row))
-            for line in lines
-        )
-        return {head.task_id for head in heads if isinstance(head.task_id, str)}
+        with SpoolReader(self._folder) as spool:
+            heads = (
+                head_of(line)
+                for row in found
+                for block in spool.read(Extent(*row))
+                for line in block.splitlines()
+            )
+            return {head.task_id for head in heads if isinstance(head.task_id, str)}
 
-    def extents(self, run: int) -> Iterator[Extent]:
-        for row in self.run(
-            "SELECT file, start, length, rows FROM extent WHERE run = ? ORDER BY number", (run,)
+    def extents(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
+        """(number of the run, rows of it), by run and in their order, of all runs from `first` to `last`."""
+        for run, *extent in self.run(
+            "SELECT run, file, start, length, rows FROM extent WHERE run BETWEEN ? AND ? "
+            "ORDER BY run, number",
+            (first, last),
         ):
-            yield Extent(*row)
+            yield run, Extent(*extent)
 
 
 class _Transaction:

@@ -51,6 +51,10 @@ class JsonlWriter(TextWriter):
             self._put(line + b"\n")
             self.rows += 1
 
+    def write_block(self, block: bytes, rows: int) -> None:
+        self._put(block)
+        self.rows += rows
+
     def _copy(self, source: Path, ranges: Sequence[Range]) -> None:
         with self._reading(source) as file:
             at = 0

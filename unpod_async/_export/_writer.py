@@ -42,6 +42,10 @@ class Writer(ABC):
     def write(self, lines: Iterable[bytes]) -> None:
         """Append rows: lines as `line_of` makes them."""
 
+    def write_block(self, block: bytes, rows: int) -> None:
+        """Append rows: so many lines, each with its newline."""
+        self.write(block[:-1].split(b"\n"))
+
     def copy(self, source: Path, ranges: Sequence[Range]) -> None:
         """Append rows of an older part of the same format and kind, as they are.
 

@@ -1,0 +1,177 @@
+"""Fetching the tasks of a space's runs from its space-wide listing: a tenth of the requests, or fewer.
+
+Pages are asked for ahead, so their answers come in any order, and prove something only together: as long as
+all have the same count, and the listing begins with the same row afterwards, nothing was added and nothing
+went meanwhile (see `_walk`). The walk looks at its end; one that was broken off is gone on with when that
+holds then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import cast
+
+from unpod_async import _paths
+from unpod_async._collect import Collector
+from unpod_async._export._changes import Progress
+from unpod_async._export._fetching import Fetching
+from unpod_async._export._relist import FRESH
+from unpod_async._export._rows import Row, decoder
+from unpod_async._fetch import fetch
+from unpod_async._listing import Listing
+from unpod_async._page import Page
+from unpod_async._prefetch import prefetch_pages
+from unpod_async._walk import Walk
+from unpod_async._wire import Failure, Read
+from unpod_async.errors import UnpodError
+from unpod_async.models import Task
+
+__all__ = ["SAMPLE", "fetch_flat", "page_size_for", "space_tasks"]
+
+AHEAD = 4
+"""Pages asked for and not yet staged. One of 2 MB takes some 15 ms, so that four of them hide 50 ms."""
+
+SAMPLE = 10
+"""Rows from which the size of pages is taken."""
+
+_MOST_ROWS = 500
+_PAGE_BYTES = 2 * 2**20
+"""Size of a page, about. Decoding it takes 5 ms and its lines as many, while the event loop stands still."""
+
+
+class _Unattributable(Exception):
+    """A row of the space-wide listing is or may be missing, and nobody can say of which run."""
+
+
+def space_tasks(space_token: str) -> Listing[Task]:
+    return Listing(_paths.space_tasks(space_token), Task, ("task_id", "id"))
+
+
+def page_size_for(sample: Sequence[object]) -> int:
+    """Rows per page where some of them are like these; the newest are often short, so never very many."""
+    sizes = [len(row) for row in sample if isinstance(row, bytes)]
+    mean = sum(sizes) // len(sizes) if sizes else 0
+    return max(1, min(_MOST_ROWS, _PAGE_BYTES // max(1, mean)))
+
+
+async def fetch_flat(job: Fetching, space: int, token: str, page_size: int) -> bool:
+    """Fetch the wanted runs of a space from its listing of all tasks; whether that came to its end.
+
+    If not, nothing of it is kept, and the runs are still wanted.
+
+    Raises:
+        UnpodError: what ends the whole job.
+    """
+    done = job.staging.runs
+    rows = job.staging.rows
+    progress = await job.disk.run(job.state.flat, space)
+    try:
+        if progress is None or not await _goes_on(job, token, page_size, progress):
+            await job.disk.run(job.state.drop_flat, space)
+            progress = None
+        await _Flat(job, space, token, page_size, progress).walk()
+    except (UnpodError, _Unattributable) as error:
+        if isinstance(error, UnpodError) and job.ends_all(error):
+            raise
+        await job.staging.checkpoint()
+        await job.disk.run(job.state.drop_flat, space)
+        job.staging.runs, job.staging.rows = done, rows
+        return False
+    job.staging.runs = done + await job.disk.run(job.state.staged_flat, space, time.time())
+    return True
+
+
+async def _goes_on(job: Fetching, token: str, page_size: int, progress: Progress) -> bool:
+    """Whether the listing is what it was when the walk began."""
+    if progress.page_size != page_size or not 0 <= time.time() - progress.at < FRESH:
+        return False
+    first = await fetch(job.patience, space_tasks(token), Read(1, 1), job.deadline)
+    if isinstance(first, Failure):
+        raise first.error
+    return (list(first.keys), first.count) == ([progress.head], progress.length)
+
+
+class _Flat:
+    """One walk over the space-wide listing."""
+
+    def __init__(
+        self, job: Fetching, space: int, token: str, page_size: int, progress: Progress | None
+    ) -> None:
+        self._job = job
+        self._space = space
+        self._listing = space_tasks(token)
+        self._progress = progress
+        self._page_size = page_size
+        self._machine = Walk(
+            page_size=page_size,
+            start_page=1 if progress is None else progress.page + 1,
+            ahead=min(AHEAD, job.concurrency),
+        )
+        self._last = 0 if progress is None else progress.page
+        self._head = None if progress is None else progress.head
+        self._length = None if progress is None else progress.length
+        self._is_one_picture = True
+        self._known: set[str] = set()
+
+    async def walk(self) -> None:
+        """To its end.
+
+        Raises:
+            UnpodError, _Unattributable: it did not come to its end.
+        """
+        job = self._job
+        if self._progress is not None:
+            self._known = await job.disk.run(job.state.staged_tasks, self._space)
+        await prefetch_pages(
+            job.patience,
+            self._listing,
+            self._machine,
+            Collector(self._listing, page_size=self._page_size, on_bad_row="skip", stats=job.patience.stats),
+            self._take,
+            job.deadline,
+            decoder(keep_user_token=job.keep_user_token),
+        )
+        if self._progress is not None and self._machine.passes > 1:
+            raise _Unattributable  # what was read before is of another listing
+        await job.staging.checkpoint()
+
+    async def _take(self, page: Page[Task]) -> None:
+        rows = cast("list[Row]", page.items)  # as the decoder makes them
+        if page.unreadable or page.rejected:
+            raise _Unattributable
+        self._look(page, rows)
+        await self._stage(rows)
+        if self._is_one_picture and self._head is not None and self._length is not None:
+            reached = Progress(page.number, self._page_size, self._head, self._length, time.time())
+            self._job.staging.reach(self._space, reached)
+        await self._job.staging.checkpoint_if_due()
+
+    def _look(self, page: Page[Task], rows: Sequence[Row]) -> None:
+        """Whether all pages up to this one may be of one unchanged listing."""
+        if page.number == 1 and self._machine.passes == 1 and rows:
+            self._head, self._length = self._listing.key_of(rows[0].head), page.count
+        follows = page.number == self._last + 1 and page.count == self._length
+        self._is_one_picture = self._is_one_picture and follows and self._machine.passes == 1
+        self._last = page.number
+        if self._progress is not None and not self._is_one_picture:
+            raise _Unattributable
+
+    async def _stage(self, rows: Sequence[Row]) -> None:
+        job = self._job
+        groups: list[tuple[str, list[Row]]] = []
+        for row in rows:
+            run_id = row.head.run_id
+            if not isinstance(run_id, str) or not run_id:
+                raise _Unattributable
+            if self._known and isinstance(row.head.task_id, str) and row.head.task_id in self._known:
+                continue
+            if not groups or groups[-1][0] != run_id:
+                groups.append((run_id, []))
+            groups[-1][1].append(row)
+        names = list({run_id for run_id, _ in groups})
+        numbers = await job.disk.run(job.state.numbers, self._space, names)
+        for run_id, of_run in groups:
+            if run_id in numbers:
+                job.stage(self._space, numbers[run_id], of_run)
+        job.staging.runs += len(numbers)  # about; those that go on on the next page are counted again
