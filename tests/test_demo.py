@@ -51,10 +51,10 @@ def lines(out: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_killed_half_way_and_run_again_the_files_hold_what_the_service_serves(tmp_path: Path) -> None:
-    # 62 pages of tasks one after the other: 3 s, while each second what has come goes to the disk.
+    # 62 pages of tasks, four at a time: 5 s, while each second what has come goes to the disk.
     out = tmp_path / "deep" / "set"
     process = start(
-        *("--runs", "100", "--tasks-per-run", "1..4", "--page-size", "4", "--latency", "0.05"),
+        *("--runs", "100", "--tasks-per-run", "1..4", "--page-size", "4", "--latency", "0.3"),
         *("--out", out),
     )
     said, told = process.communicate()

@@ -22,12 +22,13 @@ from unpod_async._export._parts import MANIFEST
 from unpod_async._export._patience import Patience, passes
 from unpod_async._export._publish import Publisher
 from unpod_async._export._redact import Redactor
-from unpod_async._export._relist import PAGE_SIZE, Round, listing_of, relist
+from unpod_async._export._relist import PAGE_SIZE, Round, relist
 from unpod_async._export._rows import decoder
 from unpod_async._export._staging import Staging
 from unpod_async._export._state import RunState
 from unpod_async._export._told import ExportSummary
 from unpod_async._fetch import fetch
+from unpod_async._listing import space_runs
 from unpod_async._options import Options as SendOptions
 from unpod_async._waiting import wait_out
 from unpod_async._wire import Failure, Read
@@ -121,7 +122,7 @@ class Job:
         stable = await self._disk.run(self._forget_bad_runs, space)
         walk = row_walk(
             self._patience,
-            listing_of(token),
+            space_runs(token),
             self._options.page_size or PAGE_SIZE,
             self._deadline,
             decoder(keep_user_token=self._asked.keeps_user_token),
@@ -237,7 +238,7 @@ class Job:
         """Ask something that no bad row can spoil, once."""
         options = self._core.caller.options
         once = self._core.caller.with_options(SendOptions(None, options.timeout, options.deadline), None)
-        listing = listing_of(self._asked.spaces[0])
+        listing = space_runs(self._asked.spaces[0])
         failure: object = None
         for read in (Read(1, 1), Read(10**9, 1)):
             failure = await fetch(once, listing, read, self._deadline, raw=True)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from unpod_async import _paths
 from unpod_async._decode import Page
 from unpod_async._export._asked import Asked, Options
 from unpod_async._export._disk import Disk
@@ -20,9 +19,7 @@ from unpod_async._export._heads import has_ended
 from unpod_async._export._lines import NoRow
 from unpod_async._export._rows import Row
 from unpod_async._export._state import Listed, RunState, State
-from unpod_async._listing import Listing
 from unpod_async._pager import SequentialWalk
-from unpod_async.models import Run
 
 __all__ = ["Prefix", "Round", "relist"]
 
@@ -232,7 +229,3 @@ async def relist(
             await disk.run(noted.end, whole=False, readable=readable)
             return
     await disk.run(noted.end, whole=chosen is None or bool(chosen), readable=readable)
-
-
-def listing_of(space_token: str) -> Listing[Run]:
-    return Listing(_paths.runs(space_token), Run, ("run_id",))
