@@ -301,13 +301,15 @@ async def test_the_token_goes_out_once_per_request_and_only_to_the_base_origin()
     assert TOKEN.encode() not in other.requests[0]
 
 
-async def test_a_request_that_would_leave_the_base_url_is_not_sent() -> None:
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_request_that_would_leave_the_base_url_is_not_sent(call: str) -> None:
     async with RawServer(answering(page())) as server, RawServer(answering(page())) as other:
         async with client(server.base_url) as unpod:
-            unpod._core.caller.transport._settings = client(other.base_url).settings
+            away = client(other.base_url)._core.caller.transport
+            unpod._core.caller.transport._url = away._url
             with pytest.raises(ConfigurationError, match="base_url"):
-                await unpod.runs.list(SPACE).collect()
-        assert other.requests == []
+                await CALLS[call](unpod)
+        assert other.connections == server.connections == 0
 
 
 async def test_cookies_are_not_sent_back() -> None:

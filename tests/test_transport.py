@@ -263,7 +263,7 @@ class TestConnections:
 
     def test_an_idle_connection_is_dropped_before_the_server_drops_it(self) -> None:
         assert _sessions.KEEP_ALIVE < 5
-        assert (_transport.CONNECT, _transport.READ) == (10, 30)
+        assert (_transport.CONNECT, _transport.SILENCE) == (10, 30)
 
     @pytest.mark.parametrize("how", ["reset", "close"])
     async def test_a_read_is_sent_once_even_when_the_server_hangs_up(self, how: str) -> None:

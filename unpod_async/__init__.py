@@ -26,7 +26,8 @@ How the package is laid out; imports go down only, and one module owns each deci
     _caller            the one loop that decides about every attempt
     _admission _deadline   a place for each request; one clock for all that a call does
     _policy _budget _gate _options _stats   the decisions and figures of that loop, no I/O
-    _transport         the only module that speaks HTTP with the API
+    _transport _prepared   the only modules that speak HTTP with the API; GETs put together once
+    _expiry _explain   when an attempt is given up; faults below HTTP in our words
     _sessions _lifetime   what a client holds open; its loop, its calls under way and its end
     _response          status, headers and body into an exception, no I/O
     create             checks and encodes a create

@@ -14,7 +14,10 @@ from urllib.parse import quote_plus
 import aiohttp
 from yarl import URL
 
+from unpod_async._expiry import Expiry
+from unpod_async._explain import ConnectionLost, explain, spoke_otherwise
 from unpod_async._lifetime import Lifetime
+from unpod_async._prepared import Prepared, prepare
 from unpod_async._response import Request, Response
 from unpod_async._secret import Secret
 from unpod_async._sessions import SentFlag, Sessions, reading
@@ -24,7 +27,7 @@ from unpod_async.errors import ConfigurationError, TransportError
 __all__ = ["TokenProvider", "Transport"]
 
 CONNECT: Final = 10.0
-READ: Final = 30.0
+SILENCE: Final = 30.0
 """Seconds for a connection, and between two pieces of an answer, within the time of the attempt."""
 
 TokenProvider: TypeAlias = Callable[[], Awaitable[str]]
@@ -41,19 +44,14 @@ _HEADERS: Final = {
 _JSON: Final = {"Content-Type": "application/json"}
 
 _TIMES: Final = aiohttp.ClientTimeout(
-    total=None,  # kept here: by aiohttp it costs three times as much
+    total=None,  # this and `sock_read`: see `Expiry`
     connect=CONNECT,
     sock_connect=CONNECT,
-    sock_read=READ,
     # Without it aiohttp rounds time-outs over 5 s up to the next whole second.
     ceil_threshold=float("inf"),
 )
 
 _log = logging.getLogger("unpod_async")
-
-
-class _ConnectionLost(aiohttp.ClientError):
-    """A lost connection as a class that aiohttp does not answer by sending the request once more."""
 
 
 class Transport:
@@ -92,12 +90,12 @@ class Transport:
             raise ConfigurationError("proxy must be a URL that starts with http:// or https://")
         self.token = secret
         self._settings = settings
-        root = URL(settings.base_url)
-        self._origin = (root.scheme, root.host_port_subcomponent)
+        self._root = URL(settings.base_url)
         headers = _HEADERS if settings.org_handle is None else {**_HEADERS, "Org-Handle": settings.org_handle}
         self.sessions = Sessions(lifetime, headers, session, made_at)
         # A session that was given has headers of its own.
         self._read_headers = None if session is None else headers
+        self._prepared: Prepared | None = None
         self._provider = token_provider
         self._renewing: asyncio.Lock | None = None
         self._renewals = 0
@@ -113,11 +111,12 @@ class Transport:
             ConfigurationError: the client is closed or belongs to another event loop.
         """
         session = self.sessions.for_read()
-        told = None
-        if self.sessions.given is None:
-            told = SentFlag()
-            reading.set(told)
-        return self._exchange(session, "GET", path, timeout, query=query, told=told)
+        url = self._url(path, query)
+        if self.sessions.given is not None:
+            return self._exchange("GET", path, timeout, self._open(session, "GET", url), None)
+        told = SentFlag()
+        reading.set(told)
+        return self._exchange("GET", path, timeout, self._open_prepared(session, url), told)
 
     def post(self, path: str, body: bytes, timeout: float, sent: SentFlag) -> Awaitable[Response]:
         """One POST over a connection of its own, sent at most once; any status.
@@ -129,7 +128,8 @@ class Transport:
             ConfigurationError: the client is closed or belongs to another event loop.
         """
         session = self.sessions.for_create()
-        return self._exchange(session, "POST", path, timeout, body=body, told=sent)
+        opening = self._open(session, "POST", self._url(path, {}), body, sent)
+        return self._exchange("POST", path, timeout, opening, sent)
 
     async def renew(self, refused: Secret) -> bool:
         """After a 401 for `refused`: whether there is another token to try.
@@ -152,25 +152,22 @@ class Transport:
 
     async def _exchange(
         self,
-        session: aiohttp.ClientSession,
         method: str,
         path: str,
         timeout: float,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        told: SentFlag | None = None,
+        opening: Awaitable[aiohttp.ClientResponse],
+        told: SentFlag | None,
     ) -> Response:
         try:
-            response = await self._send(session, method, path, timeout, query, body, told)
+            response = await self._read(opening, timeout)
         except asyncio.CancelledError as cancelled:
             # The frames below hold what has come of the answer, which may be anything.
             cancelled.__traceback__ = None
             raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
             # Its text, arguments and traceback can hold the request's headers, and so the token.
-            error = _explain(method, path, fault, sent=None if told is None else told.sent)
-            if isinstance(fault, _SPOKE_OTHERWISE) and self._settings.base_url.startswith("http:"):
+            error = explain(method, path, fault, sent=None if told is None else told.sent)
+            if spoke_otherwise(fault) and self._root.scheme == "http":
                 error.args = (f"{error.args[0]}; if the server wants https, say so in base_url",)
         else:
             if response is not None:
@@ -183,52 +180,62 @@ class Transport:
             )
         raise error
 
-    async def _send(
-        self,
-        session: aiohttp.ClientSession,
-        method: str,
-        path: str,
-        timeout: float,
-        query: Mapping[str, str] | None,
-        body: bytes | None,
-        told: SentFlag | None,
-    ) -> Response | None:
+    async def _read(self, opening: Awaitable[aiohttp.ClientResponse], timeout: float) -> Response | None:
         """The answer, or None when it is too long."""
         length = 0
         pieces: list[bytes] = []
-        async with (
-            asyncio.timeout(timeout),
-            session.request(
-                method,
-                self._url(path, query),
-                # As bytes, a large body would make aiohttp warn, and a warning may be an error.
-                data=None if body is None else io.BytesIO(body),
-                headers=self._read_headers if body is None else _JSON,
-                middlewares=(self._send_once,),
-                timeout=_TIMES,
-                proxy=self._proxy,
-                ssl=self._ssl,
-                allow_redirects=False,
-                raise_for_status=False,
-                trace_request_ctx=told,
-            ) as response,
-        ):
-            while piece := await response.content.readany():
-                length += len(piece)
-                if length > self._most:
-                    response.close()
-                    return None
-                pieces.append(piece)
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            return Response(response.status, headers, read)
+        with Expiry(timeout, SILENCE) as expiry:
+            async with await opening as response:
+                expiry.heard()
+                while piece := await response.content.readany():
+                    expiry.heard()
+                    length += len(piece)
+                    if length > self._most:
+                        response.close()
+                        return None
+                    pieces.append(piece)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Response(response.status, headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
-    def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
-        """Quoted here: by aiohttp (`params=`) the numbers of a page cost 16 us, like this 3 us."""
-        url = self._settings.base_url + path
-        if query:
-            url += "?" + "&".join([f"{name}={_quoted(value)}" for name, value in query.items()])
-        return URL(url, encoded=True)
+    def _url(self, path: str, query: Mapping[str, str]) -> URL:
+        """Quoted here: by aiohttp (`params=`) the numbers of a page cost 16 us, like this 1 us."""
+        return URL.build(
+            scheme=self._root.scheme,
+            authority=self._root.raw_authority,
+            path=self._root.raw_path + path,
+            query_string="&".join([f"{name}={_quoted(value)}" for name, value in query.items()]),
+            encoded=True,
+        )
+
+    async def _open_prepared(self, session: aiohttp.ClientSession, url: URL) -> aiohttp.ClientResponse:
+        if self._prepared is None or self._prepared.session is not session:
+            self._prepared = await prepare(
+                session, self._root, timeout=_TIMES, proxy=self._proxy, ssl=self._ssl
+            )
+        return await self._prepared.get(url, self._authorization)
+
+    async def _open(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        body: bytes | None = None,
+        told: SentFlag | None = None,
+    ) -> aiohttp.ClientResponse:
+        return await session.request(
+            method,
+            url,
+            # As bytes, a large body would make aiohttp warn, and a warning may be an error.
+            data=None if body is None else io.BytesIO(body),
+            headers=self._read_headers if body is None else _JSON,
+            middlewares=(self._send_once,),
+            timeout=_TIMES,
+            proxy=self._proxy,
+            ssl=self._ssl,
+            allow_redirects=False,
+            raise_for_status=False,
+            trace_request_ctx=told,
+        )
 
     async def _send_once(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
@@ -237,17 +244,19 @@ class Transport:
 
         The token comes in here because what aiohttp is called with stays in its frames, and shows with them.
         """
-        url = request.url
-        if (url.scheme, url.host_port_subcomponent) != self._origin:
-            raise ConfigurationError("the request would not go to base_url; nothing was sent")
-        request.headers["Authorization"] = f"{self._settings.auth_scheme} {self.token.reveal()}"
+        request.headers["Authorization"] = self._authorization(request.url)
         try:
             return await send(request)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as lost:
             if isinstance(lost, aiohttp.ClientConnectorError):
                 raise
             name = type(lost).__name__
-        raise _ConnectionLost(name)
+        raise ConnectionLost(name)
+
+    def _authorization(self, url: URL) -> str:
+        if (url.scheme, url.raw_authority) != (self._root.scheme, self._root.raw_authority):
+            raise ConfigurationError("the request would not go to base_url; nothing was sent")
+        return f"{self._settings.auth_scheme} {self.token.reveal()}"
 
     def request(self, method: str, path: str) -> Request:
         """What an error text may say of a request."""
@@ -261,40 +270,3 @@ def _quoted(value: str) -> str:
 def _check(name: str, value: object, kind: type[object]) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} must be a {kind.__name__}, not a {type(value).__name__}")
-
-
-_SPOKE_OTHERWISE = (_ConnectionLost, aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError)
-"""What a server that expects TLS makes of a plain request."""
-
-_NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
-
-
-def _explain(method: str, path: str, fault: Exception, *, sent: bool | None) -> TransportError:
-    """Our words for a fault of aiohttp: its class, and of its text only what the system said."""
-    if sent is None:
-        sent = not isinstance(fault, _NEVER_LEFT)
-    name = str(fault) if isinstance(fault, _ConnectionLost) else type(fault).__name__
-    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(fault.certificate_error, "verify_message", "") or "not trusted"
-        what = f"the certificate of {fault.host} is refused: {reason}; check base_url and the CAs"
-    elif isinstance(fault, aiohttp.ClientConnectorDNSError):
-        what = "the host name cannot be resolved; check base_url and the network"
-    elif isinstance(fault, aiohttp.ClientConnectorError):
-        what = f"no connection: {fault.os_error.strerror or 'refused'}; check base_url and the network"
-    elif isinstance(fault, TimeoutError):
-        what = "no connection in time" if not sent else "no answer in time"
-    elif isinstance(fault, aiohttp.ClientPayloadError):
-        what = "the answer was cut short or damaged"
-    elif isinstance(fault, aiohttp.ClientHttpProxyError):
-        what = f"the proxy does not let it through: it answered {fault.status}; check proxy="
-    elif isinstance(fault, aiohttp.ClientResponseError):
-        what = "the answer is not valid HTTP"
-    else:
-        what = "the connection was lost before an answer"
-    left = "" if sent else "; nothing was sent"
-    return TransportError(
-        f"{method} /{path}: {what} ({name}){left}",
-        sent=sent,
-        timed_out=isinstance(fault, TimeoutError),
-        permanent=isinstance(fault, aiohttp.ClientConnectorCertificateError | aiohttp.InvalidURL),
-    )

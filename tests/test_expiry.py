@@ -1,0 +1,88 @@
+"""When an attempt is given up: by its time, by silence; and a cancellation of somebody else stays one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.raw_server import RawConnection, RawServer, json_response
+from unpod_async import RetryPolicy, UnpodClient
+from unpod_async._expiry import Expiry
+from unpod_async.errors import TransportError
+
+NEVER = 60.0
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("seconds", "silence"), [(0.01, NEVER), (NEVER, 0.01)])
+async def test_it_ends_with_its_time_or_with_silence(seconds: float, silence: float) -> None:
+    with pytest.raises(TimeoutError), Expiry(seconds, silence):
+        await hang()
+
+
+async def test_what_is_heard_ends_the_silence() -> None:
+    loop = asyncio.get_running_loop()
+    with Expiry(NEVER, 0.02) as expiry:
+        until = loop.time() + 0.06
+        while loop.time() < until:
+            expiry.heard()
+            await asyncio.sleep(0)
+
+
+async def test_what_is_heard_gives_no_more_time() -> None:
+    async def listen() -> None:
+        with Expiry(0.02, NEVER) as expiry:
+            while True:
+                expiry.heard()
+                await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError):
+        await listen()
+
+
+async def test_an_error_of_the_block_is_its_own() -> None:
+    with pytest.raises(KeyError), Expiry(NEVER, NEVER):
+        raise KeyError
+
+
+async def test_somebody_elses_cancellation_stays_one() -> None:
+    async def work() -> None:
+        with Expiry(0.0, NEVER):
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await hang()
+
+    task = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_after_it_the_task_can_be_cancelled_as_ever() -> None:
+    with pytest.raises(TimeoutError), Expiry(0.0, NEVER):
+        await hang()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    async with asyncio.timeout(NEVER):
+        await asyncio.sleep(0)
+
+
+async def test_an_answer_that_comes_byte_by_byte_is_given_up_with_the_attempt() -> None:
+    async def drip(connection: RawConnection) -> None:
+        await connection.read_request()
+        for byte in json_response({"count": 0, "data": []}):
+            await connection.send(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    once = RetryPolicy(attempts=1)
+    async with (
+        RawServer(drip) as server,
+        UnpodClient("t", "org", server.base_url, timeout=0.1, retry=once) as unpod,
+    ):
+        with pytest.raises(TransportError, match="no answer in time") as caught:
+            await unpod.runs.list("S").collect()
+    assert caught.value.timed_out
+    assert caught.value.sent
