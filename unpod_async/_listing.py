@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from unpod_async import _paths
 from unpod_async._paths import Endpoint, TimeWindow
@@ -19,8 +20,7 @@ Status: TypeAlias = str | Sequence[str] | None
 """One task or run status, several, or None for all; filtered on the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing(Generic[T]):
+class Listing(msgspec.Struct, Generic[T], frozen=True):
     """One listing of the platform, ready to be walked.
 
     Attributes:
@@ -40,7 +40,7 @@ class Listing(Generic[T]):
     identity: tuple[str, ...]
     paged: bool = True
     tied: bool = False
-    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    query: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     run_id: str | None = None
     statuses: frozenset[str] | None = None
     window: TimeWindow | None = None

@@ -77,57 +77,57 @@ def check_id(name: str, value: object) -> str:
 
 def organizations() -> Endpoint:
     """All organizations of the account."""
-    return _endpoint("organizations/", "organizations")
+    return Endpoint("organizations/", "organizations/", "organizations")
 
 
 def spaces() -> Endpoint:
     """All spaces of the organization."""
-    return _endpoint("spaces/", "spaces")
+    return Endpoint("spaces/", "spaces/", "spaces")
 
 
 def space(space_token: object) -> Endpoint:
     """One space."""
-    return _endpoint("spaces/{space_token}/", "space {space_token}", space_token=space_token)
+    token = check_id("space_token", space_token)
+    return Endpoint(f"spaces/{_quoted(token)}/", "spaces/{space_token}/", f"space {token}")
 
 
 def agents() -> Endpoint:
     """All agents of the organization."""
-    return _endpoint("agents/", "agents")
+    return Endpoint("agents/", "agents/", "agents")
 
 
 def agent_tasks(agent_handle: object) -> Endpoint:
     """The tasks of one agent."""
-    return _endpoint(
-        "agents/{agent_handle}/tasks/", "tasks of agent {agent_handle}", agent_handle=agent_handle
-    )
+    handle = check_id("agent_handle", agent_handle)
+    path = f"agents/{_quoted(handle)}/tasks/"
+    return Endpoint(path, "agents/{agent_handle}/tasks/", f"tasks of agent {handle}")
 
 
 def runs(space_token: object) -> Endpoint:
     """The runs of one space."""
-    return _endpoint("spaces/{space_token}/runs/", "runs of space {space_token}", space_token=space_token)
+    token = check_id("space_token", space_token)
+    path = f"spaces/{_quoted(token)}/runs/"
+    return Endpoint(path, "spaces/{space_token}/runs/", f"runs of space {token}")
 
 
 def run_tasks(space_token: object, run_id: object) -> Endpoint:
     """The tasks of one run."""
-    return _endpoint(
-        "spaces/{space_token}/runs/{run_id}/tasks/",
-        "tasks of run {run_id} in space {space_token}",
-        space_token=space_token,
-        run_id=run_id,
-    )
+    token = check_id("space_token", space_token)
+    run = check_id("run_id", run_id)
+    path = f"spaces/{_quoted(token)}/runs/{_quoted(run)}/tasks/"
+    label = f"tasks of run {run} in space {token}"
+    return Endpoint(path, "spaces/{space_token}/runs/{run_id}/tasks/", label)
 
 
 def space_tasks(space_token: object) -> Endpoint:
     """The tasks of one space; a POST here creates tasks."""
-    return _endpoint("spaces/{space_token}/tasks/", "tasks of space {space_token}", space_token=space_token)
+    token = check_id("space_token", space_token)
+    path = f"spaces/{_quoted(token)}/tasks/"
+    return Endpoint(path, "spaces/{space_token}/tasks/", f"tasks of space {token}")
 
 
-def _endpoint(template: str, label: str, **ids: object) -> Endpoint:
-    checked = {name: check_id(name, value) for name, value in ids.items()}
-    quoted = {
-        name: value if value.isalnum() else quote(value, safe=_PLAIN) for name, value in checked.items()
-    }
-    return Endpoint(template.format_map(quoted), template, label.format_map(checked))
+def _quoted(text: str) -> str:
+    return text if text.isalnum() else quote(text, safe=_PLAIN)
 
 
 class TimeWindow(msgspec.Struct, frozen=True):
