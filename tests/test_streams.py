@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +255,26 @@ class TestTasksFor:
                     assert taken == 3
                     assert len(tasks_of_client()) <= before + 1 + 3
                     break
+
+    async def test_the_next_page_of_runs_is_asked_for_while_the_runs_of_one_are_read(self) -> None:
+        async with serving(runs=30, page_size=10) as (sandbox, unpod):
+            before = len(tasks_of_client())
+            async with unpod.runs.tasks_for(sandbox.space_token, concurrency=1) as stream:
+                async for _ in stream:
+                    await settle()
+                    asked = [one.query["page"] for one in sandbox.log if one.path.endswith("/runs/")]
+                    assert asked == ["1", "2"]
+                    break
+            assert len(tasks_of_client()) == before
+
+    async def test_a_page_of_runs_that_failed_and_is_not_needed_leaves_no_warning(self) -> None:
+        async with serving(runs=30, page_size=10) as (sandbox, unpod):
+            sandbox.script(Fault(path="/runs/", page=2, status=403))
+            async with unpod.runs.tasks_for(sandbox.space_token, concurrency=1) as stream:
+                async for _ in stream:
+                    await settle()
+                    break
+            gc.collect()  # a task whose error nobody has asked for would say so now
 
     async def test_status_page_size_and_bad_rows_are_as_in_tasks(self) -> None:
         async with serving(runs=12, page_size=50) as (sandbox, unpod):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Literal, overload
 
+from unpod_async._ahead import OnePageAhead
 from unpod_async._collect import OnBadRow
 from unpod_async._fanout import Failed, Ok, OnRunError, fan_out
 from unpod_async._listing import Status, run_tasks, space_runs, wanted_statuses
@@ -118,7 +119,7 @@ class Runs(Watching):
         # Its clock starts with the first request; listing the runs and reading them share it.
         deadline = self._core.caller.deadline()
         every = space_runs(space_token)
-        listed = self._core.pager(every, 1, page_size, on_bad_row, deadline)
+        listed = OnePageAhead(self._core.pager(every, 1, page_size, on_bad_row, deadline))
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidArgument("concurrency must be a whole number, 1 or more")
         if errors not in ("raise", "yield"):
