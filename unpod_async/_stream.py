@@ -90,9 +90,6 @@ class Stream(Generic[T]):
             for row in batch:
                 yield row
             self._finish(done)
-            if self._batches:
-                # Who made the batch sends its next request now, and not when all batches have been read.
-                await asyncio.sleep(0)
         if self._error is not None:
             raise self._error
         if not self._complete:
