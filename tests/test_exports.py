@@ -68,13 +68,15 @@ def test_two_modules_speak_http_and_share_nothing() -> None:
                 names = [node.module or ""]
             if any(name.split(".")[0] == "aiohttp" for name in names):
                 importing.add(path.name)
-    # _sessions opens what _transport sends over; _client names a type of it, for checkers only.
+    # _sessions opens what _transport and _prepared send over, _explain names faults; _client names a type of
+    # it, for checkers only.
     # _recording_http fetches from any host that a server names; in one module with the API's sessions, a
     # slip could lend its own the token.
-    assert importing <= {"_transport.py", "_sessions.py", "_recording_http.py", "_client.py"}
+    api = {"_transport.py", "_prepared.py", "_explain.py", "_sessions.py", "_client.py"}
+    assert importing <= {*api, "_recording_http.py"}
     recordings = ast.parse((folder / "_recording_http.py").read_text(encoding="utf-8"))
     used = {node.module for node in ast.walk(recordings) if isinstance(node, ast.ImportFrom)}
     assert not used & {
         f"unpod_async.{name}"
-        for name in ("_transport", "_sessions", "_secret", "_settings", "_caller", "_core")
+        for name in ("_transport", "_prepared", "_sessions", "_secret", "_settings", "_caller", "_core")
     }
