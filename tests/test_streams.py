@@ -119,6 +119,16 @@ class TestPrefetch:
                             assert max(ahead) == pages_read + 2
             assert pages_read == 20
 
+    async def test_the_page_behind_a_full_last_page_is_asked_for_ahead(self) -> None:
+        async with serving(runs=40, tasks_per_run=0) as (sandbox, unpod):
+            async with unpod.runs.list(sandbox.space_token).prefetch(3) as stream:
+                async for run in stream:
+                    if sandbox.run_ids().index(str(run.run_id)) == 36:  # the first of page 19
+                        await settle()
+                        ahead = [int(one.query["page"]) for one in sandbox.log]
+                        assert sorted(ahead) == list(range(1, 22))
+            assert [int(one.query["page"]) for one in sandbox.log[21:]] == [1]
+
     async def test_a_reader_that_never_reads_leaves_one_page_unread(self) -> None:
         async with (
             serving(runs=40, tasks_per_run=0) as (sandbox, unpod),

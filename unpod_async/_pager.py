@@ -162,6 +162,7 @@ class Pager(Generic[T]):
                 ),
                 lambda page: put(page.items),
                 self._deadline or self._caller.deadline(),
+                ahead=ahead,
             ),
         )
 
