@@ -17,7 +17,7 @@ How the package is laid out; imports go down only, and one module owns each deci
     _prefetch _ahead   the same walk with pages asked for ahead; one page ahead of who takes its rows
     _stream _waiting   rows from tasks that an `async with` owns; waiting for what must have ended
     _collect           rows into pages; bad rows kept until the end
-    _fetch             one page: request, classify, decode
+    _fetch _slices     one page: request, classify, decode; a large one in slices
     _walk _single      state machines, no I/O: which page next, which rows are new, is it complete
     _pass _sightings _split _verdicts   a pass and its counts; when rows were seen; rows that break a
                        page; how to say that rows may be missing

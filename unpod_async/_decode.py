@@ -18,6 +18,7 @@ from unpod_async.errors import DecodeError
 from unpod_async.models import detach
 
 __all__ = [
+    "Decode",
     "Page",
     "RejectedRow",
     "Rows",
@@ -26,9 +27,13 @@ __all__ = [
     "decode_raw",
     "decode_rows",
     "decode_with",
+    "scan_page",
 ]
 
 T = TypeVar("T")
+
+Decode: TypeAlias = Callable[[Listing[Any], bytes, int, Mapping[str, str]], Rows]
+"""Makes rows of the body of a page, as `decode_rows` does: of a listing, the page's number, the headers."""
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -149,6 +154,16 @@ def decode_with(
                 rows[index] = _foreign(listing, raws[index], index)
     created = [head.created_at for head in heads] if listing.tied else ()
     return Rows(rows, keys, _count(envelope), created, headers, envelope.status_code, envelope.message)
+
+
+def scan_page(body: bytes, page: int) -> tuple[list[msgspec.Raw], int | None, object, object]:
+    """Rows of a page, its count, and the status and message that its body states.
+
+    Raises:
+        DecodeError: the body is no listing at all.
+    """
+    envelope, raws = _raw_page(body, page)
+    return raws, _count(envelope), envelope.status_code, envelope.message
 
 
 def decode_one(model: type[T], body: bytes) -> tuple[T, object]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from unpod_async._caller import Reader
 from unpod_async._deadline import Deadline
-from unpod_async._decode import Rows, decode_raw, decode_rows
+from unpod_async._decode import Decode, Rows, decode_raw, decode_rows
 from unpod_async._listing import Listing
 from unpod_async._response import Request, Response, classify, classify_inside, shown_headers
+from unpod_async._slices import LARGE, Scanned, decode_in_slices, scan
 from unpod_async._wire import Answer, Failure, Read
 from unpod_async.errors import (
     ConfigurationError,
@@ -24,8 +25,7 @@ from unpod_async.errors import (
 
 __all__ = ["Decode", "fetch"]
 
-Decode: TypeAlias = Callable[[Listing[Any], bytes, int, Mapping[str, str]], Rows]
-"""Makes rows of the body of a page, as `decode_rows` does: of a listing, the page's number, the headers."""
+P = TypeVar("P", Rows, Scanned)
 
 
 async def fetch(
@@ -51,10 +51,11 @@ async def fetch(
         query |= {"page": str(read.page), "page_size": str(read.size)}
     rows_of = decode or (decode_raw if raw else decode_rows)
 
-    def parse(request: Request, response: Response) -> Rows:
-        return _rows(
-            request, response, lambda: rows_of(listing, response.body, read.page, headers_of(response))
-        )
+    def parse(request: Request, response: Response) -> Rows | Scanned:
+        body, headers = response.body, shown_headers(response.headers)
+        if len(body) > LARGE:
+            return _checked(request, response, lambda: scan(body, read.page, headers))
+        return _checked(request, response, lambda: rows_of(listing, body, read.page, headers))
 
     try:
         rows = await caller.read(listing.endpoint, query, parse, deadline, single_out=read.single_out)
@@ -62,14 +63,17 @@ async def fetch(
         raise
     except UnpodError as error:
         return _failure(error)
+    if isinstance(rows, Scanned):
+        rows = await decode_in_slices(rows, listing, read.page, rows_of)
     return Answer(rows.keys, rows.count, rows.created, rows)
 
 
-def headers_of(response: Response) -> dict[str, str]:
-    return shown_headers(response.headers)
+def _checked(request: Request, response: Response, decode: Callable[[], P]) -> P:
+    """What `decode` makes of an answer that is none of an error.
 
-
-def _rows(request: Request, response: Response, decode: Callable[[], Rows]) -> Rows:
+    Raises:
+        UnpodError: it is one, or no listing.
+    """
     error: UnpodError | None = classify(request, response)
     if error is None:
         try:

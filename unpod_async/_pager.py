@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar, cast
 from unpod_async._caller import Reader
 from unpod_async._collect import Collector, OnBadRow, check_on_bad_row
 from unpod_async._deadline import Deadline
-from unpod_async._decode import Page, decode_raw
-from unpod_async._fetch import Decode, fetch
+from unpod_async._decode import Decode, Page, decode_raw
+from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
 from unpod_async._prefetch import prefetch_pages
 from unpod_async._single import walk_single

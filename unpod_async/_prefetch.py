@@ -10,8 +10,8 @@ import anyio
 from unpod_async._caller import Reader
 from unpod_async._collect import Collector
 from unpod_async._deadline import Deadline
-from unpod_async._decode import Page
-from unpod_async._fetch import Decode, fetch
+from unpod_async._decode import Decode, Page
+from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
 from unpod_async._single import walk_single
 from unpod_async._walk import Walk

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tests.faults.harness import ORGS, RUNS
 from unpod_async._core import single
 from unpod_async._decode import decode_raw, decode_rows
-from unpod_async._fetch import _rows
+from unpod_async._fetch import _checked
 from unpod_async._listing import Listing
 from unpod_async._paths import agent_tasks, organizations, runs
 from unpod_async._response import Request, Response
@@ -98,10 +98,10 @@ def readers() -> list[Callable[[Response], Any]]:
     ]
 
     def typed(listing: Listing[Any]) -> Callable[[Response], Any]:
-        return lambda response: _rows(GET, response, lambda: decode_rows(listing, response.body, 1, {}))
+        return lambda response: _checked(GET, response, lambda: decode_rows(listing, response.body, 1, {}))
 
     def raw(listing: Listing[Any]) -> Callable[[Response], Any]:
-        return lambda response: _rows(GET, response, lambda: decode_raw(listing, response.body, 2, {}))
+        return lambda response: _checked(GET, response, lambda: decode_raw(listing, response.body, 2, {}))
 
     return [
         *map(typed, listings),

@@ -10,6 +10,7 @@ import anyio
 
 from unpod_async._caller import Reader
 from unpod_async._deadline import Deadline
+from unpod_async._decode import Decode
 from unpod_async._export._disk import Disk
 from unpod_async._export._heads import has_ended
 from unpod_async._export._lines import NoRow
@@ -17,7 +18,6 @@ from unpod_async._export._patience import Patience
 from unpod_async._export._rows import Row, decoder
 from unpod_async._export._staging import Staging
 from unpod_async._export._state import State, Wanted
-from unpod_async._fetch import Decode
 from unpod_async._listing import Listing, run_tasks
 from unpod_async._pager import SequentialWalk
 from unpod_async._stream import run_workers

@@ -12,10 +12,9 @@ from typing import Any
 
 import msgspec
 
-from unpod_async._decode import decode_with
+from unpod_async._decode import Decode, decode_with
 from unpod_async._export._heads import Head, head_of
 from unpod_async._export._lines import NoRow, lines_of
-from unpod_async._fetch import Decode
 
 __all__ = ["Row", "decoder"]
 
