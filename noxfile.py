@@ -251,9 +251,16 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="bench-quick", default=False)
 def bench_quick(session: nox.Session) -> None:
-    """The same with little data in under a minute. With `-- --gate`: only whether a ratio got worse."""
+    """The same with little data in under a minute."""
     session.install("-e", ".", *group("bench"))
     session.run("python", "benchmarks/bench.py", "--quick", *session.posargs)
+
+
+@nox.session(default=False)
+def gate(session: nox.Session) -> None:
+    """Whether exports and walks cost more than kept in benchmarks/gate.json, next to aiohttp by hand."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/bench.py", "--gate", *session.posargs)
 
 
 # --- wheel and demo ----------------------------------------------------------------------------------------

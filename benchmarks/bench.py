@@ -15,7 +15,9 @@ Needs the dependency group `bench`. Processes of the client stay on one processo
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import platform
 import sys
 import time
 from pathlib import Path
@@ -28,8 +30,11 @@ from report import machine, report
 
 _RESULTS = HERE / "results"
 _GATE = HERE / "gate.json"
-_SLACK = {"callgrind": 1.04, "perf": 1.04, "cpu": 1.15}
-"""How much worse a ratio may be than the one kept; processor time is less steady than a count."""
+_SLACK = {"callgrind": 1.06, "perf": 1.06, "cpu": 1.5}
+"""How much worse a ratio may be than the one kept. A count is the same within 0.5 %; processor time on a busy
+machine is not within 15 %, and shows only what is gross."""
+_OTHER_VERSIONS = 1.2
+"""As much worse again where the ratio was kept with other versions of Python and aiohttp."""
 
 
 def judge(now: dict[str, float], kept: dict[str, float], slack: float) -> bool:
@@ -83,7 +88,7 @@ def run(bench: Bench, options: argparse.Namespace, path: Path, counter: str | No
         slow, far = (min(options.times, times) for times in (plan.slow_times, plan.latency_times))
         plan = plan._replace(times=options.times, slow_times=slow, latency_times=far)
     found: dict[str, Any] = {}
-    if options.only or options.recount:
+    if (options.only or options.recount) and path.exists():
         found = json.loads(path.read_text())
 
     def save(found: dict[str, Any]) -> None:
@@ -116,13 +121,19 @@ def write_profiles(bench: Bench, folder: Path) -> None:
 
 def run_gate(bench: Bench, counter: str | None, *, keep: bool) -> int:
     kind = counter or "cpu"
+    python = ".".join(platform.python_version_tuple()[:2])
+    versions = f"Python {python}, aiohttp {importlib.metadata.version('aiohttp')}"
     kept = json.loads(_GATE.read_text()) if _GATE.exists() else {}
+    ours = kept.setdefault(kind, {})
+    if not keep and not ours:
+        raise SystemExit(f"{_GATE.name} has nothing by {kind}: make it with --gate --keep")
     now = gate(bench, counter, times=5)
-    if not keep and kind not in kept:
-        raise SystemExit(f"{_GATE.name} has nothing counted by {kind}: make it with --gate --keep")
-    good = judge(now, kept.get(kind, {}), _SLACK[kind])
+    slack = _SLACK[kind] * (1 if versions in ours else _OTHER_VERSIONS)
+    before = ours.get(versions) or next(iter(ours.values()), {})
+    print(f"by {kind}, {versions}; worse by {100 * (slack - 1):.0f} % fails")
+    good = judge(now, before, slack)
     if keep:
-        kept[kind] = {name: round(ratio, 3) for name, ratio in now.items()}
+        ours[versions] = {name: round(ratio, 3) for name, ratio in now.items()}
         _GATE.write_text(json.dumps(kept, indent=1) + "\n")
         return 0
     return 0 if good else 1

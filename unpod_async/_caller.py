@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import anyio
 import backoff
+import msgspec
 
 from unpod_async._admission import Admission, Slots
 from unpod_async._budget import Budget
@@ -66,8 +66,7 @@ class Reader(Protocol):
     ) -> T: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Sends requests under the client's limits. Views share everything but options and their own slots."""
 
     lifetime: Lifetime
@@ -81,7 +80,7 @@ class Caller:
 
     def with_options(self, options: Options, max_concurrency: int | None) -> Caller:
         share = () if max_concurrency is None else (Slots(max_concurrency),)
-        return replace(self, options=options, slots=(*share, *self.slots))
+        return msgspec.structs.replace(self, options=options, slots=(*share, *self.slots))
 
     def deadline(self) -> Deadline:
         """A clock for one call or walk; it starts with the first request."""

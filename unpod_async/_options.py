@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from unpod_async._policy import RetryPolicy
 from unpod_async.errors import ConfigurationError
@@ -11,8 +11,7 @@ from unpod_async.errors import ConfigurationError
 __all__ = ["Options", "not_negative_option", "options_of", "positive_option", "whole_option"]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """How requests are sent: see `UnpodClient.with_options`."""
 
     retry: RetryPolicy | None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import msgspec
+
 __all__ = ["Page", "RejectedRow", "Rows"]
 
 T = TypeVar("T")
@@ -65,8 +67,7 @@ class Page(Generic[T]):
         return f"Page(number={self.number}, {len(self.items)} items)"
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(msgspec.Struct, frozen=True):
     """The rows of one answer, by place: an item, or why there is none."""
 
     rows: Sequence[Any]

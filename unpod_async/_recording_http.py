@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib.metadata
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ import aiohttp
 
 from unpod_async._recording_answer import Failed, Pace, check_head, check_length, check_whole, refuse
 from unpod_async._recording_urls import EXCEPT_IT, RecordingHosts, RecordingUrl, is_public
+from unpod_async._version import VERSION
 from unpod_async.errors import ConfigurationError, RecordingError
 
 __all__ = ["Fetched", "RecordingHttp", "public_socket"]
@@ -34,7 +34,7 @@ _HEADERS: Final = {
     "Accept": "*/*",
     # What comes is counted and kept as it is.
     "Accept-Encoding": "identity",
-    "User-Agent": f"unpod-async/{importlib.metadata.version('unpod-async')}",
+    "User-Agent": f"unpod-async/{VERSION}",
 }
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})

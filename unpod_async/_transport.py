@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import io
 import logging
 import ssl
@@ -22,6 +21,7 @@ from unpod_async._response import Request, Response
 from unpod_async._secret import Secret
 from unpod_async._sessions import SentFlag, Sessions, reading
 from unpod_async._settings import Settings
+from unpod_async._version import VERSION
 from unpod_async.errors import ConfigurationError, TransportError
 
 __all__ = ["TokenProvider", "Transport"]
@@ -38,7 +38,7 @@ _HEADERS: Final = {
     "Accept-Language": "en",
     # Said here, so that an installed brotli or zstd does not change what goes over the wire.
     "Accept-Encoding": "gzip, deflate",
-    "User-Agent": f"unpod-async/{importlib.metadata.version('unpod-async')}",
+    "User-Agent": f"unpod-async/{VERSION}",
 }
 
 _JSON: Final = {"Content-Type": "application/json"}

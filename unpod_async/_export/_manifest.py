@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from datetime import UTC, datetime
 
@@ -13,6 +12,7 @@ from unpod_async._export._columns import SCHEMA_VERSION
 from unpod_async._export._parts import Parts
 from unpod_async._export._state import RunState, State
 from unpod_async._export._told import BadRow, FailedRun
+from unpod_async._version import VERSION
 
 __all__ = ["Contents", "contents", "manifest"]
 
@@ -97,7 +97,7 @@ def manifest(asked: Asked, found: Contents, started: datetime, reasons: list[str
         "finished": datetime.now(UTC),
         "asked": asked,
         "versions": {
-            "unpod_async": importlib.metadata.version("unpod-async"),
+            "unpod_async": VERSION,
             "python": platform.python_version(),
             "columns": SCHEMA_VERSION,
             "manifest": 1,
