@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
+import msgspec
 import pytest
 
 from tests.raw_server import RawConnection, RawServer, json_response
@@ -276,7 +277,7 @@ async def test_the_place_is_given_back_while_a_call_waits() -> None:
         unpod,
     ):
         core = unpod._core.caller
-        object.__setattr__(core, "jitter", lambda longest: longest)
+        msgspec.structs.force_setattr(core, "jitter", lambda longest: longest)
         waiting = asyncio.ensure_future(runs_of(sandbox, unpod))
         await sandbox.arrived(1)
         await asyncio.sleep(0.1)
