@@ -114,6 +114,7 @@ class _Flat:
         self._length = None if progress is None else progress.length
         self._is_one_picture = True
         self._known: set[str] = set()
+        self._run: int | None = None  # whose rows were staged last
 
     async def walk(self) -> None:
         """To its end.
@@ -174,6 +175,10 @@ class _Flat:
         names = list({run_id for run_id, _ in groups})
         numbers = await job.disk.run(job.state.numbers, self._space, names)
         for run_id, of_run in groups:
-            if run_id in numbers:
-                job.stage(self._space, numbers[run_id], of_run)
+            if (run := numbers.get(run_id)) is None:
+                continue
+            if self._run is not None and self._run != run:
+                job.staging.let_go(self._run)
+            self._run = run
+            job.stage(self._space, run, of_run)
         job.staging.runs += len(numbers)  # about; those that go on on the next page are counted again

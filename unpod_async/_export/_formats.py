@@ -22,12 +22,14 @@ class Format:
 
     Attributes:
         suffix: of the files, with its dot.
+        is_lines: a part of tasks is the lines that `line_of` makes, and nothing else.
         check: raises ConfigurationError when what the format needs is not installed.
     """
 
     suffix: str
     make: Callable[[Sink, Rows, bool], Writer]
     check: Callable[[], object] = tuple
+    is_lines: bool = False
 
     def create(self, path: Path, kind: Rows, *, csv_safe: bool = False) -> Writer:
         """A new part, readable by its owner only. `csv_safe` is for CSV; the others have no need of it.
@@ -46,7 +48,7 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "jsonl": Format(".jsonl", lambda sink, kind, csv_safe: JsonlWriter(sink)),
+    "jsonl": Format(".jsonl", lambda sink, kind, csv_safe: JsonlWriter(sink), is_lines=True),
     "jsonl.gz": Format(".jsonl.gz", lambda sink, kind, csv_safe: GzipJsonlWriter(sink)),
     "csv": Format(".csv", lambda sink, kind, csv_safe: CsvWriter(sink, kind, csv_safe=csv_safe)),
     "parquet": Format(".parquet", lambda sink, kind, csv_safe: ParquetWriter(sink, kind), load),

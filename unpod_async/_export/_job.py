@@ -101,7 +101,7 @@ class Job:
         """Blocks."""
         self._set.open()
         self._publisher = Publisher(
-            self._set.state, self._set.work, self._set.parts, self._options.part_bytes
+            self._set.state, self._set.work, self._set.parts, self._set.spool, self._options.part_bytes
         )
         # While there is a whole data set, it stays as it is until all of the next one has come.
         is_first = self._set.store.size(MANIFEST) is None
@@ -253,12 +253,12 @@ class Job:
         self._gone = int(
             self._set.state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.GONE,)) or 0
         )
+        self._set.spool.close()
         self._publisher.publish()
         found = contents(self._set.state, self._set.parts)
         made = self._set.work.write(MANIFEST, manifest(self._asked, found, self._started, self._reasons))
         self._set.store.put(made, MANIFEST)
         self._set.state["complete"] = int(found.is_whole and not self._reasons)
-        self._set.spool.close()
         self._set.clear_spool()
         return found
 

@@ -7,18 +7,39 @@ differ.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 from unpod_async._export._formats import FORMATS, Writer
+from unpod_async._export._spool import spool_path
 from unpod_async._export._state import State
 from unpod_async._export._target import Store, Workplace
 from unpod_async.errors import ExportError
 
-__all__ = ["MANIFEST", "Kind", "Parts"]
+__all__ = ["MANIFEST", "Kind", "Made", "Parts"]
 
 Kind: TypeAlias = Literal["runs", "tasks"]
 
 MANIFEST = "manifest.json"
+
+
+class Made(NamedTuple):
+    """A part that is made and synced.
+
+    Attributes:
+        size: bytes of the file; sha256: its digest in hex.
+        raw: bytes of its rows as JSON.
+        source: the file of the spool that becomes the part as it is; None when a writer has made it.
+    """
+
+    rows: int
+    size: int
+    sha256: str
+    raw: int
+    source: int | None = None
+
+    @classmethod
+    def by(cls, writer: Writer, raw: int) -> Self:
+        return cls(writer.rows, writer.size, writer.sha256, raw)
 
 
 class Parts:
@@ -63,17 +84,25 @@ class Parts:
         """The writer of a part, new or made again."""
         return self._format.create(self._work.new(self.name(kind, number)), kind, csv_safe=self._csv_safe)
 
-    def note(self, kind: Kind, number: int, writer: Writer, raw: int) -> None:
-        """Within the transaction that says what is in it; `raw` is its size as rows of JSON."""
+    @property
+    def are_lines(self) -> bool:
+        """A file of the spool may become a part as it is."""
+        return self._format.is_lines
+
+    def note(self, kind: Kind, number: int, made: Made) -> None:
+        """Within the transaction that says what is in it."""
         self._state.run(
-            "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?, 1)",
-            (kind, number, writer.rows, writer.size, raw, writer.sha256),
+            "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
+            (kind, number, made.rows, made.size, made.raw, made.sha256, made.source),
         )
 
     def move(self, kind: str, number: int) -> None:
         """After that transaction: let it have its name."""
         name = self.name(kind, number)
-        made = self._work.made(name)
+        source = self._state.value("SELECT source FROM part WHERE kind = ? AND number = ?", (kind, number))
+        made = self._work.made(name) if source is None else spool_path(self._work.folder, source)
         if made.exists():
             self.store.put(made, name)
-        self._state.run("UPDATE part SET moving = 0 WHERE kind = ? AND number = ?", (kind, number))
+        self._state.run(
+            "UPDATE part SET moving = 0, source = NULL WHERE kind = ? AND number = ?", (kind, number)
+        )

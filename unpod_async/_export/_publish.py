@@ -7,19 +7,25 @@ sees each run once, as it was or as it is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
-from unpod_async._export._parts import MANIFEST, Parts
+from unpod_async._export._parts import MANIFEST, Made, Parts
 from unpod_async._export._run_parts import RunParts
-from unpod_async._export._spool import SpoolReader, spool_path
+from unpod_async._export._spool import Spool, SpoolReader
 from unpod_async._export._state import RunState, State
 from unpod_async._export._target import Workplace
+from unpod_async._export._whole_files import Piece, whole_file
 from unpod_async._export._writer import Writer
 
 __all__ = ["Publisher"]
 
 _ROWS = 500
+
+_IS_NEW = (
+    "state = ? AND part IS NULL AND NOT EXISTS (SELECT 1 FROM extent WHERE run = run.number AND file >= ?)"
+)
+"""Of runs that are in no part and have no rows in this file of the spool or a later one."""
 
 
 class _Run(NamedTuple):
@@ -29,13 +35,13 @@ class _Run(NamedTuple):
     settled: int
 
 
-class _Placed(NamedTuple):
-    """A run in the part being made: where, how many rows, and what they are when they may change."""
+class _Added(NamedTuple):
+    """A run whose staged rows are in the part being made; the digest of those that may change."""
 
     run: int
     rows: int
+    length: int
     digest: bytes | None
-    is_new: bool  # its rows are the staged ones
 
 
 class Publisher:
@@ -46,14 +52,18 @@ class Publisher:
 
     """
 
-    def __init__(self, state: State, workplace: Workplace, parts: Parts, part_bytes: int) -> None:
+    def __init__(
+        self, state: State, workplace: Workplace, parts: Parts, spool: Spool, part_bytes: int
+    ) -> None:
         self._state = state
         self._work = workplace
         self._parts = parts
+        self._spool = spool
         self._part_bytes = part_bytes
 
     def publish_full_parts(self) -> None:
-        """Make parts of runs that are in none yet, as long as a part can be filled."""
+        """Make parts of runs that are in none yet out of closed files, as long as one is filled."""
+        self._move_whole_files(self._part_bytes)
         while self._staged_bytes() >= self._part_bytes:
             self._make_new_part(self._parts.next_number("tasks"))
 
@@ -71,11 +81,12 @@ class Publisher:
         last = self._state.run(
             "SELECT number, raw FROM part WHERE kind = 'tasks' ORDER BY number DESC LIMIT 1"
         ).fetchone()
-        if last is None:
-            self._make_new_part(1)
-        elif last[1] < self._part_bytes and self._has_new():
+        if last is not None and last[1] < self._part_bytes and self._has_new():
             self._rewrite(last[0], with_new=True)
-        while self._has_new():
+        self._move_whole_files(self._part_bytes)
+        if len(self._staged_files()) == 1:
+            self._move_whole_files(least=1)
+        while self._has_new() or self._parts.next_number("tasks") == 1:
             self._make_new_part(self._parts.next_number("tasks"))
         RunParts(self._state, self._parts).publish()
 
@@ -112,12 +123,36 @@ class Publisher:
                     digest.update(block)
         return digest.digest()
 
+    # -- new parts ----------------------------------------------------------------------------------------
+
+    def _staged_files(self) -> list[int]:
+        """Of the spool; those into which nothing comes any more."""
+        return [
+            file
+            for (file,) in self._state.run("SELECT DISTINCT file FROM extent ORDER BY file")
+            if file not in self._spool.open_files
+        ]
+
+    def _move_whole_files(self, least: int) -> None:
+        """Let files of so many bytes that are whole parts be what they are."""
+        if not self._parts.are_lines:
+            return
+        for file in self._staged_files():
+            found = whole_file(self._state, self._work.folder, file, least)
+            if found is not None:
+                new = dict.fromkeys(piece.run for piece in found.pieces)
+                digests = dict.fromkeys(new) | {run: self._digest(run) for run in found.unsettled}
+                self._commit_tasks(self._parts.next_number("tasks"), found.made, found.pieces, digests)
+
+    @property
+    def _oldest_open(self) -> int:
+        return min(self._spool.open_files, default=2**62)
+
     def _staged_bytes(self) -> int:
         return int(
             self._state.value(
-                "SELECT sum(length) FROM extent JOIN run ON run.number = extent.run "
-                "WHERE state = ? AND part IS NULL",
-                (RunState.STAGED,),
+                f"SELECT sum(length) FROM extent JOIN run ON run.number = extent.run WHERE {_IS_NEW}",  # noqa: S608 - ours
+                (RunState.STAGED, self._oldest_open),
             )
             or 0
         )
@@ -127,41 +162,38 @@ class Publisher:
 
     def _new_runs(self, after: int, most: int) -> list[_Run]:
         found = self._state.run(
-            "SELECT number, settled FROM run WHERE state = ? AND part IS NULL AND number > ? "
-            "ORDER BY number LIMIT ?",
-            (RunState.STAGED, after, most),
+            f"SELECT number, settled FROM run WHERE {_IS_NEW} AND number > ? ORDER BY number LIMIT ?",  # noqa: S608 - ours
+            (RunState.STAGED, self._oldest_open, after, most),
         )
         return [_Run(*row) for row in found]
 
     def _make_new_part(self, number: int) -> None:
         writer = self._parts.create("tasks", number)
         try:
-            placed, raw = self._fill(writer, 0)
+            added = self._fill(writer, 0)
             writer.close()
         except BaseException:
             writer.abort()
             raise
-        self._commit_tasks(number, writer, placed, raw)
+        self._commit_added(number, writer, [], 0, added)
 
-    def _fill(self, writer: Writer, raw: int) -> tuple[list[_Placed], int]:
-        """Add runs that are in no part, until the part is full."""
-        placed: list[_Placed] = []
+    def _fill(self, writer: Writer, raw: int) -> list[_Added]:
+        """Add runs that are in no part, until the part, of which `raw` bytes are filled, is full."""
+        added: list[_Added] = []
         with SpoolReader(self._work.folder) as spool:
             while raw < self._part_bytes:
-                batch = self._new_runs(placed[-1].run if placed else 0, _ROWS)
+                batch = self._new_runs(added[-1].run if added else 0, _ROWS)
                 if not batch:
                     break
-                for one, length in self._add(writer, spool, batch):
-                    placed.append(one)
-                    raw += length
+                for one in self._add(writer, spool, batch):
+                    added.append(one)
+                    raw += one.length
                     if raw >= self._part_bytes:
                         break
-        return placed, raw
+        return added
 
-    def _add(
-        self, writer: Writer, spool: SpoolReader, runs: Sequence[_Run]
-    ) -> Generator[tuple[_Placed, int], None, None]:
-        """Add the staged rows of runs, whose numbers ascend; gives what was added, and its bytes."""
+    def _add(self, writer: Writer, spool: SpoolReader, runs: Sequence[_Run]) -> Generator[_Added, None, None]:
+        """Add the staged rows of runs, whose numbers ascend."""
         extents = self._state.extents(runs[0].number, runs[-1].number)
         following = next(extents, None)
         for run in runs:
@@ -179,7 +211,9 @@ class Publisher:
                         digest.update(block)
                 rows += extent.rows
                 length += extent.length
-            yield _Placed(run.number, rows, None if run.settled else digest.digest(), is_new=True), length
+            yield _Added(run.number, rows, length, None if run.settled else digest.digest())
+
+    # -- parts made again ---------------------------------------------------------------------------------
 
     def _rewrite(self, number: int, *, with_new: bool) -> None:
         """Make a part again: without runs that are gone, with new rows of those read again."""
@@ -193,33 +227,34 @@ class Publisher:
             writer.copy(source, ranges)
             copied = sum(stop - start for start, stop in ranges)
             raw = old_raw * copied // old_rows if old_rows else 0
-            placed = list(kept)
+            changed = self._state.run(
+                "SELECT number, settled FROM run WHERE part = ? AND state = ? ORDER BY number",
+                (number, RunState.STAGED),
+            ).fetchall()
+            added: list[_Added] = []
             with SpoolReader(self._work.folder) as spool:
-                for row in self._state.run(
-                    "SELECT number, settled FROM run WHERE part = ? AND state = ? ORDER BY place",
-                    (number, RunState.STAGED),
-                ).fetchall():
-                    for one, length in self._add(writer, spool, [_Run(*row)]):
-                        placed.append(one)
-                        raw += length
+                for row in changed:
+                    added += self._add(writer, spool, [_Run(*row)])
             if with_new:
-                new, raw = self._fill(writer, raw)
-                placed += new
+                added += self._fill(writer, raw + sum(one.length for one in added))
             writer.close()
         except BaseException:
             writer.abort()
             raise
-        self._commit_tasks(number, writer, placed, raw)
+        self._commit_added(number, writer, kept, raw, added)
 
-    def _kept(self, number: int) -> tuple[list[_Placed], list[tuple[int, int]]]:
-        kept: list[_Placed] = []
+    def _kept(self, number: int) -> tuple[list[Piece], list[tuple[int, int]]]:
+        """What of a part stays as it is, and where in it that is."""
+        kept: list[Piece] = []
         ranges: list[tuple[int, int]] = []
         place = 0
-        for run, rows, digest, state in self._state.run(
-            "SELECT number, rows, digest, state FROM run WHERE part = ? ORDER BY place", (number,)
+        for run, rows, state in self._state.run(
+            "SELECT run, piece.rows, state FROM piece JOIN run ON run.number = piece.run "
+            "WHERE piece.part = ? ORDER BY place",
+            (number,),
         ).fetchall():
             if state not in (RunState.STAGED, RunState.GONE):
-                kept.append(_Placed(run, rows, digest, is_new=False))
+                kept.append(Piece(run, rows))
                 if ranges and ranges[-1][1] == place:
                     ranges[-1] = ranges[-1][0], place + rows
                 else:
@@ -227,30 +262,40 @@ class Publisher:
             place += rows
         return kept, ranges
 
-    def _commit_tasks(self, number: int, writer: Writer, placed: Sequence[_Placed], raw: int) -> None:
+    # -- what was made, noted and moved -------------------------------------------------------------------
+
+    def _commit_added(
+        self, number: int, writer: Writer, kept: Sequence[Piece], raw: int, added: Sequence[_Added]
+    ) -> None:
+        made = Made.by(writer, raw + sum(one.length for one in added))
+        pieces = [*kept, *(Piece(one.run, one.rows) for one in added if one.rows)]
+        self._commit_tasks(number, made, pieces, {one.run: one.digest for one in added})
+
+    def _commit_tasks(
+        self, number: int, made: Made, pieces: Sequence[Piece], new: Mapping[int, bytes | None]
+    ) -> None:
+        """`new` are the runs whose rows are the staged ones, and the digests of those that may change."""
         with self._state.transaction():
             self._state.run(
                 "UPDATE run SET part = NULL WHERE part = ? AND state = ?", (number, RunState.GONE)
             )
+            self._state.run("DELETE FROM piece WHERE part = ?", (number,))
             self._state.run_many(
-                "UPDATE run SET part = ?, place = ?, rows = ?, digest = ?, state = iif(?, ?, state) "
-                "WHERE number = ?",
-                (
-                    (number, place, one.rows, one.digest, one.is_new, RunState.DONE, one.run)
-                    for place, one in enumerate(placed)
-                ),
+                "INSERT INTO piece VALUES (?, ?, ?, ?)",
+                ((number, place, *piece) for place, piece in enumerate(pieces)),
             )
             self._state.run_many(
-                "DELETE FROM extent WHERE run = ?", ((one.run,) for one in placed if one.is_new)
+                "UPDATE run SET part = ?, digest = ?, state = ? WHERE number = ?",
+                ((number, digest, RunState.DONE, run) for run, digest in new.items()),
             )
-            self._parts.note("tasks", number, writer, raw)
+            self._state.run_many("DELETE FROM extent WHERE run = ?", ((run,) for run in new))
+            self._parts.note("tasks", number, made)
         self._parts.move("tasks", number)
         self._remove_used_spool()
 
     def _remove_used_spool(self) -> None:
         used = {file for (file,) in self._state.run("SELECT DISTINCT file FROM extent")}
-        newest = max((int(path.name[5:]) for path in self._work.folder.glob("rows-*")), default=0)
-        for number in range(newest):
-            path = spool_path(self._work.folder, number)
-            if number not in used:
+        for path in self._work.folder.glob("rows-*"):
+            number = int(path.name.rpartition("-")[2])
+            if number not in used and number not in self._spool.open_files:
                 path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unpod_async._export._parts import Parts
+from unpod_async._export._parts import Made, Parts
 from unpod_async._export._state import RunState, State
 
 __all__ = ["RunParts"]
@@ -65,5 +65,5 @@ class RunParts:
             raise
         with self._state.transaction():
             self._state.run("UPDATE run SET dirty = 0 WHERE runs_part = ?", (number,))
-            self._parts.note("runs", number, writer, raw)
+            self._parts.note("runs", number, Made.by(writer, raw))
         self._parts.move("runs", number)

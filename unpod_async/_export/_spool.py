@@ -2,23 +2,20 @@
 
 What was appended has its place at once; it is in the file when `write` has returned, and there to stay when
 `sync` has. Files are never gone on with: each export opens new ones, so what a killed one left half written
-is simply not referred to.
+is simply not referred to. The rows of a run are in one file, so that a file can become a part as it is.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
 from unpod_async._files import write_all
 
-__all__ = ["Extent", "Spool", "SpoolReader", "Written"]
-
-_FILE = 64 * 2**20
-"""Bytes of one file, about; a file whose rows have gone into parts is removed."""
+__all__ = ["Batch", "Extent", "Spool", "SpoolReader", "Written"]
 
 _PIECE = 2**20
 
@@ -40,64 +37,102 @@ class Written(NamedTuple):
     lines: list[bytes]
 
 
+class Batch(NamedTuple):
+    """What is to be written, and the files in which nothing comes after that."""
+
+    pieces: list[Written]
+    ended: list[int]
+
+
 class Spool:
     """The files of one export.
 
     Args:
         folder: where they are.
         first: number of the first file; greater than that of any file already there.
+        file_bytes: size of a file, about; one whose rows have gone into parts is removed.
     """
 
-    def __init__(self, folder: Path, first: int) -> None:
+    def __init__(self, folder: Path, first: int, file_bytes: int) -> None:
         self._folder = folder
-        self.file = first
-        self._end = 0
+        self._file_bytes = file_bytes
+        self._file = first
+        self._ends = {first: 0}  # of the files in which something may come
+        self._file_of: dict[int, int] = {}  # of the runs of which something may come
         self._waiting: list[Written] = []
-        self._descriptor = self._opened = -1
+        self._ended: list[int] = []
+        self._descriptors: dict[int, int] = {}
         self.pending = 0
         """Bytes appended and not yet taken to be written."""
 
-    def append(self, lines: Sequence[bytes]) -> Extent:
-        """Give lines their place."""
-        if self._end >= _FILE:
-            self.file, self._end = self.file + 1, 0
+    @property
+    def open_files(self) -> Collection[int]:
+        """Files that may still grow."""
+        return self._descriptors.keys()
+
+    def append(self, run: int, lines: Sequence[bytes]) -> Extent:
+        """Give lines of a run their place."""
+        file = self._file_of.get(run)
+        if file is None:
+            file = self._file_of[run] = self._next_file()
+        end = self._ends[file]
         last = self._waiting[-1] if self._waiting else None
-        if last is None or last.file != self.file or self._end - last.start >= _PIECE:
-            last = Written(self.file, self._end, [])
+        if last is None or last.file != file or end - last.start >= _PIECE:
+            last = Written(file, end, [])
             self._waiting.append(last)
         last.lines.extend(lines)
-        extent = Extent(self.file, self._end, sum(map(len, lines)) + len(lines), len(lines))
-        self._end += extent.length
+        extent = Extent(file, end, sum(map(len, lines)) + len(lines), len(lines))
+        self._ends[file] += extent.length
         self.pending += extent.length
         return extent
 
-    def take(self) -> list[Written]:
-        """What `write` is to write."""
-        waiting, self._waiting, self.pending = self._waiting, [], 0
-        return waiting
+    def _next_file(self) -> int:
+        if self._ends[self._file] >= self._file_bytes:
+            full = self._file
+            self._file += 1
+            self._ends[self._file] = 0
+            self._end_unless_needed(full)
+        return self._file
 
-    def write(self, waiting: Iterable[Written]) -> None:
+    def let_go(self, run: int) -> None:
+        """Nothing more of a run comes, or it may as well be in another file."""
+        file = self._file_of.pop(run, None)
+        if file is not None and file != self._file:
+            self._end_unless_needed(file)
+
+    def _end_unless_needed(self, file: int) -> None:
+        if file not in self._file_of.values():
+            del self._ends[file]
+            self._ended.append(file)
+
+    def take(self) -> Batch:
+        """What `write` is to write."""
+        batch = Batch(self._waiting, self._ended)
+        self._waiting, self._ended, self.pending = [], [], 0
+        return batch
+
+    def write(self, batch: Batch) -> None:
         """Blocks. Raises OSError."""
-        for number, _, lines in waiting:
-            if number != self._opened:
-                self.sync()
-                self.close()
+        for number, _, lines in batch.pieces:
+            if number not in self._descriptors:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-                self._descriptor = os.open(spool_path(self._folder, number), flags, 0o600)
-                self._opened = number
+                self._descriptors[number] = os.open(spool_path(self._folder, number), flags, 0o600)
             lines.append(b"")
-            write_all(self._descriptor, b"\n".join(lines))
+            write_all(self._descriptors[number], b"\n".join(lines))
+        for number in batch.ended:
+            if number in self._descriptors:
+                os.fsync(self._descriptors[number])
+                os.close(self._descriptors.pop(number))
 
     def sync(self) -> None:
         """What was written is on the disk. Blocks. Raises OSError."""
-        if self._descriptor >= 0:
-            os.fsync(self._descriptor)
+        for descriptor in self._descriptors.values():
+            os.fsync(descriptor)
 
     def close(self) -> None:
-        """Close the file that is being written."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = self._opened = -1
+        """Nothing comes any more."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
 
 
 def spool_path(folder: Path, number: int) -> Path:

@@ -15,7 +15,7 @@ import anyio
 
 from unpod_async._export._changes import Changes, Progress
 from unpod_async._export._disk import Disk
-from unpod_async._export._spool import Spool, Written
+from unpod_async._export._spool import Batch, Spool
 from unpod_async._export._state import State
 from unpod_async.errors import ExportError
 
@@ -55,7 +55,7 @@ class Staging:
     def add(self, run: int, lines: Sequence[bytes], unsettled: int) -> None:
         """Rows of a run, `unsettled` of which keep it from being settled."""
         if lines:
-            self._changes.extents.append((run, self._spool.append(lines)))
+            self._changes.extents.append((run, self._spool.append(run, lines)))
             self.rows += len(lines)
         self.add_unsettled(run, unsettled)
 
@@ -74,10 +74,16 @@ class Staging:
 
     def finish(self, run: int) -> None:
         """All rows of a run were added."""
+        self._spool.let_go(run)
         self._changes.staged.append((run, time.time()))
         self.runs += 1
 
+    def let_go(self, run: int) -> None:
+        """More rows of a run are not expected soon."""
+        self._spool.let_go(run)
+
     def fail(self, run: int, reason: str) -> None:
+        self._spool.let_go(run)
         self._changes.failed.append((run, reason))
         self.failed += 1
 
@@ -114,8 +120,8 @@ class Staging:
             self._refused = error  # what was to be noted is lost: nobody may go on as if it were not
             raise
 
-    def _note(self, waiting: list[Written], changes: Changes) -> None:
-        self._spool.write(waiting)
+    def _note(self, batch: Batch, changes: Changes) -> None:
+        self._spool.write(batch)
         if changes:
             self._spool.sync()
             self._state.note(changes)

@@ -20,7 +20,7 @@ from unpod_async._export._spool import Extent, SpoolReader
 
 __all__ = ["Listed", "RunState", "State", "Wanted"]
 
-VERSION = 1
+VERSION = 2
 
 _IDS = 500
 """Values in one statement; a system may allow no more than 999."""
@@ -43,12 +43,13 @@ CREATE TABLE run (
     open INTEGER NOT NULL DEFAULT 0,  -- staged tasks that have not ended, bad rows, recordings not got
     fetched REAL,               -- unix seconds
     reason TEXT,
-    part INTEGER, place INTEGER, rows INTEGER NOT NULL DEFAULT 0, digest BLOB,
+    part INTEGER,               -- of tasks
+    digest BLOB,                -- of its rows there, where it is not settled
     runs_part INTEGER,
     dirty INTEGER NOT NULL DEFAULT 1,  -- its row is not in its part of runs* as it is here
     UNIQUE (space, id));
 CREATE INDEX run_state ON run (space, state);
-CREATE INDEX run_part ON run (part, place);
+CREATE INDEX run_part ON run (part);
 CREATE INDEX run_runs_part ON run (runs_part);
 CREATE TABLE extent (
     number INTEGER PRIMARY KEY, run INTEGER NOT NULL, file INTEGER NOT NULL, start INTEGER NOT NULL,
@@ -58,8 +59,12 @@ CREATE TABLE bad (space INTEGER NOT NULL, run INTEGER, place INTEGER, reason TEX
 CREATE INDEX bad_run ON bad (run);
 CREATE TABLE part (
     kind TEXT NOT NULL, number INTEGER NOT NULL, rows INTEGER NOT NULL, size INTEGER NOT NULL,
-    raw INTEGER NOT NULL, sha256 TEXT NOT NULL, moving INTEGER NOT NULL, PRIMARY KEY (kind, number)
-) WITHOUT ROWID;
+    raw INTEGER NOT NULL, sha256 TEXT NOT NULL, moving INTEGER NOT NULL,
+    source INTEGER,             -- the file of the spool that moves
+    PRIMARY KEY (kind, number)) WITHOUT ROWID;
+CREATE TABLE piece (            -- of a part of tasks: rows of one run that stand together
+    part INTEGER NOT NULL, place INTEGER NOT NULL, run INTEGER NOT NULL, rows INTEGER NOT NULL,
+    PRIMARY KEY (part, place)) WITHOUT ROWID;
 CREATE TABLE recording (
     task TEXT PRIMARY KEY, run INTEGER NOT NULL, url TEXT, file TEXT, size INTEGER, reason TEXT
 ) WITHOUT ROWID;
