@@ -120,7 +120,7 @@ async def fetch_runs(job: Fetching, spaces: Sequence[tuple[int, str]]) -> None:
                 if job.ends_all(error):
                     raise
                 job.staging.fail(run.number, shorten(str(error)))
-            await job.staging.checkpoint_if_due()
+            await job.staging.make_way()
 
     try:
         await run_workers(job.concurrency, work)
@@ -148,5 +148,5 @@ async def _fetch_run(job: Fetching, space: int, token: str, run: Wanted, decode:
             job.staging.add_bad(space, run.number, place, "the server fails to send it")
         for row in page.rejected:
             job.staging.add_bad(space, run.number, None, row.reason)
-        await job.staging.checkpoint_if_due()
+        await job.staging.make_way()
     job.staging.finish(run.number)

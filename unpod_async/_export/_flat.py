@@ -148,7 +148,7 @@ class _Flat:
         if self._is_one_picture and self._head is not None and self._length is not None:
             reached = Progress(page.number, self._page_size, self._head, self._length, time.time())
             self._job.staging.reach(self._space, reached)
-        await self._job.staging.checkpoint_if_due()
+        await self._job.staging.make_way()
 
     def _look(self, page: Page[Task], rows: Sequence[Row]) -> None:
         """Whether all pages up to this one may be of one unchanged listing."""

@@ -82,6 +82,7 @@ class Job:
             if ticking is not None:
                 ticking.cancel()
                 cancelled = await wait_out(ticking)
+                cancelled = await self._staging.finish_noting() or cancelled
             self._disk.close()
             self._set.close()
             if cancelled is not None:
@@ -95,7 +96,7 @@ class Job:
             await asyncio.sleep(_TELL_EVERY)
             if self._patience.waiting:
                 with contextlib.suppress(ExportError):  # the next checkpoint of the job raises it as well
-                    await self._staging.checkpoint_if_due()
+                    await self._staging.make_way()
 
     def _open(self) -> None:
         """Blocks."""

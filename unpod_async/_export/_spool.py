@@ -8,14 +8,14 @@ is simply not referred to. The rows of a run are in one file, so that a file can
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
 from unpod_async._files import write_all
 
-__all__ = ["Batch", "Extent", "Spool", "SpoolReader", "Written"]
+__all__ = ["Extent", "Spool", "SpoolReader", "Written", "spool_path", "sync"]
 
 _PIECE = 2**20
 
@@ -35,13 +35,6 @@ class Written(NamedTuple):
     file: int
     start: int
     lines: list[bytes]
-
-
-class Batch(NamedTuple):
-    """What is to be written, and the files in which nothing comes after that."""
-
-    pieces: list[Written]
-    ended: list[int]
 
 
 class Spool:
@@ -105,34 +98,37 @@ class Spool:
             del self._ends[file]
             self._ended.append(file)
 
-    def take(self) -> Batch:
+    def take(self) -> list[Written]:
         """What `write` is to write."""
-        batch = Batch(self._waiting, self._ended)
-        self._waiting, self._ended, self.pending = [], [], 0
-        return batch
+        waiting, self._waiting, self.pending = self._waiting, [], 0
+        return waiting
 
-    def write(self, batch: Batch) -> None:
-        """Blocks. Raises OSError."""
-        for number, _, lines in batch.pieces:
+    def take_ended(self) -> list[int]:
+        """Files that may be closed when what was taken is written and synced."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def write(self, waiting: Iterable[Written]) -> list[int]:
+        """The descriptors of which `sync` makes all that was written last. Blocks. Raises OSError."""
+        for number, _, lines in waiting:
             if number not in self._descriptors:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
                 self._descriptors[number] = os.open(spool_path(self._folder, number), flags, 0o600)
             lines.append(b"")
             write_all(self._descriptors[number], b"\n".join(lines))
-        for number in batch.ended:
+        return list(self._descriptors.values())
+
+    def close(self, numbers: Iterable[int] | None = None) -> None:
+        """Close files into which nothing comes any more; all of them by default."""
+        for number in list(self._descriptors) if numbers is None else numbers:
             if number in self._descriptors:
-                os.fsync(self._descriptors[number])
                 os.close(self._descriptors.pop(number))
 
-    def sync(self) -> None:
-        """What was written is on the disk. Blocks. Raises OSError."""
-        for descriptor in self._descriptors.values():
-            os.fsync(descriptor)
 
-    def close(self) -> None:
-        """Nothing comes any more."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+def sync(descriptors: Iterable[int]) -> None:
+    """What was written is on the disk, to stay. Blocks. Raises OSError."""
+    for descriptor in descriptors:
+        os.fsync(descriptor)
 
 
 def spool_path(folder: Path, number: int) -> Path:

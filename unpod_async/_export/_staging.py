@@ -1,27 +1,31 @@
 """Rows as they come, staged: into the spool, and noted in the state at checkpoints.
 
 A run counts as fetched when a checkpoint has noted it; what came since the last one is fetched again after a
-kill. A checkpoint is due after a second; in between, rows are written a few megabytes at a time, so that they
-are not kept here.
+kill. A checkpoint is due after a second, and nobody waits for it; rows are written a megabyte at a time, so
+that they are not kept here.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from typing import ParamSpec
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import anyio
 
 from unpod_async._export._changes import Changes, Progress
 from unpod_async._export._disk import Disk
-from unpod_async._export._spool import Batch, Spool
+from unpod_async._export._spool import Spool
 from unpod_async._export._state import State
+from unpod_async._waiting import wait_out
 from unpod_async.errors import ExportError
 
 __all__ = ["Staging"]
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _DUE_AFTER = 1.0
 """Seconds between two checkpoints. One every 4 MB as well took 0.3 s of an export of 2.4 s."""
@@ -45,7 +49,8 @@ class Staging:
         self._disk = disk
         self._after = after_checkpoint
         self._changes = Changes()
-        self._turn = anyio.Lock()
+        self._writing = anyio.Lock()
+        self._noting: asyncio.Task[None] | None = None
         self._last = time.monotonic()
         self._refused: ExportError | None = None
         self.rows = 0
@@ -91,39 +96,78 @@ class Staging:
         """A walk over a space-wide listing has come so far."""
         self._changes.flat[space] = progress
 
-    async def checkpoint_if_due(self) -> None:
+    async def make_way(self) -> None:
+        """Have written and noted what is due; waits for the disk only when it is far behind.
+
+        Raises:
+            ExportError: the disk refuses, or has done so before; what was noted before stays.
+        """
+        self._raise_refusal()
+        if self._noting is not None and self._noting.done():
+            await self._wait()
+        if self._noting is None and time.monotonic() - self._last >= _DUE_AFTER:
+            self._noting = asyncio.create_task(self._note_all())
         pending = self._spool.pending
-        is_due = time.monotonic() - self._last >= _DUE_AFTER
-        if not is_due and pending < _WRITE_BYTES:
+        if pending < _WRITE_BYTES or (self._writing.locked() and pending < _MOST_BYTES):
             return
-        if self._turn.locked() and pending < _MOST_BYTES:
-            return  # somebody is at it; wait for the disk only when much has gathered
-        if is_due:
-            await self.checkpoint()
-        else:
-            async with self._turn:
-                await self._on_disk(self._spool.write, self._spool.take())
+        async with self._writing:
+            await self._on_disk(self._spool.write, self._spool.take())
 
     async def checkpoint(self) -> None:
-        """Raises ExportError when the disk refuses, then and ever after; what was noted before stays."""
-        async with self._turn:
-            changes, self._changes = self._changes, Changes()
-            self._last = time.monotonic()
-            await self._on_disk(self._note, self._spool.take(), changes)
+        """Until all that was added so far is noted. Raises as `make_way` does."""
+        while self._noting is not None:
+            await self._wait()  # it may have begun before the last was added
+        self._noting = asyncio.create_task(self._note_all())
+        await self._wait()
+        self._raise_refusal()
 
-    async def _on_disk(self, work: Callable[P, None], *args: P.args, **options: P.kwargs) -> None:
-        if self._refused is not None:
-            raise self._refused
+    async def _wait(self) -> None:
+        """For the checkpoint under way."""
+        noting = self._noting
+        cancelled = await self.finish_noting()
+        if cancelled is not None:
+            raise cancelled
+        if noting is not None:
+            noting.result()
+
+    async def finish_noting(self) -> asyncio.CancelledError | None:
+        """Wait until no checkpoint is under way; returns the cancellation asked for meanwhile."""
+        if (noting := self._noting) is None:
+            return None
+        cancelled = await wait_out(noting)
+        if self._noting is noting:
+            self._noting = None
+        return cancelled
+
+    async def _note_all(self) -> None:
+        """One checkpoint; one at a time, and never broken off."""
+        changes, self._changes = self._changes, Changes()
+        self._last = time.monotonic()
+        ended = self._spool.take_ended()
+        with contextlib.suppress(ExportError):  # kept, and raised to whoever comes next
+            async with self._writing:
+                descriptors = await self._on_disk(self._spool.write, self._spool.take())
+            if changes or ended:
+                await self._refusing(self._disk.sync(descriptors))
+                await self._on_disk(self._note, changes, ended)
+
+    async def _on_disk(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        self._raise_refusal()
+        return await self._refusing(self._disk.run(work, *args, **options))
+
+    async def _refusing(self, work: Awaitable[T]) -> T:
         try:
-            await self._disk.run(work, *args, **options)
+            return await work
         except ExportError as error:
             self._refused = error  # what was to be noted is lost: nobody may go on as if it were not
             raise
 
-    def _note(self, batch: Batch, changes: Changes) -> None:
-        self._spool.write(batch)
-        if changes:
-            self._spool.sync()
-            self._state.note(changes)
+    def _raise_refusal(self) -> None:
+        if self._refused is not None:
+            raise self._refused
+
+    def _note(self, changes: Changes, ended: Sequence[int]) -> None:
+        self._spool.close(ended)
+        self._state.note(changes)
         if changes.staged:
             self._after()
