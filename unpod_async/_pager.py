@@ -162,7 +162,6 @@ class Pager(Generic[T]):
                 ),
                 lambda page: put(page.items),
                 self._deadline or self._caller.deadline(),
-                ahead=ahead,
             ),
         )
 

@@ -41,14 +41,8 @@ async def prefetch_pages(
     put: Callable[[Page[T]], Awaitable[None]],
     deadline: Deadline,
     decode: Decode | None = None,
-    *,
-    ahead: int,
 ) -> None:
-    """Drive `machine` to its end, handing on each page; raises what the walk or `put` raises.
-
-    Args:
-        ahead: as `machine` has it.
-    """
+    """Drive `machine` to its end, handing on each page; raises what the walk or `put` raises."""
     error: Exception | None = None
     async with anyio.create_task_group() as tasks:
         under_way: dict[Read, _Request] = {}
@@ -76,27 +70,18 @@ async def prefetch_pages(
 
         steps = machine.run() if listing.paged else walk_single()
         reply: Any = None
-        count: int | None = None
-        behind: Read | None = None  # of a full last page, where the walk looks for more
         try:
             while True:
                 command = steps.send(reply)
                 reply = None
                 if isinstance(command, Take):
-                    if behind is not None and len(under_way) < ahead:
-                        start(behind)  # not to cost a latency of its own
-                        behind = None
                     reply = await take(command.read)
-                    count = reply.count if isinstance(reply, Answer) else count
                 elif isinstance(command, Ask):
                     start(command.read)
-                    if command.read.page * command.read.size == count:
-                        behind = command.read._replace(page=command.read.page + 1)
                 elif isinstance(command, Drop):
                     for request in under_way.values():
                         request.scope.cancel()
                     under_way.clear()
-                    behind = None
                 else:
                     page = collector.page(command)
                     if page is not None:

@@ -107,10 +107,7 @@ class Walk:
         asked = self.page = self._start
         while True:
             if optimistic and now.count is not None:
-                until = min(self.page + self._ahead, self._pages_of(now.count) + 1)
-                for number in range(max(asked, self.page), until):
-                    yield Ask(Read(number, self._size))
-                    asked = number + 1
+                asked = yield from self._ask_ahead(now.count, asked)
             if self._requests > 4 * self._pages + 60:
                 raise self._incomplete(now, f"no end was met in {self._requests} requests")
             self._requests += 1
@@ -136,6 +133,14 @@ class Walk:
         now.finished = True
         if optimistic and self.page > self._start:
             now.finished = yield from self._holds_still(now)
+
+    def _ask_ahead(self, count: int, asked: int) -> Steps[int]:
+        """From page `asked` on, to the last; where that is full, also the one behind it, which has to be read."""
+        end = self._pages_of(count) + 1 + (count % self._step == 0)
+        for number in range(max(asked, self.page), min(self.page + self._ahead, end)):
+            yield Ask(Read(number, self._size))
+            asked = number + 1
+        return asked
 
     def _parts(self, now: Pass, outcome: Answer | Failure) -> Steps[list[Part]]:
         if isinstance(outcome, Answer):

@@ -103,11 +103,10 @@ class _Flat:
         self._listing = space_tasks(token)
         self._progress = progress
         self._page_size = page_size
-        self._ahead = min(AHEAD, job.concurrency)
         self._machine = Walk(
             page_size=page_size,
             start_page=1 if progress is None else progress.page + 1,
-            ahead=self._ahead,
+            ahead=min(AHEAD, job.concurrency),
         )
         self._last = 0 if progress is None else progress.page
         self._head = None if progress is None else progress.head
@@ -133,7 +132,6 @@ class _Flat:
             self._take,
             job.deadline,
             decoder(keep_user_token=job.keep_user_token),
-            ahead=self._ahead,
         )
         if self._progress is not None and self._machine.passes > 1:
             raise _Unattributable  # what was read before is of another listing
