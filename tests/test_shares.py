@@ -90,7 +90,7 @@ async def test_a_view_never_stands_behind_more_requests_than_the_share(tmp_path:
             most = max(most, len(unanswered(sandbox)))
             seen = sandbox.requests
 
-    async with served(runs=60, tasks_per_run=5, latency=0.005) as (sandbox, unpod):
+    async with served(runs=60, tasks_per_run=5, latency=0.02) as (sandbox, unpod):
         looking_on = asyncio.ensure_future(look_on(sandbox))
         bulk = unpod.with_options(max_concurrency=SHARE)
         async with exporting(sandbox, bulk, tmp_path / "data") as job:

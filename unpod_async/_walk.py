@@ -135,7 +135,7 @@ class Walk:
             now.finished = yield from self._holds_still(now)
 
     def _ask_ahead(self, count: int, asked: int) -> Steps[int]:
-        """From page `asked` on, to the last; where that is full, also the one behind it, which has to be read."""
+        """From page `asked` to the last; where that is full, to the one behind it, which is to be empty."""
         end = self._pages_of(count) + 1 + (count % self._step == 0)
         for number in range(max(asked, self.page), min(self.page + self._ahead, end)):
             yield Ask(Read(number, self._size))
