@@ -38,7 +38,7 @@ async def prefetch_pages(
     listing: Listing[T],
     machine: Walk,
     collector: Collector[T],
-    put: Callable[[Page[T]], Awaitable[None]],
+    put: Callable[[Page[T]], Awaitable[object]],
     deadline: Deadline,
     decode: Decode | None = None,
 ) -> None:

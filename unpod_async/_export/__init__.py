@@ -5,13 +5,14 @@ Imports go down only::
     _entry             `UnpodClient.export`: arguments and their documentation
     _job               one export from its beginning to its end
     _relist            which runs are new, may have changed, are gone
-    _fetching _loading   tasks run by run or from the space-wide listing; recordings
+    _fetching _flat _loading   tasks run by run; from the space-wide listing; recordings
+    _row_pages _samples   the pages of a listing, one by one or ahead; how long a space-wide one is
     _patience          waiting out what passes; which request fails for reasons of its own
     _staging           rows into the spool, noted at checkpoints
     _publish _run_parts _parts   staged rows into parts; parts into their place, by a step that can be redone
     _manifest _meter _told   what there is, how far it is, and the structs that say so
     _dataset           a target while an export has it open
-    _state _spool      what a target knows of itself (a database); rows on their way
+    _state _spool _whole_files   what a target knows of itself (a database); rows on their way
     _disk _target      the thread that touches the disk; where a data set is kept
     _asked             the question a target answers, and the options
     _formats _csv _parquet _text_parts _writer _sink   the formats of parts

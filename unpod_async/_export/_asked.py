@@ -57,6 +57,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return TimeWindow(self.since, self.until)
 
     @property
+    def wants_all_runs(self) -> bool:
+        return self.runs is None and self.window is None
+
+    @property
     def keeps_user_token(self) -> bool:
         return self.user_token == "keep"  # noqa: S105 - a choice, no password
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 
-from unpod_async._caller import Reader
 from unpod_async._deadline import Deadline
 from unpod_async._decode import Decode
 from unpod_async._export._disk import Disk
 from unpod_async._export._heads import has_ended
 from unpod_async._export._lines import NoRow
 from unpod_async._export._patience import Patience
+from unpod_async._export._row_pages import RowPages
 from unpod_async._export._rows import Row, decoder
 from unpod_async._export._staging import Staging
 from unpod_async._export._state import State, Wanted
-from unpod_async._listing import Listing, run_tasks
-from unpod_async._pager import SequentialWalk
+from unpod_async._listing import run_tasks
 from unpod_async._stream import run_workers
 from unpod_async._text import shorten
 from unpod_async.errors import (
@@ -29,7 +27,7 @@ from unpod_async.errors import (
     UnpodError,
 )
 
-__all__ = ["Fetching", "fetch_runs", "row_walk"]
+__all__ = ["Fetching", "fetch_runs"]
 
 _BATCH = 500
 
@@ -79,24 +77,6 @@ class Fetching:
         self.staging.add(run, lines, unsettled)
 
 
-def row_walk(
-    reader: Reader,
-    listing: Listing[Any],
-    page_size: int,
-    deadline: Deadline,
-    decode: Decode,
-) -> SequentialWalk[Row]:
-    """A walk that gives `Row`s, and bad rows with their page."""
-    return SequentialWalk(
-        reader,
-        listing,
-        page_size=page_size,
-        on_bad_row="skip",
-        decode=decode,
-        deadline=deadline,
-    )
-
-
 async def fetch_runs(job: Fetching, spaces: Sequence[tuple[int, str]]) -> None:
     """Fetch every wanted run; one that fails is noted as such.
 
@@ -141,7 +121,8 @@ async def _wanted(
 
 
 async def _fetch_run(job: Fetching, space: int, token: str, run: Wanted, decode: Decode) -> None:
-    walk = row_walk(job.patience, run_tasks(token, run.id, None), job.page_size, job.deadline, decode)
+    pages = RowPages(job.patience, run_tasks(token, run.id, None), job.page_size, job.deadline, decode)
+    walk = pages.one_by_one()
     while (page := await walk.next_page()) is not None:
         job.stage(space, run.number, page.items)
         for place in page.unreadable:

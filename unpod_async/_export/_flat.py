@@ -12,47 +12,24 @@ import time
 from collections.abc import Sequence
 from typing import cast
 
-from unpod_async import _paths
-from unpod_async._collect import Collector
 from unpod_async._export._changes import Progress
 from unpod_async._export._fetching import Fetching
 from unpod_async._export._relist import FRESH
+from unpod_async._export._row_pages import AHEAD, RowPages
 from unpod_async._export._rows import Row, decoder
+from unpod_async._export._samples import space_tasks
 from unpod_async._fetch import fetch
-from unpod_async._listing import Listing
 from unpod_async._page import Page
-from unpod_async._prefetch import prefetch_pages
 from unpod_async._walk import Walk
 from unpod_async._wire import Failure, Read
 from unpod_async.errors import UnpodError
 from unpod_async.models import Task
 
-__all__ = ["SAMPLE", "fetch_flat", "page_size_for", "space_tasks"]
-
-AHEAD = 4
-"""Pages asked for and not yet staged. One of 2 MB takes some 15 ms, so that four of them hide 50 ms."""
-
-SAMPLE = 10
-"""Rows from which the size of pages is taken."""
-
-_MOST_ROWS = 500
-_PAGE_BYTES = 2 * 2**20
-"""Size of a page, about. Decoding it takes 5 ms and its lines as many, while the event loop stands still."""
+__all__ = ["fetch_flat"]
 
 
 class _Unattributable(Exception):
     """A row of the space-wide listing is or may be missing, and nobody can say of which run."""
-
-
-def space_tasks(space_token: str) -> Listing[Task]:
-    return Listing(_paths.space_tasks(space_token), Task, ("task_id", "id"))
-
-
-def page_size_for(sample: Sequence[object]) -> int:
-    """Rows per page where some of them are like these; the newest are often short, so never very many."""
-    sizes = [len(row) for row in sample if isinstance(row, bytes)]
-    mean = sum(sizes) // len(sizes) if sizes else 0
-    return max(1, min(_MOST_ROWS, _PAGE_BYTES // max(1, mean)))
 
 
 async def fetch_flat(job: Fetching, space: int, token: str, page_size: int) -> bool:
@@ -124,15 +101,9 @@ class _Flat:
         job = self._job
         if self._progress is not None:
             self._known = await job.disk.run(job.state.staged_tasks, self._space)
-        await prefetch_pages(
-            job.patience,
-            self._listing,
-            self._machine,
-            Collector(self._listing, page_size=self._page_size, on_bad_row="skip", stats=job.patience.stats),
-            self._take,
-            job.deadline,
-            decoder(keep_user_token=job.keep_user_token),
-        )
+        decode = decoder(keep_user_token=job.keep_user_token)
+        pages = RowPages(job.patience, self._listing, self._page_size, job.deadline, decode)
+        await pages.ahead(self._machine, self._take)
         if self._progress is not None and self._machine.passes > 1:
             raise _Unattributable  # what was read before is of another listing
         await job.staging.checkpoint()

@@ -12,8 +12,8 @@ from unpod_async._core import Core
 from unpod_async._export._asked import Asked, Options
 from unpod_async._export._dataset import DataSet
 from unpod_async._export._disk import Disk
-from unpod_async._export._fetching import Fetching, fetch_runs, row_walk
-from unpod_async._export._flat import SAMPLE, fetch_flat, page_size_for, space_tasks
+from unpod_async._export._fetching import Fetching, fetch_runs
+from unpod_async._export._flat import fetch_flat
 from unpod_async._export._formats import FORMATS
 from unpod_async._export._loading import load_recordings, recording_url
 from unpod_async._export._manifest import Contents, contents, manifest
@@ -22,8 +22,10 @@ from unpod_async._export._parts import MANIFEST
 from unpod_async._export._patience import Patience, passes
 from unpod_async._export._publish import Publisher
 from unpod_async._export._redact import Redactor
-from unpod_async._export._relist import PAGE_SIZE, Round, relist
+from unpod_async._export._relist import PAGE_SIZE, Relisting, Round
+from unpod_async._export._row_pages import AHEAD, RowPages
 from unpod_async._export._rows import decoder
+from unpod_async._export._samples import FEW_REQUESTS, Samples, page_size_for
 from unpod_async._export._staging import Staging
 from unpod_async._export._state import RunState
 from unpod_async._export._told import ExportSummary
@@ -38,9 +40,6 @@ __all__ = ["Job"]
 
 _TELL_EVERY = 0.2
 """Seconds between two events of the progress."""
-
-_FEW_REQUESTS = 4
-"""So many requests run by run are not worth asking how long the space-wide listing is."""
 
 
 class Job:
@@ -58,6 +57,7 @@ class Job:
         self._patience = Patience(
             core.caller, self._probe, self._deadline, repeats=core.caller.options.retry is not None
         )
+        self._samples = Samples(self._patience, self._deadline)
         self._meter = Meter(options.on_progress, core.caller.stats, lambda: self._patience.waiting)
         self._reasons: list[str] = []
         self._publisher: Publisher
@@ -78,10 +78,10 @@ class Job:
             self._meter.enter("writing")
             found = await self._disk.run(self._finish)
         finally:
-            cancelled: asyncio.CancelledError | None = None
+            cancelled = await self._samples.aclose()
             if ticking is not None:
                 ticking.cancel()
-                cancelled = await wait_out(ticking)
+                cancelled = await wait_out(ticking) or cancelled
                 cancelled = await self._staging.finish_noting() or cancelled
             self._disk.close()
             self._set.close()
@@ -121,7 +121,7 @@ class Job:
     async def _list(self, space: int, token: str) -> None:
         noted = Round(self._set.state, space, self._set.round, since=self._set.since, now=time.time())
         stable = await self._disk.run(self._forget_bad_runs, space)
-        walk = row_walk(
+        pages = RowPages(
             self._patience,
             space_runs(token),
             self._options.page_size or PAGE_SIZE,
@@ -132,21 +132,24 @@ class Job:
         def on_bad(place: int | None, reason: str) -> None:
             self._staging.add_bad(space, None, place, reason)
 
-        def seen(runs: int) -> None:
+        def on_page(count: int | None, runs: int) -> None:
             self._meter.runs_seen += runs
+            # A first export wants all of them, so what it will ask next can be asked beside the listing.
+            if reading.is_first and self._asked.wants_all_runs and (count or 0) > FEW_REQUESTS:
+                self._samples.ask(token)
 
+        reading = Relisting(
+            noted,
+            self._asked,
+            self._options,
+            self._disk,
+            self._redactor,
+            on_bad,
+            on_page,
+            stable=stable,
+        )
         try:
-            await relist(
-                walk,
-                noted,
-                self._asked,
-                self._options,
-                self._disk,
-                self._redactor,
-                on_bad,
-                seen,
-                stable=stable,
-            )
+            await reading.read(pages, min(AHEAD, self._options.concurrency))
         except IncompleteListing as error:
             self._reasons.append(f"runs may be missing: {error}")
         if noted.disturbed:
@@ -206,21 +209,15 @@ class Job:
             self._meter.rows_total = begun.length
             return self._options.page_size or begun.page_size
         one_by_one = await self._disk.run(self._set.state.requests_for, space, job.page_size)
-        if one_by_one <= _FEW_REQUESTS:
+        if one_by_one <= FEW_REQUESTS:
             return None
-        answer = await fetch(self._patience, space_tasks(token), Read(1, SAMPLE), self._deadline, raw=True)
+        answer = await self._samples.get(token)
         if isinstance(answer, Failure):
             if job.ends_all(answer.error):
                 raise answer.error
             return None
-        rows, count = len(answer.keys), answer.count
-        # A server that counts its page only does not tell.
-        if count is None or (count <= rows and rows >= SAMPLE):
-            return None
-        page_size = self._options.page_size or page_size_for(answer.rows.rows)
-        if count // page_size + 2 >= one_by_one:
-            return None
-        self._meter.rows_total = count
+        page_size = page_size_for(answer, self._options.page_size, one_by_one)
+        self._meter.rows_total = None if page_size is None else answer.count
         return page_size
 
     async def _load_recordings(self) -> None:

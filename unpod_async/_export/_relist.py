@@ -12,16 +12,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from unpod_async._decode import Page
 from unpod_async._export._asked import Asked, Options
 from unpod_async._export._disk import Disk
 from unpod_async._export._heads import has_ended
 from unpod_async._export._lines import NoRow
+from unpod_async._export._row_pages import RowPages
 from unpod_async._export._rows import Row
 from unpod_async._export._state import Listed, RunState, State
-from unpod_async._pager import SequentialWalk
+from unpod_async._page import Page
+from unpod_async._walk import Walk
 
-__all__ = ["Prefix", "Round", "relist"]
+__all__ = ["Prefix", "Relisting", "Round"]
 
 PAGE_SIZE = 1000
 """Rows of this listing are short."""
@@ -76,10 +77,14 @@ class Round:
         self.disturbed = False  # other runs are wanted than when a broken off walk staged their tasks
         self._walked = False
 
-    def begin(self) -> None:
-        """Until this listing has come to its end, there may be runs between known ones that nobody knows."""
+    def begin(self) -> bool:
+        """Whether no run of the space is known.
+
+        Until this listing has come to its end, there may be runs between known ones that nobody knows.
+        """
         self._walked = bool(self._state.value("SELECT walked FROM space WHERE number = ?", (self._space,)))
         self._state.run("UPDATE space SET walked = 0 WHERE number = ?", (self._space,))
+        return self._state.value("SELECT 1 FROM run WHERE space = ? LIMIT 1", (self._space,)) is None
 
     def page(self, rows: list[Listed]) -> bool:
         """Note a page; whether everything behind it is known, in the known order, and settled."""
@@ -167,65 +172,93 @@ class Round:
             )
 
 
-async def relist(
-    walk: SequentialWalk[Row],
-    noted: Round,
-    asked: Asked,
-    options: Options,
-    disk: Disk,
-    redact: Callable[[bytes], bytes] | None,
-    on_bad: Callable[[int | None, str], None],
-    seen: Callable[[int], None],
-    *,
-    stable: bool,
-) -> None:
-    """Walk the runs of a space and note them.
+class Relisting:
+    """A reading of the runs of a space, page by page.
 
     Args:
         redact: what makes of a line the one that is kept.
         on_bad: told of a row that is none, and of places that cannot be read.
+        on_page: told how many runs there are, and of how many the page is, before it is noted.
         stable: all rows were readable at the last listing, so that the reading may end early.
-
-    Raises:
-        UnpodError: the listing was not read to its end; nothing counts as gone.
     """
-    window, chosen = asked.window, None if asked.runs is None else set(asked.runs)
-    prefix = Prefix()
-    readable = True
-    await disk.run(noted.begin)
-    oldest = datetime.now(UTC) - timedelta(seconds=options.settle_after)
-    while (page := await walk.next_page()) is not None:
-        prefix.page(page)
-        readable = readable and not (page.unreadable or page.rejected)
+
+    def __init__(
+        self,
+        noted: Round,
+        asked: Asked,
+        options: Options,
+        disk: Disk,
+        redact: Callable[[bytes], bytes] | None,
+        on_bad: Callable[[int | None, str], None],
+        on_page: Callable[[int | None, int], None],
+        *,
+        stable: bool,
+    ) -> None:
+        self._noted = noted
+        self._window = asked.window
+        self._chosen = None if asked.runs is None else set(asked.runs)
+        self._disk = disk
+        self._redact = redact
+        self._on_bad = on_bad
+        self._on_page = on_page
+        self._stable = stable
+        self._oldest = datetime.now(UTC) - timedelta(seconds=options.settle_after)
+        self._prefix = Prefix()
+        self._readable = True
+        self.is_first = False
+        """No run of the space was known when it began."""
+
+    async def read(self, pages: RowPages, ahead: int) -> None:
+        """To the end of the listing, or to where the rest is known.
+
+        Args:
+            ahead: pages asked for at a time where all of them have to be read.
+
+        Raises:
+            UnpodError: the listing was not read to its end; nothing counts as gone.
+        """
+        self.is_first = await self._disk.run(self._noted.begin)
+        whole = True
+        if self.is_first and self._chosen is None:
+            await pages.ahead(Walk(page_size=pages.page_size, ahead=ahead), self._take)
+        else:
+            walk = pages.one_by_one()
+            while whole and (page := await walk.next_page()) is not None:
+                whole = not await self._take(page)
+        await self._disk.run(self._noted.end, whole=whole, readable=self._readable)
+
+    async def _take(self, page: Page[Row]) -> bool:
+        """Note a page; whether the rest need not be read."""
+        self._prefix.page(page)
+        self._readable = self._readable and not (page.unreadable or page.rejected)
         for place in page.unreadable:
-            on_bad(place, "the server fails to send it")
+            self._on_bad(place, "the server fails to send it")
         for rejected in page.rejected:
-            on_bad(None, rejected.reason)
-        rows: list[Listed] = []
-        for row in page.items:
-            head = row.head
-            created = head.created_at
-            if chosen is not None and head.run_id not in chosen:
-                continue
-            if window is not None and not window.contains(created):
-                continue
-            if isinstance(line := row.line, NoRow):
-                readable = False
-                on_bad(None, line.reason)
-                continue
-            if redact is not None:
-                line = redact(line)
-            seen_as = hashlib.blake2b(row.raw, digest_size=16).digest()
-            settles = has_ended(head.status) and created is not None and created < oldest
-            name = head.run_id if isinstance(head.run_id, str) and head.run_id else f"#{seen_as.hex()}"
-            rows.append(Listed(name, line, seen_as, settles, head.expected))
-            if chosen is not None:
-                chosen.discard(name)
-        rest_is_known = await disk.run(noted.page, rows)
-        seen(len(rows))
-        if chosen is not None and not chosen:
-            break  # what was chosen is there
-        if rest_is_known and stable and prefix.proven and chosen is None:
-            await disk.run(noted.end, whole=False, readable=readable)
-            return
-    await disk.run(noted.end, whole=chosen is None or bool(chosen), readable=readable)
+            self._on_bad(None, rejected.reason)
+        rows = [listed for row in page.items if (listed := self._listed(row)) is not None]
+        self._on_page(page.count, len(rows))
+        rest_is_known = await self._disk.run(self._noted.page, rows)
+        if self._chosen is not None:
+            return not self._chosen  # what was chosen is there
+        return rest_is_known and self._stable and self._prefix.proven
+
+    def _listed(self, row: Row) -> Listed | None:
+        """What is noted of a run; None where it is not asked for or cannot be read."""
+        head = row.head
+        created = head.created_at
+        if self._chosen is not None and head.run_id not in self._chosen:
+            return None
+        if self._window is not None and not self._window.contains(created):
+            return None
+        if isinstance(line := row.line, NoRow):
+            self._readable = False
+            self._on_bad(None, line.reason)
+            return None
+        if self._redact is not None:
+            line = self._redact(line)
+        seen = hashlib.blake2b(row.raw, digest_size=16).digest()
+        settles = has_ended(head.status) and created is not None and created < self._oldest
+        name = head.run_id if isinstance(head.run_id, str) and head.run_id else f"#{seen.hex()}"
+        if self._chosen is not None:
+            self._chosen.discard(name)
+        return Listed(name, line, seen, settles, head.expected)

@@ -1,0 +1,86 @@
+"""How long a space-wide listing is, and how large its rows are: whether and how an export reads it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from unpod_async import _paths
+from unpod_async._caller import Reader
+from unpod_async._deadline import Deadline
+from unpod_async._fetch import fetch
+from unpod_async._listing import Listing
+from unpod_async._waiting import wait_out
+from unpod_async._wire import Answer, Failure, Read
+from unpod_async.models import Task
+
+__all__ = ["FEW_REQUESTS", "Samples", "page_size_for", "space_tasks"]
+
+FEW_REQUESTS = 4
+"""So many requests run by run are not worth asking how long the space-wide listing is."""
+
+_ROWS = 10
+_MOST_ROWS = 500
+_PAGE_BYTES = 2 * 2**20
+"""Size of a page, about. Decoding it takes 5 ms and its lines as many, while the event loop stands still."""
+
+_Sample: TypeAlias = "Answer | Failure"
+
+
+def space_tasks(space_token: str) -> Listing[Task]:
+    return Listing(_paths.space_tasks(space_token), Task, ("task_id", "id"))
+
+
+class Samples:
+    """The first rows of the space-wide listings of some spaces."""
+
+    def __init__(self, reader: Reader, deadline: Deadline) -> None:
+        self._reader = reader
+        self._deadline = deadline
+        self._asked: dict[str, asyncio.Task[_Sample]] = {}
+
+    def ask(self, space_token: str) -> None:
+        """Ask for it already, beside something else."""
+        if space_token not in self._asked:
+            self._asked[space_token] = asyncio.create_task(self._fetch(space_token))
+
+    async def get(self, space_token: str) -> _Sample:
+        """Raises what `fetch` raises."""
+        self.ask(space_token)
+        return await self._asked[space_token]
+
+    async def _fetch(self, space_token: str) -> _Sample:
+        return await fetch(self._reader, space_tasks(space_token), Read(1, _ROWS), self._deadline, raw=True)
+
+    async def aclose(self) -> asyncio.CancelledError | None:
+        """Leave nothing behind; returns the cancellation asked for meanwhile."""
+        cancelled: asyncio.CancelledError | None = None
+        for asked in self._asked.values():
+            asked.cancel()
+            cancelled = await wait_out(asked) or cancelled
+            if not asked.cancelled():
+                asked.exception()  # raised to who wanted it; else nobody has to know
+        return cancelled
+
+
+def page_size_for(sample: Answer, asked: int | None, one_by_one: int) -> int | None:
+    """Rows per page of a space-wide listing; None where it takes no fewer requests than the runs.
+
+    Args:
+        asked: the size that is asked for.
+        one_by_one: requests that the runs take.
+    """
+    rows, count = len(sample.keys), sample.count
+    # A server that counts its page only does not tell.
+    if count is None or (count <= rows and rows >= _ROWS):
+        return None
+    page_size = asked or _size_for(sample.rows.rows)
+    return None if count // page_size + 2 >= one_by_one else page_size
+
+
+def _size_for(rows: Sequence[object]) -> int:
+    """Where some of the rows are like these; the newest are often short, so never very many."""
+    sizes = [len(row) for row in rows if isinstance(row, bytes)]
+    mean = sum(sizes) // len(sizes) if sizes else 0
+    return max(1, min(_MOST_ROWS, _PAGE_BYTES // max(1, mean)))
