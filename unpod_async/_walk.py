@@ -48,7 +48,8 @@ class Walk:
     Args:
         page_size: rows to ask for per page, >= 1.
         start_page: page to begin with, counted from 1 in pages of `page_size`.
-        ahead: pages that may be asked for and not yet handed on; 1 is a sequential walk.
+        ahead: pages that may be asked for and not yet handed on; 1 is a sequential walk. While it
+            goes on, `ahead` may be set to another number greater than 1.
         tied: rows of equal `created` have no fixed order (agent tasks).
     """
 
@@ -58,7 +59,7 @@ class Walk:
         self._size = page_size
         self._start = start_page
         self._far = Read(_FAR // page_size, page_size, single_out=True)
-        self._ahead = ahead
+        self.ahead = ahead
         self._tied = tied
         self._step = page_size  # rows per page as the server cuts them
         self._step_known = False
@@ -103,7 +104,7 @@ class Walk:
     # Reading the pages of one pass
 
     def _read_pages(self, now: Pass) -> Steps[None]:
-        optimistic = self._ahead > 1 and len(self._passes) == 1
+        optimistic = self.ahead > 1 and len(self._passes) == 1
         asked = self.page = self._start
         while True:
             if optimistic and now.count is not None:
@@ -137,7 +138,7 @@ class Walk:
     def _ask_ahead(self, count: int, asked: int) -> Steps[int]:
         """From page `asked` to the last; where that is full, to the one behind it, which is to be empty."""
         end = self._pages_of(count) + 1 + (count % self._step == 0)
-        for number in range(max(asked, self.page), min(self.page + self._ahead, end)):
+        for number in range(max(asked, self.page), min(self.page + self.ahead, end)):
             yield Ask(Read(number, self._size))
             asked = number + 1
         return asked
@@ -332,7 +333,7 @@ class Walk:
     # Completeness
 
     def _is_complete(self, now: Pass) -> bool:
-        prefetched = self._ahead > 1 and len(self._passes) == 1
+        prefetched = self.ahead > 1 and len(self._passes) == 1
         if now.clean and (not self._tied or (prefetched and now.pages_with_news > 1)):
             return True
         if now.believed:

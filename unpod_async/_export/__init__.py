@@ -6,7 +6,7 @@ Imports go down only::
     _job               one export from its beginning to its end
     _relist            which runs are new, may have changed, are gone
     _fetching _flat _loading   tasks run by run; from the space-wide listing; recordings
-    _row_pages _samples   the pages of a listing, one by one or ahead; how long a space-wide one is
+    _row_pages _window _samples   pages one by one or ahead, and how far; how long a space-wide listing is
     _patience          waiting out what passes; which request fails for reasons of its own
     _staging           rows into the spool, noted at checkpoints
     _publish _run_parts _parts   staged rows into parts; parts into their place, by a step that can be redone

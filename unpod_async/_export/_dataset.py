@@ -54,7 +54,12 @@ class DataSet:
             self.state, self.work, self.store, form=self._asked.format, csv_safe=self._asked.csv_safe
         )
         self.parts.recover()
-        self.spool = Spool(self.work.folder, self.clear_spool() + 1, self._options.part_bytes)
+        self.spool = Spool(
+            self.work.folder,
+            self.clear_spool() + 1,
+            self._options.part_bytes,
+            hashes=self.parts.are_lines,
+        )
         with self.state.transaction():
             self._begin()
 

@@ -15,9 +15,10 @@ from typing import cast
 from unpod_async._export._changes import Progress
 from unpod_async._export._fetching import Fetching
 from unpod_async._export._relist import FRESH
-from unpod_async._export._row_pages import AHEAD, RowPages
+from unpod_async._export._row_pages import RowPages
 from unpod_async._export._rows import Row, decoder
 from unpod_async._export._samples import space_tasks
+from unpod_async._export._window import Window
 from unpod_async._fetch import fetch
 from unpod_async._page import Page
 from unpod_async._walk import Walk
@@ -80,10 +81,11 @@ class _Flat:
         self._listing = space_tasks(token)
         self._progress = progress
         self._page_size = page_size
+        self._window = Window(job.concurrency)
         self._machine = Walk(
             page_size=page_size,
             start_page=1 if progress is None else progress.page + 1,
-            ahead=min(AHEAD, job.concurrency),
+            ahead=self._window.pages,
         )
         self._last = 0 if progress is None else progress.page
         self._head = None if progress is None else progress.head
@@ -118,6 +120,7 @@ class _Flat:
             reached = Progress(page.number, self._page_size, self._head, self._length, time.time())
             self._job.staging.reach(self._space, reached)
         await self._job.staging.make_way()
+        self._machine.ahead = self._window.handled(time.monotonic(), time.process_time())
 
     def _look(self, page: Page[Task], rows: Sequence[Row]) -> None:
         """Whether all pages up to this one may be of one unchanged listing."""

@@ -23,7 +23,7 @@ from unpod_async._export._patience import Patience, passes
 from unpod_async._export._publish import Publisher
 from unpod_async._export._redact import Redactor
 from unpod_async._export._relist import PAGE_SIZE, Relisting, Round
-from unpod_async._export._row_pages import AHEAD, RowPages
+from unpod_async._export._row_pages import RowPages
 from unpod_async._export._rows import decoder
 from unpod_async._export._samples import FEW_REQUESTS, Samples, page_size_for
 from unpod_async._export._staging import Staging
@@ -149,7 +149,7 @@ class Job:
             stable=stable,
         )
         try:
-            await reading.read(pages, min(AHEAD, self._options.concurrency))
+            await reading.read(pages)
         except IncompleteListing as error:
             self._reasons.append(f"runs may be missing: {error}")
         if noted.disturbed:

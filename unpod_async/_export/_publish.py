@@ -49,7 +49,6 @@ class Publisher:
 
     Args:
         part_bytes: size of a part of tasks, in bytes of its rows as JSON.
-
     """
 
     def __init__(
@@ -138,7 +137,7 @@ class Publisher:
         if not self._parts.are_lines:
             return
         for file in self._staged_files():
-            found = whole_file(self._state, self._work.folder, file, least)
+            found = whole_file(self._state, self._work.folder, file, least, self._spool.digest(file))
             if found is not None:
                 new = dict.fromkeys(piece.run for piece in found.pieces)
                 digests = dict.fromkeys(new) | {run: self._digest(run) for run in found.unsettled}

@@ -27,6 +27,9 @@ __all__ = ["Prefix", "Relisting", "Round"]
 PAGE_SIZE = 1000
 """Rows of this listing are short."""
 
+_AHEAD = 4
+"""Pages that are asked for at a time where all of them have to be read."""
+
 FRESH = 3600.0
 """Seconds for which an interrupted export trusts what it had fetched, where the run's row is as it was."""
 
@@ -202,17 +205,15 @@ class Relisting:
         self._on_bad = on_bad
         self._on_page = on_page
         self._stable = stable
+        self._ahead = min(_AHEAD, options.concurrency)
         self._oldest = datetime.now(UTC) - timedelta(seconds=options.settle_after)
         self._prefix = Prefix()
         self._readable = True
         self.is_first = False
         """No run of the space was known when it began."""
 
-    async def read(self, pages: RowPages, ahead: int) -> None:
+    async def read(self, pages: RowPages) -> None:
         """To the end of the listing, or to where the rest is known.
-
-        Args:
-            ahead: pages asked for at a time where all of them have to be read.
 
         Raises:
             UnpodError: the listing was not read to its end; nothing counts as gone.
@@ -220,7 +221,7 @@ class Relisting:
         self.is_first = await self._disk.run(self._noted.begin)
         whole = True
         if self.is_first and self._chosen is None:
-            await pages.ahead(Walk(page_size=pages.page_size, ahead=ahead), self._take)
+            await pages.ahead(Walk(page_size=pages.page_size, ahead=self._ahead), self._take)
         else:
             walk = pages.one_by_one()
             while whole and (page := await walk.next_page()) is not None:

@@ -16,10 +16,7 @@ from unpod_async._pager import SequentialWalk
 from unpod_async._prefetch import prefetch_pages
 from unpod_async._walk import Walk
 
-__all__ = ["AHEAD", "RowPages"]
-
-AHEAD = 4
-"""Pages asked for and not yet staged. One of 2 MB takes some 15 ms, so that four of them hide 50 ms."""
+__all__ = ["RowPages"]
 
 
 class RowPages(NamedTuple):

@@ -7,6 +7,7 @@ is simply not referred to. The rows of a run are in one file, so that a file can
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -44,24 +45,27 @@ class Spool:
         folder: where they are.
         first: number of the first file; greater than that of any file already there.
         file_bytes: size of a file, about; one whose rows have gone into parts is removed.
+        hashes: know the digests of files, so that nobody has to read them for it.
     """
 
-    def __init__(self, folder: Path, first: int, file_bytes: int) -> None:
+    def __init__(self, folder: Path, first: int, file_bytes: int, *, hashes: bool = False) -> None:
         self._folder = folder
+        self._hashes = hashes
+        self._digests: dict[int, str] = {}  # of closed files
         self._file_bytes = file_bytes
         self._file = first
         self._ends = {first: 0}  # of the files in which something may come
         self._file_of: dict[int, int] = {}  # of the runs of which something may come
         self._waiting: list[Written] = []
         self._ended: list[int] = []
-        self._descriptors: dict[int, int] = {}
+        self._opened: dict[int, _Opened] = {}
         self.pending = 0
         """Bytes appended and not yet taken to be written."""
 
     @property
     def open_files(self) -> Collection[int]:
         """Files that may still grow."""
-        return self._descriptors.keys()
+        return self._opened.keys()
 
     def append(self, run: int, lines: Sequence[bytes]) -> Extent:
         """Give lines of a run their place."""
@@ -111,18 +115,37 @@ class Spool:
     def write(self, waiting: Iterable[Written]) -> list[int]:
         """The descriptors of which `sync` makes all that was written last. Blocks. Raises OSError."""
         for number, _, lines in waiting:
-            if number not in self._descriptors:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-                self._descriptors[number] = os.open(spool_path(self._folder, number), flags, 0o600)
+            if number not in self._opened:
+                self._opened[number] = _Opened(spool_path(self._folder, number))
             lines.append(b"")
-            write_all(self._descriptors[number], b"\n".join(lines))
-        return list(self._descriptors.values())
+            self._opened[number].write(b"\n".join(lines), hashes=self._hashes)
+        return [opened.descriptor for opened in self._opened.values()]
 
     def close(self, numbers: Iterable[int] | None = None) -> None:
         """Close files into which nothing comes any more; all of them by default."""
-        for number in list(self._descriptors) if numbers is None else numbers:
-            if number in self._descriptors:
-                os.close(self._descriptors.pop(number))
+        for number in list(self._opened) if numbers is None else numbers:
+            if (opened := self._opened.pop(number, None)) is not None:
+                os.close(opened.descriptor)
+                if self._hashes:
+                    self._digests[number] = opened.digest.hexdigest()
+
+    def digest(self, number: int) -> str | None:
+        """SHA-256 in hex of a closed file, where it is known."""
+        return self._digests.get(number)
+
+
+class _Opened:
+    """A file that is written to. Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        self.descriptor = os.open(path, flags, 0o600)
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes, *, hashes: bool) -> None:
+        write_all(self.descriptor, data)
+        if hashes:
+            self.digest.update(data)
 
 
 def sync(descriptors: Iterable[int]) -> None:

@@ -28,11 +28,12 @@ class WholeFile(NamedTuple):
     unsettled: list[int]
 
 
-def whole_file(state: State, folder: Path, file: int, least: int) -> WholeFile | None:
+def whole_file(state: State, folder: Path, file: int, least: int, digest: str | None) -> WholeFile | None:
     """The file, if nothing more comes into it: all of it is rows of whole runs that are in no part yet.
 
     Args:
         least: bytes which it has to have.
+        digest: its SHA-256 in hex where that is known.
 
     Blocks. Raises OSError, sqlite3.Error.
     """
@@ -56,8 +57,9 @@ def whole_file(state: State, folder: Path, file: int, least: int) -> WholeFile |
             unsettled[run] = None
     if end != size:
         return None  # there is more in it, written just before a kill
-    with path.open("rb", buffering=0) as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if digest is None:
+        with path.open("rb", buffering=0) as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
     made = Made(sum(piece.rows for piece in pieces), size, digest, size, file)
     return WholeFile(made, pieces, list(unsettled))
 

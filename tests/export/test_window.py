@@ -1,0 +1,47 @@
+"""How many pages a space-wide export asks for ahead."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unpod_async._export._window import Window
+
+
+def after(window: Window, pages: int, *, wall: float, work: float) -> int:
+    """So many pages, each of which takes so long and so much work."""
+    for number in range(pages):
+        window.handled(number * wall, number * work)
+    return window.pages
+
+
+@pytest.mark.parametrize(
+    ("wall", "work", "pages"),
+    [
+        (0.010, 0.010, 4),  # busy: nothing is gained
+        (0.010, 0.0085, 4),
+        (0.015, 0.010, 6),
+        (0.020, 0.010, 8),
+        (0.100, 0.001, 12),  # whatever the latency
+    ],
+)
+def test_it_is_as_wide_as_hides_the_latency(wall: float, work: float, pages: int) -> None:
+    assert after(Window(32), 5, wall=wall, work=work) == pages
+
+
+def test_one_request_at_a_time_stays_one() -> None:
+    assert after(Window(1), 50, wall=1, work=0.001) == 1
+
+
+@given(
+    most=st.integers(1, 40),
+    pages=st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), max_size=60),
+)
+def test_it_never_narrows_nor_leaves_its_bounds(most: int, pages: list[tuple[float, float]]) -> None:
+    window = Window(most)
+    now = busy = 0.0
+    for passed, worked in pages:
+        before = window.pages
+        now, busy = now + passed, busy + worked
+        assert before <= window.handled(now, busy) <= min(most, 12)
