@@ -13,7 +13,7 @@ class Approach:
 
     Attributes:
         no_flat: it is to go run by run because the space has no listing of all its tasks.
-        slow: a run of it takes many seconds: repeated less often.
+        slow: under callgrind it runs into its own time-outs.
         extra_peer: no target speaks of it: left out of the quick benchmark.
         extra: further arguments.
     """

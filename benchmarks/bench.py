@@ -1,6 +1,6 @@
-"""Everything that `benchmarks/README.md` shows: measured, compared with the targets, written and drawn.
+"""Everything that the README says of speed: measured, compared with the targets, written and drawn.
 
-    python benchmarks/bench.py                  # about 25 minutes
+    python benchmarks/bench.py                  # about 35 minutes
     python benchmarks/bench.py --quick          # under a minute: less data, fewer repetitions
     python benchmarks/bench.py --instructions   # counts instructions as well: perf, else callgrind (slow)
     python benchmarks/bench.py --recount        # only counts, and adds that to the results that are there
@@ -8,6 +8,7 @@
     python benchmarks/bench.py --gate           # only what may not get worse; exit status 1 when it did
     python benchmarks/bench.py --profile        # where the time goes, by sampling: results/profile-*.txt
     python benchmarks/bench.py --show           # the table and the targets of the results that are there
+    python benchmarks/bench.py --readme         # into README.md and images/ as well; also with --show
 
 Needs the dependency group `bench`. Processes of the client stay on one processor, the service on another.
 """
@@ -59,13 +60,14 @@ def main() -> int:
     parser.add_argument(
         "--show", action="store_true", help="measure nothing; show the results that are there"
     )
+    parser.add_argument("--readme", action="store_true", help="put tables and plots into README.md")
     parser.add_argument("--out", type=Path, default=_RESULTS, help="folder of the results")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=[], help="measure these groups anew")
-    parser.add_argument("--times", type=int, help="repetitions, instead of 5 (of what is slow, 3)")
+    parser.add_argument("--times", type=int, help="repetitions, instead of 5")
     options = parser.parse_args()
     path = options.out / ("quick.json" if options.quick else "bench.json")
     if options.show:
-        print(report(json.loads(path.read_text())))
+        tell(json.loads(path.read_text()), options)
         return 0
     options.out.mkdir(exist_ok=True)
     counter = find_counter() if options.instructions or options.recount or options.gate else None
@@ -85,8 +87,7 @@ def run(bench: Bench, options: argparse.Namespace, path: Path, counter: str | No
     """Measure, write and draw; what was there stays where only some of it is measured anew."""
     plan = QUICK if options.quick else FULL
     if options.times is not None:
-        slow, far = (min(options.times, times) for times in (plan.slow_times, plan.latency_times))
-        plan = plan._replace(times=options.times, slow_times=slow, latency_times=far)
+        plan = plan._replace(times=options.times)
     found: dict[str, Any] = {}
     if (options.only or options.recount) and path.exists():
         found = json.loads(path.read_text())
@@ -104,12 +105,20 @@ def run(bench: Bench, options: argparse.Namespace, path: Path, counter: str | No
     elif options.recount:
         raise SystemExit("neither perf nor valgrind can count here")
     say("")
-    # Not needed for the gate, which runs where nobody looks at pictures.
-    from plots import draw
-
-    draw(found, options.out, path.stem)
-    print(report(found))
+    tell(found, options)
     print(f"\n{time.monotonic() - began:.0f} s")
+
+
+def tell(found: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print it, and draw it."""
+    # Not needed for the gate, which runs where nobody looks at pictures.
+    import plots
+    import readme
+
+    plots.draw(found, options.out, "quick" if options.quick else "bench")
+    print(report(found))
+    if options.readme:
+        readme.write(found)
 
 
 def write_profiles(bench: Bench, folder: Path) -> None:

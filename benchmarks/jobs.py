@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
     Attributes:
         runs: of the data set that most is measured with.
-        times, slow_times: repetitions; of approaches that take many seconds.
+        times: repetitions, of which there is a median.
         scale: numbers of runs that growth is measured with.
         ahead: requests in flight of the walks with latency; fan_out: of the fan-outs with latency.
         pages: of the walks with latency.
@@ -44,14 +44,12 @@ class Plan(NamedTuple):
 
     runs: int
     times: int
-    slow_times: int
     scale: tuple[int, ...]
     ahead: tuple[int, ...]
     fan_out: tuple[int, ...]
     fan_out_runs: int
     pages: int
     latencies: tuple[int, ...]
-    latency_times: int
     imports: int
     full: bool
 
@@ -59,28 +57,24 @@ class Plan(NamedTuple):
 FULL = Plan(
     runs=2_000,
     times=5,
-    slow_times=3,
     scale=(200, 2_000, 20_000),
     ahead=(4, 8, 16, 32),
     fan_out=(8, 32),
     fan_out_runs=2_000,
     pages=100,
     latencies=(0, 10, 50, 100),
-    latency_times=3,
     imports=21,
     full=True,
 )
 QUICK = Plan(
     runs=200,
     times=1,
-    slow_times=1,
     scale=(),
     ahead=(8, 32),
     fan_out=(32,),
     fan_out_runs=200,
     pages=20,
     latencies=(0, 50),
-    latency_times=1,
     imports=3,
     full=False,
 )
@@ -114,7 +108,7 @@ def measure(
 
 def _exports(bench: Bench, plan: Plan) -> dict[str, Result]:
     chosen = [one for one in EXPORTS if plan.full or not one.extra_peer]
-    return bench.turns(chosen, plan.times, plan.runs, slow_times=plan.slow_times)
+    return bench.turns(chosen, plan.times, plan.runs)
 
 
 def _walks(bench: Bench, plan: Plan) -> dict[str, Result]:
@@ -127,7 +121,7 @@ def _items(bench: Bench, plan: Plan) -> Result:
 
 def _latencies(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
     return {
-        str(latency): bench.turns(LATENCIES, plan.latency_times, plan.runs, latency=latency)
+        str(latency): bench.turns(LATENCIES, plan.times, plan.runs, latency=latency)
         for latency in plan.latencies
     }
 
@@ -136,25 +130,20 @@ def _prefetches(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
     rows = plan.pages * 100
     return {
         # A run has ten tasks and more.
-        str(ahead): bench.turns(
-            prefetches(ahead), plan.latency_times, rows // 10, tasks=rows, latency=LATENCY
-        )
+        str(ahead): bench.turns(prefetches(ahead), plan.times, rows // 10, tasks=rows, latency=LATENCY)
         for ahead in plan.ahead
     }
 
 
 def _fan_outs(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
     return {
-        str(ahead): bench.turns(fan_outs(ahead), plan.latency_times, plan.fan_out_runs, latency=LATENCY)
+        str(ahead): bench.turns(fan_outs(ahead), plan.times, plan.fan_out_runs, latency=LATENCY)
         for ahead in plan.fan_out
     }
 
 
 def _scale(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
-    return {
-        str(runs): bench.turns(RUNS, 1 if runs > plan.runs else plan.latency_times, runs)
-        for runs in plan.scale
-    }
+    return {str(runs): bench.turns(RUNS, plan.times, runs) for runs in plan.scale}
 
 
 def instructions(bench: Bench, counter: str) -> dict[str, int]:
@@ -201,13 +190,13 @@ def _held(bench: Bench, plan: Plan) -> dict[str, Result]:
         for mode in ("flat", "raw"):
             say(f"how long a page of {size} holds the loop, {mode}")
             one = Approach("", "unpod_walk", mode=mode, page_size=rows, ahead=1, extra=("--tick",))
-            results = [bench.once(one.arguments(1_000)) for _ in range(plan.latency_times)]
+            results = [bench.once(one.arguments(1_000)) for _ in range(plan.times)]
             # The time of this thread, so that what else runs on the machine does not count.
             found[f"{size}, {mode}"] = {
                 name: median(r[name] for r in results) for name in ("held", "held_wall")
             }
     one = Approach("", "unpod_export", mode="flat", extra=("--tick",))
-    results = [bench.once(one.arguments(1_000)) for _ in range(plan.latency_times)]
+    results = [bench.once(one.arguments(1_000)) for _ in range(plan.times)]
     found["export"] = {name: median(r[name] for r in results) for name in ("held", "held_wall")}
     return found
 

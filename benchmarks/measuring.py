@@ -102,15 +102,12 @@ class Bench:
         *,
         tasks: int | None = None,
         latency: int = 0,
-        slow_times: int | None = None,
     ) -> dict[str, Result]:
         """Medians by name of an approach; they take turns, so that a disturbance meets all of them."""
         chosen = list(approaches)
         found: dict[str, list[Result]] = {one.name: [] for one in chosen}
         for turn in range(times):
             for one in chosen:
-                if one.slow and slow_times is not None and turn >= slow_times:
-                    continue
                 say(f"{turn + 1}/{times} {one.name}, {runs} runs, {latency} ms")
                 found[one.name].append(self.once(one.arguments(runs, tasks, latency)))
         return {name: median(results) for name, results in found.items()}
