@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.export.dataset import assert_holds
 from tests.export.test_incremental import folder
 from unpod_async import UnpodClient
-from unpod_async._export._spool import Spool, spool_path
+from unpod_async._export._spool import Spool, spool_path, sync
 from unpod_async.testing import Sandbox
 
 PART = 20_000
@@ -52,10 +52,14 @@ async def test_no_second_copy_stays_and_a_run_is_in_one_part(tmp_path: Path, pag
             sandbox.insert_run(4)
 
 
-APPENDED = st.lists(st.tuples(st.integers(0, 5), st.lists(st.binary(max_size=30), min_size=1, max_size=4)))
+APPENDED = st.lists(st.tuples(st.integers(0, 50), st.lists(st.binary(max_size=30), min_size=1, max_size=4)))
+
+
+MANY = [(run, [b"row"]) for run in (*range(50), *range(0, 50, 7))]
 
 
 @settings(max_examples=100)
+@example(appended=MANY, file_bytes=1)
 @given(appended=APPENDED, file_bytes=st.sampled_from([1, 40, 10_000]))
 def test_what_is_appended_is_where_it_is_said_to_be(
     appended: list[tuple[int, list[bytes]]], file_bytes: int
@@ -67,7 +71,8 @@ def test_what_is_appended_is_where_it_is_said_to_be(
         for number, (run, lines) in enumerate(appended):
             extents.append((run, lines, spool.append(run, lines)))
             if number % 3 == 0:
-                spool.write(spool.take())
+                sync(spool.write(spool.take()))
+            if number % 20 == 0:
                 spool.close(spool.take_ended())
         spool.write(spool.take())
         spool.close()
@@ -76,7 +81,7 @@ def test_what_is_appended_is_where_it_is_said_to_be(
             assert data[extent.start :][: extent.length] == b"".join(line + b"\n" for line in lines)
             assert extent.rows == len(lines)
         assert all(
-            len({extent.file for of_run, _, extent in extents if of_run == run}) <= 1 for run in range(6)
+            len({extent.file for of_run, _, extent in extents if of_run == run}) <= 1 for run in range(51)
         )
         for path in there.iterdir():
             number = int(path.name.rpartition("-")[2])

@@ -105,7 +105,11 @@ class _Flat:
             self._known = await job.disk.run(job.state.staged_tasks, self._space)
         decode = decoder(keep_user_token=job.keep_user_token)
         pages = RowPages(job.patience, self._listing, self._page_size, job.deadline, decode)
-        await pages.ahead(self._machine, self._take)
+        try:
+            await pages.ahead(self._machine, self._take)
+        finally:
+            if self._run is not None:
+                job.staging.let_go(self._run)
         if self._progress is not None and self._machine.passes > 1:
             raise _Unattributable  # what was read before is of another listing
         await job.staging.checkpoint()

@@ -132,10 +132,12 @@ class Job:
         def on_bad(place: int | None, reason: str) -> None:
             self._staging.add_bad(space, None, place, reason)
 
+        wants_all = self._asked.wants_all_runs and self._options.concurrency > 1
+
         def on_page(count: int | None, runs: int) -> None:
             self._meter.runs_seen += runs
-            # A first export wants all of them, so what it will ask next can be asked beside the listing.
-            if reading.is_first and self._asked.wants_all_runs and (count or 0) > FEW_REQUESTS:
+            # A first export fetches all of them, so what it asks next can be asked beside the listing.
+            if reading.is_first and wants_all and (count or 0) > FEW_REQUESTS:
                 self._samples.ask(token)
 
         reading = Relisting(

@@ -8,7 +8,9 @@ is simply not referred to. The rows of a run are in one file, so that a file can
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +18,12 @@ from typing import BinaryIO, NamedTuple, Self
 
 from unpod_async._files import write_all
 
-__all__ = ["Extent", "Spool", "SpoolReader", "Written", "spool_path", "sync"]
+__all__ = ["Extent", "Spool", "SpoolFile", "SpoolReader", "Written", "spool_path", "sync"]
 
 _PIECE = 2**20
+
+_MOST_OPEN = 32
+"""Files that are open at the same time. Parts may be small, and a process may have 256 on some systems."""
 
 
 class Extent(NamedTuple):
@@ -58,14 +63,14 @@ class Spool:
         self._file_of: dict[int, int] = {}  # of the runs of which something may come
         self._waiting: list[Written] = []
         self._ended: list[int] = []
-        self._opened: dict[int, _Opened] = {}
+        self._files: dict[int, SpoolFile] = {}  # that were written to and may grow; the last written last
         self.pending = 0
         """Bytes appended and not yet taken to be written."""
 
     @property
     def open_files(self) -> Collection[int]:
         """Files that may still grow."""
-        return self._opened.keys()
+        return self._files.keys()
 
     def append(self, run: int, lines: Sequence[bytes]) -> Extent:
         """Give lines of a run their place."""
@@ -112,46 +117,72 @@ class Spool:
         ended, self._ended = self._ended, []
         return ended
 
-    def write(self, waiting: Iterable[Written]) -> list[int]:
-        """The descriptors of which `sync` makes all that was written last. Blocks. Raises OSError."""
+    def write(self, waiting: Iterable[Written]) -> list[SpoolFile]:
+        """The files of which `sync` makes all that was written last. Blocks. Raises OSError."""
         for number, _, lines in waiting:
-            if number not in self._opened:
-                self._opened[number] = _Opened(spool_path(self._folder, number))
+            file = self._files.pop(number, None) or SpoolFile(spool_path(self._folder, number))
+            self._files[number] = file
+            for idle in itertools.islice(reversed(self._files.values()), _MOST_OPEN, _MOST_OPEN + 1):
+                idle.sync()
+                idle.close()
             lines.append(b"")
-            self._opened[number].write(b"\n".join(lines), hashes=self._hashes)
-        return [opened.descriptor for opened in self._opened.values()]
+            file.write(b"\n".join(lines), hashes=self._hashes)
+        return list(self._files.values())
 
     def close(self, numbers: Iterable[int] | None = None) -> None:
         """Close files into which nothing comes any more; all of them by default."""
-        for number in list(self._opened) if numbers is None else numbers:
-            if (opened := self._opened.pop(number, None)) is not None:
-                os.close(opened.descriptor)
+        for number in list(self._files) if numbers is None else numbers:
+            if (file := self._files.pop(number, None)) is not None:
+                file.close()
                 if self._hashes:
-                    self._digests[number] = opened.digest.hexdigest()
+                    self._digests[number] = file.digest.hexdigest()
 
     def digest(self, number: int) -> str | None:
         """SHA-256 in hex of a closed file, where it is known."""
         return self._digests.get(number)
 
 
-class _Opened:
-    """A file that is written to. Raises OSError."""
+class SpoolFile:
+    """A file that grows. Blocks. Raises OSError.
+
+    It is synced by another thread than the one that writes and closes it.
+    """
 
     def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        self.descriptor = os.open(path, flags, 0o600)
+        self._path = path
+        self._descriptor: int | None = None
+        self._closing = threading.Lock()
         self.digest = hashlib.sha256()
+        self._open(os.O_EXCL | os.O_CREAT)
+
+    def _open(self, flags: int) -> int:
+        flags |= os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._descriptor = os.open(self._path, flags, 0o600)
+        return self._descriptor
 
     def write(self, data: bytes, *, hashes: bool) -> None:
-        write_all(self.descriptor, data)
+        """At its end; `hashes` keeps `digest` up to date."""
+        write_all(self._open(0) if self._descriptor is None else self._descriptor, data)
         if hashes:
             self.digest.update(data)
 
+    def sync(self) -> None:
+        with self._closing:
+            if self._descriptor is not None:
+                os.fsync(self._descriptor)
 
-def sync(descriptors: Iterable[int]) -> None:
+    def close(self) -> None:
+        """The next `write` opens it again."""
+        with self._closing:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+def sync(files: Iterable[SpoolFile]) -> None:
     """What was written is on the disk, to stay. Blocks. Raises OSError."""
-    for descriptor in descriptors:
-        os.fsync(descriptor)
+    for file in files:
+        file.sync()
 
 
 def spool_path(folder: Path, number: int) -> Path:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -23,9 +22,6 @@ from unpod_async._waiting import wait_out
 from unpod_async.errors import ExportError
 
 __all__ = ["Staging"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _DUE_AFTER = 1.0
 """Seconds between two checkpoints. One every 4 MB as well took 0.3 s of an export of 2.4 s."""
@@ -52,7 +48,6 @@ class Staging:
         self._writing = anyio.Lock()
         self._noting: asyncio.Task[None] | None = None
         self._last = time.monotonic()
-        self._refused: ExportError | None = None
         self.rows = 0
         self.runs = 0
         self.failed = 0
@@ -102,7 +97,7 @@ class Staging:
         Raises:
             ExportError: the disk refuses, or has done so before; what was noted before stays.
         """
-        self._raise_refusal()
+        self._disk.check()
         if self._noting is not None and self._noting.done():
             await self._wait()
         if self._noting is None and time.monotonic() - self._last >= _DUE_AFTER:
@@ -111,7 +106,7 @@ class Staging:
         if pending < _WRITE_BYTES or (self._writing.locked() and pending < _MOST_BYTES):
             return
         async with self._writing:
-            await self._on_disk(self._spool.write, self._spool.take())
+            await self._disk.run(self._spool.write, self._spool.take())
 
     async def checkpoint(self) -> None:
         """Until all that was added so far is noted. Raises as `make_way` does."""
@@ -119,7 +114,7 @@ class Staging:
             await self._wait()  # it may have begun before the last was added
         self._noting = asyncio.create_task(self._note_all())
         await self._wait()
-        self._raise_refusal()
+        self._disk.check()
 
     async def _wait(self) -> None:
         """For the checkpoint under way."""
@@ -144,27 +139,12 @@ class Staging:
         changes, self._changes = self._changes, Changes()
         self._last = time.monotonic()
         ended = self._spool.take_ended()
-        with contextlib.suppress(ExportError):  # kept, and raised to whoever comes next
+        with contextlib.suppress(ExportError):  # the disk keeps it, and raises it to whoever comes next
             async with self._writing:
-                descriptors = await self._on_disk(self._spool.write, self._spool.take())
+                written = await self._disk.run(self._spool.write, self._spool.take())
             if changes or ended:
-                await self._refusing(self._disk.sync(descriptors))
-                await self._on_disk(self._note, changes, ended)
-
-    async def _on_disk(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        self._raise_refusal()
-        return await self._refusing(self._disk.run(work, *args, **options))
-
-    async def _refusing(self, work: Awaitable[T]) -> T:
-        try:
-            return await work
-        except ExportError as error:
-            self._refused = error  # what was to be noted is lost: nobody may go on as if it were not
-            raise
-
-    def _raise_refusal(self) -> None:
-        if self._refused is not None:
-            raise self._refused
+                await self._disk.sync(written)
+                await self._disk.run(self._note, changes, ended)
 
     def _note(self, changes: Changes, ended: Sequence[int]) -> None:
         self._spool.close(ended)

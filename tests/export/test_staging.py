@@ -1,0 +1,96 @@
+"""What is noted is on the disk, whatever fails and whoever is gone when it does."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.export.dataset import assert_holds
+from unpod_async import ExportError, UnpodClient
+from unpod_async._export._disk import Disk
+from unpod_async._export._spool import Spool, spool_path
+from unpod_async._export._staging import Staging
+from unpod_async._export._state import State
+from unpod_async.testing import Sandbox
+
+RUN = (
+    "INSERT INTO run (number, space, id, rank, row, seen, settles, listed, state) "
+    "VALUES (7, 1, ?, 1, ?, ?, 1, 1, 0)"
+)
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "full")
+
+
+async def test_a_failure_that_nobody_was_left_to_hear_of_is_not_forgotten() -> None:
+    disk = Disk("target")
+    goes_on = threading.Event()
+
+    def fail() -> None:
+        goes_on.wait()
+        full()
+
+    work = asyncio.create_task(disk.run(fail))
+    await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    done: list[int] = []
+    with pytest.raises(ExportError, match="No space left"):
+        await disk.run(done.append, 1)
+    with pytest.raises(ExportError, match="No space left"):
+        await disk.sync([])
+    assert not done
+    disk.close()
+
+
+async def test_rows_whose_writing_failed_are_not_noted(tmp_path: Path) -> None:
+    state, spool, disk = State(tmp_path / "state"), Spool(tmp_path, 1, 2**40), Disk(str(tmp_path))
+    state.run(RUN, ("r", b"{}", b""))
+    staging = Staging(state, spool, disk)
+    goes_on = threading.Event()
+    before = asyncio.create_task(disk.run(goes_on.wait))  # what follows waits for this
+    spool_path(tmp_path, 1).mkdir()  # where the file is to be
+    staging.add(7, [b"x" * 2**20], 0)
+    staging.finish(7)
+    worker = asyncio.create_task(staging.make_way())
+    await asyncio.sleep(0)
+    noting = asyncio.create_task(staging.checkpoint())
+    await asyncio.sleep(0)
+    worker.cancel()
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await worker
+    with pytest.raises(ExportError):
+        await noting
+    await before
+    assert state.run("SELECT state FROM run").fetchall() == [(0,)]
+    assert state.run("SELECT * FROM extent").fetchall() == []
+    disk.close()
+    state.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_NOFILE is of POSIX")
+@pytest.mark.parametrize("page_size", [1, None])
+async def test_parts_of_one_row_do_not_take_all_descriptors(tmp_path: Path, page_size: int | None) -> None:
+    async with (
+        Sandbox(runs=200, tasks_per_run=(1, 2)) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+    ):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))
+        try:
+            await unpod.export(sandbox.space_token, tmp_path, part_bytes=1, page_size=page_size)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert_holds(tmp_path, sandbox)
