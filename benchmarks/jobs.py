@@ -21,7 +21,8 @@ from approaches import (
     fan_outs,
     prefetches,
 )
-from measuring import Bench, Result, say
+from measuring import Bench, Result, ratio, say
+from measuring import median as median_of
 
 __all__ = ["FULL", "GROUPS", "QUICK", "Plan", "gate", "instructions", "measure"]
 
@@ -112,7 +113,7 @@ def _exports(bench: Bench, plan: Plan) -> dict[str, Result]:
 
 
 def _walks(bench: Bench, plan: Plan) -> dict[str, Result]:
-    return bench.turns(WALKS, plan.times, plan.runs)
+    return bench.turns((REFERENCE, *WALKS), plan.times, plan.runs)
 
 
 def _items(bench: Bench, plan: Plan) -> Result:
@@ -143,7 +144,15 @@ def _fan_outs(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
 
 
 def _scale(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
-    return {str(runs): bench.turns(RUNS, plan.times, runs) for runs in plan.scale}
+    """Few runs and many in the same turn: the machine is not as fast at the end as at the beginning."""
+    found: dict[str, list[dict[str, Result]]] = {str(runs): [] for runs in plan.scale}
+    for _ in range(plan.times):
+        for runs in plan.scale:
+            found[str(runs)].append(bench.turns(RUNS, 1, runs))
+    return {
+        runs: {one.name: median_of([turn[one.name] for turn in turns]) for one in RUNS}
+        for runs, turns in found.items()
+    }
 
 
 def instructions(bench: Bench, counter: str) -> dict[str, int]:
@@ -165,8 +174,7 @@ def gate(bench: Bench, counter: str | None, times: int) -> dict[str, float]:
         base = bench.instructions(REFERENCE, 200, counter)
         return {one.name: bench.instructions(one, 200, counter) / base for one in ways}
     found = bench.turns((REFERENCE, *ways), times, 1_000)
-    base = found[REFERENCE.name]["cpu"]
-    return {one.name: found[one.name]["cpu"] / base for one in ways}
+    return {one.name: ratio(found[one.name], found[REFERENCE.name], "cpu") for one in ways}
 
 
 def _memory(bench: Bench, plan: Plan) -> dict[str, Result]:

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from approaches import Approach
 
-__all__ = ["Bench", "Origin", "Result", "cpus", "find_counter"]
+__all__ = ["Bench", "Origin", "Result", "cpus", "find_counter", "median", "ratio"]
 
 HERE = Path(__file__).resolve().parent
 Result = dict[str, Any]
@@ -144,15 +144,25 @@ class Bench:
 
 
 def median(results: Sequence[Result]) -> Result:
-    """Of each number its median; `times` says of how many."""
+    """Of each number its median; `times` says of how many, `turns` what each turn took."""
     first = results[0]
     found = {
         name: statistics.median(one[name] for one in results)
         for name, value in first.items()
         if isinstance(value, int | float)
     }
+    turns = {name: [one[name] for one in results] for name in ("cpu", "wall")}
     # The peak is the worst that was seen.
-    return {**found, "peak": max(one["peak"] for one in results), "times": len(results)}
+    return {**found, "peak": max(one["peak"] for one in results), "times": len(results), "turns": turns}
+
+
+def ratio(one: Result, other: Result, name: str, *, less: float = 0.0) -> float:
+    """`one`, less so many seconds, to `other`: the median of what each turn says.
+
+    Not the ratio of the medians: what slows the machine down for a minute meets both of a turn alike.
+    """
+    turns = zip(one["turns"][name], other["turns"][name], strict=True)
+    return statistics.median((ours - less) / theirs for ours, theirs in turns)
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from approaches import EXPORTS, REFERENCE, WALKS
+from measuring import ratio
 from targets import lines
 
 __all__ = ["ceiling", "claims", "machine", "report", "setting", "table"]
@@ -34,12 +35,12 @@ def machine() -> dict[str, Any]:
 
 def table(found: dict[str, Any], group: str) -> str:
     results, counts = found[group], found.get("instructions", {})
-    reference = found["exports"][REFERENCE.name]
+    reference = results[REFERENCE.name]
     text = [
         "| approach | CPU | wall | instructions | us/task | tasks/s | requests | MiB over imports |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for one in EXPORTS if group == "exports" else WALKS:
+    for one in EXPORTS if group == "exports" else (REFERENCE, *WALKS):
         result = results.get(one.name)
         if result is None:
             continue  # results of before it was there
@@ -49,8 +50,8 @@ def table(found: dict[str, Any], group: str) -> str:
         name = f"**{one.name}**" if one is REFERENCE else one.name
         cells = (
             name,
-            f"{result['cpu'] / reference['cpu']:.2f}",
-            f"{result['wall'] / reference['wall']:.2f}",
+            f"{ratio(result, reference, 'cpu'):.2f}",
+            f"{ratio(result, reference, 'wall'):.2f}",
             share,
             f"{result['cpu'] / rows * 1e6:.1f}",
             f"{rows / result['wall']:,.0f}",

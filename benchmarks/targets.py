@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from approaches import EXPORT_FLAT, EXPORT_RUNS, REFERENCE, TYPED, fan_outs, prefetches
+from measuring import ratio
 
 __all__ = ["Line", "lines"]
 
@@ -65,7 +66,7 @@ def _speed(found: dict[str, Any], group: str, ours: str, theirs: str) -> tuple[f
     Wall time has in it what else runs on the machine; processor time leaves out waiting for the disk.
     """
     results = found[group]
-    cpu, wall = (results[theirs][name] / results[ours][name] for name in ("cpu", "wall"))
+    cpu, wall = (ratio(results[theirs], results[ours], name) for name in ("cpu", "wall"))
     note = f"{cpu:.2f} by processor time, {wall:.2f} by wall time"
     counts = found.get("instructions", {})
     if ours in counts and theirs in counts:
@@ -84,8 +85,9 @@ def _export(found: dict[str, Any]) -> Iterator[Line]:
         measured, note = _speed(found, "exports", ours, theirs)
         yield Line(1, what, measured, least=least, note=note)
     if (far := found["latency"].get("50")) is not None:
-        ratio = far[REFERENCE.name]["wall"] / far[flat]["wall"]
-        yield Line(1, "the same at 50 ms, by wall time", ratio, least=5)
+        measured = ratio(far[REFERENCE.name], far[flat], "wall")
+        note = f"{far[flat]['wall']:.2f} s, aiohttp + Raw {far[REFERENCE.name]['wall']:.2f} s"
+        yield Line(1, "the same at 50 ms, by wall time", measured, least=5, note=note)
 
 
 def _typed(found: dict[str, Any]) -> Iterator[Line]:
@@ -99,29 +101,29 @@ def _typed(found: dict[str, Any]) -> Iterator[Line]:
 
 def _latency(found: dict[str, Any]) -> Iterator[Line]:
     for ahead, results in found["prefetch"].items():
-        theirs, ours = (results[one.name]["wall"] for one in prefetches(int(ahead)))
-        note = f"{ours:.2f} s, the peer {theirs:.2f} s"
+        theirs, ours = (results[one.name] for one in prefetches(int(ahead)))
+        note = f"{ours['wall']:.2f} s, the peer {theirs['wall']:.2f} s"
         yield Line(
             3,
             f"prefetch({ahead}), less one latency, against the peer",
-            (ours - LATENCY) / theirs,
+            ratio(ours, theirs, "wall", less=LATENCY),
             most=1.1,
             note=note,
         )
     for ahead, results in found["fan_out"].items():
         theirs, ours, ordered = (results[one.name] for one in fan_outs(int(ahead)))
         note = f"{ours['wall']:.2f} s, the peer {theirs['wall']:.2f} s"
-        ratio = (ours["wall"] - LATENCY) / theirs["wall"]
-        yield Line(3, f"tasks_for, {ahead} at a time, likewise", ratio, most=1.1, note=note)
+        measured = ratio(ours, theirs, "wall", less=LATENCY)
+        yield Line(3, f"tasks_for, {ahead} at a time, likewise", measured, most=1.1, note=note)
         yield Line(
             3,
             f"tasks_for ordered, {ahead} at a time, against unordered",
-            ordered["wall"] / ours["wall"],
+            ratio(ordered, ours, "wall"),
             most=1.1,
         )
     walks = found["walks"]
-    ratio = walks["tasks_for, ordered"]["cpu"] / walks["tasks_for"]["cpu"]
-    yield Line(3, "the same without latency, by processor time", ratio, most=1.1)
+    measured = ratio(walks["tasks_for, ordered"], walks["tasks_for"], "cpu")
+    yield Line(3, "the same without latency, by processor time", measured, most=1.1)
 
 
 def _memory(found: dict[str, Any]) -> Iterator[Line]:
@@ -133,10 +135,10 @@ def _memory(found: dict[str, Any]) -> Iterator[Line]:
     for mode in ("flat", "raw"):
         if (large := held.get(f"{_LARGE}, {mode}")) is not None:
             # Decoded at once it would be held five times as long as by a page a fifth of the size.
-            ratio = large["held"] / held[f"4 MB, {mode}"]["held"]
+            times = large["held"] / held[f"4 MB, {mode}"]["held"]
             note = f"{large['held'] * 1e3:.1f} ms"
             what = f"loop held: {_LARGE}, {mode}, against 4 MB"
-            yield Line(4, what, ratio, most=4.5, note=note)
+            yield Line(4, what, times, most=4.5, note=note)
     if "scale" not in found:
         return
     scale = found["scale"]
@@ -159,8 +161,8 @@ def _memory(found: dict[str, Any]) -> Iterator[Line]:
     memory = found["memory"]
     for mode in ("flat", "raw"):
         one = memory[f"page of 20 MB, {mode}"]
-        ratio = one["peak"] / (5_300 * 3_864)
-        yield Line(4, f"memory of a page of 20 MB against its size, {mode}", ratio, most=3)
+        times = one["peak"] / (5_300 * 3_864)
+        yield Line(4, f"memory of a page of 20 MB against its size, {mode}", times, most=3)
     for mode in ("flat", "runs"):
         grown = memory[f"{mode}, slow consumer"]["peak"] - memory[f"{mode}, fast consumer"]["peak"]
         yield Line(4, f"more memory with a slow consumer, {mode}", grown / _MIB, most=1, unit="MiB")
@@ -174,10 +176,10 @@ def _scale(found: dict[str, Any]) -> Iterator[Line]:
     factor = int(large) / int(small)
     for name in (EXPORT_RUNS.name, EXPORT_FLAT.name, "unpod_async tasks_for, typed", REFERENCE.name):
         before, after = scale[small][name], scale[large][name]
-        ratio = after["cpu"] / before["cpu"]
-        note = f"{after['wall'] / before['wall']:.2f} by wall time"
+        measured = ratio(after, before, "cpu")
+        note = f"{ratio(after, before, 'wall'):.2f} by wall time"
         what = f"processor time for {large} runs against {small}: {name}"
-        yield Line(5, what, ratio, least=0.9 * factor, most=1.1 * factor, note=note)
+        yield Line(5, what, measured, least=0.9 * factor, most=1.1 * factor, note=note)
 
 
 def _imports(found: dict[str, Any]) -> Iterator[Line]:

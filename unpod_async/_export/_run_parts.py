@@ -10,6 +10,8 @@ __all__ = ["RunParts"]
 _RUNS_PER_PART = 20_000
 _ROWS = 500
 
+_IS_NEW = "runs_part IS NULL AND state != ?"
+
 
 class RunParts:
     """Blocks, and raises as `Parts` does."""
@@ -20,21 +22,18 @@ class RunParts:
 
     def publish(self) -> None:
         """Each run has its part for good; a part is made again when a row of it is new, other or gone."""
-        while new := self._state.run(
-            "SELECT number FROM run WHERE runs_part IS NULL AND state != ? ORDER BY number LIMIT ?",
-            (RunState.GONE, _RUNS_PER_PART),
-        ).fetchall():
+        while self._state.value(f"SELECT 1 FROM run WHERE {_IS_NEW} LIMIT 1", (RunState.GONE,)):  # noqa: S608 - ours
             last = max(1, self._parts.next_number("runs") - 1)
             room = _RUNS_PER_PART - int(
                 self._state.value("SELECT count(*) FROM run WHERE runs_part = ?", (last,))
             )
             if room <= 0:
                 last, room = last + 1, _RUNS_PER_PART
-            with self._state.transaction():
-                self._state.run_many(
-                    "UPDATE run SET runs_part = ? WHERE number = ?",
-                    ((last, number) for (number,) in new[:room]),
-                )
+            self._state.run(
+                f"UPDATE run SET runs_part = ? WHERE number IN "  # noqa: S608 - ours
+                f"(SELECT number FROM run WHERE {_IS_NEW} ORDER BY number LIMIT ?)",
+                (last, RunState.GONE, room),
+            )
             self._make(last)
         for (number,) in self._state.run(
             "SELECT DISTINCT runs_part FROM run WHERE runs_part IS NOT NULL AND (dirty OR state = ?)",

@@ -27,7 +27,7 @@ _DUE_AFTER = 1.0
 """Seconds between two checkpoints. One every 4 MB as well took 0.3 s of an export of 2.4 s."""
 
 _WRITE_BYTES = 2**20
-_MOST_BYTES = 4 * _WRITE_BYTES
+_MOST_BYTES = 2 * _WRITE_BYTES
 
 
 class Staging:

@@ -107,6 +107,7 @@ class State:
         self._folder = path.parent
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # else it would be made for others to read
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        self.run("PRAGMA cache_size=-512")  # KiB; rows are gone through in their order
         # The lock file keeps other exports out; this makes the write-ahead log do without shared memory.
         self.run("PRAGMA locking_mode=EXCLUSIVE")
         self.run("PRAGMA journal_mode=WAL")
