@@ -9,11 +9,13 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 __all__ = ["draw"]
 
 _MIB = 2**20
 _MARKS = "osDv^<>ph"
+_PLAIN = FuncFormatter(lambda value, _: f"{value:,.12g}")
 
 
 def draw(found: dict[str, Any], folder: Path, prefix: str) -> list[Path]:
@@ -35,7 +37,9 @@ def _scale(found: dict[str, Any], path: Path) -> Path:
     left.set(xlabel="runs", ylabel="seconds", title="Time, no latency")
     right.set(xlabel="runs", ylabel="MiB over imports", title="Peak memory", ylim=(0, None))
     left.legend(fontsize=8)
+    left.yaxis.set_major_formatter(_PLAIN)
     for axes in (left, right):
+        axes.xaxis.set_major_formatter(_PLAIN)
         axes.grid(alpha=0.3)
     return _save(figure, path)
 
@@ -48,6 +52,9 @@ def _latency(found: dict[str, Any], path: Path) -> Path:
         speeds = [latency[str(ms)][name]["rows"] / latency[str(ms)][name]["wall"] for ms in times]
         axes.semilogy(times, speeds, marker=mark, label=name)
     axes.set(xlabel="latency, ms", ylabel="tasks per second", title="Throughput, 32 requests in flight")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(_PLAIN)
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
     return _save(figure, path)
@@ -60,10 +67,14 @@ def _exports(found: dict[str, Any], path: Path) -> Path:
     colours = ["tab:orange" if "unpod" in name else "tab:blue" for name in names]
     left.barh(names, [exports[name]["cpu"] / exports[name]["rows"] * 1e6 for name in names], color=colours)
     left.set(xscale="log", xlabel="microseconds of processor time per task")
+    left.set_xlim(right=2 * left.get_xlim()[1])
     right.barh(names, [exports[name]["peak"] / _MIB for name in names], color=colours)
     right.set(xscale="log", xlabel="MiB over imports, at the peak")
+    right.set_xlim(right=2 * right.get_xlim()[1])
     for axes in (left, right):
-        axes.grid(alpha=0.3, axis="x", which="both")
+        axes.bar_label(axes.containers[0], fmt="%.3g", padding=3, fontsize=8)
+        axes.xaxis.set_major_formatter(_PLAIN)
+        axes.grid(alpha=0.3, axis="x")
     return _save(figure, path)
 
 
