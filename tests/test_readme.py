@@ -378,7 +378,10 @@ def test_ci_runs_the_readmes_test_command_then_the_rest() -> None:
 
 def test_what_it_refers_to_exists() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README)
-    files = {link for link in links if not link.startswith("https://")}
+    headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert [link for link in links if link.startswith("#") and link not in anchors] == []
+    files = {link for link in links if not link.startswith(("https://", "#"))}
     files |= set(re.findall(r"\b(?:tests|benchmarks|unpod_async)/[\w/]+\.py", README))
     assert len(files) > 6
     assert [name for name in files if not (ROOT / name).exists()] == []
