@@ -30,6 +30,9 @@ CONNECT: Final = 10.0
 SILENCE: Final = 30.0
 """Seconds for a connection, and between two pieces of an answer, within the time of the attempt."""
 
+_SMALL: Final = 2**16
+"""Bytes of an answer that is decoded in well under a millisecond."""
+
 TokenProvider: TypeAlias = Callable[[], Awaitable[str]]
 """Gives a new token, without its scheme."""
 
@@ -100,6 +103,7 @@ class Transport:
         self._renewing: asyncio.Lock | None = None
         self._renewals = 0
         self._most = max_response_bytes
+        self._turn = asyncio.Lock()
         self._proxy = proxy
         self._ssl = True if ssl_context is None else ssl_context
 
@@ -160,6 +164,8 @@ class Transport:
     ) -> Response:
         try:
             response = await self._read(opening, timeout)
+            if response is not None and len(response.body) > _SMALL:
+                await self._take_turn()
         except asyncio.CancelledError as cancelled:
             # The frames below hold what has come of the answer, which may be anything.
             cancelled.__traceback__ = None
@@ -196,6 +202,14 @@ class Transport:
                     pieces.append(piece)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Response(response.status, headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    async def _take_turn(self) -> None:
+        """Wait for a turn of the loop in which no other large answer is handed out.
+
+        Those that come at the same time would all be decoded in one, and nobody could ask for more meanwhile.
+        """
+        await self._turn.acquire()
+        asyncio.get_running_loop().call_soon(self._turn.release)
 
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
         """Quoted here: by aiohttp (`params=`) the numbers of a page cost 16 us, like this 1 us."""
