@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -11,12 +12,23 @@ from hypothesis import strategies as st
 
 from tests.walk_model import Listing, Outcome, Server, drive, missing
 from unpod_async._walk import Walk
+from unpod_async._wire import Ask, Glance, Read, Take
 from unpod_async.errors import IncompleteListing, StalledListing
 
 SEEDS = st.integers(0, 2**32)
 SIZES = st.integers(1, 5)
 LENGTHS = st.integers(0, 14)
-AHEAD = st.sampled_from([1, 1, 2, 3, 5])
+Ahead: TypeAlias = tuple[int, bool]
+AHEAD: st.SearchStrategy[Ahead] = st.sampled_from([
+    (1, False),
+    (1, False),
+    (2, False),
+    (3, False),
+    (5, False),
+    (2, True),
+    (5, True),
+])
+"""Pages asked for ahead, and whether something was seen of the listing before."""
 
 PAST_END = st.sampled_from(["empty", "404", "206", "repeat"])
 
@@ -51,6 +63,11 @@ MOVING = st.one_of(
     st.builds(with_count, paging(PAST_END), st.sampled_from(["true", "true", "null"])),
     st.just(Server(ignores_page=True)),
 )
+
+
+def walk_of(listing: Listing, size: int, ahead: Ahead, *, tied: bool = False) -> Walk:
+    pages, glance = ahead
+    return Walk(page_size=size, ahead=pages, tied=tied, glance=listing.glance() if glance else None)
 
 
 def check_promise(listing: Listing, out: Outcome) -> None:
@@ -94,19 +111,19 @@ class History:
     st.sampled_from([0, 0.05, 0.1, 0.3]),
 )
 def test_every_row_that_stays_is_yielded_once_or_the_walk_says_so(
-    length: int, size: int, server: Server, ahead: int, seed: int, inserts: float, deletes: float
+    length: int, size: int, server: Server, ahead: Ahead, seed: int, inserts: float, deletes: float
 ) -> None:
     rng = random.Random(seed)
     listing = Listing.of(length, server)
     history = History(listing, rng, inserts, deletes)
-    out = drive(listing, Walk(page_size=size, ahead=ahead), history, rng.randrange)
+    out = drive(listing, walk_of(listing, size, ahead), history, rng.randrange)
     check_promise(listing, out)
 
 
 @settings(max_examples=400)
 @given(LENGTHS, SIZES, AHEAD, st.data())
 def test_the_promise_holds_for_interleavings_that_hypothesis_aims(
-    length: int, size: int, ahead: int, data: st.DataObject
+    length: int, size: int, ahead: Ahead, data: st.DataObject
 ) -> None:
     listing = Listing.of(length)
 
@@ -114,19 +131,17 @@ def test_the_promise_holds_for_interleavings_that_hypothesis_aims(
         for event in data.draw(st.lists(st.integers(-1, 12), max_size=3)):
             listing.insert() if event < 0 else listing.delete(event)
 
-    out = drive(
-        listing, Walk(page_size=size, ahead=ahead), between, lambda n: data.draw(st.integers(0, n - 1))
-    )
+    out = drive(listing, walk_of(listing, size, ahead), between, lambda n: data.draw(st.integers(0, n - 1)))
     check_promise(listing, out)
 
 
 @settings(max_examples=400)
 @given(LENGTHS, SIZES, STILL, AHEAD, SEEDS)
 def test_a_listing_that_stands_still_ends_without_error(
-    length: int, size: int, server: Server, ahead: int, seed: int
+    length: int, size: int, server: Server, ahead: Ahead, seed: int
 ) -> None:
     listing = Listing.of(length, server)
-    out = drive(listing, Walk(page_size=size, ahead=ahead), pick=random.Random(seed).randrange)
+    out = drive(listing, walk_of(listing, size, ahead), pick=random.Random(seed).randrange)
     assert out.error is None
     assert out.yielded == [key for key, _ in listing.rows]
     if server.past_end != "206-string":  # there the end is found by splitting, which is counted apart
@@ -136,12 +151,12 @@ def test_a_listing_that_stands_still_ends_without_error(
 @settings(max_examples=400)
 @given(LENGTHS, SIZES, GROWING, AHEAD, SEEDS, st.sampled_from([0.05, 0.2, 0.3]))
 def test_a_listing_that_only_grows_ends_without_error(
-    length: int, size: int, server: Server, ahead: int, seed: int, inserts: float
+    length: int, size: int, server: Server, ahead: Ahead, seed: int, inserts: float
 ) -> None:
     listing = Listing.of(length, server)
     rng = random.Random(seed)
     history = History(listing, rng, inserts, 0)
-    out = drive(listing, Walk(page_size=size, ahead=ahead), history, rng.randrange)
+    out = drive(listing, walk_of(listing, size, ahead), history, rng.randrange)
     assert out.error is None
     check_promise(listing, out)
     assert out.requests <= bound(listing, size)
@@ -157,22 +172,24 @@ def test_a_listing_that_only_grows_ends_without_error(
     st.sampled_from([0, 0.1, 0.3]),
 )
 def test_tied_rows_that_change_places_are_not_lost(
-    groups: list[int], size: int, ahead: int, seed: int, inserts: float, deletes: float
+    groups: list[int], size: int, ahead: Ahead, seed: int, inserts: float, deletes: float
 ) -> None:
     rng = random.Random(seed)
     rows = [(f"r{n}", group) for n, group in enumerate(sorted(groups, reverse=True))]
     listing = Listing(rows, Server(shuffles_ties=True), rng=rng)
-    walk = Walk(page_size=size, ahead=ahead, tied=True)
+    walk = walk_of(listing, size, ahead, tied=True)
     out = drive(listing, walk, History(listing, rng, inserts, deletes), rng.randrange)
     check_promise(listing, out)
 
 
 @settings(max_examples=300)
 @given(st.lists(st.integers(0, 3), max_size=14), SIZES, AHEAD)
-def test_tied_rows_that_keep_their_places_end_without_error(groups: list[int], size: int, ahead: int) -> None:
+def test_tied_rows_that_keep_their_places_end_without_error(
+    groups: list[int], size: int, ahead: Ahead
+) -> None:
     rows = [(f"r{n}", group) for n, group in enumerate(sorted(groups, reverse=True))]
     listing = Listing(rows)
-    out = drive(listing, Walk(page_size=size, ahead=ahead, tied=True))
+    out = drive(listing, walk_of(listing, size, ahead, tied=True))
     assert out.error is None
     assert out.yielded == [key for key, _ in rows]
 
@@ -194,11 +211,11 @@ def test_tied_rows_that_keep_their_places_end_without_error(groups: list[int], s
     st.sets(st.integers(0, 13), min_size=1, max_size=3),
 )
 def test_unreadable_rows_cost_only_themselves(
-    length: int, size: int, server: Server, ahead: int, bad: set[int]
+    length: int, size: int, server: Server, ahead: Ahead, bad: set[int]
 ) -> None:
     poisoned = frozenset(f"r{n}" for n in bad if n < length)
     listing = Listing.of(length, server, poisoned=poisoned)
-    out = drive(listing, Walk(page_size=size, ahead=ahead))
+    out = drive(listing, walk_of(listing, size, ahead))
     if out.error is None or isinstance(out.error, IncompleteListing):
         check_promise(listing, out)
     if out.error is None:
@@ -208,11 +225,11 @@ def test_unreadable_rows_cost_only_themselves(
 @settings(max_examples=300)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=14), SIZES, AHEAD, st.integers(0, 13))
 def test_unreadable_tied_rows_cost_only_themselves(
-    groups: list[int], size: int, ahead: int, bad: int
+    groups: list[int], size: int, ahead: Ahead, bad: int
 ) -> None:
     rows = [(f"r{n}", group) for n, group in enumerate(sorted(groups, reverse=True))]
     listing = Listing(rows, poisoned=frozenset({f"r{bad % len(rows)}"}))
-    out = drive(listing, Walk(page_size=size, ahead=ahead, tied=True))
+    out = drive(listing, walk_of(listing, size, ahead, tied=True))
     assert out.error is None or len(rows) == 1, out.error
     check_promise(listing, Outcome(out.yielded, out.unreadable, None, out.requests))
 
@@ -249,6 +266,43 @@ def test_an_honest_listing_costs_no_request_too_many() -> None:
     assert drive(Listing.of(200), Walk(page_size=100)).requests == 3
     # The closing look at page 1.
     assert drive(Listing.of(250), Walk(page_size=100, ahead=4)).requests == 4
+    assert drive(Listing.of(250), Walk(page_size=100, ahead=4, glance=Glance(250, "r249"))).requests == 4
+
+
+@pytest.mark.parametrize(
+    ("glance", "asked"),
+    [
+        (None, []),
+        (Glance(850, "r849"), [1, 2, 3, 4]),
+        (Glance(250, "r849"), [1, 2, 3]),
+        (Glance(300, "r849"), [1, 2, 3, 4]),  # is there a page behind the full last one?
+        (Glance(0, ""), []),
+    ],
+)
+def test_what_was_seen_of_a_listing_says_how_far_to_ask_at_once(
+    glance: Glance | None, asked: list[int]
+) -> None:
+    steps = Walk(page_size=100, ahead=4, glance=glance).run()
+    commands = []
+    while not isinstance(command := next(steps), Take):
+        commands.append(command)
+    assert commands == [Ask(Read(page, 100)) for page in asked]
+    assert command == Take(Read(1, 100))
+
+
+@pytest.mark.parametrize("glance", [Glance(850, "other"), Glance(849, "r849"), Glance(10**6, "r849")])
+def test_what_was_asked_of_another_listing_is_dropped(glance: Glance) -> None:
+    listing = Listing.of(850)
+    asked = 0
+
+    def between() -> None:
+        nonlocal asked
+        asked += 1
+
+    out = drive(listing, Walk(page_size=100, ahead=4, glance=glance), between)
+    assert out.error is None
+    assert out.yielded == [key for key, _ in listing.rows]
+    assert asked <= 10 + 4
 
 
 def test_a_count_that_is_too_high_ends_in_incomplete_listing() -> None:
@@ -261,3 +315,23 @@ def test_a_page_that_fails_while_nothing_else_answers_raises_its_own_error() -> 
     listing = Listing.of(2, poisoned=frozenset({"r0", "r1"}))
     out = drive(listing, Walk(page_size=1))
     assert str(out.error).startswith("the request answered 206")
+
+
+def test_pages_that_were_answered_before_the_first_one_count_only_if_it_is_as_seen_before() -> None:
+    """A row enters and one of a page already read goes: each answer has the same count, and rows were met
+    as many as there are, yet the one that slipped over the boundary of pages 1 and 2 is not among them.
+    """
+    listing = Listing.of(6)
+    walk = Walk(page_size=2, ahead=3, glance=listing.glance())
+    before_page_1 = 0
+
+    def between() -> None:
+        nonlocal before_page_1
+        before_page_1 += 1
+        if before_page_1 == 3:
+            listing.insert()
+            listing.delete(6)
+
+    out = drive(listing, walk, between, lambda n: n - 1)
+    assert out.error is None
+    assert not missing(listing, out)

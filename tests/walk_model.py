@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from unpod_async._walk import Walk
-from unpod_async._wire import Answer, Ask, Drop, Emit, Failure, Read, Take
+from unpod_async._wire import Answer, Ask, Drop, Emit, Failure, Glance, Read, Take
 from unpod_async.errors import NotFoundError, RefusedError, UnpodError, UpstreamError
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,6 +62,13 @@ class Listing:
         if self.rows:
             key, _ = self.rows.pop(index % len(self.rows))
             self.persistent.discard(key)
+
+    def glance(self) -> Glance | None:
+        """What a look at the listing tells that comes before the walk."""
+        answer = self.answer(Read(1, 2))
+        if isinstance(answer, Failure) or answer.count is None or not answer.keys:
+            return None
+        return Glance(answer.count, answer.keys[0])
 
     def answer(self, read: Read) -> Answer | Failure:
         self.reads += 1

@@ -24,7 +24,7 @@ from unpod_async._pass import Pass
 from unpod_async._sightings import Sightings
 from unpod_async._split import Part, split
 from unpod_async._verdicts import incomplete, stalled
-from unpod_async._wire import Answer, Ask, Command, Drop, Emit, Failure, Read, Take
+from unpod_async._wire import Answer, Ask, Command, Drop, Emit, Failure, Glance, Read, Take
 from unpod_async.errors import IncompleteListing, StalledListing
 
 __all__ = ["RESTARTS", "Steps", "Walk"]
@@ -51,9 +51,19 @@ class Walk:
         ahead: pages that may be asked for and not yet handed on; 1 is a sequential walk. While it
             goes on, `ahead` may be set to another number greater than 1.
         tied: rows of equal `created` have no fixed order (agent tasks).
+        glance: what was seen of the listing before, so that as many pages can be asked for at once; used
+            from the first page only.
     """
 
-    def __init__(self, *, page_size: int, start_page: int = 1, ahead: int = 1, tied: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        page_size: int,
+        start_page: int = 1,
+        ahead: int = 1,
+        tied: bool = False,
+        glance: Glance | None = None,
+    ) -> None:
         self.page = start_page
         """The page being read: where to go on after an error."""
         self._size = page_size
@@ -61,6 +71,7 @@ class Walk:
         self._far = Read(_FAR // page_size, page_size, single_out=True)
         self.ahead = ahead
         self._tied = tied
+        self._glance = glance if start_page == 1 else None
         self._step = page_size  # rows per page as the server cuts them
         self._step_known = False
         self._sightings = Sightings()
@@ -106,6 +117,9 @@ class Walk:
     def _read_pages(self, now: Pass) -> Steps[None]:
         optimistic = self.ahead > 1 and len(self._passes) == 1
         asked = self.page = self._start
+        glance = self._glance if optimistic else None
+        if glance is not None and glance.length:
+            asked = yield from self._ask_ahead(glance.length, asked)
         while True:
             if optimistic and now.count is not None:
                 asked = yield from self._ask_ahead(now.count, asked)
@@ -122,6 +136,11 @@ class Walk:
                     return
             parts = yield from self._parts(now, outcome)
             yield self._take_down(now, parts)
+            if glance is not None:
+                if (now.first_count, now.head[:1]) != (glance.length, [glance.head]):
+                    yield Drop()
+                    asked = self.page + 1
+                glance = None
             if optimistic and not now.one_picture:
                 if self.page > self._start:
                     return

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from unpod_async.errors import UnpodError
 
-__all__ = ["Answer", "Ask", "Command", "Drop", "Emit", "Failure", "Read", "Take"]
+__all__ = ["Answer", "Ask", "Command", "Drop", "Emit", "Failure", "Glance", "Read", "Take"]
 
 
 class Read(NamedTuple):
@@ -44,6 +44,13 @@ class Failure(NamedTuple):
     error: UnpodError
     unreadable: bool = False  # one row may be to blame: the page is worth splitting
     past_end: bool = False  # some servers say so of a page behind the last one
+
+
+class Glance(NamedTuple):
+    """What an answer told of a listing before its walk: how many rows it has, and the key of the first."""
+
+    length: int
+    head: str
 
 
 class Ask(NamedTuple):

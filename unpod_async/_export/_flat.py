@@ -17,7 +17,7 @@ from unpod_async._export._fetching import Fetching
 from unpod_async._export._relist import FRESH
 from unpod_async._export._row_pages import RowPages
 from unpod_async._export._rows import Row, decoder
-from unpod_async._export._samples import space_tasks
+from unpod_async._export._samples import Plan, space_tasks
 from unpod_async._export._window import Window
 from unpod_async._fetch import fetch
 from unpod_async._page import Page
@@ -33,7 +33,7 @@ class _Unattributable(Exception):
     """A row of the space-wide listing is or may be missing, and nobody can say of which run."""
 
 
-async def fetch_flat(job: Fetching, space: int, token: str, page_size: int) -> bool:
+async def fetch_flat(job: Fetching, space: int, token: str, plan: Plan) -> bool:
     """Fetch the wanted runs of a space from its listing of all tasks; whether that came to its end.
 
     If not, nothing of it is kept, and the runs are still wanted.
@@ -45,10 +45,10 @@ async def fetch_flat(job: Fetching, space: int, token: str, page_size: int) -> b
     rows = job.staging.rows
     progress = await job.disk.run(job.state.flat, space)
     try:
-        if progress is None or not await _goes_on(job, token, page_size, progress):
+        if progress is None or not await _goes_on(job, token, plan.page_size, progress):
             await job.disk.run(job.state.drop_flat, space)
             progress = None
-        await _Flat(job, space, token, page_size, progress).walk()
+        await _Flat(job, space, token, plan, progress).walk()
     except (UnpodError, _Unattributable) as error:
         if isinstance(error, UnpodError) and job.ends_all(error):
             raise
@@ -73,19 +73,18 @@ async def _goes_on(job: Fetching, token: str, page_size: int, progress: Progress
 class _Flat:
     """One walk over the space-wide listing."""
 
-    def __init__(
-        self, job: Fetching, space: int, token: str, page_size: int, progress: Progress | None
-    ) -> None:
+    def __init__(self, job: Fetching, space: int, token: str, plan: Plan, progress: Progress | None) -> None:
         self._job = job
         self._space = space
         self._listing = space_tasks(token)
         self._progress = progress
-        self._page_size = page_size
-        self._window = Window(job.concurrency)
+        self._page_size = plan.page_size
+        self._window = Window(job.concurrency, time.monotonic(), time.process_time())
         self._machine = Walk(
-            page_size=page_size,
+            page_size=plan.page_size,
             start_page=1 if progress is None else progress.page + 1,
             ahead=self._window.pages,
+            glance=plan.glance,
         )
         self._last = 0 if progress is None else progress.page
         self._head = None if progress is None else progress.head
@@ -123,7 +122,9 @@ class _Flat:
         if self._is_one_picture and self._head is not None and self._length is not None:
             reached = Progress(page.number, self._page_size, self._head, self._length, time.time())
             self._job.staging.reach(self._space, reached)
-        await self._job.staging.make_way()
+        # So that the disk is busy while the walk takes its closing look.
+        is_last = page.number * self._page_size >= (page.count or 0)
+        await self._job.staging.make_way(at_once=is_last)
         self._machine.ahead = self._window.handled(time.monotonic(), time.process_time())
 
     def _look(self, page: Page[Task], rows: Sequence[Row]) -> None:

@@ -25,7 +25,7 @@ from unpod_async._export._redact import Redactor
 from unpod_async._export._relist import PAGE_SIZE, Relisting, Round
 from unpod_async._export._row_pages import RowPages
 from unpod_async._export._rows import decoder
-from unpod_async._export._samples import FEW_REQUESTS, Samples, page_size_for
+from unpod_async._export._samples import FEW_REQUESTS, Plan, Samples, plan_for
 from unpod_async._export._staging import Staging
 from unpod_async._export._state import RunState
 from unpod_async._export._told import ExportSummary
@@ -196,20 +196,20 @@ class Job:
             recording_of=recording_url if self._asked.recordings else None,
         )
         for space, token in self._set.spaces:
-            page_size = await self._flat_page_size(job, space, token)
-            if page_size is not None:
-                await fetch_flat(job, space, token, page_size)
+            plan = await self._flat_plan(job, space, token)
+            if plan is not None:
+                await fetch_flat(job, space, token, plan)
             else:
                 await self._disk.run(self._set.state.drop_flat, space)
             self._meter.rows_total = None
         await fetch_runs(job, self._set.spaces)
 
-    async def _flat_page_size(self, job: Fetching, space: int, token: str) -> int | None:
-        """Rows per page of the space-wide listing; None where it takes no fewer requests than the runs."""
+    async def _flat_plan(self, job: Fetching, space: int, token: str) -> Plan | None:
+        """How to read the space-wide listing; None where it takes no fewer requests than the runs."""
         begun = await self._disk.run(self._set.state.flat, space)
         if begun is not None:
             self._meter.rows_total = begun.length
-            return self._options.page_size or begun.page_size
+            return Plan(self._options.page_size or begun.page_size, None)
         one_by_one = await self._disk.run(self._set.state.requests_for, space, job.page_size)
         if one_by_one <= FEW_REQUESTS:
             return None
@@ -218,9 +218,9 @@ class Job:
             if job.ends_all(answer.error):
                 raise answer.error
             return None
-        page_size = page_size_for(answer, self._options.page_size, one_by_one)
-        self._meter.rows_total = None if page_size is None else answer.count
-        return page_size
+        plan = plan_for(answer, self._options.page_size, one_by_one)
+        self._meter.rows_total = None if plan is None else answer.count
+        return plan
 
     async def _load_recordings(self) -> None:
         self._meter.enter("recordings")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from unpod_async import _paths
 from unpod_async._caller import Reader
@@ -12,10 +12,10 @@ from unpod_async._deadline import Deadline
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
 from unpod_async._waiting import wait_out
-from unpod_async._wire import Answer, Failure, Read
+from unpod_async._wire import Answer, Failure, Glance, Read
 from unpod_async.models import Task
 
-__all__ = ["FEW_REQUESTS", "Samples", "page_size_for", "space_tasks"]
+__all__ = ["FEW_REQUESTS", "Plan", "Samples", "plan_for", "space_tasks"]
 
 FEW_REQUESTS = 4
 """So many requests run by run are not worth asking how long the space-wide listing is."""
@@ -64,11 +64,18 @@ class Samples:
         return cancelled
 
 
-def page_size_for(sample: Answer, asked: int | None, one_by_one: int) -> int | None:
-    """Rows per page of a space-wide listing; None where it takes no fewer requests than the runs.
+class Plan(NamedTuple):
+    """How a space-wide listing is read: rows per page, and what was seen of it just before."""
+
+    page_size: int
+    glance: Glance | None
+
+
+def plan_for(sample: Answer, asked: int | None, one_by_one: int) -> Plan | None:
+    """None where the space-wide listing takes no fewer requests than the runs.
 
     Args:
-        asked: the size that is asked for.
+        asked: the page size that is asked for.
         one_by_one: requests that the runs take.
     """
     rows, count = len(sample.keys), sample.count
@@ -76,7 +83,9 @@ def page_size_for(sample: Answer, asked: int | None, one_by_one: int) -> int | N
     if count is None or (count <= rows and rows >= _ROWS):
         return None
     page_size = asked or _size_for(sample.rows.rows)
-    return None if count // page_size + 2 >= one_by_one else page_size
+    if count // page_size + 2 >= one_by_one:
+        return None
+    return Plan(page_size, Glance(count, sample.keys[0]) if sample.keys else None)
 
 
 def _size_for(rows: Sequence[object]) -> int:

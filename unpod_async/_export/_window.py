@@ -22,24 +22,19 @@ class Window:
 
     Args:
         most: not more than so many, whatever the latency.
+        now, busy: seconds on a clock, and of processor time that this process has had.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, now: float, busy: float) -> None:
         self._most = max(1, min(most, _MOST))
         self.pages = min(_LEAST, self._most)
-        self._since: tuple[float, float] | None = None
+        self._since = now, busy
         self._handled = 0
 
     def handled(self, now: float, busy: float) -> int:
-        """A page was; returns how many pages there may be from now on.
-
-        Args:
-            now, busy: seconds on a clock, and of processor time that this process has had.
-        """
+        """A page was; returns how many pages there may be from now on."""
         self._handled += 1
-        if self._since is None:
-            self._since, self._handled = (now, busy), 0  # the first one comes alone
-        elif self._handled >= self.pages:
+        if self._handled >= self.pages:
             passed, worked = now - self._since[0], busy - self._since[1]
             if 0 < worked < _BUSY * passed:
                 self.pages = min(self._most, math.ceil(self.pages * passed / worked))
