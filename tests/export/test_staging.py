@@ -20,8 +20,7 @@ from unpod_async._export._state import State
 from unpod_async.testing import Sandbox
 
 RUN = (
-    "INSERT INTO run (number, space, id, rank, row, seen, settles, listed, state) "
-    "VALUES (7, 1, ?, 1, ?, ?, 1, 1, 0)"
+    "INSERT INTO run (number, space, id, rank, seen, settles, listed, state) VALUES (7, 1, ?, 1, ?, 1, 1, 0)"
 )
 
 
@@ -55,7 +54,7 @@ async def test_a_failure_that_nobody_was_left_to_hear_of_is_not_forgotten() -> N
 
 async def test_rows_whose_writing_failed_are_not_noted(tmp_path: Path) -> None:
     state, spool, disk = State(tmp_path / "state"), Spool(tmp_path, 1, 2**40), Disk(str(tmp_path))
-    state.run(RUN, ("r", b"{}", b""))
+    state.run(RUN, ("r", b""))
     staging = Staging(state, spool, disk)
     goes_on = threading.Event()
     before = asyncio.create_task(disk.run(goes_on.wait))  # what follows waits for this

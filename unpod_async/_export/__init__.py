@@ -9,7 +9,8 @@ Imports go down only::
     _row_pages _window _samples   pages one by one or ahead, and how far; how long a space-wide listing is
     _patience          waiting out what passes; which request fails for reasons of its own
     _staging           rows into the spool, noted at checkpoints
-    _publish _run_parts _parts   staged rows into parts; parts into their place, by a step that can be redone
+    _publish _run_parts   staged rows into parts
+    _pieces _parts     what a part holds; parts into their place, by a step that can be redone
     _manifest _meter _told   what there is, how far it is, and the structs that say so
     _dataset           a target while an export has it open
     _state _spool _whole_files   what a target knows of itself (a database); rows on their way

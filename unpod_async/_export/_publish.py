@@ -11,11 +11,12 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 from unpod_async._export._parts import MANIFEST, Made, Parts
+from unpod_async._export._pieces import Piece, kept_pieces, note_pieces
 from unpod_async._export._run_parts import RunParts
 from unpod_async._export._spool import Spool, SpoolReader
 from unpod_async._export._state import RunState, State
 from unpod_async._export._target import Workplace
-from unpod_async._export._whole_files import Piece, whole_file
+from unpod_async._export._whole_files import whole_file
 from unpod_async._export._writer import Writer
 
 __all__ = ["Publisher"]
@@ -222,7 +223,7 @@ class Publisher:
         ).fetchone()
         writer = self._parts.create("tasks", number)
         try:
-            kept, ranges = self._kept(number)
+            kept, ranges = kept_pieces(self._state, number)
             writer.copy(source, ranges)
             copied = sum(stop - start for start, stop in ranges)
             raw = old_raw * copied // old_rows if old_rows else 0
@@ -242,25 +243,6 @@ class Publisher:
             raise
         self._commit_added(number, writer, kept, raw, added)
 
-    def _kept(self, number: int) -> tuple[list[Piece], list[tuple[int, int]]]:
-        """What of a part stays as it is, and where in it that is."""
-        kept: list[Piece] = []
-        ranges: list[tuple[int, int]] = []
-        place = 0
-        for run, rows, state in self._state.run(
-            "SELECT run, piece.rows, state FROM piece JOIN run ON run.number = piece.run "
-            "WHERE piece.part = ? ORDER BY place",
-            (number,),
-        ).fetchall():
-            if state not in (RunState.STAGED, RunState.GONE):
-                kept.append(Piece(run, rows))
-                if ranges and ranges[-1][1] == place:
-                    ranges[-1] = ranges[-1][0], place + rows
-                else:
-                    ranges.append((place, place + rows))
-            place += rows
-        return kept, ranges
-
     # -- what was made, noted and moved -------------------------------------------------------------------
 
     def _commit_added(
@@ -275,19 +257,7 @@ class Publisher:
     ) -> None:
         """`new` are the runs whose rows are the staged ones, and the digests of those that may change."""
         with self._state.transaction():
-            self._state.run(
-                "UPDATE run SET part = NULL WHERE part = ? AND state = ?", (number, RunState.GONE)
-            )
-            self._state.run("DELETE FROM piece WHERE part = ?", (number,))
-            self._state.run_many(
-                "INSERT INTO piece VALUES (?, ?, ?, ?)",
-                ((number, place, *piece) for place, piece in enumerate(pieces)),
-            )
-            self._state.run_many(
-                "UPDATE run SET part = ?, digest = ?, state = ? WHERE number = ?",
-                ((number, digest, RunState.DONE, run) for run, digest in new.items()),
-            )
-            self._state.run_many("DELETE FROM extent WHERE run = ?", ((run,) for run in new))
+            note_pieces(self._state, number, pieces, new)
             self._parts.note("tasks", number, made)
         self._parts.move("tasks", number)
         self._remove_used_spool()

@@ -8,7 +8,7 @@ should have been met by then and were not are gone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -97,29 +97,26 @@ class Round:
                 "id, number, rank, seen, state, settled, fetched", self._space, [row.id for row in rows]
             )
         }
-        new: list[tuple[object, ...]] = []
+        new: dict[str, tuple[object, ...]] = {}
         met: list[tuple[object, ...]] = []
+        lines: list[tuple[int, bytes]] = []
         with self._state.transaction():
+            number = self._state.value("SELECT max(number) FROM run") or 0
             for row in rows:
                 self._met += 1
                 # Newer than all that an earlier listing met, and older than what this one has met so far.
                 rank = (self._number << 32) - self._met
-                told = (row.line, row.seen, row.settles, row.expected, self._number)
-                if (run := known.get(row.id)) is None:
-                    new.append((self._space, row.id, rank, *told, RunState.WANTED))
-                else:
+                told = (row.seen, row.settles, row.expected, self._number)
+                if (run := known.get(row.id)) is not None:
                     met.append((rank, *told, run.seen != row.seen, run.number))
                     self._meet(run, same=run.seen == row.seen)
-            self._state.run_many(
-                "INSERT INTO run (space, id, rank, row, seen, settles, expected, listed, state) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                new,
-            )
-            self._state.run_many(
-                "UPDATE run SET rank = ?, row = ?, seen = ?, settles = ?, expected = ?, listed = ?, "
-                "dirty = dirty OR ? WHERE number = ?",
-                met,
-            )
+                    if run.seen != row.seen:
+                        lines.append((run.number, row.line))
+                elif row.id not in new:
+                    number += 1
+                    new[row.id] = (number, self._space, row.id, rank, *told, RunState.WANTED)
+                    lines.append((number, row.line))
+            self._write(new.values(), met, lines)
         self.disturbed = self.disturbed or bool(new)
         if self._lowest is None or not (self._in_order and self._walked):
             return False
@@ -128,6 +125,24 @@ class Round:
             (self._space, self._number, self._lowest),
         )
         return bool(unsettled == 0)
+
+    def _write(
+        self,
+        new: Iterable[tuple[object, ...]],
+        met: Iterable[tuple[object, ...]],
+        lines: Iterable[tuple[int, bytes]],
+    ) -> None:
+        self._state.run_many(
+            "INSERT INTO run (number, space, id, rank, seen, settles, expected, listed, state) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            new,
+        )
+        self._state.run_many(
+            "UPDATE run SET rank = ?, seen = ?, settles = ?, expected = ?, listed = ?, "
+            "dirty = dirty OR ? WHERE number = ?",
+            met,
+        )
+        self._state.run_many("INSERT OR REPLACE INTO line VALUES (?, ?)", lines)
 
     def _meet(self, run: _Known, *, same: bool) -> None:
         self._in_order = self._in_order and (self._lowest is None or run.rank < self._lowest)

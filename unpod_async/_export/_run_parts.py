@@ -42,9 +42,11 @@ class RunParts:
             self._make(number)
         if self._parts.next_number("runs") == 1:
             self._make(1)
-        self._state.run(
-            "DELETE FROM recording WHERE run IN (SELECT number FROM run WHERE state = ?)", (RunState.GONE,)
-        )
+        for table in ("recording", "line"):
+            self._state.run(
+                f"DELETE FROM {table} WHERE run IN (SELECT number FROM run WHERE state = ?)",  # noqa: S608 - ours
+                (RunState.GONE,),
+            )
         self._state.run("DELETE FROM run WHERE state = ?", (RunState.GONE,))
 
     def _make(self, number: int) -> None:
@@ -52,7 +54,8 @@ class RunParts:
         raw = 0
         try:
             rows = self._state.run(
-                "SELECT row FROM run WHERE runs_part = ? AND state != ? ORDER BY number",
+                "SELECT row FROM run JOIN line ON run = number WHERE runs_part = ? AND state != ? "
+                "ORDER BY number",
                 (number, RunState.GONE),
             )
             while batch := [row for (row,) in rows.fetchmany(_ROWS)]:

@@ -20,7 +20,7 @@ from unpod_async._export._spool import Extent, SpoolReader
 
 __all__ = ["Listed", "RunState", "State", "Wanted"]
 
-VERSION = 2
+VERSION = 3
 
 _IDS = 500
 """Values in one statement; a system may allow no more than 999."""
@@ -33,7 +33,6 @@ CREATE TABLE run (
     space INTEGER NOT NULL,
     id TEXT NOT NULL,           -- its run_id, or "#" and a digest
     rank INTEGER NOT NULL,      -- greater is newer
-    row BLOB NOT NULL,          -- its line in runs*
     seen BLOB NOT NULL,         -- digest of the row as the server sent it
     settles INTEGER NOT NULL,   -- its own row lets it settle
     expected INTEGER,           -- tasks it says it has
@@ -49,8 +48,10 @@ CREATE TABLE run (
     dirty INTEGER NOT NULL DEFAULT 1,  -- its row is not in its part of runs* as it is here
     UNIQUE (space, id));
 CREATE INDEX run_state ON run (space, state);
-CREATE INDEX run_part ON run (part);
-CREATE INDEX run_runs_part ON run (runs_part);
+CREATE INDEX run_part ON run (part) WHERE part IS NOT NULL;
+CREATE INDEX run_runs_part ON run (runs_part) WHERE runs_part IS NOT NULL;
+CREATE TABLE line (             -- of a run, in runs*; apart, for it is long and seldom needed
+    run INTEGER PRIMARY KEY, row BLOB NOT NULL);
 CREATE TABLE extent (
     number INTEGER PRIMARY KEY, run INTEGER NOT NULL, file INTEGER NOT NULL, start INTEGER NOT NULL,
     length INTEGER NOT NULL, rows INTEGER NOT NULL);

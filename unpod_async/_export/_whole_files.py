@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unpod_async._export._parts import Made
+from unpod_async._export._pieces import Piece
 from unpod_async._export._spool import spool_path
 from unpod_async._export._state import RunState, State
 
-__all__ = ["Piece", "WholeFile", "whole_file"]
-
-
-class Piece(NamedTuple):
-    """Rows of one run that stand together in a part."""
-
-    run: int
-    rows: int
+__all__ = ["WholeFile", "whole_file"]
 
 
 class WholeFile(NamedTuple):
