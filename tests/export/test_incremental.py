@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.export.dataset import assert_holds, found_rows, sandbox_rows
-from unpod_async import UnpodClient, UnpodError
+from unpod_async import ExportError, UnpodClient, UnpodError
 from unpod_async.testing import Sandbox, faults
 
 HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "60"))
@@ -158,6 +160,35 @@ async def test_a_settled_run_that_disappears_goes_where_the_whole_listing_is_rea
         sandbox.delete_run(next(row for row in sandbox.run_rows() if row["status"] == "completed")["run_id"])
         summary = await unpod.export(sandbox.space_token, tmp_path / "set", settle_after=0, full=True)
         assert summary.gone_runs == 1
+        assert_holds(tmp_path / "set", sandbox)
+
+
+@pytest.mark.parametrize("table", ["recording", "line", "run"])
+async def test_a_run_that_comes_back_after_a_kill_amid_its_removal_is_there_again(
+    tmp_path: Path, table: str
+) -> None:
+    state = tmp_path / "set" / ".unpod-export" / "state.sqlite3"
+    async with Sandbox(runs=8, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        run_id = sandbox.run_ids()[1]
+        await unpod.export(sandbox.space_token, tmp_path / "set")
+        before = copy.deepcopy(vars(sandbox._store))
+        sandbox.delete_run(run_id)
+        with sqlite3.connect(state) as db:
+            number = db.execute("SELECT number FROM run WHERE id = ?", (run_id,)).fetchone()[0]
+            db.execute("INSERT INTO recording (task, run) VALUES ('of it', ?)", (number,))
+            db.execute(
+                f"CREATE TRIGGER kill BEFORE DELETE ON {table} BEGIN SELECT RAISE(ABORT, 'killed'); END"
+            )
+        db.close()
+        with pytest.raises(ExportError, match="killed"):
+            await unpod.export(sandbox.space_token, tmp_path / "set")
+        with sqlite3.connect(state) as db:
+            db.execute("DROP TRIGGER kill")
+        db.close()
+        vars(sandbox._store).update(before)
+        assert run_id in sandbox.run_ids()
+        summary = await unpod.export(sandbox.space_token, tmp_path / "set")
+        assert (summary.complete, summary.runs) == (True, 8)
         assert_holds(tmp_path / "set", sandbox)
 
 

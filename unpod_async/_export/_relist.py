@@ -97,26 +97,28 @@ class Round:
                 "id, number, rank, seen, state, settled, fetched", self._space, [row.id for row in rows]
             )
         }
-        new: dict[str, tuple[object, ...]] = {}
+        new: list[tuple[object, ...]] = []
         met: list[tuple[object, ...]] = []
         lines: list[tuple[int, bytes]] = []
         with self._state.transaction():
             number = self._state.value("SELECT max(number) FROM run") or 0
-            for row in rows:
+            for row in {row.id: row for row in rows}.values():
                 self._met += 1
                 # Newer than all that an earlier listing met, and older than what this one has met so far.
                 rank = (self._number << 32) - self._met
                 told = (row.seen, row.settles, row.expected, self._number)
                 if (run := known.get(row.id)) is not None:
-                    met.append((rank, *told, run.seen != row.seen, run.number))
+                    # One that was gone may have been taken out of its part already.
+                    is_other = run.seen != row.seen or run.state == RunState.GONE
+                    met.append((rank, *told, is_other, run.number))
                     self._meet(run, same=run.seen == row.seen)
-                    if run.seen != row.seen:
+                    if is_other:
                         lines.append((run.number, row.line))
-                elif row.id not in new:
+                else:
                     number += 1
-                    new[row.id] = (number, self._space, row.id, rank, *told, RunState.WANTED)
+                    new.append((number, self._space, row.id, rank, *told, RunState.WANTED))
                     lines.append((number, row.line))
-            self._write(new.values(), met, lines)
+            self._write(new, met, lines)
         self.disturbed = self.disturbed or bool(new)
         if self._lowest is None or not (self._in_order and self._walked):
             return False

@@ -42,12 +42,11 @@ class RunParts:
             self._make(number)
         if self._parts.next_number("runs") == 1:
             self._make(1)
-        for table in ("recording", "line"):
-            self._state.run(
-                f"DELETE FROM {table} WHERE run IN (SELECT number FROM run WHERE state = ?)",  # noqa: S608 - ours
-                (RunState.GONE,),
-            )
-        self._state.run("DELETE FROM run WHERE state = ?", (RunState.GONE,))
+        with self._state.transaction():
+            gone = "SELECT number FROM run WHERE state = ?"
+            self._state.run(f"DELETE FROM recording WHERE run IN ({gone})", (RunState.GONE,))  # noqa: S608 - ours
+            self._state.run(f"DELETE FROM line WHERE run IN ({gone})", (RunState.GONE,))  # noqa: S608
+            self._state.run("DELETE FROM run WHERE state = ?", (RunState.GONE,))
 
     def _make(self, number: int) -> None:
         writer = self._parts.create("runs", number)
