@@ -335,3 +335,24 @@ def test_pages_that_were_answered_before_the_first_one_count_only_if_it_is_as_se
     out = drive(listing, walk, between, lambda n: n - 1)
     assert out.error is None
     assert not missing(listing, out)
+
+
+@settings(max_examples=600)
+@given(
+    st.integers(1, 14),
+    SIZES,
+    PAST_END,
+    AHEAD,
+    st.sets(st.integers(0, 13), min_size=1, max_size=2),
+    SEEDS,
+    st.sampled_from([0.05, 0.2, 0.3]),
+)
+def test_rows_that_enter_while_a_bad_one_is_looked_for_push_none_out_of_sight(
+    length: int, size: int, past_end: str, ahead: Ahead, bad: set[int], seed: int, inserts: float
+) -> None:
+    poisoned = frozenset(f"r{n}" for n in bad if n < length)
+    listing = Listing.of(length, Server(past_end=past_end), poisoned=poisoned)
+    rng = random.Random(seed)
+    out = drive(listing, walk_of(listing, size, ahead), History(listing, rng, inserts, 0), rng.randrange)
+    assert len(out.yielded) == len(set(out.yielded))
+    assert out.error is not None or not missing(listing, out)

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
+from typing import NamedTuple
 
 __all__ = ["Pass"]
+
+
+class _FromEnd(NamedTuple):
+    """How far a row that cannot be read is from the end of the listing, which stays when rows enter.
+
+    Its answer has no count: the one before says how far at least, the one after how far at most.
+    """
+
+    least: int
+    most: float = inf
 
 
 class Pass:
@@ -28,7 +40,8 @@ class Pass:
         self.finished = False
         self.found = 0  # distinct rows met in this pass
         self.fresh = 0  # of these, never met in the walk before
-        self.unreadable_places: set[int] = set()
+        self._unreadable: dict[int, _FromEnd] = {}  # by place
+        self._just_met: list[int] = []  # of these, since the latest count
         # The page read last
         self.keys: list[str] = []
         self.reach = 0  # the place behind its last row
@@ -37,6 +50,7 @@ class Pass:
         self.repeats = 0  # times the same page came again with the count as it was
         self.confirming = False  # a full page reached the count: the next one should bring nothing
         self.split = False  # it came in pieces, or not at all
+        self.stopped_at: int | None = None  # the place where it ended with a row that told no count
         self.whole = False  # it was the whole listing, whatever page was asked for
         # The whole pass
         self.head: list[str] = []  # keys of its first page
@@ -80,17 +94,39 @@ class Pass:
         elif rows < promised:
             self.believed = False
             self.missing_rows = True
+        self.hear(count)
         if self.first_count is None:
             self.first_count = count
         self.constant = self.constant and count == self.first_count
         self.count = count
 
+    def hear(self, count: int | None) -> None:
+        """The listing has so many rows now: there may be some behind the place where a page stopped."""
+        if count is None:
+            return
+        self.adds_up = self.adds_up and (self.stopped_at is None or count <= self.stopped_at)
+        for place in self._just_met:
+            self._unreadable[place] = self._unreadable[place]._replace(most=count - place)
+        self._just_met.clear()
+
     @property
     def unreadable(self) -> int:
-        return len(self.unreadable_places)
+        return len(self._unreadable)
+
+    @property
+    def surely_unreadable(self) -> int:
+        """Rows that cannot be read, at least: while others enter, one is met at one place after another."""
+        if not self.believed:
+            return self.unreadable
+        surely, reached = 0, float("-inf")
+        for row in sorted(self._unreadable.values(), key=lambda row: row.most):
+            if row.least > reached:
+                surely, reached = surely + 1, row.most
+        return surely
 
     def meet_unreadable(self, place: int, next_answer: int) -> None:
-        self.unreadable_places.add(place)
+        self._unreadable[place] = _FromEnd((self.count or 0) - place)
+        self._just_met.append(place)
         if place >= self.end:
             self.end, self.end_answer = place + 1, next_answer
 

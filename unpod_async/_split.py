@@ -53,7 +53,11 @@ def split(offset: int, size: int, count: int | None, failure: Failure) -> Splitt
         elif smaller == 1:
             parts.append(Part(place, 1, None))
         else:
-            parts += yield from split(place, smaller, count, failure)
+            pieces = yield from split(place, smaller, count, failure)
+            for piece in pieces:
+                if count is not None and piece.answer is not None and piece.answer.count is not None:
+                    count = piece.answer.count
+            parts += pieces
     return parts
 
 

@@ -130,6 +130,9 @@ class Walk:
             if isinstance(outcome, Failure) and self.page > self._start:
                 if outcome.past_end and not optimistic:
                     self._sightings.mark((), self._offset(self.page), None)
+                    if now.stopped_at is not None:
+                        head = yield Take(Read(1, 1))
+                        now.hear(head.count if isinstance(head, Answer) else None)
                     now.finished = now.confirming or not now.believed
                     return
                 if optimistic and (outcome.past_end or outcome.unreadable):
@@ -172,9 +175,10 @@ class Walk:
         if not outcome.unreadable:
             raise outcome.error
         count = yield from self._see_it_alive(outcome)
+        now.hear(count)
         if count is not None and now.count is not None:
             now.fell = now.fell or (now.believed and count < now.count)
-            count = now.count
+            count = max(count, now.count)
         if not now.believed:
             count = None
         parts = yield from split(self._offset(self.page), self._step, count, outcome)
@@ -257,6 +261,7 @@ class Walk:
             emitted.append((part.answer, mark.fresh))
         grown = before is not None and now.count is not None and now.count > before
         now.split = len(parts) != 1
+        now.stopped_at = reach if parts and parts[-1].answer is None else None
         now.close_page(keys, reach=reach, filled=filled, news=news + len(unreadable), grown=grown)
         if self.page == self._start:
             now.head = keys
@@ -361,10 +366,10 @@ class Walk:
             self._sightings.bound(now.end_answer, now.end - self._offset(self._start))
         first = self._passes[0]
         there = self._rows_of(first.first_count) if first.believed and now.finished else None
-        if self._tied and there is not None and self._elders + now.unreadable == there:
+        if self._tied and there is not None and self._elders + now.surely_unreadable == there:
             return True
         # A pass that was broken off has not come to all the rows that cannot be read.
-        whole = [done.unreadable for done in self._passes if done.finished]
+        whole = [done.surely_unreadable for done in self._passes if done.finished]
         return self._sightings.prove(min(whole, default=0))
 
     def _incomplete(self, now: Pass, reason: str) -> IncompleteListing:
