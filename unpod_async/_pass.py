@@ -94,20 +94,20 @@ class Pass:
         elif rows < promised:
             self.believed = False
             self.missing_rows = True
-        self.hear(count)
+        if count is not None:
+            self.hear(count)
         if self.first_count is None:
             self.first_count = count
         self.constant = self.constant and count == self.first_count
         self.count = count
 
-    def hear(self, count: int | None) -> None:
+    def hear(self, count: int) -> None:
         """The listing has so many rows now: there may be some behind the place where a page stopped."""
-        if count is None:
-            return
         self.adds_up = self.adds_up and (self.stopped_at is None or count <= self.stopped_at)
         for place in self._just_met:
             self._unreadable[place] = self._unreadable[place]._replace(most=count - place)
         self._just_met.clear()
+        self.count = count
 
     @property
     def unreadable(self) -> int:
@@ -118,6 +118,8 @@ class Pass:
         """Rows that cannot be read, at least: while others enter, one is met at one place after another."""
         if not self.believed:
             return self.unreadable
+        if self.fell:
+            return min(self.unreadable, 1)  # how far they are from the end may not have stayed
         surely, reached = 0, float("-inf")
         for row in sorted(self._unreadable.values(), key=lambda row: row.most):
             if row.least > reached:

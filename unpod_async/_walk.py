@@ -132,7 +132,8 @@ class Walk:
                     self._sightings.mark((), self._offset(self.page), None)
                     if now.stopped_at is not None:
                         head = yield Take(Read(1, 1))
-                        now.hear(head.count if isinstance(head, Answer) else None)
+                        if isinstance(head, Answer) and head.count is not None:
+                            now.hear(head.count)
                     now.finished = now.confirming or not now.believed
                     return
                 if optimistic and (outcome.past_end or outcome.unreadable):
@@ -175,25 +176,28 @@ class Walk:
         if not outcome.unreadable:
             raise outcome.error
         count = yield from self._see_it_alive(outcome)
-        now.hear(count)
-        if count is not None and now.count is not None:
-            now.fell = now.fell or (now.believed and count < now.count)
-            count = max(count, now.count)
+        if count is not None:
+            before = now.count or 0
+            now.fell = now.fell or (now.believed and count < before)
+            now.hear(count)
+            count = max(count, before)
         if not now.believed:
             count = None
         parts = yield from split(self._offset(self.page), self._step, count, outcome)
-        if parts and parts[-1].answer is None and (yield from self._fails_past_the_end()):
+        if parts and parts[-1].answer is None and (yield from self._fails_past_the_end(now)):
             if count is None and all(part.answer is None for part in parts):
                 now.believed = False  # no row was read and no count says that there is one: the end
                 return []
             now.adds_up = False  # the last places may be behind the end
         return parts
 
-    def _fails_past_the_end(self) -> Steps[bool]:
+    def _fails_past_the_end(self, now: Pass) -> Steps[bool]:
         """Whether this server answers a page behind the end as if a row of it could not be read."""
         if self._errs_far is None:
             far = yield Take(self._far)
             self._errs_far = isinstance(far, Failure) and far.unreadable
+            if isinstance(far, Answer) and far.count is not None:
+                now.fell = now.fell or (now.believed and far.count < (now.count or 0))
         return self._errs_far
 
     def _is_whole(self, now: Pass, answer: Answer) -> bool:
