@@ -120,7 +120,7 @@ class Pass:
             return self.unreadable
         if self.fell:
             return min(self.unreadable, 1)  # how far they are from the end may not have stayed
-        surely, reached = 0, float("-inf")
+        surely, reached = 0, -inf
         for row in sorted(self._unreadable.values(), key=lambda row: row.most):
             if row.least > reached:
                 surely, reached = surely + 1, row.most

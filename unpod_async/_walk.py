@@ -130,7 +130,7 @@ class Walk:
             if isinstance(outcome, Failure) and self.page > self._start:
                 if outcome.past_end and not optimistic:
                     self._sightings.mark((), self._offset(self.page), None)
-                    if now.stopped_at is not None:
+                    if now.stopped_at is not None:  # and nothing has told since how long the listing is
                         head = yield Take(Read(1, 1))
                         if isinstance(head, Answer) and head.count is not None:
                             now.hear(head.count)
