@@ -5,6 +5,8 @@ it was asked what was asked then, and answers with the recorded status, headers 
 cause (page 0, a PUT, a path without its slash, a header that cannot be set) goes through the classifier and
 the decoders as status, headers and body.
 
+In the data the paths of the server's machine, in its pages for developers, are masked as PATH.
+
 What has to come out is written down here (`KINDS`), by status and by what `errors` is, and read off the
 recording, not off the package.
 """
