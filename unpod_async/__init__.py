@@ -19,8 +19,9 @@ How the package is laid out; imports go down only, and one module owns each deci
     _collect           rows into pages; bad rows kept until the end
     _fetch _slices     one page: request, classify, decode; a large one in slices
     _walk _single      state machines, no I/O: which page next, which rows are new, is it complete
-    _pass _sightings _split _verdicts   a pass and its counts; when rows were seen; rows that break a
-                       page; how to say that rows may be missing
+    _parts _split _cut   what a page brings; rows that break it; how the server cuts pages
+    _pass _sightings _verdicts   a pass and its counts; when rows were seen; how to say that rows may be
+                       missing
     _wire              the words between the machine and its drivers
     _decode _listing   a page's bytes into rows; what a listing is
     _caller            the one loop that decides about every attempt

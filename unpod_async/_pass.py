@@ -84,22 +84,22 @@ class Pass:
         elif news and end > count:
             self.believed = False
             self.overrun = True
-        elif (
-            self.believed
-            and self.count is not None
-            and count < self.count
-            and not (self.confirming and count == 0)
-        ):
+        elif self.falls_to(count) and not (self.confirming and count == 0):
             self.fell = True
         elif rows < promised:
             self.believed = False
             self.missing_rows = True
-        if count is not None:
-            self.hear(count)
         if self.first_count is None:
             self.first_count = count
         self.constant = self.constant and count == self.first_count
-        self.count = count
+        if count is None:
+            self.count = None
+        else:
+            self.hear(count)
+
+    def falls_to(self, count: int) -> bool:
+        """Whether this count says that rows have gone since the one before."""
+        return self.believed and self.count is not None and count < self.count
 
     def hear(self, count: int) -> None:
         """The listing has so many rows now: there may be some behind the place where a page stopped."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from unpod_async._sightings import Sightings
 from unpod_async._verdicts import incomplete
-from unpod_async._walk import Steps
-from unpod_async._wire import Emit, Failure, Read, Take
+from unpod_async._wire import Emit, Failure, Read, Steps, Take
 
 __all__ = ["walk_single"]
 

@@ -11,32 +11,29 @@ does not hold (no usable count, tied rows in no fixed order), `Sightings.prove` 
 
 Prefetched pages are answered in any order. They are one picture of the listing when every answer has the
 same count and page 1, read again at the end, has the same head: an inserted row would stand above it, and a
-row that had gone would have lowered the count.
+row that had gone would have lowered the count. What is asked together with page 1 may be answered before it;
+it belongs to the picture where page 1 is as it was seen before all of them (`Glance`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeAlias, TypeVar
 
+from unpod_async._cut import Cut
+from unpod_async._parts import PageParts
 from unpod_async._pass import Pass
 from unpod_async._sightings import Sightings
-from unpod_async._split import Part, split
+from unpod_async._split import Part
 from unpod_async._verdicts import incomplete, stalled
-from unpod_async._wire import Answer, Ask, Command, Drop, Emit, Failure, Glance, Read, Take
+from unpod_async._wire import Answer, Ask, Drop, Emit, Failure, Glance, Read, Steps, Take
 from unpod_async.errors import IncompleteListing, StalledListing
 
-__all__ = ["RESTARTS", "Steps", "Walk"]
+__all__ = ["RESTARTS", "Walk"]
 
-T = TypeVar("T")
-Steps: TypeAlias = Generator[Command, Answer | Failure, T]
 
 RESTARTS = 3
 """New passes from the first page after the first one."""
-
-_FAR = 10**9
-"""A place that is past the end of every listing."""
 
 _IN_ONE_PIECE = 10
 """Pages that one request may stand for where nothing else can prove that a listing is complete."""
@@ -66,18 +63,15 @@ class Walk:
     ) -> None:
         self.page = start_page
         """The page being read: where to go on after an error."""
-        self._size = page_size
+        self._cut = Cut(page_size)
         self._start = start_page
-        self._far = Read(_FAR // page_size, page_size, single_out=True)
         self.ahead = ahead
         self._tied = tied
         self._glance = glance if start_page == 1 else None
-        self._step = page_size  # rows per page as the server cuts them
-        self._step_known = False
         self._sightings = Sightings()
+        self._parts = PageParts(self._cut, self._sightings, start_page)
         self._passes: list[Pass] = []
         self._reported_unreadable = 0
-        self._errs_far: bool | None = None
         self._requests = 0
         self._pages = 1
         self._head_created: datetime | None = None
@@ -126,10 +120,10 @@ class Walk:
             if self._requests > 4 * self._pages + 60:
                 raise self._incomplete(now, f"no end was met in {self._requests} requests")
             self._requests += 1
-            outcome = yield Take(Read(self.page, self._size))
+            outcome = yield Take(Read(self.page, self._cut.size))
             if isinstance(outcome, Failure) and self.page > self._start:
                 if outcome.past_end and not optimistic:
-                    self._sightings.mark((), self._offset(self.page), None)
+                    self._sightings.mark((), self._cut.offset(self.page), None)
                     if now.stopped_at is not None:  # and nothing has told since how long the listing is
                         head = yield Take(Read(1, 1))
                         if isinstance(head, Answer) and head.count is not None:
@@ -138,7 +132,7 @@ class Walk:
                     return
                 if optimistic and (outcome.past_end or outcome.unreadable):
                     return
-            parts = yield from self._parts(now, outcome)
+            parts = yield from self._parts.of(now, self.page, outcome)
             yield self._take_down(now, parts)
             if glance is not None:
                 if (now.first_count, now.head[:1]) != (glance.length, [glance.head]):
@@ -160,83 +154,18 @@ class Walk:
 
     def _ask_ahead(self, count: int, asked: int) -> Steps[int]:
         """From page `asked` to the last; where that is full, to the one behind it, which is to be empty."""
-        end = self._pages_of(count) + 1 + (count % self._step == 0)
+        end = self._cut.pages_of(count) + 1 + (count % self._cut.step == 0)
         for number in range(max(asked, self.page), min(self.page + self.ahead, end)):
-            yield Ask(Read(number, self._size))
+            yield Ask(Read(number, self._cut.size))
             asked = number + 1
         return asked
-
-    def _parts(self, now: Pass, outcome: Answer | Failure) -> Steps[list[Part]]:
-        if isinstance(outcome, Answer):
-            now.whole = self._is_whole(now, outcome)
-            if now.whole:
-                return [Part(0, len(outcome.keys), outcome)]
-            self._learn_step(now, outcome)
-            return [Part(self._offset(self.page), self._step, outcome)]
-        if not outcome.unreadable:
-            raise outcome.error
-        count = yield from self._see_it_alive(outcome)
-        if count is not None:
-            before = now.count or 0
-            now.fell = now.fell or (now.believed and count < before)
-            now.hear(count)
-            count = max(count, before)
-        if not now.believed:
-            count = None
-        parts = yield from split(self._offset(self.page), self._step, count, outcome)
-        if parts and parts[-1].answer is None and (yield from self._fails_past_the_end(now)):
-            if count is None and all(part.answer is None for part in parts):
-                now.believed = False  # no row was read and no count says that there is one: the end
-                return []
-            now.adds_up = False  # the last places may be behind the end
-        return parts
-
-    def _fails_past_the_end(self, now: Pass) -> Steps[bool]:
-        """Whether this server answers a page behind the end as if a row of it could not be read."""
-        if self._errs_far is None:
-            far = yield Take(self._far)
-            self._errs_far = isinstance(far, Failure) and far.unreadable
-            if isinstance(far, Answer) and far.count is not None:
-                now.fell = now.fell or (now.believed and far.count < (now.count or 0))
-        return self._errs_far
-
-    def _is_whole(self, now: Pass, answer: Answer) -> bool:
-        """A server that ignores page and size sends all its rows on page 2 as well."""
-        rows = len(answer.keys)
-        whole = self.page > self._start and rows == answer.count and rows > self._size
-        return whole and not set(now.head).isdisjoint(answer.keys)
-
-    def _see_it_alive(self, failure: Failure) -> Steps[int | None]:
-        """The listing answers elsewhere, so it is this page that fails; else its own error is raised."""
-        elsewhere = [Read(self.page - 1, self._size)] if self.page > 1 else []
-        for read in [*elsewhere, Read(self.page + 1, self._size), Read(1, 1)]:
-            outcome = yield Take(read)
-            if isinstance(outcome, Answer):
-                count, rows = outcome.count, len(outcome.keys)
-                return count if count is None or (read.page - 1) * self._step + rows <= count else None
-        raise failure.error
-
-    def _learn_step(self, now: Pass, answer: Answer) -> None:
-        """Rows per page as the server cuts them, from the first page that comes whole."""
-        rows = len(answer.keys)
-        known, self._step_known = self._step_known, True
-        if rows > self._step:
-            self._step = rows
-            now.believed = now.believed and not known  # the places so far were wrong
-        elif not known and 0 < rows < self._step:
-            if self.page > self._start:
-                # The pages before came in pieces; this one may repeat rows of them, and so tell its place.
-                place = self._sightings.place(answer.keys[0])
-                self._step = self._step if place is None else place // (self.page - 1) or rows
-            elif answer.count is None or self._offset(self.page) + rows != answer.count:
-                self._step = rows
 
     def _take_down(self, now: Pass, parts: Sequence[Part]) -> Emit:
         emitted: list[tuple[Answer, Sequence[int]]] = []
         unreadable: list[int] = []
         keys: list[str] = []
         news = filled = 0
-        reach = self._offset(self.page)
+        reach = self._cut.offset(self.page)
         before = now.count
         for part in parts:
             if part.answer is None:
@@ -269,7 +198,7 @@ class Walk:
         now.close_page(keys, reach=reach, filled=filled, news=news + len(unreadable), grown=grown)
         if self.page == self._start:
             now.head = keys
-        self._pages = max(self._pages, self._pages_of(max(now.found, now.count or 0)))
+        self._pages = max(self._pages, self._cut.pages_of(max(now.found, now.count or 0)))
         return Emit(self.page, emitted, unreadable)
 
     def _note_elders(self, answer: Answer, fresh: Sequence[int], *, first: bool) -> None:
@@ -286,7 +215,7 @@ class Walk:
         if not now.believed or now.count is None:
             if not (now.quiet and now.keys):
                 return now.quiet > 1
-            if self._tied and now.filled >= self._step:
+            if self._tied and now.filled >= self._cut.step:
                 # Of tied rows a full page can come again by chance, with others behind it.
                 now.whole = yield from self._is_in_one_piece(now)
                 if now.whole:
@@ -304,14 +233,14 @@ class Walk:
         if now.reach < now.count:
             return False
         if not now.confirming:
-            full = now.filled >= (self._size if self.page == self._start else self._step)
+            full = now.filled >= (self._cut.size if self.page == self._start else self._cut.step)
             now.confirming = full or now.split
             return not now.confirming
         if not now.keys:
             return True
         if now.reach > now.count:
             # Known rows behind the end: the last page repeated for ever, or a count that lies.
-            far = yield Take(self._far)
+            far = yield Take(self._cut.far)
             if not isinstance(far, Answer) or far.count is None or far.count <= now.count:
                 now.believed = isinstance(far, Answer) and list(far.keys) == now.keys
                 return now.believed
@@ -320,7 +249,7 @@ class Walk:
     def _is_in_one_piece(self, now: Pass) -> Steps[bool]:
         """Whether one larger page holds the rows of this pass and no others; asked of short listings only."""
         most = now.found + 1
-        if self._start > 1 or most > _IN_ONE_PIECE * self._size:
+        if self._start > 1 or most > _IN_ONE_PIECE * self._cut.size:
             return False
         self._requests += 1
         outcome = yield Take(Read(1, most))
@@ -331,7 +260,7 @@ class Walk:
     def _repeats_last_page(self, now: Pass) -> Steps[bool]:
         """Whether the page just read is what this server sends for every page behind the end."""
         self._requests += 1
-        far = yield Take(self._far)
+        far = yield Take(self._cut.far)
         return isinstance(far, Answer) and list(far.keys) == now.keys
 
     def _rule_out_stall(self, now: Pass) -> Steps[None]:
@@ -339,18 +268,18 @@ class Walk:
 
         A server that ignores the size as well sends everything at once, which is no stall.
         """
-        if now.pages_with_news != 1 or now.keys != now.head or len(now.keys) != self._size:
+        if now.pages_with_news != 1 or now.keys != now.head or len(now.keys) != self._cut.size:
             return
-        outcome = yield Take(Read(2, 1) if self._size > 1 else Read(1, 2))
+        outcome = yield Take(Read(2, 1) if self._cut.size > 1 else Read(1, 2))
         keys = list(outcome.keys) if isinstance(outcome, Answer) else []
-        if len(keys) > 1 if self._size == 1 else keys == now.keys[:1]:
+        if len(keys) > 1 if self._cut.size == 1 else keys == now.keys[:1]:
             raise self._stalled(now, "every page shows the same rows")
         if keys != now.keys and keys != now.keys[1:2]:
             now.adds_up = False
 
     def _holds_still(self, now: Pass) -> Steps[bool]:
         """The closing look at the first page of a prefetched pass."""
-        outcome = yield Take(Read(self._start, self._size))
+        outcome = yield Take(Read(self._start, self._cut.size))
         return (
             isinstance(outcome, Answer)
             and outcome.count == now.first_count
@@ -365,9 +294,9 @@ class Walk:
         if now.clean and (not self._tied or (prefetched and now.pages_with_news > 1)):
             return True
         if now.believed:
-            self._sightings.bound_by_counts(now.first_answer, self._offset(self._start))
+            self._sightings.bound_by_counts(now.first_answer, self._cut.offset(self._start))
         elif now.finished and now.adds_up and now.found + now.unreadable >= (self._rows_of(now.count) or 0):
-            self._sightings.bound(now.end_answer, now.end - self._offset(self._start))
+            self._sightings.bound(now.end_answer, now.end - self._cut.offset(self._start))
         first = self._passes[0]
         there = self._rows_of(first.first_count) if first.believed and now.finished else None
         if self._tied and there is not None and self._elders + now.surely_unreadable == there:
@@ -384,11 +313,5 @@ class Walk:
     def _stalled(self, now: Pass, reason: str) -> StalledListing:
         return stalled(len(self._sightings), now.count, reason)
 
-    def _offset(self, page: int) -> int:
-        return (page - 1) * self._step
-
-    def _pages_of(self, count: int) -> int:
-        return -(-count // self._step)
-
     def _rows_of(self, count: int | None) -> int | None:
-        return None if count is None else count - self._offset(self._start)
+        return None if count is None else count - self._cut.offset(self._start)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from unpod_async.errors import UnpodError
 
-__all__ = ["Answer", "Ask", "Command", "Drop", "Emit", "Failure", "Glance", "Read", "Take"]
+__all__ = ["Answer", "Ask", "Command", "Drop", "Emit", "Failure", "Glance", "Read", "Steps", "Take"]
 
 
 class Read(NamedTuple):
@@ -78,3 +78,7 @@ class Emit(NamedTuple):
 
 
 Command = Ask | Take | Drop | Emit
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Command, Answer | Failure, T]
+"""Commands, each answered by what it replies with; and what comes of them."""
