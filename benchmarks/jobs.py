@@ -223,7 +223,7 @@ def _imports(bench: Bench, plan: Plan) -> dict[str, float]:
     for turn in range(plan.imports + 1):
         for name, statement in ways.items():
             say(f"import {name}")
-            told = subprocess.run(  # noqa: S603 - this interpreter
+            told = subprocess.run(  # noqa: S603 - starts this interpreter, with a text of ours
                 [sys.executable, "-c", _IMPORT.format(statement)],
                 # Where no bytecode is written, each import would compile what has changed.
                 env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},

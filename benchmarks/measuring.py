@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 from approaches import Approach
 
@@ -35,14 +35,14 @@ class Origin:
 
     def __init__(self, cpu: int | None) -> None:
         arguments = [] if cpu is None else ["--cpu", str(cpu)]
-        self._process = subprocess.Popen(  # noqa: S603 - this interpreter
+        self._process = subprocess.Popen(  # noqa: S603 - starts this interpreter, with arguments of ours
             [sys.executable, str(HERE / "origin.py"), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        self.port = int(self._process.stdout.readline())
+        self._stdin, stdout = cast("tuple[IO[str], IO[str]]", (self._process.stdin, self._process.stdout))
+        self.port = int(stdout.readline())
 
     def __enter__(self) -> Self:
         return self
@@ -50,8 +50,7 @@ class Origin:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-        self._process.stdin.close()
+        self._stdin.close()
         self._process.wait()
 
 
@@ -59,7 +58,7 @@ def find_counter() -> str | None:
     """What counts instructions here: "perf", "callgrind", or None."""
     if perf := shutil.which("perf"):
         asked = [perf, "stat", "-x,", "-e", "instructions:u", "true"]
-        told = subprocess.run(asked, capture_output=True, text=True)  # noqa: S603 - of this machine
+        told = subprocess.run(asked, capture_output=True, text=True)  # noqa: S603 - perf, as found in PATH
         if told.returncode == 0 and told.stderr.split(",")[0].strip().isdigit():
             return "perf"
     if shutil.which("valgrind") and shutil.which("callgrind_control"):
@@ -82,7 +81,7 @@ class Bench:
             RuntimeError: it failed, or rows were missing.
         """
         pinned = [] if self._cpu is None else ["--cpu", str(self._cpu)]
-        told = subprocess.run(  # noqa: S603 - this interpreter
+        told = subprocess.run(  # noqa: S603 - starts this interpreter, with arguments of ours
             [*before, sys.executable, *arguments, "--port", str(self._origin.port), *pinned],
             env=self._env,
             capture_output=True,

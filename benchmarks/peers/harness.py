@@ -158,7 +158,7 @@ def _counting(on: bool) -> Iterator[None]:
     def switch(state: str) -> None:
         control = shutil.which("callgrind_control") or ""
         asked = [control, f"--instr={state}", str(os.getpid())]
-        subprocess.run(asked, check=True, capture_output=True)  # noqa: S603 - what valgrind brings along
+        subprocess.run(asked, check=True, capture_output=True)  # noqa: S603 - callgrind_control, as found
 
     if on:
         switch("on")

@@ -151,7 +151,7 @@ class Publisher:
     def _staged_bytes(self) -> int:
         return int(
             self._state.value(
-                f"SELECT sum(length) FROM extent JOIN run ON run.number = extent.run WHERE {_IS_NEW}",  # noqa: S608 - ours
+                f"SELECT sum(length) FROM extent JOIN run ON run.number = extent.run WHERE {_IS_NEW}",  # noqa: S608 - of constants only
                 (RunState.STAGED, self._oldest_open),
             )
             or 0
@@ -162,7 +162,7 @@ class Publisher:
 
     def _new_runs(self, after: int, most: int) -> list[_Run]:
         found = self._state.run(
-            f"SELECT number, settled FROM run WHERE {_IS_NEW} AND number > ? ORDER BY number LIMIT ?",  # noqa: S608 - ours
+            f"SELECT number, settled FROM run WHERE {_IS_NEW} AND number > ? ORDER BY number LIMIT ?",  # noqa: S608 - of constants only
             (RunState.STAGED, self._oldest_open, after, most),
         )
         return [_Run(*row) for row in found]

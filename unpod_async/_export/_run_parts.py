@@ -22,7 +22,7 @@ class RunParts:
 
     def publish(self) -> None:
         """Each run has its part for good; a part is made again when a row of it is new, other or gone."""
-        while self._state.value(f"SELECT 1 FROM run WHERE {_IS_NEW} LIMIT 1", (RunState.GONE,)):  # noqa: S608 - ours
+        while self._state.value(f"SELECT 1 FROM run WHERE {_IS_NEW} LIMIT 1", (RunState.GONE,)):  # noqa: S608 - of constants only
             last = max(1, self._parts.next_number("runs") - 1)
             room = _RUNS_PER_PART - int(
                 self._state.value("SELECT count(*) FROM run WHERE runs_part = ?", (last,))
@@ -30,7 +30,7 @@ class RunParts:
             if room <= 0:
                 last, room = last + 1, _RUNS_PER_PART
             self._state.run(
-                f"UPDATE run SET runs_part = ? WHERE number IN "  # noqa: S608 - ours
+                f"UPDATE run SET runs_part = ? WHERE number IN "  # noqa: S608 - of constants only
                 f"(SELECT number FROM run WHERE {_IS_NEW} ORDER BY number LIMIT ?)",
                 (last, RunState.GONE, room),
             )
@@ -43,10 +43,12 @@ class RunParts:
         if self._parts.next_number("runs") == 1:
             self._make(1)
         with self._state.transaction():
-            gone = "SELECT number FROM run WHERE state = ?"
-            self._state.run(f"DELETE FROM recording WHERE run IN ({gone})", (RunState.GONE,))  # noqa: S608 - ours
-            self._state.run(f"DELETE FROM line WHERE run IN ({gone})", (RunState.GONE,))  # noqa: S608
-            self._state.run("DELETE FROM run WHERE state = ?", (RunState.GONE,))
+            gone = (RunState.GONE,)
+            self._state.run(
+                "DELETE FROM recording WHERE run IN (SELECT number FROM run WHERE state = ?)", gone
+            )
+            self._state.run("DELETE FROM line WHERE run IN (SELECT number FROM run WHERE state = ?)", gone)
+            self._state.run("DELETE FROM run WHERE state = ?", gone)
 
     def _make(self, number: int) -> None:
         writer = self._parts.create("runs", number)

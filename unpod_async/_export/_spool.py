@@ -36,7 +36,7 @@ class Extent(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What `Spool.write` is to write: lines of one file, without their newlines, about a megabyte."""
+    """What `Spool.write` is to write: lines of one file, without their newlines, at most about a megabyte."""
 
     file: int
     start: int

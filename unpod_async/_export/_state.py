@@ -140,7 +140,7 @@ class State:
             some = ids[start : start + _IDS]
             marks = ",".join("?" * len(some))
             found += self.run(
-                f"SELECT {columns} FROM run WHERE space = ? AND id IN ({marks})",  # noqa: S608 - ours
+                f"SELECT {columns} FROM run WHERE space = ? AND id IN ({marks})",  # noqa: S608 - of constants only
                 (space, *some),
             )
         return found
@@ -247,10 +247,10 @@ class State:
         self._forget("?", (run,))
 
     def _forget(self, runs: str, values: Sequence[int]) -> None:
-        self.run(f"DELETE FROM extent WHERE run IN ({runs})", values)  # noqa: S608 - ours
-        self.run(f"DELETE FROM bad WHERE run IN ({runs})", values)  # noqa: S608
-        self.run(f"DELETE FROM recording WHERE run IN ({runs}) AND file IS NULL", values)  # noqa: S608
-        self.run(f"UPDATE run SET open = 0 WHERE number IN ({runs}) AND open != 0", values)  # noqa: S608
+        self.run(f"DELETE FROM extent WHERE run IN ({runs})", values)  # noqa: S608 - of constants only
+        self.run(f"DELETE FROM bad WHERE run IN ({runs})", values)  # noqa: S608 - of constants only
+        self.run(f"DELETE FROM recording WHERE run IN ({runs}) AND file IS NULL", values)  # noqa: S608 - of constants only
+        self.run(f"UPDATE run SET open = 0 WHERE number IN ({runs}) AND open != 0", values)  # noqa: S608 - of constants only
 
     def staged_tasks(self, space: int) -> set[str]:
         """Ids of the tasks that a walk over a space-wide listing has staged before it was broken off."""
