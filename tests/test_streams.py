@@ -174,6 +174,20 @@ class TestTasksFor:
                 run_id for run_id in ids[::-1] for _ in sandbox.task_ids(run_id)
             ]
 
+    async def test_ordered_has_the_pages_of_all_workers_ready_for_the_reader(self) -> None:
+        async with serving(runs=5, tasks_per_run=2, page_size=50) as (sandbox, unpod):
+            stream = unpod.runs.tasks_for(sandbox.space_token, concurrency=3, ordered=True)
+            async with stream:
+                rows = aiter(stream)
+                found = [await anext(rows)]
+                await settle()
+                while len(found) < 3 * 2:
+                    step = anext(rows)
+                    with pytest.raises(StopIteration) as ready:  # else it waits for something
+                        step.send(None)
+                    found.append(ready.value.value)
+                assert [task.task_id for task in found] == sandbox.task_ids()[:6]
+
     async def test_a_run_named_twice_is_read_twice(self) -> None:
         async with serving() as (sandbox, unpod):
             run_id = sandbox.run_ids()[0]
@@ -396,6 +410,18 @@ class TestErrors:
                 assert order == [*ids[:4], "a/b", "..", "", *ids[4:]]
                 of_run = [type(row) for row in rows if row.run_id == ids[3]]
                 assert of_run == [Ok, Ok, Failed]
+
+    async def test_bad_rows_are_told_of_where_their_run_stands(self, ordered: bool) -> None:
+        async with serving(tasks_per_run=3) as (sandbox, unpod):
+            space, ids = sandbox.space_token, sandbox.run_ids()
+            sandbox.malform(sandbox.task_ids(ids[1])[2], b"17")
+            stream = unpod.runs.tasks_for(space, concurrency=4, ordered=ordered, errors="yield")
+            rows = await read(stream)
+            of_run = [type(row) for row in rows if row.run_id == ids[1]]
+            assert of_run == [Ok, Ok, Failed]
+            if ordered:
+                assert list(dict.fromkeys(row.run_id for row in rows)) == ids
+                assert [row.run_id for row in rows] == sorted((row.run_id for row in rows), key=ids.index)
 
     async def test_a_401_ends_the_job_even_where_errors_are_yielded(self, ordered: bool) -> None:
         async with serving() as (sandbox, unpod):

@@ -31,7 +31,7 @@ def check_on_bad_row(value: object) -> OnBadRow:
 
 
 class Collector(Generic[T]):
-    """Pages of one walk. Bad rows stand in their page; `finish` raises for them at the end."""
+    """Pages of one walk. Bad rows stand in their page; `bad_rows` is the error for them at the end."""
 
     def __init__(self, listing: Listing[T], *, page_size: int, on_bad_row: OnBadRow, stats: Stats) -> None:
         self._stats = stats
@@ -89,21 +89,18 @@ class Collector(Generic[T]):
                 ", ".join(str(place) for place in unreadable[:3]) or "none",
             )
 
-    def finish(self) -> None:
-        """The walk is complete.
-
-        Raises:
-            DecodeError: rows were bad and on_bad_row is "raise".
-        """
-        if self._bad and self._on_bad_row == "raise":
-            error = DecodeError(
-                f"{self._bad} rows of {self._listing.endpoint.label} cannot be used: {self._examples()}. "
-                "All others were yielded; on_bad_row='skip' logs such rows and goes on",
-                rejected=self._rejected,
-                unreadable=self._unreadable,
-            )
-            self.sign(error, self._first_bad_page or 1)
-            raise error
+    def bad_rows(self) -> DecodeError | None:
+        """What a complete walk ends with when rows were bad and on_bad_row is "raise"."""
+        if not self._bad or self._on_bad_row == "skip":
+            return None
+        error = DecodeError(
+            f"{self._bad} rows of {self._listing.endpoint.label} cannot be used: {self._examples()}. "
+            "All others were yielded; on_bad_row='skip' logs such rows and goes on",
+            rejected=self._rejected,
+            unreadable=self._unreadable,
+        )
+        self.sign(error, self._first_bad_page or 1)
+        return error
 
     def sign(self, error: UnpodError, page: int) -> None:
         """Note on an error where in which listing it was met."""

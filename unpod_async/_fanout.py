@@ -68,18 +68,21 @@ async def fan_out(
                 walk = tasks_of(run_id)  # refuses what is no id
                 while (page := await walk.next_page()) is not None:
                     items = page.items
-                    await deliver(number, [Ok(run_id, task) for task in items] if yields_errors else items)
+                    rows = [Ok(run_id, task) for task in items] if yields_errors else items
+                    await deliver(number, rows, last=turns is not None and walk.at_end)
             except UnpodError as error:
                 if not yields_errors or isinstance(error, _ENDS_ALL):
                     raise
-                await deliver(number, [Failed(run_id, error)])
-            if turns is not None:
-                await turns.finish(number)
+                await deliver(number, [Failed(run_id, error)], last=True)
+            else:
+                await deliver(number, (), last=True)
 
-    async def deliver(number: int, rows: Sequence[Any]) -> None:
+    async def deliver(number: int, rows: Sequence[Any], *, last: bool) -> None:
         if turns is not None:
             await turns.wait_for(number)
-        await put(rows)
+            if last:  # so that the pages of the next runs are in line when the reader comes to them
+                turns.pass_on(number)
+        await put(rows)  # in line before anything else runs
 
     try:
         await run_workers(concurrency, work)
@@ -139,16 +142,17 @@ class _Turns:
         self._waiting: dict[int, anyio.Event] = {}
 
     async def wait_for(self, number: int) -> None:
-        if number != self._turn:
+        if number > self._turn:
             event = self._waiting[number] = anyio.Event()
             await event.wait()
 
-    async def finish(self, number: int) -> None:
-        await self.wait_for(number)
-        self._turn += 1
-        following = self._waiting.pop(self._turn, None)
-        if following is not None:
-            following.set()
+    def pass_on(self, number: int) -> None:
+        """Give the turn of run `number` to the next one, unless it was given before."""
+        if number == self._turn:
+            self._turn += 1
+            following = self._waiting.pop(self._turn, None)
+            if following is not None:
+                following.set()
 
 
 def _run_id(run: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from unpod_async._caller import Reader
 from unpod_async._collect import Collector, OnBadRow, check_on_bad_row
@@ -15,7 +15,7 @@ from unpod_async._prefetch import prefetch_pages
 from unpod_async._single import walk_single
 from unpod_async._stream import Stream
 from unpod_async._walk import Walk
-from unpod_async._wire import Answer, Emit, Failure, Read, Take
+from unpod_async._wire import Answer, Command, Emit, Failure, Read, Take
 from unpod_async.errors import InvalidArgument, UnpodError
 
 __all__ = ["Pager", "SequentialWalk"]
@@ -206,35 +206,58 @@ class SequentialWalk(Generic[T]):
             listing, page_size=page_size, on_bad_row=on_bad_row, stats=caller.stats
         )
         self._steps = self._machine.run() if listing.paged else walk_single()
+        self._coming: Command | UnpodError | Literal["end"] | None = None  # where it was looked ahead
 
     @property
     def passes(self) -> int:
         """As `Walk.passes`."""
         return self._machine.passes
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the page handed out last was the last.
+
+        False as well where only a request can tell, and where an error is to come.
+        """
+        if self._coming is None:
+            self._coming = self._advance(None)
+        return self._coming == "end"
+
     async def next_page(self) -> Page[T] | None:
         """The next page with anything in it, or None at the end."""
-        reply: Any = None
-        try:
-            while True:
-                command = self._steps.send(reply)
-                reply = None
-                if isinstance(command, Take):
+        coming, self._coming = self._coming or self._advance(None), None
+        while coming != "end":
+            if isinstance(coming, UnpodError):
+                raise coming
+            reply: Any = None
+            if isinstance(coming, Take):
+                try:
                     reply = await fetch(
-                        self._caller, self._listing, command.read, self._deadline, decode=self._decode
+                        self._caller, self._listing, coming.read, self._deadline, decode=self._decode
                     )
-                elif isinstance(command, Emit):
-                    page = self._collector.page(command)
-                    if page is not None:
-                        return page
-        except StopIteration:
-            pass
-        except UnpodError as error:
-            if error.listing is None:
-                self._collector.sign(error, self._machine.page)
-            raise
-        self._collector.finish()
+                except UnpodError as error:
+                    self._sign(error)
+                    raise
+            elif isinstance(coming, Emit):
+                page = self._collector.page(coming)
+                if page is not None:
+                    return page
+            coming = self._advance(reply)
         return None
+
+    def _advance(self, reply: Any) -> Command | UnpodError | Literal["end"]:
+        """What the machine says next, or how it ended."""
+        try:
+            return self._steps.send(reply)
+        except StopIteration:
+            return self._collector.bad_rows() or "end"
+        except UnpodError as error:
+            self._sign(error)
+            return error
+
+    def _sign(self, error: UnpodError) -> None:
+        if error.listing is None:
+            self._collector.sign(error, self._machine.page)
 
 
 def _whole(name: str, value: object) -> int:

@@ -97,6 +97,6 @@ async def prefetch_pages(
                 collector.sign(fault, machine.page)
             error = fault
         tasks.cancel_scope.cancel()
+    error = error or collector.bad_rows()
     if error is not None:
         raise error
-    collector.finish()
