@@ -69,6 +69,10 @@ def main() -> int:
     if options.show:
         tell(json.loads(path.read_text()), options)
         return 0
+    if options.only and not path.exists():
+        raise SystemExit(
+            f"{path} is not there: --only measures groups of it anew; leave it out the first time"
+        )
     options.out.mkdir(exist_ok=True)
     counter = find_counter() if options.instructions or options.recount or options.gate else None
     client, service = cpus()
