@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from unpod_async._page import Page
 from unpod_async._pager import Pager
-from unpod_async._waiting import wait_out
+from unpod_async._waiting import end_all
 
 __all__ = ["OnePageAhead"]
 
@@ -34,10 +34,7 @@ class OnePageAhead(Generic[T]):
                 for row in page.items:
                     yield row
         finally:
-            coming.cancel()
-            cancelled = await wait_out(coming)
-            if not coming.cancelled():
-                coming.exception()  # met only by who asked for that page
+            cancelled = await end_all([coming])
             await pages.aclose()
             if cancelled is not None:
                 raise cancelled

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import anyio
 
@@ -18,9 +19,12 @@ from unpod_async._walk import Walk
 from unpod_async._wire import Answer, Ask, Drop, Failure, Read, Take
 from unpod_async.errors import UnpodError
 
-__all__ = ["prefetch_pages"]
+__all__ = ["Started", "prefetch_pages"]
 
 T = TypeVar("T")
+
+Started: TypeAlias = "dict[Read, asyncio.Task[Answer | Failure]]"
+"""Reads that were asked for before their walk began."""
 
 
 class _Request:
@@ -41,8 +45,14 @@ async def prefetch_pages(
     put: Callable[[Page[T]], Awaitable[object]],
     deadline: Deadline,
     decode: Decode | None = None,
+    started: Started | None = None,
 ) -> None:
-    """Drive `machine` to its end, handing on each page; raises what the walk or `put` raises."""
+    """Drive `machine` to its end, handing on each page; raises what the walk or `put` raises.
+
+    Args:
+        started: after the machine's glance; each is taken out when it is wanted.
+    """
+    early = {} if started is None else started
     error: Exception | None = None
     async with anyio.create_task_group() as tasks:
         under_way: dict[Read, _Request] = {}
@@ -50,7 +60,8 @@ async def prefetch_pages(
         async def ask(read: Read, request: _Request) -> None:
             with request.scope:
                 try:
-                    request.outcome = await fetch(caller, listing, read, deadline, decode=decode)
+                    asked = early.pop(read, None) or fetch(caller, listing, read, deadline, decode=decode)
+                    request.outcome = await asked
                 except Exception as fault:  # noqa: BLE001 - raised to whoever takes this request
                     request.error = fault
             request.settled.set()
@@ -82,6 +93,9 @@ async def prefetch_pages(
                     for request in under_way.values():
                         request.scope.cancel()
                     under_way.clear()
+                    for task in early.values():
+                        task.cancel()
+                    early.clear()
                 else:
                     page = collector.page(command)
                     if page is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 
-__all__ = ["wait_out"]
+__all__ = ["end_all", "wait_out"]
 
 
 async def wait_out(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
@@ -23,4 +24,19 @@ async def wait_out(future: asyncio.Future[Any]) -> asyncio.CancelledError | None
                 await asyncio.wait([future])
         except asyncio.CancelledError as asked:
             cancelled = asked
+    return cancelled
+
+
+async def end_all(tasks: Sequence[asyncio.Task[Any]]) -> asyncio.CancelledError | None:
+    """Cancel tasks and wait until all have ended; what one failed with, only who wanted it has to know.
+
+    Returns the cancellation that was asked for meanwhile, as `wait_out` does.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        cancelled = await wait_out(task) or cancelled
+        if not task.cancelled():
+            task.exception()  # else the loop would say that nobody asked for it
     return cancelled

@@ -6,7 +6,8 @@ Imports go down only::
     _job               one export from its beginning to its end
     _relist            which runs are new, may have changed, are gone
     _fetching _flat _loading   tasks run by run; from the space-wide listing; recordings
-    _row_pages _window _samples   pages one by one or ahead, and how far; how long a space-wide listing is
+    _row_pages _window   pages one by one or ahead, and how far
+    _samples _head_start   how long a space-wide listing is; its first pages, asked for beside the runs
     _patience          waiting out what passes; which request fails for reasons of its own
     _staging           rows into the spool, noted at checkpoints
     _publish _run_parts   staged rows into parts

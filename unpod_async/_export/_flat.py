@@ -21,6 +21,7 @@ from unpod_async._export._samples import Plan, space_tasks
 from unpod_async._export._window import Window
 from unpod_async._fetch import fetch
 from unpod_async._page import Page
+from unpod_async._prefetch import Started
 from unpod_async._walk import Walk
 from unpod_async._wire import Failure, Read
 from unpod_async.errors import UnpodError
@@ -33,10 +34,13 @@ class _Unattributable(Exception):
     """A row of the space-wide listing is or may be missing, and nobody can say of which run."""
 
 
-async def fetch_flat(job: Fetching, space: int, token: str, plan: Plan) -> bool:
+async def fetch_flat(job: Fetching, space: int, token: str, plan: Plan, started: Started) -> bool:
     """Fetch the wanted runs of a space from its listing of all tasks; whether that came to its end.
 
     If not, nothing of it is kept, and the runs are still wanted.
+
+    Args:
+        started: pages that were asked for already, after `plan.glance`.
 
     Raises:
         UnpodError: what ends the whole job.
@@ -48,7 +52,7 @@ async def fetch_flat(job: Fetching, space: int, token: str, plan: Plan) -> bool:
         if progress is None or not await _goes_on(job, token, plan.page_size, progress):
             await job.disk.run(job.state.drop_flat, space)
             progress = None
-        await _Flat(job, space, token, plan, progress).walk()
+        await _Flat(job, space, token, plan, progress).walk(started if progress is None else None)
     except (UnpodError, _Unattributable) as error:
         if isinstance(error, UnpodError) and job.ends_all(error):
             raise
@@ -93,7 +97,7 @@ class _Flat:
         self._known: set[str] = set()
         self._run: int | None = None  # whose rows were staged last
 
-    async def walk(self) -> None:
+    async def walk(self, started: Started | None) -> None:
         """To its end.
 
         Raises:
@@ -105,7 +109,7 @@ class _Flat:
         decode = decoder(keep_user_token=job.keep_user_token)
         pages = RowPages(job.patience, self._listing, self._page_size, job.deadline, decode)
         try:
-            await pages.ahead(self._machine, self._take)
+            await pages.ahead(self._machine, self._take, started)
         finally:
             if self._run is not None:
                 job.staging.let_go(self._run)

@@ -15,6 +15,7 @@ from unpod_async._export._disk import Disk
 from unpod_async._export._fetching import Fetching, fetch_runs
 from unpod_async._export._flat import fetch_flat
 from unpod_async._export._formats import FORMATS
+from unpod_async._export._head_start import HeadStart
 from unpod_async._export._loading import load_recordings, recording_url
 from unpod_async._export._manifest import Contents, contents, manifest
 from unpod_async._export._meter import Meter
@@ -58,6 +59,15 @@ class Job:
             core.caller, self._probe, self._deadline, repeats=core.caller.options.retry is not None
         )
         self._samples = Samples(self._patience, self._deadline)
+        self._decode = decoder(keep_user_token=asked.keeps_user_token)
+        self._head_start = HeadStart(
+            self._patience,
+            self._deadline,
+            self._samples,
+            self._decode,
+            page_size=options.page_size,
+            pages=options.concurrency,
+        )
         self._meter = Meter(options.on_progress, core.caller.stats, lambda: self._patience.waiting)
         self._reasons: list[str] = []
         self._publisher: Publisher
@@ -78,7 +88,8 @@ class Job:
             self._meter.enter("writing")
             found = await self._disk.run(self._finish)
         finally:
-            cancelled = await self._samples.aclose()
+            cancelled = await self._head_start.aclose()
+            cancelled = await self._samples.aclose() or cancelled
             if ticking is not None:
                 ticking.cancel()
                 cancelled = await wait_out(ticking) or cancelled
@@ -126,7 +137,7 @@ class Job:
             space_runs(token),
             self._options.page_size or PAGE_SIZE,
             self._deadline,
-            decoder(keep_user_token=self._asked.keeps_user_token),
+            self._decode,
         )
 
         def on_bad(place: int | None, reason: str) -> None:
@@ -139,6 +150,8 @@ class Job:
             # A first export fetches all of them, so what it asks next can be asked beside the listing.
             if reading.is_first and wants_all and (count or 0) > FEW_REQUESTS:
                 self._samples.ask(token)
+                if len(self._set.spaces) == 1:  # else its pages would lie about while others are listed
+                    self._head_start.begin(token, count or 0)
 
         reading = Relisting(
             noted,
@@ -198,7 +211,7 @@ class Job:
         for space, token in self._set.spaces:
             plan = await self._flat_plan(job, space, token)
             if plan is not None:
-                await fetch_flat(job, space, token, plan)
+                await fetch_flat(job, space, token, plan, self._head_start.pages)
             else:
                 await self._disk.run(self._set.state.drop_flat, space)
             self._meter.rows_total = None

@@ -13,7 +13,7 @@ from unpod_async._export._rows import Row
 from unpod_async._listing import Listing
 from unpod_async._page import Page
 from unpod_async._pager import SequentialWalk
-from unpod_async._prefetch import prefetch_pages
+from unpod_async._prefetch import Started, prefetch_pages
 from unpod_async._walk import Walk
 
 __all__ = ["RowPages"]
@@ -38,8 +38,13 @@ class RowPages(NamedTuple):
             deadline=self.deadline,
         )
 
-    async def ahead(self, machine: Walk, put: Callable[[Page[Any]], Awaitable[object]]) -> None:
-        """Hand on all pages; raises what the walk or `put` raises."""
+    async def ahead(
+        self,
+        machine: Walk,
+        put: Callable[[Page[Any]], Awaitable[object]],
+        started: Started | None = None,
+    ) -> None:
+        """Hand on all pages, as `prefetch_pages` does; raises what the walk or `put` raises."""
         await prefetch_pages(
             self.reader,
             self.listing,
@@ -48,4 +53,5 @@ class RowPages(NamedTuple):
             put,
             self.deadline,
             self.decode,
+            started,
         )

@@ -11,7 +11,7 @@ from unpod_async._caller import Reader
 from unpod_async._deadline import Deadline
 from unpod_async._fetch import fetch
 from unpod_async._listing import Listing
-from unpod_async._waiting import wait_out
+from unpod_async._waiting import end_all
 from unpod_async._wire import Answer, Failure, Glance, Read
 from unpod_async.models import Task
 
@@ -55,13 +55,7 @@ class Samples:
 
     async def aclose(self) -> asyncio.CancelledError | None:
         """Leave nothing behind; returns the cancellation asked for meanwhile."""
-        cancelled: asyncio.CancelledError | None = None
-        for asked in self._asked.values():
-            asked.cancel()
-            cancelled = await wait_out(asked) or cancelled
-            if not asked.cancelled():
-                asked.exception()  # raised to who wanted it; else nobody has to know
-        return cancelled
+        return await end_all([*self._asked.values()])
 
 
 class Plan(NamedTuple):

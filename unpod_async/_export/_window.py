@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Window"]
+__all__ = ["LEAST", "Window"]
 
-_LEAST = 4
+LEAST = 4
 _MOST = 12
 """Pages of 2 MB."""
 
@@ -27,7 +27,7 @@ class Window:
 
     def __init__(self, most: int, now: float, busy: float) -> None:
         self._most = max(1, min(most, _MOST))
-        self.pages = min(_LEAST, self._most)
+        self.pages = min(LEAST, self._most)
         self._since = now, busy
         self._handled = 0
 

@@ -1,0 +1,130 @@
+"""The first pages of the space-wide listing, asked for while the runs are still being listed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.export.dataset import assert_holds
+from unpod_async import Page, UnpodClient
+from unpod_async._decode import decode_rows
+from unpod_async._export._head_start import HeadStart
+from unpod_async._export._row_pages import RowPages
+from unpod_async._export._samples import Samples, plan_for, space_tasks
+from unpod_async._walk import Walk
+from unpod_async._wire import Answer
+from unpod_async.testing import Fault, Sandbox
+
+SIZE = 5
+
+
+def client(sandbox: Sandbox) -> UnpodClient:
+    return UnpodClient(sandbox.token, base_url=sandbox.base_url)
+
+
+def flat_pages(sandbox: Sandbox) -> list[tuple[str, str]]:
+    path = f"{sandbox.space_token}/tasks/"
+    return [(one.query["page"], one.query["page_size"]) for one in sandbox.log if one.path.endswith(path)]
+
+
+async def test_they_come_while_the_runs_are_listed(tmp_path: Path) -> None:
+    async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        sandbox.script(Fault(path="/runs/", page=2, stall=0.2))
+        summary = await unpod.export(sandbox.space_token, tmp_path, page_size=SIZE)
+        assert summary.complete
+        assert_holds(tmp_path, sandbox)
+        asked = [
+            (one.path.rsplit("/", 2)[1], one.query["page"], one.query["page_size"]) for one in sandbox.log
+        ]
+        closing_look = len(asked) - 1 - asked[::-1].index(("runs", "1", str(SIZE)))
+        assert asked.index(("tasks", "4", str(SIZE))) < closing_look
+        pages = flat_pages(sandbox)
+        assert len(pages) == len(set(pages)) + 1  # the closing look; none for nothing
+        assert summary.requests == len(sandbox.log)
+
+
+@pytest.mark.parametrize(
+    ("runs", "tasks", "spaces"),
+    [(6, 40, 1), (12, 0, 1), (12, 4, 2)],
+    ids=["few runs with many tasks", "no tasks", "two spaces"],
+)
+async def test_they_wait_for_the_runs_where_they_may_be_for_nothing(
+    tmp_path: Path, runs: int, tasks: int, spaces: int
+) -> None:
+    async with Sandbox(runs=runs, tasks_per_run=tasks) as sandbox, client(sandbox) as unpod:
+        sandbox.script(Fault(path="/runs/", page=2, stall=0.2))
+        exported = [sandbox.space_token, "SPACEPOISON0000000000004"][:spaces]
+        await unpod.export(exported, tmp_path, page_size=SIZE)
+        listed = [
+            number for number, one in enumerate(sandbox.log) if one.path.endswith(f"{exported[-1]}/runs/")
+        ]
+        path = f"{sandbox.space_token}/tasks/"
+        pages = [
+            number
+            for number, one in enumerate(sandbox.log)
+            if one.path.endswith(path) and one.query["page_size"] == str(SIZE)
+        ]
+        assert listed[-1] < min(pages, default=len(sandbox.log))
+
+
+def no_change(sandbox: Sandbox) -> None:
+    """As it was."""
+
+
+def new_run(sandbox: Sandbox) -> None:
+    sandbox.insert_run(3)
+
+
+def gone_tasks(sandbox: Sandbox) -> None:
+    for name in sandbox.task_ids()[:SIZE]:
+        sandbox.delete_task(name)
+
+
+def one_for_another(sandbox: Sandbox) -> None:
+    sandbox.delete_task(sandbox.task_ids()[SIZE * 2])
+    sandbox.insert_run(1)
+
+
+@pytest.mark.parametrize("change", [no_change, new_run, gone_tasks, one_for_another])
+@pytest.mark.parametrize(
+    "when", ["before they are asked for", "before they are taken", "while they are taken"]
+)
+async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbox], None], when: str) -> None:
+    async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        space, reader = sandbox.space_token, unpod._core.caller
+        deadline = reader.deadline()
+        samples = Samples(reader, deadline)
+        sample = await samples.get(space)
+        assert isinstance(sample, Answer)
+        if when == "before they are asked for":
+            change(sandbox)
+        head_start = HeadStart(reader, deadline, samples, decode_rows, page_size=SIZE, pages=4)
+        head_start.begin(space, runs=50)
+        (asking,) = head_start._tasks
+        await asking
+        assert len(head_start.pages) == 4
+        await asyncio.wait(head_start.pages.values())
+        if when == "before they are taken":
+            change(sandbox)
+        plan = plan_for(sample, SIZE, 50)
+        assert plan is not None
+        found: list[str | None] = []
+
+        async def take(page: Page[object]) -> None:
+            if when == "while they are taken" and not found:
+                change(sandbox)
+            found.extend(getattr(task, "task_id", None) for task in page.items)
+
+        before = sandbox.requests
+        pages = RowPages(reader, space_tasks(space), plan.page_size, deadline, decode_rows)
+        walk = Walk(page_size=plan.page_size, ahead=4, glance=plan.glance)
+        await pages.ahead(walk, take, head_start.pages)
+        assert len(found) == len(set(found))
+        assert set(sandbox.task_ids()) <= set(found)
+        if change is no_change:
+            assert sandbox.requests - before == 48 // SIZE + 1 - 4 + 1
+        assert await head_start.aclose() is None
+        assert await samples.aclose() is None

@@ -1,0 +1,69 @@
+"""The first pages of a space-wide listing, asked for while the runs are still being listed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from unpod_async._caller import Reader
+from unpod_async._deadline import Deadline
+from unpod_async._decode import Decode
+from unpod_async._export._samples import Samples, plan_for, space_tasks
+from unpod_async._export._window import LEAST
+from unpod_async._fetch import fetch
+from unpod_async._prefetch import Started
+from unpod_async._waiting import end_all
+from unpod_async._wire import Answer, Read
+
+__all__ = ["HeadStart"]
+
+
+class HeadStart:
+    """With 50 ms of latency the listing of 2,000 runs takes four answers, and an export of them 0.9 s.
+
+    Args:
+        page_size: what is asked for, or None.
+        pages: at most so many are asked for.
+        decode: as the walk that takes them would decode them.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        deadline: Deadline,
+        samples: Samples,
+        decode: Decode,
+        *,
+        page_size: int | None,
+        pages: int,
+    ) -> None:
+        self._reader = reader
+        self._deadline = deadline
+        self._samples = samples
+        self._decode = decode
+        self._page_size = page_size
+        self._most = min(pages, LEAST)
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.pages: Started = {}
+        """What was asked for and not taken."""
+
+    def begin(self, space_token: str, runs: int) -> None:
+        """Once it is known how long the listing is, and if it takes fewer requests than `runs` runs."""
+        if not self._tasks:
+            self._tasks.append(asyncio.create_task(self._ask(space_token, runs)))
+
+    async def _ask(self, space_token: str, runs: int) -> None:
+        sample = await self._samples.get(space_token)
+        plan = plan_for(sample, self._page_size, runs) if isinstance(sample, Answer) else None
+        if plan is None or plan.glance is None:
+            return
+        listing = space_tasks(space_token)
+        for number in range(1, min(self._most, -(-plan.glance.length // plan.page_size)) + 1):
+            read = Read(number, plan.page_size)
+            page = fetch(self._reader, listing, read, self._deadline, decode=self._decode)
+            self.pages[read] = asyncio.create_task(page)
+            self._tasks.append(self.pages[read])
+
+    async def aclose(self) -> asyncio.CancelledError | None:
+        """Leave nothing behind; returns the cancellation asked for meanwhile."""
+        return await end_all(self._tasks)
