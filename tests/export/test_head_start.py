@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,5 +127,8 @@ async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbo
         assert set(sandbox.task_ids()) <= set(found)
         if change is no_change:
             assert sandbox.requests - before == 48 // SIZE + 1 - 4 + 1
+        del pages, walk
+        gc.collect()
+        assert [one for one in gc.get_objects() if type(one) is Answer] == [sample]  # no page is kept
         assert await head_start.aclose() is None
         assert await samples.aclose() is None

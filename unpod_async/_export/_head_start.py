@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from unpod_async._caller import Reader
 from unpod_async._deadline import Deadline
@@ -16,6 +17,8 @@ from unpod_async._waiting import end_all
 from unpod_async._wire import Answer, Read
 
 __all__ = ["HeadStart"]
+
+T = TypeVar("T")
 
 
 class HeadStart:
@@ -43,14 +46,16 @@ class HeadStart:
         self._decode = decode
         self._page_size = page_size
         self._most = min(pages, LEAST)
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._begun = False
+        self._tasks: set[asyncio.Task[Any]] = set()  # under way; one that is done would keep its page
         self.pages: Started = {}
         """What was asked for and not taken."""
 
     def begin(self, space_token: str, runs: int) -> None:
         """Once it is known how long the listing is, and if it takes fewer requests than `runs` runs."""
-        if not self._tasks:
-            self._tasks.append(asyncio.create_task(self._ask(space_token, runs)))
+        if not self._begun:
+            self._begun = True
+            self._start(self._ask(space_token, runs))
 
     async def _ask(self, space_token: str, runs: int) -> None:
         sample = await self._samples.get(space_token)
@@ -61,9 +66,19 @@ class HeadStart:
         for number in range(1, min(self._most, -(-plan.glance.length // plan.page_size)) + 1):
             read = Read(number, plan.page_size)
             page = fetch(self._reader, listing, read, self._deadline, decode=self._decode)
-            self.pages[read] = asyncio.create_task(page)
-            self._tasks.append(self.pages[read])
+            self.pages[read] = self._start(page)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # raised to who takes the page; else nobody has to know
 
     async def aclose(self) -> asyncio.CancelledError | None:
         """Leave nothing behind; returns the cancellation asked for meanwhile."""
-        return await end_all(self._tasks)
+        return await end_all([*self._tasks, *self.pages.values()])
