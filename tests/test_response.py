@@ -33,6 +33,7 @@ from unpod_async.errors import (
 REQUEST = Request("GET", "/spaces/S1/tasks/", "Token")
 JSON = {"content-type": "application/json"}
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Not Found</title></head><h1>secret internals</h1></html>"
+# Made up: no machine has this path.
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "/srv/app/views.py", line 3, in get\n    raise E(3)\nE: 3'
 )

@@ -1,4 +1,4 @@
-"""The exceptions of this package.
+"""The exceptions of this package: a catalogue, in one module so that it is found in one place.
 
 Everything that is raised on purpose is an `UnpodError`::
 

@@ -7,6 +7,7 @@ The numbers are those of the fault matrix of this library (tests/faults/README.m
     sandbox.script(faults.reset_in_body(method="POST"))  # the next create: queued, and its answer lost
     faults.play(sandbox, 27)  # row 27, whatever it takes
 
+A catalogue: short functions that do not use each other, in one module because its name is where users look.
 Functions that return a `Fault` take its keywords that say which requests are meant: `path`, `method`, `page`,
 `times`; those that change the sandbox's data take the sandbox.
 """
