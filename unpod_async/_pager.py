@@ -206,7 +206,7 @@ class SequentialWalk(Generic[T]):
             listing, page_size=page_size, on_bad_row=on_bad_row, stats=caller.stats
         )
         self._steps = self._machine.run() if listing.paged else walk_single()
-        self._coming: Command | UnpodError | Literal["end"] | None = None  # where it was looked ahead
+        self._coming: Command | UnpodError | Literal["end"] | None = None  # what `at_end` had the machine say
 
     @property
     def passes(self) -> int:

@@ -50,12 +50,17 @@ async def prefetch_pages(
     """Drive `machine` to its end, handing on each page; raises what the walk or `put` raises.
 
     Args:
-        started: after the machine's glance; each is taken out when it is wanted.
+        started: asked for after the machine's glance. What is wanted is taken out, the rest cancelled.
     """
     early = {} if started is None else started
     error: Exception | None = None
     async with anyio.create_task_group() as tasks:
         under_way: dict[Read, _Request] = {}
+
+        def forget_early() -> None:
+            for task in early.values():
+                task.cancel()
+            early.clear()
 
         async def ask(read: Read, request: _Request) -> None:
             with request.scope:
@@ -93,9 +98,7 @@ async def prefetch_pages(
                     for request in under_way.values():
                         request.scope.cancel()
                     under_way.clear()
-                    for task in early.values():
-                        task.cancel()
-                    early.clear()
+                    forget_early()
                 else:
                     page = collector.page(command)
                     if page is not None:
@@ -110,6 +113,7 @@ async def prefetch_pages(
             if fault.listing is None:
                 collector.sign(fault, machine.page)
             error = fault
+        forget_early()
         tasks.cancel_scope.cancel()
     error = error or collector.bad_rows()
     if error is not None:

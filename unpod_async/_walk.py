@@ -31,7 +31,6 @@ from unpod_async.errors import IncompleteListing, StalledListing
 
 __all__ = ["RESTARTS", "Walk"]
 
-
 RESTARTS = 3
 """New passes from the first page after the first one."""
 

@@ -66,7 +66,7 @@ class Job:
             self._samples,
             self._decode,
             page_size=options.page_size,
-            pages=options.concurrency,
+            concurrency=options.concurrency,
         )
         self._meter = Meter(options.on_progress, core.caller.stats, lambda: self._patience.waiting)
         self._reasons: list[str] = []

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["LEAST", "Window"]
+__all__ = ["Window", "first_pages"]
 
-LEAST = 4
+_LEAST = 4
 _MOST = 12
 """Pages of 2 MB."""
 
 _BUSY = 0.8
 """Share of the time; below that a window is too small."""
+
+
+def first_pages(most: int) -> int:
+    """So many pages are asked for before anything is known of the latency; `most` as in `Window`."""
+    return max(1, min(most, _LEAST))
 
 
 class Window:
@@ -27,7 +32,7 @@ class Window:
 
     def __init__(self, most: int, now: float, busy: float) -> None:
         self._most = max(1, min(most, _MOST))
-        self.pages = min(LEAST, self._most)
+        self.pages = first_pages(most)
         self._since = now, busy
         self._handled = 0
 
