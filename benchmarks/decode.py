@@ -27,9 +27,8 @@ from typing import Any
 import msgspec
 
 from unpod_async import Task
-from unpod_async._decode import decode_rows
-from unpod_async._listing import Listing
-from unpod_async._paths import run_tasks
+from unpod_async._http import run_tasks
+from unpod_async._paging import Listing, decode_rows
 from unpod_async.testing import Sandbox
 
 ROWS = 100

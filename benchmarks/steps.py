@@ -24,16 +24,19 @@ from dataset import data_set
 from measuring import Origin, cpus
 from peers.harness import HEADERS, TOKEN
 
-from unpod_async import Task, UnpodClient, _paths
-from unpod_async._decode import decode_raw, decode_rows, scan_page
-from unpod_async._export._fetching import Fetching
-from unpod_async._export._heads import head_of
-from unpod_async._export._lines import lines_of
-from unpod_async._export._rows import Row, decoder
-from unpod_async._fetch import fetch
-from unpod_async._listing import Listing, run_tasks
-from unpod_async._pager import SequentialWalk
-from unpod_async._wire import Read
+from unpod_async import Task, UnpodClient
+from unpod_async._export import Fetching, Row, decoder, head_of, lines_of
+from unpod_async._http import endpoints as _paths
+from unpod_async._paging import (
+    Listing,
+    PageRequest,
+    SequentialWalk,
+    decode_raw,
+    decode_rows,
+    fetch,
+    run_tasks,
+    scan_page,
+)
 
 _REQUESTS = 400
 _ROWS = 500
@@ -74,7 +77,7 @@ async def of_requests(port: int) -> None:
         )
         await step(
             "fetch: status and envelope",
-            lambda: fetch(caller, listing, Read(1, 100), caller.deadline(), raw=True),
+            lambda: fetch(caller, listing, PageRequest(1, 100), caller.deadline(), raw=True),
         )
 
         async def walk() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpod_async._call import Call, TranscriptMessage, read_call
+from unpod_async._call_output import Call, TranscriptMessage, read_call
 
 # "Runs API", tasks of a run.
 CAMEL_PAGE: dict[str, Any] = {

@@ -232,13 +232,13 @@ async def test_a_wait_before_a_repeat_is_ended() -> None:
     patient = RetryPolicy(base=FOR_EVER, cap=FOR_EVER, max_retry_after=FOR_EVER)
     later = json_response({}, 503, [("Retry-After", "3000")])
     async with held(later, retry=patient) as (_, raw, unpod):
-        logger, waits = logging.getLogger("unpod_async"), Waits()
-        logger.addFilter(waits)
+        logger, backoff_delays = logging.getLogger("unpod_async"), Waits()
+        logger.addFilter(backoff_delays)
         try:
             flight = asyncio.ensure_future(read(unpod))
-            await waits.heard.wait()
+            await backoff_delays.heard.wait()
         finally:
-            logger.removeFilter(waits)
+            logger.removeFilter(backoff_delays)
         await settle()
         await unpod.aclose(grace=0.01)
         error = await error_of(flight)

@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unpod_async import Agent, CreatedRun, DecodeError, Page, RejectedRow, Run, Space, Task
-from unpod_async import _paths as paths
-from unpod_async._decode import Rows, decode_one, decode_raw, decode_rows
-from unpod_async._listing import Listing
+from unpod_async._http import endpoints as paths
+from unpod_async._paging import Listing, Rows, decode_one, decode_raw, decode_rows
 
 TASKS: Listing[Task] = Listing(paths.space_tasks("S1"), Task, ("task_id", "id"))
 RUN_TASKS: Listing[Task] = Listing(paths.run_tasks("S1", "R1"), Task, ("task_id", "id"), run_id="R1")

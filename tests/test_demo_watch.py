@@ -42,7 +42,7 @@ def test_every_change_is_told_once() -> None:
 
 
 def test_what_does_not_match_is_named_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
-    seen, gone = Told("RunSeen", "R1", new="pending"), Told("RunGone", "R2", old="failed")
+    seen, gone = Told("RunSeen", "R1", new="pending"), Told("RunRemoved", "R2", old="failed")
     expected = Counter({seen: 2, gone: 1})
     assert verdict(expected, expected.copy(), "3 in 1.0 s", sys.stdout) == 0
     assert capsys.readouterr().out.endswith("\nEvery change was told once.\n")
@@ -50,11 +50,11 @@ def test_what_does_not_match_is_named_and_ends_with_1(capsys: pytest.CaptureFixt
     assert verdict(expected, Counter({seen: 3}), "3 in 1.0 s", sys.stdout) == 1
     said = capsys.readouterr().out
     assert re.search(r"^RunSeen +2 +3 +1$", said, re.MULTILINE)
-    assert re.search(r"^RunGone +1 +0 +0$", said, re.MULTILINE)
+    assert re.search(r"^RunRemoved +1 +0 +0$", said, re.MULTILINE)
     assert re.search(r"^All events +3 +3 +1$", said, re.MULTILINE)
     assert said.endswith(
         "WRONG: what was told is not what happened.\n"
-        "missing: 1 x RunGone failed -> None\n    R2\n"
+        "missing: 1 x RunRemoved failed -> None\n    R2\n"
         "not expected: 1 x RunSeen None -> pending\n    R1\n"
     )
 
@@ -89,18 +89,18 @@ def test_what_there_is_to_tell_is_worked_out_from_the_rows() -> None:
     )
     told: Counter[Told] = differences(before, after)
     assert told == Counter([
-        Told("RunGone", "gone", old="completed"),
+        Told("RunRemoved", "gone", old="completed"),
         Told("RunStatusChanged", "kept", old="in_progress", new="partially_completed"),
         Told("TaskStatusChanged", "kept", "a", "in_progress", "failed"),
         Told("CallEnded", "kept", "a", "in_progress", "failed"),
-        Told("TaskGone", "kept", "b", old="pending"),
+        Told("TaskRemoved", "kept", "b", old="pending"),
         Told("RunSettled", "kept", new="partially_completed"),
-        Told("TaskGone", "done", "f", old="failed"),
+        Told("TaskRemoved", "done", "f", old="failed"),
         Told("RunSettled", "done", new="failed"),
         Told("RunSeen", "new", new="pending"),
         Told("TaskSeen", "new", "g", new="pending"),
     ])
-    assert gone_with_runs(before, after) == {Told("TaskGone", "gone", "d", old="completed")}
+    assert gone_with_runs(before, after) == {Told("TaskRemoved", "gone", "d", old="completed")}
     assert differences(after, after) == Counter()
     assert gone_with_runs(after, after) == set()
 

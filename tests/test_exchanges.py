@@ -45,10 +45,9 @@ from unpod_async import (
     UnpodClient,
     UpstreamError,
 )
-from unpod_async import _paths as paths
-from unpod_async._decode import decode_one, decode_raw, decode_rows
-from unpod_async._listing import Listing
-from unpod_async._response import Request, Response, classify, classify_inside
+from unpod_async._http import Request, Response, classify, classify_inside
+from unpod_async._http import endpoints as paths
+from unpod_async._paging import Listing, decode_one, decode_raw, decode_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence

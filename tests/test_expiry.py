@@ -8,7 +8,7 @@ import pytest
 
 from tests.raw_server import RawConnection, RawServer, json_response
 from unpod_async import RetryPolicy, UnpodClient
-from unpod_async._expiry import Expiry
+from unpod_async._http import AttemptTimeout
 from unpod_async.errors import TransportError
 
 NEVER = 60.0
@@ -20,13 +20,13 @@ async def hang() -> None:
 
 @pytest.mark.parametrize(("seconds", "silence"), [(0.01, NEVER), (NEVER, 0.01)])
 async def test_it_ends_with_its_time_or_with_silence(seconds: float, silence: float) -> None:
-    with pytest.raises(TimeoutError), Expiry(seconds, silence):
+    with pytest.raises(TimeoutError), AttemptTimeout(seconds, silence):
         await hang()
 
 
 async def test_what_is_heard_ends_the_silence() -> None:
     loop = asyncio.get_running_loop()
-    with Expiry(NEVER, 0.02) as expiry:
+    with AttemptTimeout(NEVER, 0.02) as expiry:
         until = loop.time() + 0.06
         while loop.time() < until:
             expiry.heard()
@@ -35,7 +35,7 @@ async def test_what_is_heard_ends_the_silence() -> None:
 
 async def test_what_is_heard_gives_no_more_time() -> None:
     async def listen() -> None:
-        with Expiry(0.02, NEVER) as expiry:
+        with AttemptTimeout(0.02, NEVER) as expiry:
             while True:
                 expiry.heard()
                 await asyncio.sleep(0)
@@ -45,13 +45,13 @@ async def test_what_is_heard_gives_no_more_time() -> None:
 
 
 async def test_an_error_of_the_block_is_its_own() -> None:
-    with pytest.raises(KeyError), Expiry(NEVER, NEVER):
+    with pytest.raises(KeyError), AttemptTimeout(NEVER, NEVER):
         raise KeyError
 
 
 async def test_somebody_elses_cancellation_stays_one() -> None:
     async def work() -> None:
-        with Expiry(0.0, NEVER):
+        with AttemptTimeout(0.0, NEVER):
             asyncio.get_running_loop().call_soon(task.cancel)
             await hang()
 
@@ -61,7 +61,7 @@ async def test_somebody_elses_cancellation_stays_one() -> None:
 
 
 async def test_after_it_the_task_can_be_cancelled_as_ever() -> None:
-    with pytest.raises(TimeoutError), Expiry(0.0, NEVER):
+    with pytest.raises(TimeoutError), AttemptTimeout(0.0, NEVER):
         await hang()
     task = asyncio.current_task()
     assert task is not None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from unpod_async._filenames import EXTENSIONS, extension_of, safe_name
+from unpod_async._recordings import EXTENSIONS, extension_of, safe_name
 
 SERVICE_ID = "T5a51f748e64411f19e8e02fc00000001"
 

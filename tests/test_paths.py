@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from unpod_async import _paths as paths
-from unpod_async._paths import Endpoint, TimeWindow, check_id, unix_bounds
+from unpod_async._http import Endpoint, TimeWindow, check_id, unix_bounds
+from unpod_async._http import endpoints as paths
 from unpod_async.errors import InvalidArgument
 
 ROOT = "https://unpod.ai/prefix/api/v2/platform/"

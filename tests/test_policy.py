@@ -11,10 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unpod_async import RetryPolicy
-from unpod_async._budget import Budget
-from unpod_async._deadline import Deadline
-from unpod_async._gate import AFTER_THE_PROBE, Gate
-from unpod_async._policy import hint_of, may_repeat_create, may_repeat_read, wait_for, waits
+from unpod_async._http import (
+    AFTER_THE_PROBE,
+    Deadline,
+    RateGate,
+    RetryBudget,
+    backoff_delays,
+    is_retryable_create,
+    is_retryable_get,
+    retry_after_of,
+    wait_for,
+)
 from unpod_async.errors import (
     APIError,
     AuthenticationError,
@@ -59,18 +66,27 @@ UNTRUSTED = TransportError("certificate", sent=False, permanent=True)
     ids=lambda value: repr(value),
 )
 def test_what_is_repeated(error: UnpodError, read: bool, create: bool) -> None:
-    assert may_repeat_read(error, 1) is read
-    assert may_repeat_create(error, 1) is create
+    assert is_retryable_get(error, 1) is read
+    assert is_retryable_create(error, 1) is create
 
 
 def test_a_page_that_a_row_may_break_is_repeated_twice_and_an_unreadable_answer_once() -> None:
-    assert [may_repeat_read(UpstreamError(206), made) for made in (1, 2, 3)] == [True, True, False]
-    assert [may_repeat_read(DecodeError("x"), made) for made in (1, 2)] == [True, False]
+    assert [is_retryable_get(UpstreamError(206), made) for made in (1, 2, 3)] == [True, True, False]
+    assert [is_retryable_get(DecodeError("x"), made) for made in (1, 2)] == [True, False]
 
 
 def test_waits_double_up_to_the_cap_and_the_jitter_is_the_callers() -> None:
     policy = RetryPolicy(base=0.5, cap=20)
-    assert list(itertools.islice(waits(policy, lambda longest: longest), 8)) == [0.5, 1, 2, 4, 8, 16, 20, 20]
+    assert list(itertools.islice(backoff_delays(policy, lambda longest: longest), 8)) == [
+        0.5,
+        1,
+        2,
+        4,
+        8,
+        16,
+        20,
+        20,
+    ]
 
 
 @given(st.floats(0, 20), st.one_of(st.none(), st.floats(0, 1e6)), st.floats(0, 1))
@@ -92,10 +108,10 @@ def test_the_default_jitter_stays_within_its_bounds(hint: float) -> None:
 def test_only_a_429_and_a_503_that_says_so_ask_to_wait() -> None:
     limited = RateLimitedError(429)
     limited.retry_after = 3.0
-    assert hint_of(limited) == 3
-    assert hint_of(ServerError(503, headers={"retry-after": "7"})) == 7
-    assert hint_of(ServerError(503)) is None
-    assert hint_of(ServerError(500, headers={"retry-after": "7"})) is None
+    assert retry_after_of(limited) == 3
+    assert retry_after_of(ServerError(503, headers={"retry-after": "7"})) == 7
+    assert retry_after_of(ServerError(503)) is None
+    assert retry_after_of(ServerError(500, headers={"retry-after": "7"})) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +129,7 @@ def test_a_policy_pickles() -> None:
 
 
 def test_the_budget_pays_a_hundred_repeats_and_success_gives_back_what_it_cost() -> None:
-    budget = Budget(500)
+    budget = RetryBudget(500)
     assert sum(bool(budget.spend(after_timeout=False)) for _ in range(1000)) == 100
     budget.succeed(15)
     assert budget.left == 15
@@ -125,7 +141,7 @@ def test_the_budget_pays_a_hundred_repeats_and_success_gives_back_what_it_cost()
 
 
 def test_after_an_outage_repeats_come_back_singly() -> None:
-    budget = Budget(500)
+    budget = RetryBudget(500)
     while budget.spend(after_timeout=False):
         pass
     repeats = 0
@@ -136,7 +152,7 @@ def test_after_an_outage_repeats_come_back_singly() -> None:
 
 
 def test_the_gate_lets_one_request_go_first_when_the_asked_time_has_passed() -> None:
-    gate = Gate()
+    gate = RateGate()
     assert gate.ask(0) == 0
     assert gate.close(10, 5) is True
     assert gate.close(10, 3) is False, "one closing is news, a second answer of the same burst is not"
@@ -152,7 +168,7 @@ def test_the_gate_lets_one_request_go_first_when_the_asked_time_has_passed() -> 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 30)), min_size=1, max_size=20))
 def test_no_request_starts_while_the_gate_is_closed(events: list[tuple[float, float]]) -> None:
-    gate, now, closed_until = Gate(), 0.0, 0.0
+    gate, now, closed_until = RateGate(), 0.0, 0.0
     for step, seconds in events:
         now += step
         wait = gate.ask(now)
@@ -165,7 +181,7 @@ def test_no_request_starts_while_the_gate_is_closed(events: list[tuple[float, fl
 
 @given(st.floats(0.5, 1000), st.lists(st.floats(0, 0.01), min_size=1, max_size=60))
 def test_requests_start_no_faster_than_the_rate_limit(rate: float, steps: list[float]) -> None:
-    gate, now, started = Gate(rate), 0.0, []
+    gate, now, started = RateGate(rate), 0.0, []
     for step in steps:
         now += step
         if gate.ask(now) == 0:

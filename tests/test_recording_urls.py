@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unpod_async import InvalidArgument, RecordingError
-from unpod_async._recording_urls import RecordingHosts, is_public
+from unpod_async._recordings import RecordingHosts, is_public
 
 SECRET = "5ecret-signature"
 NONE = RecordingHosts(())

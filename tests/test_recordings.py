@@ -36,11 +36,17 @@ from unpod_async import (
     TransportError,
     UnpodClient,
 )
-from unpod_async._deadline import Deadline
-from unpod_async._recording_answer import Failed, Pace, check_whole
-from unpod_async._recording_http import _bare_session, public_socket
-from unpod_async._recording_urls import RecordingHosts
-from unpod_async._recordings import RecordingLoader, Recordings
+from unpod_async._http import Deadline
+from unpod_async._recordings import (
+    Failed,
+    Pace,
+    RecordingHosts,
+    RecordingLoader,
+    Recordings,
+    _bare_session,
+    check_whole,
+    public_socket,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

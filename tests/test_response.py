@@ -10,14 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._response import (
-    Request,
-    Response,
-    classify,
-    classify_inside,
-    retry_after,
-    shown_headers,
-)
+from unpod_async._http import Request, Response, classify, classify_inside, retry_after, shown_headers
 from unpod_async.errors import (
     APIError,
     AuthenticationError,

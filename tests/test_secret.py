@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from unpod_async._secret import Secret
+from unpod_async._http import Secret
 from unpod_async.errors import ConfigurationError
 
 VALUE = 'k"e/y\\+%41.~&<0123456789>'

@@ -435,7 +435,7 @@ def test_a_client_that_is_refused_shows_no_token(wrong: dict[str, Any]) -> None:
 
 
 def test_the_search_for_leaks_finds_them_in_locals_causes_and_pickles() -> None:
-    from unpod_async._settings import resolve
+    from unpod_async._http import resolve
 
     with pytest.raises(ConfigurationError) as caught:
         resolve(token=TOKEN, base_url="ftp://x", environ={})

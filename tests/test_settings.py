@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from unpod_async._settings import Settings, resolve
+from unpod_async._http import Settings, resolve
 from unpod_async.errors import ConfigurationError
 
 KEY = "a11ce000000000000000000000000000"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._sightings import Sightings, _lean
+from unpod_async._paging import RowTracker, _lean
 
 usual = st.integers(0, 2**128 - 1).map("T{:032x}".format)
 # What is nearly an id of the service: capitals, spaces (which `bytes.fromhex` skips), its own letter again.
@@ -27,7 +27,7 @@ def test_ids_of_the_service_are_numbers(keys: list[str]) -> None:
 
 @given(st.lists(ids, min_size=1, max_size=20, unique=True), st.data())
 def test_a_row_has_the_place_where_it_was_seen_first(keys: list[str], data: st.DataObject) -> None:
-    sightings = Sightings()
+    sightings = RowTracker()
     places: dict[str, int] = {}
     for _ in range(data.draw(st.integers(1, 6))):
         offset = data.draw(st.integers(0, len(keys)))

@@ -11,13 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.raw_server import RawConnection, RawServer, http_response
-from unpod_async import UnpodClient, _slices
-from unpod_async._decode import Decode, decode_raw, decode_rows
-from unpod_async._export._lines import NoRow
-from unpod_async._export._rows import decoder
-from unpod_async._listing import Listing, run_tasks
-from unpod_async._page import Rows
-from unpod_async._slices import LARGE, decode_in_slices, scan
+from unpod_async import UnpodClient
+from unpod_async._export import InvalidRow, decoder
+from unpod_async._paging import (
+    LARGE,
+    SLICE,
+    Decode,
+    Listing,
+    Rows,
+    decode_in_slices,
+    decode_raw,
+    decode_rows,
+    run_tasks,
+    scan,
+)
 
 LISTING = run_tasks("S", "R1", None)
 TIED = msgspec.structs.replace(LISTING, tied=True)
@@ -39,7 +46,7 @@ odd = st.sampled_from([
 def plain(rows: Rows) -> list[Any]:
     """What can be compared, of rows of any kind."""
     made = [getattr(row, "line", row) for row in rows.rows]
-    made = [repr(row) if isinstance(row, NoRow) else row for row in made]
+    made = [repr(row) if isinstance(row, InvalidRow) else row for row in made]
     return [
         made,
         list(rows.keys),
@@ -59,7 +66,7 @@ def test_slices_are_the_whole(listing: Listing[Any], decode: Decode, rows: list[
     headers = {"date": "today"}
     whole = decode(listing, body, 1, headers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_slices, "_SLICE", size)
+        patch.setattr("unpod_async._paging.sliced_decode._SLICE", size)
         sliced = asyncio.run(decode_in_slices(scan(body, 1, headers), listing, 1, decode))
     assert plain(sliced) == plain(whole)
 
@@ -92,7 +99,7 @@ async def test_others_have_a_turn_before_each_slice() -> None:
     rows = await decode_in_slices(scan(body, 1, {}), LISTING, 1, decode_rows)
     task.cancel()
     assert len(rows.rows) == number
-    assert turns >= len(body) // _slices._SLICE
+    assert turns >= len(body) // SLICE
 
 
 async def test_a_large_page_over_the_wire() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpod_async._times import parse_time
+from unpod_async._common import parse_time
 
 WIRE_FORMS = [
     ("2025-11-30T17:51:52", datetime(2025, 11, 30, 17, 51, 52, tzinfo=UTC)),
@@ -82,7 +82,7 @@ NOT_TIMES: list[Any] = [
     1j,
     [],
     {},
-    object(),
+    pytest.param(object(), id="object"),
 ]
 
 

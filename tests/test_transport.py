@@ -28,9 +28,8 @@ from unpod_async import (
     TransportError,
     UnpodClient,
     UnpodError,
-    _sessions,
-    _transport,
 )
+from unpod_async._http import CONNECT, KEEP_ALIVE, SILENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -262,8 +261,8 @@ class TestConnections:
             assert server.connections == 2
 
     def test_an_idle_connection_is_dropped_before_the_server_drops_it(self) -> None:
-        assert _sessions.KEEP_ALIVE < 5
-        assert (_transport.CONNECT, _transport.SILENCE) == (10, 30)
+        assert KEEP_ALIVE < 5
+        assert (CONNECT, SILENCE) == (10, 30)
 
     @pytest.mark.parametrize("how", ["reset", "close"])
     async def test_a_read_is_sent_once_even_when_the_server_hangs_up(self, how: str) -> None:
@@ -308,7 +307,7 @@ class TestConnections:
 # --- slots -------------------------------------------------------------------------------------------------
 
 
-class Gate:
+class RateGate:
     """Answers nothing until it is opened; knows how many requests wait at most."""
 
     def __init__(self) -> None:
@@ -334,7 +333,7 @@ class Gate:
 class TestSlots:
     @pytest.mark.parametrize("slots", [1, 3])
     async def test_no_more_requests_than_slots_reads_and_creates_together(self, slots: int) -> None:
-        gate = Gate()
+        gate = RateGate()
         async with (
             RawServer(gate) as server,
             UnpodClient(TOKEN, "acme", server.base_url, max_concurrency=slots, retry=None) as unpod,
@@ -358,7 +357,7 @@ class TestSlots:
 
         tracing = aiohttp.TraceConfig()
         tracing.on_request_start.append(note)
-        gate = Gate()
+        gate = RateGate()
         async with (
             RawServer(gate) as server,
             aiohttp.ClientSession(trace_configs=[tracing]) as session,
@@ -375,7 +374,7 @@ class TestSlots:
         assert begun == ["GET"] * 3
 
     async def test_a_failed_or_cancelled_request_gives_its_slot_back(self) -> None:
-        gate = Gate()
+        gate = RateGate()
         async with (
             RawServer(gate) as server,
             UnpodClient(TOKEN, "acme", server.base_url, max_concurrency=1, retry=None) as unpod,
@@ -703,7 +702,7 @@ class TestNoAnswer:
             assert len(server.requests) == 1
 
     async def test_an_answer_that_does_not_come_in_time(self) -> None:
-        gate = Gate()
+        gate = RateGate()
         async with (
             RawServer(gate) as server,
             UnpodClient(TOKEN, "acme", server.base_url, retry=None, timeout=0.1) as unpod,

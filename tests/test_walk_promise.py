@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.walk_model import Listing, Outcome, Server, drive, missing
-from unpod_async._walk import Walk
-from unpod_async._wire import Ask, Glance, Read, Take
+from unpod_async._paging import Fetch, ListingPreview, PageRequest, Prefetch, Walk
 from unpod_async.errors import IncompleteListing, StalledListing
 
 SEEDS = st.integers(0, 2**32)
@@ -266,32 +265,36 @@ def test_an_honest_listing_costs_no_request_too_many() -> None:
     assert drive(Listing.of(200), Walk(page_size=100)).requests == 3
     # The closing look at page 1.
     assert drive(Listing.of(250), Walk(page_size=100, ahead=4)).requests == 4
-    assert drive(Listing.of(250), Walk(page_size=100, ahead=4, glance=Glance(250, "r249"))).requests == 4
+    assert (
+        drive(Listing.of(250), Walk(page_size=100, ahead=4, glance=ListingPreview(250, "r249"))).requests == 4
+    )
 
 
 @pytest.mark.parametrize(
     ("glance", "asked"),
     [
         (None, []),
-        (Glance(850, "r849"), [1, 2, 3, 4]),
-        (Glance(250, "r849"), [1, 2, 3]),
-        (Glance(300, "r849"), [1, 2, 3, 4]),  # is there a page behind the full last one?
-        (Glance(0, ""), []),
+        (ListingPreview(850, "r849"), [1, 2, 3, 4]),
+        (ListingPreview(250, "r849"), [1, 2, 3]),
+        (ListingPreview(300, "r849"), [1, 2, 3, 4]),  # is there a page behind the full last one?
+        (ListingPreview(0, ""), []),
     ],
 )
 def test_what_was_seen_of_a_listing_says_how_far_to_ask_at_once(
-    glance: Glance | None, asked: list[int]
+    glance: ListingPreview | None, asked: list[int]
 ) -> None:
     steps = Walk(page_size=100, ahead=4, glance=glance).run()
     commands = []
-    while not isinstance(command := next(steps), Take):
+    while not isinstance(command := next(steps), Fetch):
         commands.append(command)
-    assert commands == [Ask(Read(page, 100)) for page in asked]
-    assert command == Take(Read(1, 100))
+    assert commands == [Prefetch(PageRequest(page, 100)) for page in asked]
+    assert command == Fetch(PageRequest(1, 100))
 
 
-@pytest.mark.parametrize("glance", [Glance(850, "other"), Glance(849, "r849"), Glance(10**6, "r849")])
-def test_what_was_asked_of_another_listing_is_dropped(glance: Glance) -> None:
+@pytest.mark.parametrize(
+    "glance", [ListingPreview(850, "other"), ListingPreview(849, "r849"), ListingPreview(10**6, "r849")]
+)
+def test_what_was_asked_of_another_listing_is_dropped(glance: ListingPreview) -> None:
     listing = Listing.of(850)
     asked = 0
 

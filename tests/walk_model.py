@@ -7,8 +7,17 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from unpod_async._walk import Walk
-from unpod_async._wire import Answer, Ask, Drop, Emit, Failure, Glance, Read, Take
+from unpod_async._paging import (
+    Deliver,
+    Discard,
+    Fetch,
+    ListingPreview,
+    PageFailure,
+    PageRequest,
+    PageResult,
+    Prefetch,
+    Walk,
+)
 from unpod_async.errors import NotFoundError, RefusedError, UnpodError, UpstreamError
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,14 +72,14 @@ class Listing:
             key, _ = self.rows.pop(index % len(self.rows))
             self.persistent.discard(key)
 
-    def glance(self) -> Glance | None:
+    def glance(self) -> ListingPreview | None:
         """What a look at the listing tells that comes before the walk."""
-        answer = self.answer(Read(1, 2))
-        if isinstance(answer, Failure) or answer.count is None or not answer.keys:
+        answer = self.answer(PageRequest(1, 2))
+        if isinstance(answer, PageFailure) or answer.count is None or not answer.keys:
             return None
-        return Glance(answer.count, answer.keys[0])
+        return ListingPreview(answer.count, answer.keys[0])
 
-    def answer(self, read: Read) -> Answer | Failure:
+    def answer(self, read: PageRequest) -> PageResult | PageFailure:
         self.reads += 1
         server = self.server
         rows = self.rows
@@ -81,15 +90,15 @@ class Listing:
         shown = rows if server.everything else rows[start : start + size]
         if not shown and read.page > 1:
             if server.past_end == "404":
-                return Failure(NotFoundError(404, "no such page"), past_end=True)
+                return PageFailure(NotFoundError(404, "no such page"), past_end=True)
             if server.past_end == "206":
-                return Failure(RefusedError(206, "no such page"), past_end=True)
+                return PageFailure(RefusedError(206, "no such page"), past_end=True)
             if server.past_end == "206-string":
-                return Failure(UpstreamError(206, "failed", "no such page"), unreadable=True)
+                return PageFailure(UpstreamError(206, "failed", "no such page"), unreadable=True)
             if server.past_end == "repeat":
                 shown = rows[(len(rows) - 1) // size * size :] if rows else []
         if any(key in self.poisoned for key, _ in shown):
-            return Failure(UpstreamError(206, "failed", "Internal Server Error"), unreadable=True)
+            return PageFailure(UpstreamError(206, "failed", "Internal Server Error"), unreadable=True)
         count = {
             "true": len(rows),
             "null": None,
@@ -99,7 +108,7 @@ class Listing:
             "low": max(0, len(rows) - 2),
         }[server.count]
         created = [EPOCH + timedelta(milliseconds=group) for _, group in shown]
-        return Answer([key for key, _ in shown], count, created)
+        return PageResult([key for key, _ in shown], count, created)
 
 
 @dataclasses.dataclass
@@ -122,33 +131,33 @@ def drive(
     when it is taken.
     """
     steps = walk.run()
-    asked: list[Read] = []
-    answers: dict[Read, Answer | Failure] = {}
+    asked: list[PageRequest] = []
+    answers: dict[PageRequest, PageResult | PageFailure] = {}
     out = Outcome([], [], None, 0)
 
-    def send(read: Read) -> Answer | Failure:
+    def send(read: PageRequest) -> PageResult | PageFailure:
         between()
         out.requests += 1
         return listing.answer(read)
 
-    reply: Answer | Failure | None = None
+    reply: PageResult | PageFailure | None = None
     try:
         while True:
             command = steps.send(reply)  # type: ignore[arg-type]
             reply = None
-            if isinstance(command, Ask):
+            if isinstance(command, Prefetch):
                 asked.append(command.read)
-            elif isinstance(command, Drop):
+            elif isinstance(command, Discard):
                 # Requests under way may still be answered; their answers are dropped.
                 asked.clear()
                 answers.clear()
-            elif isinstance(command, Take):
+            elif isinstance(command, Fetch):
                 while command.read in asked:
                     read = asked.pop(pick(len(asked)))
                     answers[read] = send(read)
                 reply = answers.pop(command.read) if command.read in answers else send(command.read)
             else:
-                assert isinstance(command, Emit)
+                assert isinstance(command, Deliver)
                 for answer, fresh in command.parts:
                     out.yielded += [answer.keys[index] for index in fresh]
                 out.unreadable += command.unreadable

@@ -44,21 +44,13 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
-    from unpod_async._call import Call
-    from unpod_async._client import UnpodClient
-    from unpod_async._decode import Page, RejectedRow
-    from unpod_async._export._told import BadRow, ExportProgress, ExportSummary, FailedRun
-    from unpod_async._fanout import Failed, Ok
-    from unpod_async._many import BatchResult, CreateRequest
-    from unpod_async._pager import Pager
-    from unpod_async._policy import RetryPolicy
-    from unpod_async._reconcile import Reconciliation
-    from unpod_async._settings import Settings
-    from unpod_async._stats import Stats
-    from unpod_async._stream import Stream
-    from unpod_async._watch._state import WatchState
-    from unpod_async._watch._wait import WatchedRun
-    from unpod_async._watch._watch import Watch
+    from unpod_async._api import UnpodClient
+    from unpod_async._call_output import Call
+    from unpod_async._create import BatchResult, CreateRequest, Reconciliation
+    from unpod_async._export import BadRow, ExportProgress, ExportSummary, FailedRun
+    from unpod_async._http import RetryPolicy, Settings, Stats
+    from unpod_async._paging import Failed, Ok, Page, Pager, RejectedRow, Stream
+    from unpod_async._watch import Watch, WatchedRun, WatchState
     from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
     from unpod_async.errors import (
         APIError,
@@ -89,11 +81,11 @@ if _TYPE_CHECKING:
         CallEnded,
         Disconnected,
         Reconnected,
-        RunGone,
+        RunRemoved,
         RunSeen,
         RunSettled,
         RunStatusChanged,
-        TaskGone,
+        TaskRemoved,
         TaskSeen,
         TaskStatusChanged,
     )
@@ -145,8 +137,8 @@ __all__ = [
     "RejectedRow",
     "RetryPolicy",
     "Run",
-    "RunGone",
     "RunNotFound",
+    "RunRemoved",
     "RunSeen",
     "RunSettled",
     "RunStatusChanged",
@@ -161,7 +153,7 @@ __all__ = [
     "Stream",
     "TargetLockedError",
     "Task",
-    "TaskGone",
+    "TaskRemoved",
     "TaskSeen",
     "TaskStatusChanged",
     "TranscriptMessage",
@@ -178,21 +170,13 @@ __all__ = [
 
 # Where each name lives. Imported on first use, so that `unpod-async --help` waits for no HTTP client.
 _HOMES = {
-    "_call": "Call",
-    "_client": "UnpodClient",
-    "_decode": "Page RejectedRow",
-    "_export._told": "BadRow ExportProgress ExportSummary FailedRun",
-    "_fanout": "Failed Ok",
-    "_many": "BatchResult CreateRequest",
-    "_pager": "Pager",
-    "_policy": "RetryPolicy",
-    "_reconcile": "Reconciliation",
-    "_settings": "Settings",
-    "_stats": "Stats",
-    "_stream": "Stream",
-    "_watch._state": "WatchState",
-    "_watch._wait": "WatchedRun",
-    "_watch._watch": "Watch",
+    "_api": "UnpodClient",
+    "_call_output": "Call",
+    "_create": "BatchResult CreateRequest Reconciliation",
+    "_export": "BadRow ExportProgress ExportSummary FailedRun",
+    "_http": "RetryPolicy Settings Stats",
+    "_paging": "Failed Ok Page Pager RejectedRow Stream",
+    "_watch": "Watch WatchState WatchedRun",
     "create": "ScheduleAuto ScheduleCustom ScheduleNow",
     "errors": (
         "APIError Attempt AuthenticationError ConfigurationError DecodeError ExportError "
@@ -201,7 +185,7 @@ _HOMES = {
         "StalledListing TargetLockedError TransportError UnpodError UpstreamError WaitTimeout"
     ),
     "events": (
-        "CallEnded Disconnected Reconnected RunGone RunSeen RunSettled RunStatusChanged TaskGone "
+        "CallEnded Disconnected Reconnected RunRemoved RunSeen RunSettled RunStatusChanged TaskRemoved "
         "TaskSeen TaskStatusChanged"
     ),
     "models": "Agent CreatedRun Organization Run Space Task TranscriptMessage UserInfo",

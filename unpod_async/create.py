@@ -15,8 +15,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 import msgspec
 
-from unpod_async._paths import check_id
-from unpod_async._text import shorten
+from unpod_async._common import shorten
+from unpod_async._http import check_id
 from unpod_async.errors import InvalidArgument
 
 __all__ = ["EncodedCreate", "Schedule", "ScheduleAuto", "ScheduleCustom", "ScheduleNow", "encode_create"]

@@ -37,7 +37,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from unpod_async._text import shorten, summarise_body
+from unpod_async._common import shorten, summarise_body
 
 __all__ = [
     "APIError",

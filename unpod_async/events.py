@@ -3,8 +3,8 @@
 Each says what changed (`old` and `new`: statuses of the run or task), where, and when it was seen. Told one
 by one they lead from nothing, or from the state that a watch was started with, to what the server holds.
 
-    RunSeen RunStatusChanged RunSettled RunGone     a run
-    TaskSeen TaskStatusChanged CallEnded TaskGone   a task of a run
+    RunSeen RunStatusChanged RunSettled RunRemoved     a run
+    TaskSeen TaskStatusChanged CallEnded TaskRemoved   a task of a run
     Disconnected Reconnected                        the service cannot be reached, and can again
 
 `match` them, or ask `isinstance`. They encode with `msgspec.json` (`{"event": "RunSeen", …}`), and then hold
@@ -16,7 +16,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar
 
-from unpod_async._call import Call, Record
+from unpod_async._call_output import Call, Record
 from unpod_async.models import Run, Task
 
 __all__ = [
@@ -25,12 +25,12 @@ __all__ = [
     "Event",
     "Reconnected",
     "RunEvent",
-    "RunGone",
+    "RunRemoved",
     "RunSeen",
     "RunSettled",
     "RunStatusChanged",
     "TaskEvent",
-    "TaskGone",
+    "TaskRemoved",
     "TaskSeen",
     "TaskStatusChanged",
 ]
@@ -96,7 +96,7 @@ class RunSettled(RunEvent, kw_only=True, frozen=True):
     tasks: dict[str, int]
 
 
-class RunGone(RunEvent, kw_only=True, frozen=True):
+class RunRemoved(RunEvent, kw_only=True, frozen=True):
     """A run is no longer listed, and neither are its tasks."""
 
 
@@ -150,7 +150,7 @@ class CallEnded(TaskEvent, kw_only=True, frozen=True):
         return self.task.call
 
 
-class TaskGone(TaskEvent, kw_only=True, frozen=True):
+class TaskRemoved(TaskEvent, kw_only=True, frozen=True):
     """A task is no longer listed. Its run is, or was a moment before."""
 
 

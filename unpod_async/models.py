@@ -18,9 +18,8 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from unpod_async._call import Call, Record, TranscriptMessage, read_call
-from unpod_async._text import shorten
-from unpod_async._times import parse_time
+from unpod_async._call_output import Call, Record, TranscriptMessage, read_call
+from unpod_async._common import parse_time, shorten
 from unpod_async.errors import DecodeError
 
 __all__ = [

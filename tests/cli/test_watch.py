@@ -183,11 +183,11 @@ async def test_each_event_is_a_line_at_once() -> None:
         ended = await watch.until("CallEnded", task=task_id, old="in_progress")
         await watch.until("RunSettled", run=run, new=ended["new"], tasks={ended["new"]: 1})
         sandbox.delete_run(oldest)
-        await watch.until("RunGone", run=oldest, new=None)
+        await watch.until("RunRemoved", run=oldest, new=None)
         assert await watch.interrupted() == "unpod-async: interrupted\n"
 
     kinds = Counter(line["event"] for line in watch.lines)
-    assert (kinds["RunSeen"], kinds["RunGone"]) == (4, 1)
+    assert (kinds["RunSeen"], kinds["RunRemoved"]) == (4, 1)
     assert {"outcome", "duration", "end_reason", "cost"} < ended.keys()
     assert "Person" not in json.dumps(watch.lines)
     assert "90000" not in json.dumps(watch.lines)

@@ -19,11 +19,11 @@ from unpod_async.events import (
     Disconnected,
     Event,
     Reconnected,
-    RunGone,
+    RunRemoved,
     RunSeen,
     RunSettled,
     RunStatusChanged,
-    TaskGone,
+    TaskRemoved,
     TaskSeen,
     TaskStatusChanged,
 )
@@ -64,8 +64,8 @@ EVENTS: list[Event] = [
     RunSettled(**OF_RUN, old="in_progress", new="completed", tasks={"completed": 1}),
     Disconnected(**AT, reason="GET /x answered 503"),
     Reconnected(**AT, after=61.23456),
-    TaskGone(**OF_TASK, old="completed"),
-    RunGone(**OF_RUN, old="completed"),
+    TaskRemoved(**OF_TASK, old="completed"),
+    RunRemoved(**OF_RUN, old="completed"),
 ]
 
 
@@ -141,7 +141,7 @@ def test_since_when_a_call_goes_on_is_what_the_service_says_of_those_from_before
 
 def test_what_is_gone_is_no_longer_shown() -> None:
     assert "RUNS  none" in table(folded(EVENTS))
-    assert "CALLS IN PROGRESS  none" in table(folded([*EVENTS[:4], RunGone(**OF_RUN, old="in_progress")]))
+    assert "CALLS IN PROGRESS  none" in table(folded([*EVENTS[:4], RunRemoved(**OF_RUN, old="in_progress")]))
 
 
 def test_an_outage_is_shown_until_it_is_over() -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 
 from tests.export.parts import arrow_parquet, duck_csv, table
-from unpod_async._export._columns import Rows
-from unpod_async._export._formats import FORMATS
-from unpod_async._export._lines import line_of
+from unpod_async._export import line_of
+from unpod_async._export.formats import FORMATS, Rows
 from unpod_async.testing import Sandbox
 
 __all__ = ["KINDS", "assert_holds", "assert_manifest", "found_rows", "sandbox_rows"]

@@ -19,10 +19,8 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from unpod_async._export._cells import cells
-from unpod_async._export._columns import COLUMNS, Rows
-from unpod_async._export._formats import FORMATS
-from unpod_async._export._lines import line_of
+from unpod_async._export import line_of
+from unpod_async._export.formats import COLUMNS, FORMATS, Rows, cells
 from unpod_async.testing import Sandbox
 
 KINDS: list[Rows] = ["runs", "tasks"]

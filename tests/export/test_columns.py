@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._call import Call
-from unpod_async._export._cells import cells
-from unpod_async._export._columns import COLUMNS, SCHEMA_VERSION, Rows, describe
-from unpod_async._export._lines import line_of
-from unpod_async._times import parse_time
+from unpod_async._call_output import Call
+from unpod_async._common import parse_time
+from unpod_async._export import line_of
+from unpod_async._export.formats import COLUMNS, SCHEMA_VERSION, Rows, cells, describe
 from unpod_async.models import Run, Task
 from unpod_async.testing import Sandbox
 

@@ -30,10 +30,8 @@ from tests.export.parts import (
     table,
     written,
 )
-from unpod_async._export._columns import COLUMNS, SCHEMA_VERSION, Rows
-from unpod_async._export._csv import safe
-from unpod_async._export._formats import FORMATS
-from unpod_async._export._redact import Redactor
+from unpod_async._export.formats import COLUMNS, FORMATS, SCHEMA_VERSION, Rows, safe
+from unpod_async._export.redaction import Redactor
 from unpod_async.testing import Sandbox
 
 

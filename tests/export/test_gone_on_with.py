@@ -13,7 +13,6 @@ import pytest
 
 from tests.export.dataset import assert_holds
 from unpod_async import AuthenticationError, RefusedError, RetryPolicy, UnpodClient
-from unpod_async._export import _staging
 from unpod_async.testing import Sandbox, faults
 
 FAST = RetryPolicy(attempts=2, base=0.001, cap=0.002)
@@ -25,7 +24,7 @@ def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
 
 @pytest.fixture(autouse=True)
 def every_page_is_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_staging, "_DUE_AFTER", 0.0)
+    monkeypatch.setattr("unpod_async._export.storage.checkpoint._DUE_AFTER", 0.0)
 
 
 async def broken_off(

@@ -11,12 +11,8 @@ import pytest
 
 from tests.export.dataset import assert_holds
 from unpod_async import Page, UnpodClient
-from unpod_async._decode import decode_rows
-from unpod_async._export._head_start import HeadStart
-from unpod_async._export._row_pages import RowPages
-from unpod_async._export._samples import Samples, plan_for, space_tasks
-from unpod_async._walk import Walk
-from unpod_async._wire import Answer
+from unpod_async._export import HeadStart, RowPages, Samples, plan_for, space_tasks
+from unpod_async._paging import PageResult, Walk, decode_rows
 from unpod_async.testing import Fault, Sandbox
 
 SIZE = 5
@@ -93,7 +89,7 @@ async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbo
         deadline = reader.deadline()
         samples = Samples(reader, deadline)
         sample = await samples.get(space)
-        assert isinstance(sample, Answer)
+        assert isinstance(sample, PageResult)
         if when == "before they are asked for":
             change(sandbox)
         head_start = HeadStart(reader, deadline, samples, decode_rows, page_size=SIZE, concurrency=4)
@@ -124,6 +120,6 @@ async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbo
             assert sandbox.requests - before == -(-48 // SIZE) - 4 + 1  # of 48 tasks; and the closing look
         del pages, walk
         gc.collect()
-        assert [one for one in gc.get_objects() if type(one) is Answer] == [sample]  # no page is kept
+        assert [one for one in gc.get_objects() if type(one) is PageResult] == [sample]  # no page is kept
         assert await head_start.aclose() is None
         assert await samples.aclose() is None

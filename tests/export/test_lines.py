@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._export._lines import NoRow, line_of
+from unpod_async._export import InvalidRow, line_of
 from unpod_async.testing import Sandbox
 
 SECRET = "SYNSECRET0000"
@@ -155,7 +155,7 @@ NO_ROWS = {
 
 @pytest.mark.parametrize("row", NO_ROWS, ids=lambda row: row[:24].decode("latin-1"))
 def test_what_is_no_row_says_why_and_shows_nothing(row: bytes) -> None:
-    with pytest.raises(NoRow) as caught:
+    with pytest.raises(InvalidRow) as caught:
         line_of(row, keep_user_token=False)
     assert caught.value.reason == str(caught.value) == NO_ROWS[row]
     assert caught.value.__cause__ is caught.value.__context__ is None
@@ -242,7 +242,7 @@ def test_a_damaged_row_is_a_line_or_no_row(row: bytes, place: int, damage: bytes
     row = row[:place] + damage + row[place:]
     try:
         line = line_of(row, keep_user_token=False)
-    except NoRow:
+    except InvalidRow:
         with pytest.raises(ValueError):
             msgspec.json.decode(row.decode(), type=dict[str, msgspec.Raw])
     else:

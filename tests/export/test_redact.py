@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._export._contact import kind_of_key
-from unpod_async._export._lines import line_of
-from unpod_async._export._redact import Redactor
+from unpod_async._export import line_of
+from unpod_async._export.redaction import Redactor, kind_of_key
 from unpod_async.errors import InvalidArgument
 from unpod_async.testing import Sandbox
 

@@ -13,10 +13,7 @@ import pytest
 
 from tests.export.dataset import assert_holds
 from unpod_async import ExportError, UnpodClient
-from unpod_async._export._disk import Disk
-from unpod_async._export._spool import Spool, spool_path
-from unpod_async._export._staging import Staging
-from unpod_async._export._state import State
+from unpod_async._export.storage import Catalog, Disk, Spool, Staging, spool_path
 from unpod_async.testing import Sandbox
 
 RUN = (
@@ -53,7 +50,7 @@ async def test_a_failure_that_nobody_was_left_to_hear_of_is_not_forgotten() -> N
 
 
 async def test_rows_whose_writing_failed_are_not_noted(tmp_path: Path) -> None:
-    state, spool, disk = State(tmp_path / "state"), Spool(tmp_path, 1, 2**40), Disk(str(tmp_path))
+    state, spool, disk = Catalog(tmp_path / "state"), Spool(tmp_path, 1, 2**40), Disk(str(tmp_path))
     state.run(RUN, ("r", b""))
     staging = Staging(state, spool, disk)
     goes_on = threading.Event()
@@ -61,7 +58,7 @@ async def test_rows_whose_writing_failed_are_not_noted(tmp_path: Path) -> None:
     spool_path(tmp_path, 1).mkdir()  # where the file is to be
     staging.add(7, [b"x" * 2**20], 0)
     staging.finish(7)
-    worker = asyncio.create_task(staging.make_way())
+    worker = asyncio.create_task(staging.flush_if_due())
     await asyncio.sleep(0)
     noting = asyncio.create_task(staging.checkpoint())
     await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.export.dataset import assert_holds
 from tests.export.test_incremental import folder
 from unpod_async import UnpodClient
-from unpod_async._export._spool import Spool, spool_path, sync
+from unpod_async._export.storage import Spool, spool_path, sync
 from unpod_async.testing import Sandbox
 
 PART = 20_000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._export._window import Window
+from unpod_async._export import Window
 
 
 def after(window: Window, pages: int, *, wall: float, work: float) -> int:

@@ -12,13 +12,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.harness import ORGS, RUNS
-from unpod_async._core import single
-from unpod_async._decode import decode_raw, decode_rows
-from unpod_async._fetch import _checked
-from unpod_async._listing import Listing
-from unpod_async._paths import agent_tasks, organizations, runs
-from unpod_async._response import Request, Response
-from unpod_async._runs import run_tasks
+from unpod_async._http import Request, Response, agent_tasks, organizations, runs
+from unpod_async._paging import Listing, _checked, decode_raw, decode_rows, run_tasks, single
 from unpod_async.errors import UnpodError
 from unpod_async.models import CreatedRun, Organization, Run, Task
 from unpod_async.testing import Sandbox

@@ -54,8 +54,8 @@ from unpod_async import (
     RejectedRow,
     RetryPolicy,
     Run,
-    RunGone,
     RunNotFound,
+    RunRemoved,
     RunSeen,
     RunSettled,
     RunStatusChanged,
@@ -70,7 +70,7 @@ from unpod_async import (
     Stream,
     TargetLockedError,
     Task,
-    TaskGone,
+    TaskRemoved,
     TaskSeen,
     TaskStatusChanged,
     TranscriptMessage,
@@ -252,13 +252,13 @@ async def watch(unpod: UnpodClient, run: Run, state: WatchState) -> None:
                     assert_type(event.run, Run)
                 case RunSettled():
                     assert_type(event.tasks, dict[str, int])
-                case RunGone():
+                case RunRemoved():
                     assert_type(event.run_id, str)
                 case CallEnded():
                     assert_type(event.call, Call | None)
                 case TaskSeen() | TaskStatusChanged():
                     assert_type(event.task, Task)
-                case TaskGone():
+                case TaskRemoved():
                     assert_type(event.task_id, str)
                 case Disconnected():
                     assert_type(event.reason, str)

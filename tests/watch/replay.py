@@ -8,11 +8,11 @@ from unpod_async import (
     CallEnded,
     Disconnected,
     Reconnected,
-    RunGone,
+    RunRemoved,
     RunSeen,
     RunSettled,
     RunStatusChanged,
-    TaskGone,
+    TaskRemoved,
     TaskSeen,
     TaskStatusChanged,
 )
@@ -54,7 +54,7 @@ class Replay:
                 assert all(status in ENDED for (run, _), status in self.tasks.items() if run == event.run_id)
                 assert sum(event.tasks.values()) == sum(run == event.run_id for run, _ in self.tasks)
                 self.settled.add(event.run_id)
-            case RunGone():
+            case RunRemoved():
                 assert self.runs.pop(event.run_id) == event.old, event
                 self.settled.discard(event.run_id)
                 for key in [key for key in self.tasks if key[0] == event.run_id]:
@@ -72,7 +72,7 @@ class Replay:
                 assert key in self.untold, event
                 assert self.tasks[key] == event.new
                 self.untold.remove(key)
-            case TaskGone():
+            case TaskRemoved():
                 assert self.tasks.pop((event.run_id, event.task_id)) == event.old, event
                 self.settled.discard(event.run_id)
                 self.untold.discard((event.run_id, event.task_id))

@@ -8,11 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from unpod_async import UnpodClient, Watch, WatchState
-from unpod_async._watch._clock import Clock
-from unpod_async._watch._known import Known
-from unpod_async._watch._schedule import Schedule
-from unpod_async._watch._state import known_of
-from unpod_async._watch._watch import Watch as WatchOf
+from unpod_async._watch import Clock, Known, Schedule, known_of
+from unpod_async._watch import Watch as WatchOf
 from unpod_async.events import Event
 
 __all__ = ["Stepper", "Time", "stepping"]

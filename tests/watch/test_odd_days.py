@@ -208,7 +208,7 @@ async def test_a_run_that_is_gone_has_not_settled() -> None:
             sandbox.delete_run(name)
             for _ in range(120):
                 await step.poll()
-            assert [type(event).__name__ for event in replay.told[begun:]] == ["RunGone"]
+            assert [type(event).__name__ for event in replay.told[begun:]] == ["RunRemoved"]
 
 
 async def test_where_one_row_cannot_be_read_others_can_go() -> None:

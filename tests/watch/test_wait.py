@@ -20,7 +20,7 @@ from unpod_async import (
     UnpodClient,
     WaitTimeout,
 )
-from unpod_async._watch._schedule import Schedule
+from unpod_async._watch import Schedule
 from unpod_async.testing import Sandbox, faults
 
 

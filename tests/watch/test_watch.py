@@ -19,12 +19,12 @@ from unpod_async import (
     InvalidArgument,
     RefusedError,
     RetryPolicy,
-    RunGone,
     RunNotFound,
+    RunRemoved,
     RunSeen,
     RunSettled,
     RunStatusChanged,
-    TaskGone,
+    TaskRemoved,
     TaskSeen,
     TaskStatusChanged,
     UnpodClient,
@@ -111,7 +111,7 @@ async def test_a_run_from_its_start_to_its_end() -> None:
             *("RunStatusChanged", "TaskStatusChanged", "CallEnded", "RunSettled")
         ]
         sandbox.delete_run(run)
-        assert await told() == [("RunGone", "failed", None)]
+        assert await told() == [("RunRemoved", "failed", None)]
 
 
 async def test_a_call_that_began_and_ended_between_two_polls_has_ended() -> None:
@@ -187,10 +187,10 @@ async def test_settled_runs_are_left_to_the_sweep_which_finds_all() -> None:
             assert (replay.runs, replay.tasks) == held_by(sandbox)
     kinds = {(type(event), getattr(event, "task_id", event.run_id)) for event in news}  # type: ignore[attr-defined]
     assert kinds >= {
-        (TaskGone, lost),
+        (TaskRemoved, lost),
         (TaskStatusChanged, again),
         (RunStatusChanged, redialled),
-        (RunGone, gone),
+        (RunRemoved, gone),
         (TaskSeen, more),
     }
 

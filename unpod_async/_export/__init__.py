@@ -23,5 +23,44 @@ Imports go down only::
     _lines _scan _heads   a row as a line; what must be known of it
 
 A run is wanted, then staged (its rows are in the spool), then done (they are in a part); or failed, or gone.
-What is staged or done is on the disk and noted, so a kill costs what came after the last checkpoint.
-"""
+What is staged or done is on the disk and noted, so a kill costs what came after the last checkpoint."""
+
+from __future__ import annotations
+
+from unpod_async._export.early_pages import HeadStart
+from unpod_async._export.job import Job
+from unpod_async._export.prefetch_window import Window
+from unpod_async._export.results import BadRow, ExportProgress, ExportSummary, FailedRun
+from unpod_async._export.row_header import head_of
+from unpod_async._export.row_line import InvalidRow, line_of, lines_of
+from unpod_async._export.row_pages import RowPages
+from unpod_async._export.rows import Row, decoder
+from unpod_async._export.run_tasks import Fetching
+from unpod_async._export.scan_plan import Samples, plan_for, space_tasks
+from unpod_async._export.spec import ExportFormat, Redaction, asked_of, key_of, options_of
+
+__all__ = [
+    "BadRow",
+    "ExportFormat",
+    "ExportProgress",
+    "ExportSummary",
+    "FailedRun",
+    "Fetching",
+    "HeadStart",
+    "InvalidRow",
+    "Job",
+    "Redaction",
+    "Row",
+    "RowPages",
+    "Samples",
+    "Window",
+    "asked_of",
+    "decoder",
+    "head_of",
+    "key_of",
+    "line_of",
+    "lines_of",
+    "options_of",
+    "plan_for",
+    "space_tasks",
+]

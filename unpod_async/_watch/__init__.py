@@ -16,5 +16,26 @@
 
 A poll reads the runs from the newest on until it meets what it knows, the rows of unsettled runs behind, and
 the tasks of unsettled runs; how often depends on how long ago something changed in them. A sweep reads all.
-Nothing is noted as known before the event that tells of it has been handed out.
-"""
+Nothing is noted as known before the event that tells of it has been handed out."""
+
+from __future__ import annotations
+
+from unpod_async._watch.clock import Clock
+from unpod_async._watch.known import Known
+from unpod_async._watch.schedule import Schedule
+from unpod_async._watch.state import WatchState, known_of
+from unpod_async._watch.wait import Until, WatchedRun, find_run, wait_for_runs
+from unpod_async._watch.watch import Watch
+
+__all__ = [
+    "Clock",
+    "Known",
+    "Schedule",
+    "Until",
+    "Watch",
+    "WatchState",
+    "WatchedRun",
+    "find_run",
+    "known_of",
+    "wait_for_runs",
+]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unpod_async._text import shorten
+from unpod_async._common import shorten
 from unpod_async.cli._common import Common
 from unpod_async.cli._output import is_terminal
 from unpod_async.cli._running import Loop

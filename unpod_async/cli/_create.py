@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from unpod_async._text import printable
+from unpod_async._common import printable
 from unpod_async.cli._common import Common
 from unpod_async.cli._connect import client, client_of
 from unpod_async.cli._documents import documents_of

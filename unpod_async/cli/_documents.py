@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from unpod_async._text import shorten
+from unpod_async._common import shorten
 from unpod_async.cli._status import USAGE, Stop
 
 __all__ = ["documents_of"]

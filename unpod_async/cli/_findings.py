@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from unpod_async._text import printable
+from unpod_async._common import printable
 from unpod_async.cli._output import console, put, put_line
 
 __all__ = ["Report"]

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from unpod_async._files import sync_folder, write_all
-from unpod_async._text import shorten
+from unpod_async._common import shorten, sync_folder, write_all
 from unpod_async.cli._output import say
 from unpod_async.cli._status import ERROR, USAGE, Stop
 

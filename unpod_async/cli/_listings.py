@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from unpod_async._export._lines import NoRow, line_of
+from unpod_async._export import InvalidRow, line_of
 from unpod_async.cli._common import Common
 from unpod_async.cli._connect import client
 from unpod_async.cli._output import put_line, say, wants_json
@@ -142,7 +142,7 @@ async def _put_lines(pager: Pager[Any], statuses: frozenset[str], limit: int | N
             # `raw` gives every row, for it does not look into them.
             if statuses and _status(line) not in statuses:
                 continue
-        except NoRow as fault:
+        except InvalidRow as fault:
             bad, reason = bad + 1, fault.reason
             continue
         put_line(line)

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from typing import IO, TYPE_CHECKING, Final
 
-from unpod_async._text import printable
+from unpod_async._common import printable
 from unpod_async.cli._status import Stop
 
 if TYPE_CHECKING:

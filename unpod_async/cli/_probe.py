@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from unpod_async._text import looks_like_markup
+from unpod_async._common import looks_like_markup
 from unpod_async.errors import (
     APIError,
     AuthenticationError,

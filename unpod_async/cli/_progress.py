@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from unpod_async._export._told import ExportProgress
+from unpod_async._export import ExportProgress
 from unpod_async.cli._output import console, moves, say
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
-from unpod_async._text import printable
+from unpod_async._common import printable
 from unpod_async.cli._output import is_terminal, say
 from unpod_async.cli._status import ERROR, INTERRUPTED, PIPE_CLOSED, Stop, status_of, text_of
 from unpod_async.errors import UnpodError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from unpod_async._text import printable
+from unpod_async._common import printable
 from unpod_async.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from unpod_async._export._told import ExportSummary
+from unpod_async._export import ExportSummary
 from unpod_async.cli._output import put_line, say
 from unpod_async.cli._tables import pairs
 

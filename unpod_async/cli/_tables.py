@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from unpod_async._text import printable
+from unpod_async._common import printable
 from unpod_async.cli._output import console, put
 
 __all__ = ["GAP", "Column", "joined", "laid_out", "pairs", "table"]

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
-from unpod_async._text import shorten
+from unpod_async._common import shorten
 from unpod_async.cli._status import USAGE, Stop
 
 __all__ = ["between", "duration", "moment", "seconds"]

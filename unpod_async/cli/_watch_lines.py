@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from unpod_async._text import printable, shorten
+from unpod_async._common import printable, shorten
 from unpod_async.errors import DecodeError
 from unpod_async.events import (
     CallEnded,
@@ -125,4 +125,6 @@ def _change(event: Event) -> str:
     if isinstance(event, RunSeen | TaskSeen):
         return f"{event.new or '-'}{'' if event.existing else ' (new)'}"
     # Only rows that are gone have nothing new.
-    return f"{event.old or '-'} → {event.new or ('gone' if type(event).__name__.endswith('Gone') else '-')}"
+    return (
+        f"{event.old or '-'} → {event.new or ('gone' if type(event).__name__.endswith('Removed') else '-')}"
+    )

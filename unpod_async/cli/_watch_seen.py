@@ -14,10 +14,10 @@ from unpod_async.events import (
     Event,
     Reconnected,
     RunEvent,
-    RunGone,
+    RunRemoved,
     RunSeen,
     RunStatusChanged,
-    TaskGone,
+    TaskRemoved,
     TaskSeen,
     TaskStatusChanged,
 )
@@ -134,11 +134,11 @@ class Seen:
         match event:
             case RunSeen() | RunStatusChanged():
                 self._runs[space, run] = event.new
-            case RunGone():
+            case RunRemoved():
                 self._runs.pop((space, run), None)
                 for place in [place for place, call in self.going.items() if call[:2] == (space, run)]:
                     del self.going[place]
-            case TaskSeen() | TaskStatusChanged() | TaskGone():
+            case TaskSeen() | TaskStatusChanged() | TaskRemoved():
                 self._task(event)
             case CallEnded():
                 self.calls += 1
@@ -146,12 +146,12 @@ class Seen:
                 self.ended.appendleft(Ended(space, run, event.task_id, event.new, outcome, length, at))
             case _:
                 pass
-        if isinstance(event, RunStatusChanged | RunGone) or (
+        if isinstance(event, RunStatusChanged | RunRemoved) or (
             isinstance(event, RunSeen) and not event.existing
         ):
             self.changes.appendleft(Change(space, run, event.old, event.new, at))
 
-    def _task(self, event: TaskSeen | TaskStatusChanged | TaskGone) -> None:
+    def _task(self, event: TaskSeen | TaskStatusChanged | TaskRemoved) -> None:
         place = (event.space_token, event.task_id)
         before = self.going.pop(place, None)
         if event.new not in _GOING:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from rich.text import Text
 
-from unpod_async._text import printable
+from unpod_async._common import printable
 from unpod_async.cli._tables import GAP, Column, laid_out
 from unpod_async.cli._watch_lines import clock
 from unpod_async.cli._watch_seen import Change, Ended, Going, Seen

@@ -57,7 +57,7 @@ def differences(before: Snapshot, after: Snapshot) -> Counter[Told]:
     for run, old in before.runs.items():
         if run not in after.runs:
             # Its tasks have gone with it, which needs no telling.
-            told.append(Told("RunGone", run, old=old))
+            told.append(Told("RunRemoved", run, old=old))
     for run, status in after.runs.items():
         changes = list(_changes(run, before, after))
         if changes and status in _SETTLED and _ENDED.issuperset(after.tasks[run].values()):
@@ -69,7 +69,7 @@ def differences(before: Snapshot, after: Snapshot) -> Counter[Told]:
 def gone_with_runs(before: Snapshot, after: Snapshot) -> set[Told]:
     """What may be told besides: that tasks are gone, where they are looked for before their run is."""
     return {
-        Told("TaskGone", run, task, old=status)
+        Told("TaskRemoved", run, task, old=status)
         for run in before.runs.keys() - after.runs.keys()
         for task, status in before.tasks[run].items()
     }
@@ -83,7 +83,7 @@ def _changes(run: str, before: Snapshot, after: Snapshot) -> Iterator[Told]:
         yield Told("RunStatusChanged", run, old=old, new=new)
     had, has = before.tasks.get(run, {}), after.tasks[run]
     for task in had.keys() - has.keys():
-        yield Told("TaskGone", run, task, old=had[task])
+        yield Told("TaskRemoved", run, task, old=had[task])
     for task, now in has.items():
         was = had.get(task)
         if was == now:

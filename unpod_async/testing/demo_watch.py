@@ -35,8 +35,8 @@ from unpod_async.testing._watcher import Watcher
 __all__ = ["main", "verdict"]
 
 _EVENTS: Final = (
-    *("RunSeen", "RunStatusChanged", "RunSettled", "RunGone"),
-    *("TaskSeen", "TaskStatusChanged", "CallEnded", "TaskGone"),
+    *("RunSeen", "RunStatusChanged", "RunSettled", "RunRemoved"),
+    *("TaskSeen", "TaskStatusChanged", "CallEnded", "TaskRemoved"),
     *("Disconnected", "Reconnected"),
 )
 _DOWN: Final = Told("Disconnected", old="connected", new="disconnected")

@@ -1,0 +1,21 @@
+"""_common"""
+
+from __future__ import annotations
+
+from unpod_async._common.concurrency import cancel_and_wait, join_shielded
+from unpod_async._common.files import lock, sync_folder, write_all
+from unpod_async._common.text import looks_like_markup, printable, shorten, summarise_body
+from unpod_async._common.times import parse_time
+
+__all__ = [
+    "cancel_and_wait",
+    "join_shielded",
+    "lock",
+    "looks_like_markup",
+    "parse_time",
+    "printable",
+    "shorten",
+    "summarise_body",
+    "sync_folder",
+    "write_all",
+]

@@ -1,0 +1,249 @@
+"""Where the platform is and how it is spoken to: arguments, then environment, then defaults.
+
+Pure: the environment comes in as a mapping, no file is read, and no error text is built from the token.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from unpod_async._common import shorten
+from unpod_async._http.secret import Secret
+from unpod_async.errors import ConfigurationError
+
+__all__ = ["DEFAULT_BASE_URL", "PLATFORM_PATH", "Settings", "resolve"]
+
+DEFAULT_BASE_URL: Final = "https://unpod.ai"
+PLATFORM_PATH: Final = "/api/v2/platform/"
+
+_KEY_VARIABLES: Final = ("UNPOD_PLATFORM_TOKEN",)
+_ORG_VARIABLES: Final = ("UNPOD_ORG_HANDLE",)
+_URL_VARIABLES: Final = ("UNPOD_PLATFORM_BASE_URL", "UNPOD_BASE_URL")
+
+_LARGEST: Final = 2**31 - 1
+# What may stand in a header value: aiohttp refuses line breaks but sends anything else as it is.
+_HEADER_TEXT: Final = re.compile(r"[\x21-\x7e]+")
+_SCHEME_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_WITH_SCHEME: Final = re.compile(
+    r"(authorization\s*:\s*)?(token|bearer|jwt|basic|digest|api-?key)(\s.*)?", re.IGNORECASE | re.DOTALL
+)
+_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# A last label that inet_aton would read as a number: "127.1" and "0x7f000001" are loopback in disguise.
+_NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)")
+# No percent-escapes: "%2e%2e" is a dot segment to some readers and not to others.
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client is set up with; the token is kept apart, so this may be shown and pickled.
+
+    Attributes:
+        base_url: the platform root, always ending with "/api/v2/platform/".
+        org_handle: sent as Org-Handle, or None.
+        auth_scheme: the first word of the Authorization header.
+        page_size: rows asked for per page.
+        max_concurrency: requests in flight at once.
+        allow_http: whether the token may go out unencrypted beyond this machine.
+    """
+
+    base_url: str
+    org_handle: str | None
+    auth_scheme: str
+    page_size: int
+    max_concurrency: int
+    allow_http: bool
+
+
+def resolve(
+    *,
+    token: str | None = None,
+    org_handle: str | None = None,
+    base_url: str | None = None,
+    auth_scheme: str = "Token",
+    page_size: int = 100,
+    max_concurrency: int = 8,
+    allow_http: bool = False,
+    environ: Mapping[str, str],
+) -> tuple[Settings, Secret]:
+    """Settings and token out of arguments, `environ` and defaults, in this order.
+
+    `environ` is asked for UNPOD_PLATFORM_TOKEN, UNPOD_ORG_HANDLE, and UNPOD_PLATFORM_BASE_URL before
+    UNPOD_BASE_URL; a blank value counts as unset. The base URL is https://unpod.ai when nobody names one.
+
+    Raises:
+        ConfigurationError: an argument or variable is missing, of the wrong type, or cannot work.
+    """
+    secret = _token(token, environ)
+    try:
+        scheme = _argument("auth_scheme", auth_scheme)
+        if _SCHEME_NAME.fullmatch(scheme) is None:
+            raise ConfigurationError(
+                "auth_scheme must be one word of letters, digits and '-', such as 'Token'"
+            )
+        http = _flag("allow_http", allow_http)
+        settings = Settings(
+            base_url=_base_url(base_url, environ, allow_http=http),
+            org_handle=_org_handle(org_handle, environ),
+            auth_scheme=scheme,
+            page_size=_whole("page_size", page_size, _LARGEST),
+            max_concurrency=_whole("max_concurrency", max_concurrency, None),
+            allow_http=http,
+        )
+    except ConfigurationError as error:
+        # Arguments get swapped: what is shown of a URL may be the token.
+        raise ConfigurationError(secret.redact(str(error))) from None
+    return settings, secret
+
+
+def _token(argument: object, environ: Mapping[str, str]) -> Secret:
+    found = _first("token", argument, _KEY_VARIABLES, environ)
+    if found is None:
+        raise ConfigurationError(f"no token: pass token= or set the environment variable {_KEY_VARIABLES[0]}")
+    source, value = found[0], found[1].strip()
+    if _WITH_SCHEME.fullmatch(value):
+        raise ConfigurationError(
+            f"{source} carries its scheme: give the key alone, and name the scheme with "
+            "auth_scheme='Token' (the default) or auth_scheme='Bearer'"
+        )
+    if not value:
+        raise ConfigurationError(f"{source} is blank: give the key of the platform")
+    if _HEADER_TEXT.fullmatch(value) is None:
+        raise ConfigurationError(
+            f"{source} holds a blank, a line break or a character outside ASCII: give the key alone, "
+            "without its scheme, which is named with auth_scheme="
+        )
+    return Secret(value)
+
+
+def _org_handle(argument: object, environ: Mapping[str, str]) -> str | None:
+    found = _first("org_handle", argument, _ORG_VARIABLES, environ)
+    if found is None:
+        return None
+    source, value = found[0], found[1].strip()
+    if _HEADER_TEXT.fullmatch(value) is None:
+        raise ConfigurationError(
+            f"{source} must be the domain handle of an organization: printable ASCII without blanks"
+        )
+    return value
+
+
+def _base_url(argument: object, environ: Mapping[str, str], *, allow_http: bool) -> str:
+    source, value = _first("base_url", argument, _URL_VARIABLES, environ) or ("base_url", DEFAULT_BASE_URL)
+    try:
+        return _normalise(value, allow_http=allow_http)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{source} {error}") from None
+
+
+def _normalise(url: str, *, allow_http: bool) -> str:
+    # No text below shows more than a scheme, a host or a port: user info, path and query may hold secrets.
+    if not url or _HEADER_TEXT.fullmatch(url) is None or "\\" in url:
+        raise ConfigurationError("must be a URL of printable ASCII without blanks and backslashes")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    elif scheme.lower() not in {"http", "https"}:
+        raise ConfigurationError("must start with https:// (or http:// for this machine)")
+    if "?" in rest or "#" in rest:
+        raise ConfigurationError("must have no query and no fragment")
+    authority, _, path = rest.partition("/")
+    if "@" in authority:
+        raise ConfigurationError("must hold no user name or password: the token is given with token=")
+    host, port = _authority(authority)
+    loopback = _is_loopback(host)
+    scheme = scheme.lower() or ("http" if loopback else "https")
+    if scheme == "http" and not (loopback or allow_http):
+        raise ConfigurationError(
+            f"would send the token in the clear to {shorten(host, 80)}: use https://, or allow_http=True "
+            "if the network between is trusted"
+        )
+    if port is not None and port != {"http": 80, "https": 443}[scheme]:
+        host = f"{host}:{port}"
+    return f"{scheme}://{host}{_path(path)}"
+
+
+def _authority(authority: str) -> tuple[str, int | None]:
+    if authority.startswith("["):
+        inside, closing, tail = authority[1:].partition("]")
+        if not closing or (tail and not tail.startswith(":")):
+            raise ConfigurationError("must have a host in brackets, then a port, a path or nothing")
+        try:
+            host = f"[{ipaddress.IPv6Address(inside.replace('%', '/')).compressed}]"  # no zone ("%eth0")
+        except ValueError:
+            raise ConfigurationError("must have an IPv6 address between '[' and ']'") from None
+        return host, _port(tail[1:]) if tail else None
+    name, separator, port = authority.partition(":")
+    if not name:
+        raise ConfigurationError("must name a host (an IPv6 address stands in brackets: [::1])")
+    if len(name) > 253 or _HOST_NAME.fullmatch(name) is None:
+        raise ConfigurationError("must name a host of letters, digits, '-', '_' and '.' (IDNA names as xn--)")
+    if _NUMERIC.fullmatch(name):
+        try:
+            name = str(ipaddress.IPv4Address(name))
+        except ValueError:
+            raise ConfigurationError("must write an IPv4 address as four decimal numbers") from None
+    return name.lower(), _port(port) if separator else None
+
+
+def _port(text: str) -> int:
+    # int() would also take "+80", "8_0" and digits of other scripts.
+    if re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= 65535:
+        return int(text)
+    raise ConfigurationError("must have a port from 1 to 65535, or none")
+
+
+def _is_loopback(host: str) -> bool:
+    if host in {"localhost", "[::1]"} or host.endswith(".localhost"):
+        return True
+    return _NUMERIC.fullmatch(host) is not None and ipaddress.IPv4Address(host).is_loopback
+
+
+def _path(path: str) -> str:
+    segments = [segment for segment in path.split("/") if segment]
+    for segment in segments:
+        if segment in {".", ".."}:
+            raise ConfigurationError("must have no '.' or '..' in its path")
+        if _SEGMENT.fullmatch(segment) is None:
+            raise ConfigurationError("must have a path that needs no quoting and holds no '%'")
+    path = "".join(f"/{segment}" for segment in segments) + "/"
+    return path if path.endswith(PLATFORM_PATH) else path[:-1] + PLATFORM_PATH
+
+
+def _first(
+    name: str, argument: object, variables: tuple[str, ...], environ: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """Where the value came from, for people, and the value; None when nobody gave one."""
+    if argument is not None:
+        return name, _argument(name, argument)
+    for variable in variables:
+        value = environ.get(variable, "")
+        if value.strip():
+            return f"the environment variable {variable}", value
+    return None
+
+
+def _argument(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
+    return value
+
+
+def _whole(name: str, value: object, largest: int | None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name} must be a whole number, not {type(value).__name__}")
+    if value < 1 or (largest is not None and value > largest):
+        upper = "" if largest is None else f" and at most {largest}"
+        raise ConfigurationError(f"{name} must be at least 1{upper}")
+    return value
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {type(value).__name__}")
+    return value
