@@ -12,7 +12,7 @@
     _known      what has been told so far; no I/O
     _state      the same as something to keep
     _schedule _clock   when what is due, the clock passed in; no I/O
-    _settled _blame    when a run has ended; whether an error is that of one run; no I/O
+    _blame      whether an error is that of one run; no I/O
 
 A poll reads the runs from the newest on until it meets what it knows, the rows of unsettled runs behind, and
 the tasks of unsettled runs; how often depends on how long ago something changed in them. A sweep reads all.

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 
+from unpod_async._common import is_terminal
 from unpod_async._watch.known import Known, KnownRun
-from unpod_async._watch.status import has_ended
 from unpod_async.events import (
     CallEnded,
     Event,
@@ -89,7 +89,7 @@ class Compare:
             old = None  # what it was before was told, and is not known any more
         else:
             return
-        if has_ended(new) and (known or not run.quiet):
+        if is_terminal(new) and (known or not run.quiet):
             yield CallEnded(
                 space_token=space, seen_at=at, old=old, new=new, run_id=run_id, task_id=name, task=row
             )

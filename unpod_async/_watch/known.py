@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from unpod_async._watch.status import has_ended, run_has_ended
+from unpod_async._common import is_terminal, run_has_ended
 from unpod_async.events import (
     CallEnded,
     Event,
@@ -53,7 +53,7 @@ class KnownRun(msgspec.Struct):
 
     @property
     def has_ended(self) -> bool:
-        return run_has_ended(self.status, self.tasks.values())
+        return run_has_ended(self.status, self.tasks.values(), all_tasks_read=True)
 
 
 class Known:
@@ -89,7 +89,7 @@ class Known:
             case TaskSeen() | TaskStatusChanged():
                 run = self.runs[event.run_id]
                 run.tasks[event.task_id] = event.new
-                if has_ended(event.new):
+                if is_terminal(event.new):
                     run.untold.add(event.task_id)
                 else:
                     run.untold.discard(event.task_id)

@@ -9,13 +9,12 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from unpod_async._common import printable
+from unpod_async._common import is_terminal, printable, run_has_ended
 from unpod_async._http import Deadline, is_retryable_get, retry_after_of
 from unpod_async._paging import Core, OnBadRow, SequentialWalk, run_tasks, run_workers, space_runs
 from unpod_async._watch.clock import Clock
 from unpod_async._watch.error_scope import is_of_one_run
 from unpod_async._watch.schedule import Schedule
-from unpod_async._watch.status import has_ended, run_has_ended
 from unpod_async.errors import (
     IncompleteListing,
     InvalidArgument,
@@ -51,14 +50,16 @@ class WatchedRun(msgspec.Struct, frozen=True):
     @property
     def open_tasks(self) -> list[Task]:
         """The tasks that are neither completed nor failed."""
-        return [task for task in self.tasks if not has_ended(task.status)]
+        return [task for task in self.tasks if not is_terminal(task.status)]
 
     @property
     def settled(self) -> bool:
         """The run is completed, failed or partially_completed, and each task completed or failed."""
-        if self.unreadable or self.error is not None:
-            return False
-        return run_has_ended(self.run.status, (task.status for task in self.tasks))
+        return run_has_ended(
+            self.run.status,
+            (task.status for task in self.tasks),
+            all_tasks_read=not self.unreadable and self.error is None,
+        )
 
 
 Until: TypeAlias = Literal["settled"] | Callable[[WatchedRun], object]

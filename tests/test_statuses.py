@@ -1,0 +1,59 @@
+"""One rule says when a run has ended; exports, watches and waits use it."""
+
+from __future__ import annotations
+
+import pytest
+
+from unpod_async._common import is_terminal, is_terminal_run, run_has_ended
+
+ACTIVE = [
+    "pending",
+    "scheduled",
+    "in_progress",
+    "processing",
+    "hold",
+    "running",
+    "",
+    "Completed",
+    "new",
+    None,
+]
+
+
+@pytest.mark.parametrize("status", [*ACTIVE, "partially_completed", 1, True, ["completed"], {}])
+def test_other_statuses_of_a_task_are_not_terminal(status: object) -> None:
+    assert not is_terminal(status)
+
+
+@pytest.mark.parametrize("status", [*ACTIVE, 1, ["completed"], {}])
+def test_other_statuses_of_a_run_are_not_terminal(status: object) -> None:
+    assert not is_terminal_run(status)
+    assert not run_has_ended(status, [], all_tasks_read=True)
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "partially_completed"])
+@pytest.mark.parametrize(
+    ("tasks", "all_tasks_read", "ended"),
+    [
+        ([], True, True),
+        ([], False, False),
+        (["completed"], True, True),
+        (["failed", "completed"], True, True),
+        (["failed", "completed"], False, False),
+        (["completed", "partially_completed"], True, False),
+        (["completed", "hold"], True, False),
+        (["in_progress"], True, False),
+        (["completed", None], True, False),
+        (["completed", ""], True, False),
+    ],
+)
+def test_a_run_has_ended_when_it_and_all_its_tasks_have(
+    status: str, tasks: list[str | None], all_tasks_read: bool, ended: bool
+) -> None:
+    assert is_terminal_run(status)
+    assert run_has_ended(status, iter(tasks), all_tasks_read=all_tasks_read) is ended
+
+
+def test_terminal_statuses_of_a_task() -> None:
+    assert is_terminal("completed")
+    assert is_terminal("failed")

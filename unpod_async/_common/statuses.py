@@ -1,0 +1,41 @@
+"""When a task or a run has ended: one rule for exports, watches and waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = ["is_terminal", "is_terminal_run", "run_has_ended"]
+
+_TERMINAL: Final = frozenset({"completed", "failed"})
+# The service sets "partially_completed" when some tasks of a run failed and the others completed.
+_TERMINAL_RUN: Final = _TERMINAL | {"partially_completed"}
+
+
+def is_terminal(status: object) -> bool:
+    """Return whether a task with this status has ended: the status is "completed" or "failed".
+
+    A task can leave a terminal status: the service retries failed calls. Any value is accepted; a value
+    that is not a string is not terminal.
+    """
+    return isinstance(status, str) and status in _TERMINAL
+
+
+def is_terminal_run(status: object) -> bool:
+    """Return whether a run's own status is "completed", "failed" or "partially_completed".
+
+    This says nothing about the tasks of the run: see `run_has_ended`.
+    """
+    return isinstance(status, str) and status in _TERMINAL_RUN
+
+
+def run_has_ended(status: object, task_statuses: Iterable[object], *, all_tasks_read: bool) -> bool:
+    """Return whether a run has ended: its status is terminal, and so is the status of each of its tasks.
+
+    Args:
+        status: The status of the run.
+        task_statuses: The statuses of its tasks.
+        all_tasks_read: Whether these are all tasks of the run. A run with a task that could not be read
+            has not ended, because that task may still be active.
+    """
+    return all_tasks_read and is_terminal_run(status) and all(map(is_terminal, task_statuses))
