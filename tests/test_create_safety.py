@@ -124,7 +124,7 @@ async def test_after_a_doubtful_answer_nothing_is_sent_again(name: str) -> None:
             assert found.run_id == sandbox.ledger[0].run_id
         else:
             assert sandbox.ledger == []
-            assert found.state == "not seen"
+            assert found.state == "not_found"
             assert found.missing == error.document_ids
         assert posts(sandbox) == 1
 
@@ -136,7 +136,7 @@ async def test_reconcile_says_which_calls_are_missing() -> None:
         gone = sandbox.ledger[1]
         sandbox.delete_task(gone.task_id)
         found = await unpod.tasks.reconcile(caught.value)
-        assert found.state == "partly"
+        assert found.state == "partial"
         assert found.missing == (gone.document["document_id"],)
         assert set(found.task_ids.values()) == {sandbox.ledger[0].task_id, sandbox.ledger[2].task_id}
 
@@ -309,7 +309,7 @@ async def test_a_job_stops_at_a_doubt_and_a_rerun_dials_nobody_twice(name: str, 
             await run_job(sandbox, unpod, journal)
         assert posts(sandbox) == 2
         states = await run_job(sandbox, unpod, journal)
-        second = "created" if fault.processed else "not seen"
+        second = "created" if fault.processed else "not_found"
         assert states == ["created", second, "created"]
         assert await run_job(sandbox, unpod, journal) == states
         assert posts(sandbox) == 3
@@ -321,7 +321,7 @@ async def test_a_batch_not_seen_is_sent_again_on_request_with_the_same_ids(tmp_p
     async with served(Fault(method="POST", status=500)) as (sandbox, unpod):
         with pytest.raises(OutcomeUnknown) as caught:
             await run_job(sandbox, unpod, tmp_path / "j", 2)
-        assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["not seen", "created"]
+        assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["not_found", "created"]
         assert await run_job(sandbox, unpod, tmp_path / "j", 2, resend_unknown=True) == ["created", "created"]
         assert set(dialled(sandbox).values()) == {1}
         resent = tuple(call.document["document_id"] for call in sandbox.ledger[3:])
@@ -334,7 +334,7 @@ async def test_a_partly_created_batch_is_recorded_and_not_sent_again(tmp_path: P
             await run_job(sandbox, unpod, tmp_path / "j", 1)
         sandbox.delete_task(sandbox.ledger[0].task_id)
         for resend in (False, True):
-            assert await run_job(sandbox, unpod, tmp_path / "j", 1, resend_unknown=resend) == ["partly"]
+            assert await run_job(sandbox, unpod, tmp_path / "j", 1, resend_unknown=resend) == ["partial"]
         assert posts(sandbox) == 1
 
 
@@ -427,6 +427,22 @@ async def test_a_file_that_is_no_journal_is_refused_and_kept(content: bytes, tmp
     assert (tmp_path / "j").read_bytes() == content
 
 
+@pytest.mark.parametrize(("old", "state"), [("not seen", "not_found"), ("partly", "partial")])
+async def test_a_journal_with_the_state_names_of_older_versions_is_read(
+    old: str, state: str, tmp_path: Path
+) -> None:
+    journal = tmp_path / "j"
+    async with served() as (sandbox, unpod):
+        await run_job(sandbox, unpod, journal, 1)
+        sending, created = journal.read_bytes().splitlines(keepends=True)
+        unfinished = {**json.loads(created), "state": old, "document_ids": ["lost"], "task_ids": {}}
+        journal.write_bytes(sending + json.dumps(unfinished).encode() + b"\n")
+        sent = posts(sandbox)
+        # A batch that was not found is searched for again; one that was created in part is final.
+        assert await run_job(sandbox, unpod, journal, 1) == [state]
+        assert posts(sandbox) == sent
+
+
 async def test_other_requests_than_the_journals_are_refused(tmp_path: Path) -> None:
     async with served() as (sandbox, unpod):
         await run_job(sandbox, unpod, tmp_path / "j", 2)
@@ -515,7 +531,7 @@ async def test_a_job_killed_again_and_again_dials_nobody_twice(tmp_path: Path) -
         assert process.returncode == 0, errors.decode()
         states = said.decode().splitlines()[1:]
         assert len(states) == batches
-        assert set(states) <= {"created", "not seen"}
+        assert set(states) <= {"created", "not_found"}
         numbers = dialled(sandbox)
         assert set(numbers.values()) == {1}
         assert len(numbers) == 3 * states.count("created")
@@ -545,7 +561,7 @@ async def test_random_faults_cancellations_and_reruns_dial_nobody_twice(tmp_path
                 error = task.exception()
                 assert error is None or isinstance(error, UnpodError), error
                 if error is None:
-                    assert set(task.result()) <= {"created", "not seen"}
+                    assert set(task.result()) <= {"created", "not_found"}
                     break
             assert set(dialled(sandbox).values()) <= {1}
 
@@ -567,7 +583,7 @@ async def test_a_resend_that_is_refused_leaves_the_first_send_in_doubt(tmp_path:
                 sandbox.space_token, [request], journal=journal, resend_unknown=True
             )
         (result,) = await unpod.tasks.create_many(sandbox.space_token, [request], journal=journal)
-        assert result.state == "not seen"
+        assert result.state == "not_found"
         assert sandbox.ledger == []
 
 

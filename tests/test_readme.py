@@ -217,9 +217,9 @@ async def placing_many_calls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     async with Sandbox(runs=2) as sandbox:
         sandbox.script(Fault(status=502, method="POST"))
         said = await run_script(heading, sandbox, folder)
-        assert said.startswith("run me again; a batch is not seen, ")
+        assert said.startswith("run me again; a batch is not_found, ")
         said = await run_script(heading, sandbox, folder)
-        assert said == "0 not seen 0\n1 created 2\n2 created 2\n"
+        assert said == "0 not_found 0\n1 created 2\n2 created 2\n"
         assert sorted(call.document["contact_number"] for call in sandbox.ledger) == everyone[2:]
 
 

@@ -66,7 +66,7 @@ class RunSeen(RunEvent, kw_only=True, frozen=True):
 
     Attributes:
         run: its row.
-        existing: it was met before the first sweep had come to its end, or was not asked for before.
+        existing: it was met before the first resync had come to its end, or was not asked for before.
     """
 
     run: Run

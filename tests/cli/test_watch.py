@@ -251,7 +251,7 @@ async def test_a_reader_that_leaves_a_quiet_watch_ends_it() -> None:
         (("../x",), {}, 2, "space_token"),
         ((SPACE, "--interval", "0"), {}, 2, "--interval: must be more than 0"),
         ((SPACE, "--interval", "soon"), {}, 2, "--interval: 'soon' is not seconds"),
-        ((SPACE, "--sweep", "5"), {}, 2, "sweep must not be shorter than interval"),
+        ((SPACE, "--resync", "5"), {}, 2, "resync must not be shorter than interval"),
         ((SPACE, "--state", "/no/such/folder/x"), {}, 2, "--state: cannot keep /no/such/folder/x: No such"),
         ((SPACE, "OTHER", "--run", "R1"), {}, 2, "runs can be chosen of one space only"),
         ((), {}, 2, "SPACE"),

@@ -27,7 +27,7 @@ def statuses(sandbox: Sandbox) -> dict[str, str]:
 def holds_all(file: Path, sandbox: Sandbox) -> bool:
     """Whether all the tasks, and that there were no others, are in the state that is kept."""
     text = file.read_text(encoding="utf-8") if file.exists() else ""
-    return '"swept":1' in text and all(task in text for task in sandbox.task_ids())
+    return '"last_resync":1' in text and all(task in text for task in sandbox.task_ids())
 
 
 @posix
@@ -137,7 +137,7 @@ async def test_what_a_reader_did_not_take_is_told_again(tmp_path: Path) -> None:
     [
         (b"", "is no state of a watch"),
         (b'{"tasks":true,"spaces":[]}', "is no state of a watch"),
-        (b'{"tasks":true,"spaces":{"OTHER":{"swept":null,"runs":{}}}}', "knows space OTHER"),
+        (b'{"tasks":true,"spaces":{"OTHER":{"last_resync":null,"runs":{}}}}', "knows space OTHER"),
     ],
 )
 async def test_a_file_that_is_no_state_for_this_watch_is_left_alone(

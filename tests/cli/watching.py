@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["QUICK", "SPACE", "Reading", "Screenful", "last_table", "posix", "reading"]
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and terminals of POSIX")
-QUICK = ("--interval", "0.05", "--sweep", "0.2")
+QUICK = ("--interval", "0.05", "--resync", "0.2")
 SPACE = "SPACEMAIN000000000000001"
 
 

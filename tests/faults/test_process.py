@@ -222,7 +222,7 @@ async def test_row_41_a_journal_is_not_closed_under_the_thread_that_writes_it(
             assert not faults
             monkeypatch.undo()
             (result,) = await unpod.tasks.create_many(sandbox.space_token, [request], journal=journal)
-            assert result.state == "not seen", "it was noted, and never sent"
+            assert result.state == "not_found", "it was noted, and never sent"
             assert not sandbox.ledger
     row.note("create_many cancelled while its journal is written: reported, not sent", 0)
 

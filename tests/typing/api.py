@@ -235,14 +235,14 @@ async def many_runs(unpod: UnpodClient, later: AsyncIterator[Run | str]) -> None
 
 
 async def watch(unpod: UnpodClient, run: Run, state: WatchState) -> None:
-    changes = unpod.runs.watch(["S", "T"], interval=5, sweep=600, tasks=True, runs=None, state=state)
+    changes = unpod.runs.watch(["S", "T"], interval=5, resync=600, tasks=True, runs=None, state=state)
     assert_type(changes, Watch)
     unpod.runs.watch("S", runs=[run, "R2"])
     unpod.runs.watch("S", runs=run)
     async with changes as events:
         assert_type(events.state, WatchState)
         assert_type(events.polls, int)
-        assert_type(events.sweeps, int)
+        assert_type(events.resyncs, int)
         async for event in events:
             assert_type(event, Event)
             assert_type(event.seen_at, datetime)
@@ -325,14 +325,14 @@ async def create_many(unpod: UnpodClient, error: OutcomeUnknown) -> None:
     results = await unpod.tasks.create_many("S", requests(), journal="calls.journal")
     assert_type(results, Sequence[BatchResult])
     assert_type(results[0].number, int)
-    assert_type(results[0].state, Literal["created", "partly", "not seen"])
+    assert_type(results[0].state, Literal["created", "partial", "not_found"])
     assert_type(results[0].run_id, str | None)
     assert_type(results[0].document_ids, tuple[str, ...])
     assert_type(results[0].task_ids, Mapping[str, str])
     await unpod.tasks.create_many("S", [*requests()], journal=Path("j"), resend_unknown=True)
     found = await unpod.tasks.reconcile(error)
     assert_type(found, Reconciliation)
-    assert_type(found.state, Literal["created", "partly", "not seen"])
+    assert_type(found.state, Literal["created", "partial", "not_found"])
     assert_type(found.run_id, str | None)
     assert_type(found.task_ids, Mapping[str, str])
     assert_type(found.missing, tuple[str, ...])

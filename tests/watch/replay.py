@@ -31,7 +31,7 @@ class Replay:
         self.runs: dict[str, str | None] = {}
         self.tasks: dict[tuple[str, str], str | None] = {}
         self.settled: set[str] = set()
-        self.untold: set[tuple[str, str]] = set()
+        self.pending_ended: set[tuple[str, str]] = set()
         """Tasks that have ended and whose `CallEnded` is still to come."""
         self.connected = True
         self.told: list[Event] = []
@@ -59,7 +59,7 @@ class Replay:
                 self.settled.discard(event.run_id)
                 for key in [key for key in self.tasks if key[0] == event.run_id]:
                     del self.tasks[key]
-                    self.untold.discard(key)
+                    self.pending_ended.discard(key)
             case TaskSeen():
                 assert event.run_id in self.runs, event
                 assert (event.run_id, event.task_id) not in self.tasks, event
@@ -69,13 +69,13 @@ class Replay:
                 self._task(event.run_id, event.task_id, event.new)
             case CallEnded():
                 key = event.run_id, event.task_id
-                assert key in self.untold, event
+                assert key in self.pending_ended, event
                 assert self.tasks[key] == event.new
-                self.untold.remove(key)
+                self.pending_ended.remove(key)
             case TaskRemoved():
                 assert self.tasks.pop((event.run_id, event.task_id)) == event.old, event
                 self.settled.discard(event.run_id)
-                self.untold.discard((event.run_id, event.task_id))
+                self.pending_ended.discard((event.run_id, event.task_id))
             case Disconnected():
                 assert self.connected
                 self.connected = False
@@ -89,9 +89,9 @@ class Replay:
         self.tasks[run_id, task_id] = status
         self.settled.discard(run_id)
         if status in ENDED and ends:
-            self.untold.add((run_id, task_id))
+            self.pending_ended.add((run_id, task_id))
         else:
-            self.untold.discard((run_id, task_id))
+            self.pending_ended.discard((run_id, task_id))
 
     def kinds(self) -> list[str]:
         return [type(event).__name__ for event in self.told]

@@ -95,7 +95,7 @@ async def stepping(
     *,
     time: Time | None = None,
     interval: float = 10,
-    sweep: float = 3600,
+    resync: float = 3600,
     tasks: bool = True,
     runs: Iterable[str] | None = None,
     state: WatchState | None = None,
@@ -111,7 +111,7 @@ async def stepping(
         now = clock.monotonic()
         known = {token: known_of(state, token, chosen, tasks=tasks, now=now) for token in known}
     watch = WatchOf(
-        unpod._core, known, Schedule(interval, sweep, clock.draw), clock, tasks=tasks, chosen=chosen
+        unpod._core, known, Schedule(interval, resync, clock.draw), clock, tasks=tasks, chosen=chosen
     )
     async with watch as stepper.watch:
         try:

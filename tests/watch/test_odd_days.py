@@ -92,18 +92,18 @@ async def test_the_end_of_a_call_is_told_by_the_next_process_when_this_one_did_n
             await step.poll()
             assert step.left
             state = kept(step.watch.state)
-        assert replay.untold == {(run, task)}
+        assert replay.pending_ended == {(run, task)}
         async with stepping(unpod, sandbox.space_token, replay.add, time=time, state=state):
             ended = [event for event in replay.told if isinstance(event, CallEnded) and event.task_id == task]
             assert [(event.old, event.new) for event in ended] == [(None, "completed")]
 
 
-async def test_a_sweep_that_fails_does_not_keep_the_polls_from_telling() -> None:
+async def test_a_resync_that_fails_does_not_keep_the_polls_from_telling() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=5, tasks_per_run=2) as sandbox,
         client(sandbox) as unpod,
-        stepping(unpod, sandbox.space_token, replay.add, sweep=100) as step,
+        stepping(unpod, sandbox.space_token, replay.add, resync=100) as step,
     ):
         run = sandbox.insert_run(1)
         tasks = f"/spaces/{sandbox.space_token}/tasks/"
@@ -114,7 +114,7 @@ async def test_a_sweep_that_fails_does_not_keep_the_polls_from_telling() -> None
         for _ in range(30):
             await step.poll()
         assert replay.kinds().count("RunSettled") >= 1
-        assert step.watch.sweeps == 1
+        assert step.watch.resyncs == 1
 
 
 async def test_a_space_of_which_some_cannot_be_read_at_the_start_is_said_to_be_disconnected() -> None:
@@ -131,7 +131,7 @@ async def test_a_space_of_which_some_cannot_be_read_at_the_start_is_said_to_be_d
             assert (replay.runs, replay.tasks) == held_by(sandbox)
 
 
-async def test_a_sweep_that_is_overdue_is_made_up_for_at_once() -> None:
+async def test_a_resync_that_is_overdue_is_made_up_for_at_once() -> None:
     replay, time = Replay(), Time()
     state: WatchState | None = None
     async with Sandbox(runs=30, tasks_per_run=2) as sandbox, client(sandbox, page_size=5) as unpod:
@@ -203,7 +203,7 @@ async def test_a_run_that_is_gone_has_not_settled() -> None:
         settle_all(sandbox)
         name = sandbox.run_ids()[20]
         sandbox.set_status(sandbox.task_ids(name)[0], "scheduled")
-        async with stepping(unpod, sandbox.space_token, replay.add, sweep=600) as step:
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=600) as step:
             begun = len(replay.told)
             sandbox.delete_run(name)
             for _ in range(120):
@@ -216,7 +216,7 @@ async def test_where_one_row_cannot_be_read_others_can_go() -> None:
     async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox, page_size=4) as unpod:
         settle_all(sandbox)
         names = sandbox.run_ids()
-        async with stepping(unpod, sandbox.space_token, replay.add, sweep=300) as step:
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=300) as step:
             sandbox.poison(names[7])
             sandbox.delete_run(names[9])
             for _ in range(60):

@@ -245,7 +245,7 @@ def test_pauses_are_spread_and_grow_in_an_outage() -> None:
     assert Schedule(300, 3600, lambda: 0.5).pause(5, None) == pytest.approx(300)
 
 
-def test_looking_again_backs_off_with_age_up_to_a_sweep() -> None:
+def test_looking_again_backs_off_with_age_up_to_a_resync() -> None:
     schedule = Schedule(10, 3600, lambda: 0.5)
     assert schedule.look_again(1000, 1000, 0) == 1000
     assert schedule.look_again(1000, 900, 0) == 1010
@@ -253,7 +253,7 @@ def test_looking_again_backs_off_with_age_up_to_a_sweep() -> None:
     assert schedule.look_again(1000, 1000, 3) == 1080
 
 
-def test_a_sweep_takes_half_of_its_time() -> None:
+def test_a_resync_takes_half_of_its_time() -> None:
     schedule = Schedule(10, 3600, lambda: 0.5)
     assert [schedule.pages_at_once(pages) for pages in (1, 180, 181, 1800)] == [1, 1, 2, 10]
     assert Schedule(10, 10, lambda: 0.5).pages_at_once(50) == 50

@@ -62,7 +62,7 @@ async def test_what_is_there_comes_first() -> None:
         assert (replay.runs, replay.tasks) == held_by(sandbox)
         assert set(replay.kinds()) == {"RunSeen", "TaskSeen"}
         assert all(event.existing for event in replay.told)  # type: ignore[attr-defined]
-        assert (step.watch.polls, step.watch.sweeps) == (1, 1)
+        assert (step.watch.polls, step.watch.resyncs) == (1, 1)
 
 
 async def test_a_run_from_its_start_to_its_end() -> None:
@@ -70,7 +70,7 @@ async def test_a_run_from_its_start_to_its_end() -> None:
     async with (
         Sandbox(runs=5, tasks_per_run=2) as sandbox,
         client(sandbox) as unpod,
-        stepping(unpod, sandbox.space_token, replay.add, sweep=36_000) as step,
+        stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step,
     ):
         run = sandbox.insert_run(1)
         (task,) = sandbox.task_ids(run)
@@ -166,12 +166,12 @@ async def test_a_run_that_was_pushed_to_a_later_page_is_met_in_the_same_poll() -
         assert set(new[:2]) <= replay.runs.keys()
 
 
-async def test_settled_runs_are_left_to_the_sweep_which_finds_all() -> None:
+async def test_settled_runs_are_left_to_the_resync_which_finds_all() -> None:
     replay = Replay()
     async with Sandbox(runs=12, tasks_per_run=3) as sandbox, client(sandbox, page_size=3) as unpod:
         rows = list(sandbox.run_rows())
         settled = [row["run_id"] for row in rows[4:] if row["status"] == "completed"]
-        async with stepping(unpod, sandbox.space_token, replay.add, sweep=1000) as step:
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=1000) as step:
             shorter, redialled, gone, longer = settled[:4]
             lost = sandbox.task_ids(shorter)[0]
             again = sandbox.task_ids(redialled)[1]
@@ -180,9 +180,9 @@ async def test_settled_runs_are_left_to_the_sweep_which_finds_all() -> None:
             sandbox.delete_run(gone)
             more = sandbox.insert_task(longer)
             begun = len(replay.told)
-            while step.watch.sweeps < 2:
+            while step.watch.resyncs < 2:
                 await step.poll()
-            await step.poll()  # what the sweep suspects, is looked at now
+            await step.poll()  # what the resync suspects, is looked at now
             news = replay.told[begun:]
             assert (replay.runs, replay.tasks) == held_by(sandbox)
     kinds = {(type(event), getattr(event, "task_id", event.run_id)) for event in news}  # type: ignore[attr-defined]
@@ -195,22 +195,22 @@ async def test_settled_runs_are_left_to_the_sweep_which_finds_all() -> None:
     }
 
 
-async def test_a_sweep_is_spread_over_the_polls() -> None:
+async def test_a_resync_is_spread_over_the_polls() -> None:
     async with (
         Sandbox(runs=60, tasks_per_run=4) as sandbox,
         client(sandbox, page_size=5) as unpod,
-        stepping(unpod, sandbox.space_token, Replay().add, sweep=3600) as step,
+        stepping(unpod, sandbox.space_token, Replay().add, resync=3600) as step,
     ):
         for row in list(sandbox.task_rows()):
             if row["status"] not in {"completed", "failed"}:
                 sandbox.set_status(row["task_id"], "completed")
         step.time.now += 3600
-        while step.watch.sweeps < 2:
+        while step.watch.resyncs < 2:
             await step.poll()
         # 12 pages of runs and 48 of tasks, in half of 360 polls: one at a time.
         asked = []
         step.time.now += 3600
-        while step.watch.sweeps < 3:
+        while step.watch.resyncs < 3:
             asked.append(await asked_by(step, sandbox))
         assert max(asked) <= 3
         assert 60 <= len(asked) <= 66
@@ -224,7 +224,7 @@ async def test_an_unsettled_run_far_behind_is_met_without_reading_all_before_it(
         old = sandbox.run_ids()[40]
         task = sandbox.task_ids(old)[0]
         sandbox.set_status(task, "in_progress")
-        async with stepping(unpod, sandbox.space_token, replay.add, sweep=360_000) as step:
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=360_000) as step:
             for _ in range(7):
                 sandbox.insert_run(0)  # it moves on to another page
             await step.poll()
@@ -253,7 +253,7 @@ async def test_runs_in_which_nothing_happens_are_asked_for_more_and_more_rarely(
     async with (
         Sandbox(runs=3, tasks_per_run=2) as sandbox,
         client(sandbox) as unpod,
-        stepping(unpod, sandbox.space_token, Replay().add, sweep=1e9) as step,
+        stepping(unpod, sandbox.space_token, Replay().add, resync=1e9) as step,
     ):
         asked = [await asked_by(step, sandbox) for _ in range(400)]  # 4,000 s
     runs = 3
@@ -267,7 +267,7 @@ async def test_many_runs_of_one_call_are_read_together() -> None:
     async with (
         Sandbox(runs=30, tasks_per_run=2) as sandbox,
         client(sandbox, page_size=50) as unpod,
-        stepping(unpod, sandbox.space_token, replay.add, sweep=36_000) as step,
+        stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step,
     ):
         for task in sandbox.task_ids():
             sandbox.set_status(task, "completed")
@@ -337,7 +337,7 @@ async def test_a_row_that_cannot_be_sent_costs_that_row() -> None:
     async with (
         Sandbox(runs=6, tasks_per_run=2) as sandbox,
         client(sandbox) as unpod,
-        stepping(unpod, sandbox.space_token, replay.add, sweep=100) as step,
+        stepping(unpod, sandbox.space_token, replay.add, resync=100) as step,
     ):
         kept = sandbox.run_ids()[3]
         sandbox.poison(kept)  # known, and no longer readable: that is not gone
@@ -400,15 +400,22 @@ async def test_started_from_a_state_it_repeats_nothing_and_misses_nothing() -> N
             assert new in replay.runs
             assert not any(getattr(event, "existing", False) for event in replay.told[begun:])
             assert (replay.runs, replay.tasks) == held_by(sandbox)
-            assert sandbox.requests - before < 15  # no sweep: that is due later
+            assert sandbox.requests - before < 15  # no resync: that is due later
     assert msgspec.json.encode(msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=WatchState)) == text
+
+
+def test_a_state_of_another_format_is_refused_with_its_version() -> None:
+    text = b'{"tasks":true,"spaces":{"S":{"swept":1.0,"runs":{},"unlinked":[]}},"chosen":null,"version":1}'
+    state = msgspec.json.decode(text, type=WatchState)
+    with pytest.raises(InvalidArgument, match="format 1"):
+        UnpodClient("k" * 20).runs.watch("S", state=state)
 
 
 async def test_only_some_runs() -> None:
     replay = Replay()
     async with Sandbox(runs=20, tasks_per_run=2) as sandbox, client(sandbox, page_size=4) as unpod:
         names = [sandbox.run_ids()[1], sandbox.run_ids()[15]]
-        async with stepping(unpod, sandbox.space_token, replay.add, runs=names, sweep=100) as step:
+        async with stepping(unpod, sandbox.space_token, replay.add, runs=names, resync=100) as step:
             sandbox.insert_run(1)
             for task in sandbox.task_ids(names[1]):
                 sandbox.set_status(task, "scheduled")
@@ -469,8 +476,8 @@ async def test_a_space_too_large_for_the_deadline_of_one_poll_is_read_in_several
         client(sandbox, deadline=0.5, page_size=1) as unpod,
         stepping(unpod, sandbox.space_token, replay.add) as step,
     ):
-        assert step.watch.sweeps == 0
-        while step.watch.sweeps == 0:  # 90 pages of 20 ms
+        assert step.watch.resyncs == 0
+        while step.watch.resyncs == 0:  # 90 pages of 20 ms
             await step.poll()
         assert (replay.runs, replay.tasks) == held_by(sandbox)
         assert all(event.existing for event in replay.told)  # type: ignore[attr-defined]
@@ -505,8 +512,8 @@ async def test_it_can_be_left_and_gone_on_with_and_leaves_nothing() -> None:
         {"interval": float("nan")},
         {"interval": "10"},
         {"interval": True},
-        {"sweep": 5},
-        {"sweep": float("inf")},
+        {"resync": 5},
+        {"resync": float("inf")},
         {"space_token": []},
         {"space_token": "../x"},
         {"runs": []},

@@ -1,4 +1,4 @@
-"""For any history, after the next sweep the events replay to what the server holds, each told once."""
+"""For any history, after the next resync the events replay to what the server holds, each told once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unpod_async.events import Event
 from unpod_async.testing import Sandbox, faults
 
 HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "100"))
-SWEEP = 600.0
+RESYNC = 600.0
 ENDED = {"completed", "failed", "partially_completed"}
 NEW_STATUS = {"redial": "scheduled", "mended": "completed", "hold": "hold"}
 
@@ -34,7 +34,7 @@ ROUND = st.fixed_dictionaries({
     "meanwhile": st.lists(st.tuples(st.integers(1, 6), CHANGE), max_size=2),
     "outage": st.sampled_from([0, 0, 0, 1, 2, 5]),
     "polls": st.integers(1, 3),
-    "wait": st.sampled_from([0.0, 0.0, 50.0, 300.0, SWEEP]),
+    "wait": st.sampled_from([0.0, 0.0, 50.0, 300.0, RESYNC]),
     # The process ends after so many more events have been taken, or at the end of the round.
     "restart": st.sampled_from([None, None, None, 0, 1, 3, 10, 10_000]),
 })
@@ -113,7 +113,7 @@ async def test_the_events_replay_to_what_the_server_holds(
             replay.connected = True  # a new process has not told of an outage
             left = 10_000 if process.taken is None else process.taken
             async with stepping(
-                unpod, sandbox.space_token, take, time=time, sweep=SWEEP, tasks=tasks, state=state
+                unpod, sandbox.space_token, take, time=time, resync=RESYNC, tasks=tasks, state=state
             ) as step:
                 for now in process.rounds:
                     for kind, number in now["changes"]:
@@ -129,22 +129,22 @@ async def test_the_events_replay_to_what_the_server_holds(
                     event("left in the middle" if step.left else "left between two polls")
                     state = msgspec.json.decode(msgspec.json.encode(step.watch.state), type=WatchState)
                     continue
-                # The last one: two sweeps, of which the second began after everything.
-                sweeps = step.watch.sweeps + 2
+                # The last one: two resyncs, of which the second began after everything.
+                resyncs = step.watch.resyncs + 2
                 for _ in range(500):
-                    time.now += SWEEP / 10
+                    time.now += RESYNC / 10
                     await step.poll()
-                    if step.watch.sweeps >= sweeps:
+                    if step.watch.resyncs >= resyncs:
                         break
-                assert step.watch.sweeps >= sweeps
-                await step.poll()  # what the sweep suspects, is looked at by the next poll
+                assert step.watch.resyncs >= resyncs
+                await step.poll()  # what the resync suspects, is looked at by the next poll
         for kind in sorted(set(replay.kinds())):
             event(kind)
         held_runs, held_tasks = held_by(sandbox)
         assert replay.runs == held_runs
         assert replay.tasks == (held_tasks if tasks else {})
         assert replay.connected
-        assert not replay.untold  # each end of a call was told
+        assert not replay.pending_ended  # each end of a call was told
         ended = {run for run, status in held_runs.items() if status in ENDED}
         if tasks:
             ended -= {run for (run, _), status in held_tasks.items() if status not in ENDED}

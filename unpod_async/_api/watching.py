@@ -26,7 +26,7 @@ class Watching(Group):
         space_token: str | Iterable[str],
         *,
         interval: float = 10,
-        sweep: float = 3600,
+        resync: float = 3600,
         tasks: bool = True,
         runs: str | Run | Iterable[str | Run] | None = None,
         state: WatchState | None = None,
@@ -36,14 +36,14 @@ class Watching(Group):
         First comes what is there, as `RunSeen` and `TaskSeen` with `existing=True`. Then each change once:
         new runs and their tasks at the next poll; changes of runs that have not settled at the next poll, or
         later by a tenth of the time in which nothing changed in them; changes of settled runs, and what is
-        gone, by the next sweep. Of unsettled runs in which nothing was seen to change yet, 20 are read per
+        gone, by the next resync. Of unsettled runs in which nothing was seen to change yet, 20 are read per
         poll, in turn. What came and went between two readings is not seen.
 
         Args:
             space_token: one space, or several, through one client and its limits.
             interval: seconds from one poll to the next, give or take a fifth. A poll in which nothing is new
                 is one request, whatever the size of the space.
-            sweep: seconds from one sweep to the next. It reads all runs, and all tasks of the space, spread
+            resync: seconds from one resync to the next. It reads all runs, and all tasks of the space, spread
                 over the polls of half that time.
             tasks: False watches runs only.
             runs: only these, of one space; ids or `Run`s.
@@ -72,8 +72,8 @@ class Watching(Group):
         if chosen is not None and len(set(tokens)) > 1:
             raise InvalidArgument("runs can be chosen of one space only: watch each space by itself")
         pause = _seconds("interval", interval)
-        if _seconds("sweep", sweep) < pause:
-            raise InvalidArgument("sweep must not be shorter than interval")
+        if _seconds("resync", resync) < pause:
+            raise InvalidArgument("resync must not be shorter than interval")
         _check_state(state)
         now = clock.monotonic()
         known = {
@@ -81,7 +81,7 @@ class Watching(Group):
             for token in tokens
         }
         return Watch(
-            self._core, known, Schedule(pause, sweep, clock.draw), clock, tasks=bool(tasks), chosen=chosen
+            self._core, known, Schedule(pause, resync, clock.draw), clock, tasks=bool(tasks), chosen=chosen
         )
 
     @overload
@@ -187,11 +187,14 @@ def _seconds(name: str, value: object, why: str = "") -> float:
 
 
 def _check_state(state: object) -> None:
-    from unpod_async._watch import WatchState
+    from unpod_async._watch import STATE_VERSION, WatchState
 
     if state is not None and not isinstance(state, WatchState):
         raise InvalidArgument(
             "state must be the `events.state` of a watch: msgspec.json.decode(text, type=WatchState)"
         )
-    if isinstance(state, WatchState) and state.version != 1:
-        raise InvalidArgument("state was made by another version of this package: start without it")
+    if isinstance(state, WatchState) and state.version != STATE_VERSION:
+        raise InvalidArgument(
+            f"state has format {state.version}, and this version reads format {STATE_VERSION} only: "
+            "start the watch without it"
+        )

@@ -37,7 +37,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         number: its place among the requests, from 0.
-        state: "created", "partly" (only the documents in `task_ids` have a task), or "not seen": an earlier
+        state: "created", "partial" (only the documents in `task_ids` have a task), or "not_found": an earlier
             run of the job sent it, no task of it was found, and it was not sent again.
         run_id: the run it made, where known.
         document_ids: ids of its documents, made ones included.
@@ -45,7 +45,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     number: int
-    state: Literal["created", "partly", "not seen"]
+    state: Literal["created", "partial", "not_found"]
     run_id: str | None
     document_ids: tuple[str, ...]
     task_ids: Mapping[str, str]
@@ -89,15 +89,15 @@ class _Job:
                 f"request {number} is not the one the journal tells of: rerun the job with the same requests "
                 "in the same order, or start a new journal"
             )
-        if entry is not None and entry.state in ("sending", "not seen"):
+        if entry is not None and entry.state in ("sending", "not_found"):
             entry = await self._find(entry)
         unsent = entry is None or entry.state == "refused"
-        if unsent or (entry is not None and entry.state == "not seen" and self._resend_unknown):
+        if unsent or (entry is not None and entry.state == "not_found" and self._resend_unknown):
             entry = await self._send(number, digest, request, entry)
         assert entry is not None  # noqa: S101 - one of the branches above has set it
         return BatchResult(
             number=number,
-            state=cast("Literal['created', 'partly', 'not seen']", entry.state),
+            state=cast("Literal['created', 'partial', 'not_found']", entry.state),
             run_id=entry.run_id,
             document_ids=entry.document_ids,
             task_ids=entry.task_ids,
@@ -116,7 +116,7 @@ class _Job:
     async def _send(self, number: int, digest: str, request: CreateRequest, entry: Entry | None) -> Entry:
         create = _encode(request, iter(entry.document_ids) if entry is not None else None)
         # What an earlier send may have queued stays in doubt, and is looked for from that send on.
-        in_doubt = entry if entry is not None and entry.state == "not seen" else None
+        in_doubt = entry if entry is not None and entry.state == "not_found" else None
         sending = Entry(
             number=number,
             state="sending",

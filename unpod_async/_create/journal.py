@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import msgspec
 
@@ -17,7 +17,7 @@ from unpod_async.errors import ConfigurationError
 
 __all__ = ["Entry", "Journal", "State"]
 
-State: TypeAlias = Literal["sending", "created", "partly", "not seen", "refused"]
+State: TypeAlias = Literal["sending", "created", "partial", "not_found", "refused"]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,7 +41,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_ids: dict[str, str] = {}
 
 
-_DECODER = msgspec.json.Decoder(Entry)
+_OLD_STATES = {"partly": "partial", "not seen": "not_found"}
+"""State names in journals of older versions. A journal that cannot be read could cost a second call."""
+
+
+def _decode(line: bytes) -> Entry:
+    row = msgspec.json.decode(line, type=dict[str, Any])
+    if row.get("state") in list(_OLD_STATES):
+        row["state"] = _OLD_STATES[row["state"]]
+    return msgspec.convert(row, Entry)
 
 
 class Journal:
@@ -87,7 +95,7 @@ class Journal:
             os.ftruncate(self._file, len(complete))
         for number, line in enumerate(complete.splitlines(), 1):
             try:
-                entry = _DECODER.decode(line)
+                entry = _decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 entry = None
             if entry is None:

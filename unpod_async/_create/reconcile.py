@@ -23,14 +23,14 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     """What was found of a create.
 
     Attributes:
-        state: "created": every document has a task; "partly": only those in `task_ids` have; "not seen": none
-            has. Not seen is not the same as not created: the server may still be storing, so look again.
+        state: "created" if every document has a task, "partial" if only those in `task_ids` have one,
+            "not_found" if none has. A create that is not found may still be stored by the server: look again.
         run_id: the run they are in, or None.
         task_ids: task id by document id.
         missing: ids of the documents without a task.
     """
 
-    state: Literal["created", "partly", "not seen"]
+    state: Literal["created", "partial", "not_found"]
     run_id: str | None = None
     task_ids: Mapping[str, str] = {}
     missing: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ async def reconcile(
         if page.items and all(run.created_at and run.created_at < oldest for run in page.items):
             break
     missing = tuple(one for one in document_ids if one not in found)
-    state: Literal["created", "partly", "not seen"] = "partly" if found else "not seen"
+    state: Literal["created", "partial", "not_found"] = "partial" if found else "not_found"
     if not missing:
         state = "created"
     return Reconciliation(state=state, run_id=run_id, task_ids=found, missing=missing)

@@ -47,7 +47,7 @@ class Compare:
             return
         run, new = self._known.runs.get(name), row.status or None
         if run is None:
-            existing = self._known.swept is None
+            existing = self._known.last_resync is None
             yield RunSeen(
                 space_token=self._space, seen_at=at, new=new, run_id=name, run=row, existing=existing
             )
@@ -79,17 +79,17 @@ class Compare:
                 run_id=run_id,
                 task_id=name,
                 task=row,
-                existing=run.quiet,
+                existing=run.backfilling,
             )
         elif old != new:
             yield TaskStatusChanged(
                 space_token=space, seen_at=at, old=old, new=new, run_id=run_id, task_id=name, task=row
             )
-        elif name in run.untold:
+        elif name in run.pending_ended:
             old = None  # what it was before was told, and is not known any more
         else:
             return
-        if is_terminal(new) and (known or not run.quiet):
+        if is_terminal(new) and (known or not run.backfilling):
             yield CallEnded(
                 space_token=space, seen_at=at, old=old, new=new, run_id=run_id, task_id=name, task=row
             )

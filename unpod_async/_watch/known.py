@@ -27,12 +27,12 @@ class KnownRun(msgspec.Struct):
         status: the status told last; `before` is the one before that.
         tasks: the statuses of its tasks, by id.
         settled: it was told, or known from the start, that all of it has ended, and nothing changed since.
-        quiet: it was there when the watch began, and its tasks have not all been read: what of it has ended,
-            may have done so long ago.
+        backfilling: it was there when the watch began, and its tasks have not all been read: tasks that
+            have ended may have ended long ago.
         read: its tasks were all read once, so that those which are not known yet are newer.
-        untold: tasks that were told to have ended, but for their `CallEnded`.
+        pending_ended: tasks that were told to have ended, but for their `CallEnded`.
         depth: how many runs stood behind it when it was met last; None when not known.
-        stirred: something in it was seen to change, or it is new.
+        active: something in it was seen to change, or it is new.
         changed, due: when something in it changed last, as far as was seen, and when to look again; on the
             clock of the watch.
         failures: readings of its tasks that failed in a row.
@@ -42,11 +42,11 @@ class KnownRun(msgspec.Struct):
     before: str | None = None
     tasks: dict[str, str | None] = msgspec.field(default_factory=dict[str, str | None])
     settled: bool = False
-    quiet: bool = False
+    backfilling: bool = False
     read: bool = False
-    untold: set[str] = msgspec.field(default_factory=set[str])
+    pending_ended: set[str] = msgspec.field(default_factory=set[str])
     depth: int | None = None
-    stirred: bool = False
+    active: bool = False
     changed: float = 0.0
     due: float = 0.0
     failures: int = 0
@@ -61,9 +61,9 @@ class Known:
 
     def __init__(self) -> None:
         self.runs: dict[str, KnownRun] = {}
-        self.swept: float | None = None
-        """When the last whole sweep began, unix seconds. None: what is there has not all been told yet."""
-        self.unlinked: set[str] = set()
+        self.last_resync: float | None = None
+        """When the last whole resync began, unix seconds. None: what is there has not all been told yet."""
+        self.unverified: set[str] = set()
         """Runs told since the newest ones were last read down to known ones: there may be others behind."""
 
     def apply(self, event: Event, now: float) -> None:
@@ -71,12 +71,12 @@ class Known:
         match event:
             case RunSeen():
                 self.runs[event.run_id] = KnownRun(
-                    event.new, quiet=event.existing, stirred=not event.existing, changed=now
+                    event.new, backfilling=event.existing, active=not event.existing, changed=now
                 )
-                self.unlinked.add(event.run_id)
+                self.unverified.add(event.run_id)
             case RunRemoved():
                 self.runs.pop(event.run_id, None)
-                self.unlinked.discard(event.run_id)
+                self.unverified.discard(event.run_id)
             case RunSettled():
                 self.runs[event.run_id].settled = True
             case RunStatusChanged():
@@ -90,21 +90,21 @@ class Known:
                 run = self.runs[event.run_id]
                 run.tasks[event.task_id] = event.new
                 if is_terminal(event.new):
-                    run.untold.add(event.task_id)
+                    run.pending_ended.add(event.task_id)
                 else:
-                    run.untold.discard(event.task_id)
+                    run.pending_ended.discard(event.task_id)
                 self._touch(run, now)
             case CallEnded():
-                self.runs[event.run_id].untold.discard(event.task_id)
+                self.runs[event.run_id].pending_ended.discard(event.task_id)
             case TaskRemoved():
                 run = self.runs[event.run_id]
                 run.tasks.pop(event.task_id, None)
-                run.untold.discard(event.task_id)
+                run.pending_ended.discard(event.task_id)
                 self._touch(run, now)
             case _:
                 pass
 
     @staticmethod
     def _touch(run: KnownRun, now: float) -> None:
-        run.settled, run.stirred = False, True
+        run.settled, run.active = False, True
         run.changed = run.due = now

@@ -10,7 +10,7 @@ from unpod_async._watch.batch_read import read_together
 from unpod_async._watch.diff import task_name
 from unpod_async._watch.error_scope import is_of_one_run
 from unpod_async._watch.known import KnownRun
-from unpod_async._watch.resync import Sweep
+from unpod_async._watch.resync import Resync
 from unpod_async._watch.run_rows import RunRows
 from unpod_async._watch.schedule import Schedule
 from unpod_async._watch.source import SpaceSource
@@ -36,7 +36,7 @@ class SpacePoll:
 
     def __init__(self, questions: SpaceSource, schedule: Schedule, *, tasks: bool) -> None:
         self.polls = 0
-        self.sweeps = 0
+        self.resyncs = 0
         self._questions = questions
         self._rows = RunRows(questions)
         self._known = questions.known
@@ -44,21 +44,21 @@ class SpacePoll:
         self._schedule = schedule
         self._tasks = tasks
         self._unmet = {name for name in questions.chosen or () if name not in self._known.runs}
-        self._sweep: Sweep | None = None
-        self._sweep_failures = 0
-        self._sweep_due, self._in_a_hurry = self._first_sweep()
-        self._sweep_began = self._sweep_due
+        self._resync: Resync | None = None
+        self._resync_failures = 0
+        self._resync_due, self._resync_at_once = self._first_resync()
+        self._resync_began = self._resync_due
         self._suspects: set[str] = set()
 
-    def _first_sweep(self) -> tuple[float, bool]:
-        """When the first sweep is due, and whether it is not to be spread over the polls."""
+    def _first_resync(self) -> tuple[float, bool]:
+        """When the first resync is due, and whether it is not to be spread over the polls."""
         now = self._clock.monotonic()
-        if self._known.swept is None or self._unmet:
+        if self._known.last_resync is None or self._unmet:
             return now, True
-        ago = self._clock.utc_now().timestamp() - self._known.swept
+        ago = self._clock.utc_now().timestamp() - self._known.last_resync
         if self._schedule.is_overdue(ago):
             return now, True
-        return now + self._schedule.sweep - ago, False
+        return now + self._schedule.resync - ago, False
 
     async def poll(self) -> None:
         """Ask once for all that is due.
@@ -67,15 +67,15 @@ class SpacePoll:
             UnpodError: it broke off; what had come was told. The next poll asks again for the rest.
         """
         self._questions.deadline.restart()
-        is_first = self._known.swept is None
+        is_first = self._known.last_resync is None
         if not is_first:
             if not await self._rows.read_head():
-                self._sweep_due = min(self._sweep_due, self._clock.monotonic() + self._schedule.interval)
+                self._resync_due = min(self._resync_due, self._clock.monotonic() + self._schedule.interval)
             await self._rows.read_behind(dict(self._due()))
             await self._read_due()
-        await self._go_on_sweeping()
-        if is_first and self._known.swept is not None:
-            await self._read_runs({name for name, run in self._due() if run.quiet})
+        await self._continue_resync()
+        if is_first and self._known.last_resync is not None:
+            await self._read_runs({name for name, run in self._due() if run.backfilling})
         self.polls += 1
 
     # The tasks of unsettled runs
@@ -84,9 +84,9 @@ class SpacePoll:
         """Unsettled runs to be read now: all that stir, and some of those that may lie there for ever."""
         now = self._clock.monotonic()
         due = [(name, run) for name, run in self._known.runs.items() if not run.settled and run.due <= now]
-        idle = [each for each in due if not each[1].stirred]
+        idle = [each for each in due if not each[1].active]
         idle.sort(key=lambda each: (each[1].due, -(each[1].depth or 0)))
-        return [each for each in due if each[1].stirred] + idle[:_IDLE_PER_POLL]
+        return [each for each in due if each[1].active] + idle[:_IDLE_PER_POLL]
 
     async def _read_due(self) -> None:
         due = self._due()
@@ -133,7 +133,7 @@ class SpacePoll:
         else:
             if is_whole:
                 run.failures = 0
-            run.quiet = False
+            run.backfilling = False
         run.due = self._schedule.look_again(self._clock.monotonic(), run.changed, run.failures)
 
     async def _read_tasks(self, name: str, run: KnownRun) -> bool:
@@ -145,7 +145,7 @@ class SpacePoll:
         if met is None:
             return False
         if run.tasks and not met:
-            # So it is with a run that is gone, too, which its row or the next sweep tells.
+            # So it is with a run that is gone, too, which its row or the next resync tells.
             if name in self._rows.met:
                 await self._questions.tell_gone_tasks(name, met)
             run.failures += 1
@@ -167,25 +167,25 @@ class SpacePoll:
 
     # All the rest
 
-    async def _go_on_sweeping(self) -> None:
-        if self._sweep is None:
-            if self._clock.monotonic() < self._sweep_due:
+    async def _continue_resync(self) -> None:
+        if self._resync is None:
+            if self._clock.monotonic() < self._resync_due:
                 return
-            self._sweep = Sweep(self._questions, tasks=self._tasks)
-            self._sweep_began = self._clock.monotonic()
-        sweep, read = self._sweep, 0
+            self._resync = Resync(self._questions, tasks=self._tasks)
+            self._resync_began = self._clock.monotonic()
+        resync, read = self._resync, 0
         try:
-            while await sweep.read_page():
+            while await resync.read_page():
                 read += 1
-                is_enough = not self._in_a_hurry and read >= self._schedule.pages_at_once(sweep.pages)
+                is_enough = not self._resync_at_once and read >= self._schedule.pages_at_once(resync.pages)
                 if is_enough or self._questions.is_late():
                     return
-            await self._look_for(sweep.doubtful)
+            await self._look_for(resync.doubtful)
         except UnpodError:
-            self._sweep = None
+            self._resync = None
             self._put_off()
             raise
-        self._end(sweep)
+        self._end(resync)
 
     async def _look_for(self, names: set[str]) -> None:
         """Runs that may be rows which cannot be read: those that had tasks, and have none, are gone."""
@@ -199,26 +199,26 @@ class SpacePoll:
                     raise
 
     def _put_off(self) -> None:
-        """A sweep was not whole. The first of all is made up for by the next poll."""
-        if self._known.swept is not None:
-            self._sweep_failures += 1
-            self._sweep_due = self._clock.monotonic() + self._schedule.sweep_again(self._sweep_failures)
-            self._in_a_hurry = self._sweep_failures == 1
+        """A resync was not whole. The first of all is made up for by the next poll."""
+        if self._known.last_resync is not None:
+            self._resync_failures += 1
+            self._resync_due = self._clock.monotonic() + self._schedule.resync_again(self._resync_failures)
+            self._resync_at_once = self._resync_failures == 1
 
-    def _end(self, sweep: Sweep) -> None:
-        self._sweep, self._in_a_hurry = None, False
-        self._suspects |= sweep.suspects
-        if self._known.swept is None:
-            self._known.unlinked.clear()
-            self._known.swept = sweep.began
-        if not sweep.whole:
+    def _end(self, resync: Resync) -> None:
+        self._resync, self._resync_at_once = None, False
+        self._suspects |= resync.suspects
+        if self._known.last_resync is None:
+            self._known.unverified.clear()
+            self._known.last_resync = resync.began
+        if not resync.whole:
             self._put_off()
             return
-        self._sweep_failures = 0
-        self._sweep_due = self._sweep_began + self._schedule.sweep
-        self.sweeps += 1
-        self._known.swept = sweep.began
+        self._resync_failures = 0
+        self._resync_due = self._resync_began + self._schedule.resync
+        self.resyncs += 1
+        self._known.last_resync = resync.began
         unmet = self._unmet - self._known.runs.keys()
-        if unmet and sweep.readable:
+        if unmet and resync.readable:
             raise RunNotFound(self._questions.space_token, sorted(unmet))
         self._unmet.clear()

@@ -1,4 +1,4 @@
-"""A sweep: everything in a space read again, some pages at a time, for what a poll does not look at."""
+"""A resync: everything in a space read again, some pages at a time, for what a poll does not look at."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from unpod_async._watch.source import SpaceSource
 from unpod_async.errors import IncompleteListing
 from unpod_async.models import Run, Task
 
-__all__ = ["Sweep"]
+__all__ = ["Resync"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("unpod_async")
 
 
-class Sweep:
-    """One sweep: the listing of runs, then that of the tasks of the space.
+class Resync:
+    """One resync: the listing of runs, then that of the tasks of the space.
 
     Runs and tasks that enter meanwhile are the polls' to tell. Runs that were not met are looked for a second
     time before they are gone. A settled run of which some tasks were not met is suspected only: the poll
@@ -126,8 +126,8 @@ class Sweep:
         for name in self._there & self._known.runs.keys():
             run, met = self._known.runs[name], self._counts[name]
             met_all = met == len(run.tasks)
-            if run.quiet and met_all and self.whole and (self.readable or met == self._sizes.get(name)):
-                run.quiet, run.read, run.settled = False, True, run.has_ended
+            if run.backfilling and met_all and self.whole and (self.readable or met == self._sizes.get(name)):
+                run.backfilling, run.read, run.settled = False, True, run.has_ended
             elif run.settled and not met_all:
                 self.suspects.add(name)
 
@@ -135,7 +135,7 @@ class Sweep:
         try:
             page = await walk.next_page()
         except IncompleteListing as error:
-            _log.warning("a sweep was disturbed, and is repeated: %s", error)
+            _log.warning("a resync was disturbed, and is repeated: %s", error)
             self.whole = False
             return None
         if page is not None:

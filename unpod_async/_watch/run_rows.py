@@ -15,7 +15,7 @@ __all__ = ["RunRows"]
 _log = logging.getLogger("unpod_async")
 
 _READINGS = 4
-"""Readings of the newest runs before it is left to the next sweep whether something slipped by."""
+"""Readings of the newest runs before it is left to the next resync whether something slipped by."""
 
 
 class RunRows:
@@ -44,7 +44,7 @@ class RunRows:
                 break
             if missing is None:
                 continue
-            self._known.unlinked.clear()
+            self._known.unverified.clear()
             if missing and doubted is None:
                 # One answer that lacks some is not enough to tell of them that they are gone.
                 doubted = missing
@@ -62,7 +62,7 @@ class RunRows:
         before: int | None = 0
         place, steady, readable = 0, True, True
         there, self.met = set(self._known.runs), set()
-        linked = there - self._known.unlinked
+        linked = there - self._known.unverified
         while (page := await walk.next_page()) is not None:
             # Where the count falls, a run behind this page may have come before it.
             steady = steady and before is not None and page.count is not None and page.count >= before

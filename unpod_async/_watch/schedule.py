@@ -24,12 +24,12 @@ class Schedule:
 
     Args:
         interval: seconds from the end of one poll to the next, on average.
-        sweep: seconds from the start of one sweep to the next.
+        resync: seconds from the start of one resync to the next.
         draw: gives a number from 0 to 1.
     """
 
     interval: float
-    sweep: float
+    resync: float
     draw: Callable[[], float]
 
     def pause(self, failures: int, hint: float | None) -> float:
@@ -42,28 +42,28 @@ class Schedule:
         wait *= 0.8 + 0.4 * self.draw()
         return max(wait, min(hint or 0.0, max(self.interval, _LONGEST_HINT)))
 
-    def sweep_again(self, failures: int) -> float:
-        """Until the next sweep, after so many in a row that were not whole."""
-        return min(self.sweep, self.interval * 2.0 ** min(failures + 2, 30))
+    def resync_again(self, failures: int) -> float:
+        """Until the next resync, after so many in a row that were not whole."""
+        return min(self.resync, self.interval * 2.0 ** min(failures + 2, 30))
 
     def is_overdue(self, ago: float) -> bool:
-        """Whether a sweep that began so long ago, in another process, is to be made up for at once.
+        """Whether a resync that began so long ago, in another process, is to be made up for at once.
 
         Also when it began in the future: the clock was put back.
         """
-        return not 0 <= ago < self.sweep
+        return not 0 <= ago < self.resync
 
     def look_again(self, now: float, changed: float, failures: int) -> float:
         """When an unsettled run is to be read again that changed at `changed`.
 
-        Soon after a change at each poll, then more and more rarely; never more rarely than a sweep would.
+        Soon after a change at each poll, then more and more rarely; never more rarely than a resync would.
         """
         wait = (now - changed) / _AGEING
         if failures:
             wait = max(wait, self.interval * 2.0 ** min(failures, 30))
-        return now + min(wait, self.sweep)
+        return now + min(wait, self.resync)
 
     def pages_at_once(self, pages: int) -> int:
-        """Pages of a sweep to read per poll, so that it takes half of the time until the next one."""
-        polls = max(1.0, self.sweep / 2 / self.interval)
+        """Pages of a resync to read per poll, so that it takes half of the time until the next one."""
+        polls = max(1.0, self.resync / 2 / self.interval)
         return max(1, math.ceil(pages / polls))

@@ -118,6 +118,6 @@ class SpaceSource:
         if run is None:
             return
         run.read = True
-        if run.quiet:
-            run.settled, run.quiet = run.has_ended, False
+        if run.backfilling:
+            run.settled, run.backfilling = run.has_ended, False
         await self.tell(self._compare.settled(run_id, run, self.clock.utc_now()))

@@ -8,7 +8,11 @@ import msgspec
 
 from unpod_async._watch.known import Known, KnownRun
 
-__all__ = ["WatchState", "known_of", "state_of"]
+__all__ = ["STATE_VERSION", "WatchState", "known_of", "state_of"]
+
+
+STATE_VERSION = 2
+"""The version of the format of `WatchState`."""
 
 
 class ToldRun(msgspec.Struct, array_like=True, gc=False):
@@ -17,20 +21,20 @@ class ToldRun(msgspec.Struct, array_like=True, gc=False):
     status: str | None
     tasks: dict[str, list[str]]
     settled: bool
-    quiet: bool
+    backfilling: bool
     read: bool
-    stirred: bool
+    active: bool
     depth: int | None
     before: str | None
-    untold: list[str]
+    pending_ended: list[str]
 
 
 class ToldSpace(msgspec.Struct, gc=False):
     """A space: as `Known` has it."""
 
-    swept: float | None
-    runs: dict[str, ToldRun]
-    unlinked: list[str] = []
+    last_resync: float | None = None
+    runs: dict[str, ToldRun] = {}
+    unverified: list[str] = []
 
 
 class WatchState(msgspec.Struct, gc=False):
@@ -49,7 +53,7 @@ class WatchState(msgspec.Struct, gc=False):
     tasks: bool
     spaces: dict[str, ToldSpace]
     chosen: list[str] | None = None
-    version: int = 1
+    version: int = STATE_VERSION
 
     def covers(self, chosen: frozenset[str] | None, *, tasks: bool) -> bool:
         """Whether all that is asked for now was asked for then."""
@@ -61,7 +65,9 @@ def state_of(known: Mapping[str, Known], chosen: frozenset[str] | None, *, tasks
     """A copy of what is known now."""
     spaces = {
         token: ToldSpace(
-            space.swept, {name: _told(run) for name, run in space.runs.items()}, sorted(space.unlinked)
+            space.last_resync,
+            {name: _told(run) for name, run in space.runs.items()},
+            sorted(space.unverified),
         )
         for token, space in known.items()
     }
@@ -77,12 +83,12 @@ def _told(run: KnownRun) -> ToldRun:
         run.status,
         tasks,
         settled=run.settled,
-        quiet=run.quiet,
+        backfilling=run.backfilling,
         read=run.read,
-        stirred=run.stirred,
+        active=run.active,
         depth=run.depth,
         before=run.before,
-        untold=sorted(run.untold),
+        pending_ended=sorted(run.pending_ended),
     )
 
 
@@ -101,7 +107,7 @@ def known_of(
     if told is None:
         return known
     if state.covers(chosen, tasks=tasks):
-        known.swept = told.swept
+        known.last_resync = told.last_resync
     all_tasks = state.tasks or not tasks
     for name, run in told.runs.items():
         if chosen is not None and name not in chosen:
@@ -112,12 +118,12 @@ def known_of(
             run.before,
             each if tasks else {},
             settled=run.settled and all_tasks,
-            quiet=run.quiet or not all_tasks,
+            backfilling=run.backfilling or not all_tasks,
             read=run.read and state.tasks,
-            untold=set(run.untold) if tasks else set(),
+            pending_ended=set(run.pending_ended) if tasks else set(),
             depth=run.depth,
-            stirred=run.stirred,
+            active=run.active,
             changed=now,
         )
-    known.unlinked = {name for name in told.unlinked if name in known.runs}
+    known.unverified = {name for name in told.unverified if name in known.runs}
     return known

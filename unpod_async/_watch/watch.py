@@ -56,9 +56,9 @@ class Watch(Stream[Event]):
         return sum(poll.polls for poll in self._polls)
 
     @property
-    def sweeps(self) -> int:
-        """Sweeps that came to their end, over all spaces."""
-        return sum(poll.sweeps for poll in self._polls)
+    def resyncs(self) -> int:
+        """Resyncs that came to their end, over all spaces."""
+        return sum(poll.resyncs for poll in self._polls)
 
     @property
     def state(self) -> WatchState:

@@ -20,7 +20,7 @@ def watch(
     interval: Annotated[
         str, typer.Option(metavar="SECONDS", help="From one poll to the next; 1m and 1h are understood.")
     ] = "10",
-    sweep: Annotated[
+    resync: Annotated[
         str,
         typer.Option(metavar="SECONDS", help="Changes of settled runs, and deletions, are seen so often."),
     ] = "1h",
@@ -56,7 +56,7 @@ def watch(
 
     wishes = _watch.Wishes(
         interval=interval,
-        sweep=sweep,
+        resync=resync,
         runs=runs or (),
         tasks=not no_tasks,
         changes_only=changes_only,

@@ -196,7 +196,7 @@ async def _look(unpod: UnpodClient, error: OutcomeUnknown, count: int, *, as_jso
         if not as_json:
             put(f"run {printable(found.run_id or '(without an id)')}: {count:,} queued")
         return COMPLETE
-    if found.state == "partly":
+    if found.state == "partial":
         say(
             f"Found: {len(found.task_ids):,} of {count:,} were queued, {where}; the service may still be "
             "storing the others. Not sent again; look once more before you place the missing ones."

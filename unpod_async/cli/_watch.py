@@ -40,7 +40,7 @@ class Wishes:
     """The options of a watch as they were typed."""
 
     interval: str
-    sweep: str
+    resync: str
     runs: Sequence[str]
     tasks: bool
     changes_only: bool
@@ -54,7 +54,7 @@ class Wishes:
         """
         return {
             "interval": seconds("--interval", self.interval),
-            "sweep": seconds("--sweep", self.sweep),
+            "resync": seconds("--resync", self.resync),
             "tasks": self.tasks,
             "runs": list(self.runs) or None,
         }
@@ -195,7 +195,7 @@ class _Telling:
     async def look(self) -> None:
         while True:
             self._teller.look(self._events.polls)
-            marks = self._told + self._events.sweeps
+            marks = self._told + self._events.resyncs
             if (
                 self._keeper is not None
                 and marks != self._saved

@@ -94,8 +94,8 @@ async def play(story: Story, out: IO[str], rounds: int) -> None:
         await watcher.start()
         if not await story.tell("What is there when it starts", story.begin()):
             return
-        # Until the first sweep is over, what is new may still count as having been there.
-        await _swept(sandbox, 0)
+        # Until the first resync is over, what is new may still count as having been there.
+        await _resynced(sandbox, 0)
         for number in range(1, rounds + 1):
             story.change()
             if not await story.tell(f"Calls and runs move on, {number} of {rounds}", story.changed()):
@@ -118,13 +118,13 @@ async def play(story: Story, out: IO[str], rounds: int) -> None:
         if not await story.tell("Calls and runs move on", story.changed()):
             return
         # Whatever the watch would repeat, it repeats when it reads all again.
-        await _swept(sandbox, 2)
+        await _resynced(sandbox, 2)
         await watcher.kill()
         say(out, "All is read twice more")
 
 
-async def _swept(sandbox: Sandbox, times: int) -> None:
-    """Wait until so many sweeps that begin from now on, and one under way, have ended."""
+async def _resynced(sandbox: Sandbox, times: int) -> None:
+    """Wait until so many resyncs that begin from now on, and one under way, have ended."""
     tasks = f"/spaces/{sandbox.space_token}/tasks/"
 
     def begun() -> int:
@@ -149,7 +149,7 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
     }
     with tempfile.TemporaryDirectory(prefix="unpod-demo-") as folder:
         state = Path(folder, "state.json")
-        more = ("--interval", "0.2", "--sweep", "1")
+        more = ("--interval", "0.2", "--resync", "1")
         async with Watcher(environment, sandbox.space_token, state, *more) as watcher:
             say(
                 out,
