@@ -47,7 +47,7 @@ if _TYPE_CHECKING:
     from unpod_async._api import UnpodClient
     from unpod_async._call_output import Call
     from unpod_async._create import BatchResult, CreateRequest, Reconciliation
-    from unpod_async._export import BadRow, ExportProgress, ExportSummary, FailedRun
+    from unpod_async._export import BadRow, ExportProgress, ExportSpec, ExportSummary, FailedRun
     from unpod_async._http import RetryPolicy, Settings, Stats
     from unpod_async._paging import Failed, Ok, Page, Pager, RejectedRow, Stream
     from unpod_async._watch import Watch, WatchedRun, WatchState
@@ -116,6 +116,7 @@ __all__ = [
     "Disconnected",
     "ExportError",
     "ExportProgress",
+    "ExportSpec",
     "ExportSummary",
     "Failed",
     "FailedRun",
@@ -173,7 +174,7 @@ _HOMES = {
     "_api": "UnpodClient",
     "_call_output": "Call",
     "_create": "BatchResult CreateRequest Reconciliation",
-    "_export": "BadRow ExportProgress ExportSummary FailedRun",
+    "_export": "BadRow ExportProgress ExportSpec ExportSummary FailedRun",
     "_http": "RetryPolicy Settings Stats",
     "_paging": "Failed Ok Page Pager RejectedRow Stream",
     "_watch": "Watch WatchState WatchedRun",

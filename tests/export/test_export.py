@@ -163,7 +163,7 @@ async def test_no_user_token_unless_asked_and_nobody_else_reads_the_files(tmp_pa
             if path.is_file():
                 assert not SANDBOX_SECRETS.search(path.read_bytes().decode("latin-1")), path.name
                 assert path.stat().st_mode & 0o077 == 0, path.name
-        await unpod.export(sandbox.space_token, tmp_path / "kept", user_token="keep")
+        await unpod.export(sandbox.space_token, tmp_path / "kept", keep_user_tokens=True)
         assert any(SANDBOX_SECRETS.search(row) for row in found_rows(tmp_path / "kept", "jsonl", "tasks"))
 
 
@@ -235,7 +235,7 @@ async def test_cancelled_anywhere_it_leaves_nothing_and_goes_on(tmp_path: Path) 
         {"settle_after": -1},
         {"concurrency": 0},
         {"page_size": 0},
-        {"user_token": "drop"},
+        {"keep_user_tokens": "drop"},
         {"redact": "all"},
         {"redact_key": "12345678"},
         {"redact": "hash", "redact_key": "short"},

@@ -193,7 +193,7 @@ async def test_row_52_another_question_or_a_changed_target(row: Row, tmp_path: P
         before = sandbox.requests
         others: list[dict[str, Any]] = [
             {"format": "csv"},
-            {"user_token": "keep"},
+            {"keep_user_tokens": True},
             {"runs": sandbox.run_ids()[:1]},
             {"redact": "drop"},
             {"recordings": True},

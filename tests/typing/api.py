@@ -11,7 +11,7 @@ from __future__ import annotations
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal, assert_type
 
@@ -33,6 +33,7 @@ from unpod_async import (
     Disconnected,
     ExportError,
     ExportProgress,
+    ExportSpec,
     ExportSummary,
     Failed,
     FailedRun,
@@ -441,8 +442,16 @@ async def export(unpod: UnpodClient, moment: datetime, runs: list[Run]) -> None:
         assert_type(summary.failed, tuple[FailedRun, ...])
         assert_type(summary.bad, tuple[BadRow, ...])
     await unpod.export(["S", "S2"], "data", full=True, redact="hash", redact_key=b"12345678", recordings=True)
-    await unpod.export("S", "data", runs=runs, user_token="keep", csv_safe=True, format="csv")
+    await unpod.export("S", "data", runs=runs, keep_user_tokens=True, csv_safe=True, format="csv")
     await unpod.export("S", "data", format="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await unpod.export("S", "data", formats="csv")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    spec = ExportSpec(
+        spaces=("S",), runs=("R1",), since=moment, redact="hash", recordings=True, concurrency=8
+    )
+    assert_type(spec.spaces, tuple[str, ...])
+    assert_type(spec.format, Literal["jsonl", "jsonl.gz", "csv", "parquet"])
+    assert_type(spec.settle_after, timedelta)
+    assert_type(await unpod.export(spec, "data", on_progress=show), ExportSummary)
 
 
 async def recordings(unpod: UnpodClient, task: Task) -> None:

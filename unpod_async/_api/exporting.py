@@ -3,117 +3,81 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from unpod_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from unpod_async._export import ExportFormat, ExportProgress, ExportSummary, Redaction
+    from typing import Unpack
+
+    from unpod_async._export import ExportOptions, ExportProgress, ExportSpec, ExportSummary
     from unpod_async._paging import Core
-    from unpod_async.models import Run
 
 __all__ = ["Exporting"]
 
-_WEEK = timedelta(days=7)
-
 
 class Exporting:
-    """The part of a client that exports."""
+    """The part of the client that exports."""
 
     _core: Core
 
     async def export(
         self,
-        space_token: str | Iterable[str],
+        spaces: str | Iterable[str] | ExportSpec,
         target: str | os.PathLike[str],
         *,
-        format: ExportFormat = "jsonl",  # noqa: A002 - the field's word
-        runs: Iterable[str | Run] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        full: bool = False,
-        settle_after: timedelta | float = _WEEK,
-        concurrency: int = 4,
-        page_size: int | None = None,
-        user_token: Literal["null", "keep"] = "null",  # noqa: S107 - a choice, no password
-        csv_safe: bool = False,
-        redact: Redaction | None = None,
-        redact_key: str | bytes | None = None,
-        recordings: bool = False,
-        recording_hosts: Sequence[str] = (),
-        part_bytes: int = 64 * 2**20,
         on_progress: Callable[[ExportProgress], object] | None = None,
+        **options: Unpack[ExportOptions],
     ) -> ExportSummary:
-        """Export every run and every task of a space into a directory: `runs-*`, `tasks-*`, `manifest.json`.
+        """Export every run and every task of one or more spaces into the files of a directory.
 
-        Killed or interrupted at any moment, call it again: it goes on, and what is on the disk is not fetched
-        again. Called again later, it fetches what is new or may have changed. The rows are those of all files
-        `tasks*` together, each once; `manifest.json`, written last, says what was asked and what is missing.
+        The tasks are in the files `tasks-*` and the runs in `runs-*`, each row once. `manifest.json` is
+        written last. It lists the options, the files, and what is missing.
+
+        An export can be killed at any moment. Call it again with the same target: it resumes, and rows that
+        are already on the disk are not fetched again. If the earlier export was complete, only new runs and
+        runs that are not settled are fetched.
+
+        Example:
+            summary = await unpod.export("SPACE", "data", format="parquet")
 
         Args:
-            space_token: one space, or several.
-            target: a directory; made when it is not there. One export at a time.
-            format: "jsonl" (each row as the server sent it), "jsonl.gz", "csv" or "parquet" (flat columns and
-                the open parts as JSON text; needs the extra `parquet`).
-            runs: only these, of one space; ids or `Run`s.
-            since, until: only runs created then; aware datetimes, both inclusive.
-            full: read everything again.
-            settle_after: a run is settled, and not asked for again, when it and all its tasks are completed
-                or failed and it is older than this; a timedelta or seconds, by default 7 days.
-            concurrency: runs read at a time.
-            page_size: rows per page of every listing; by default a size that suits each.
-            user_token: "null" puts null in place of `user_info.user_token`; "keep" leaves it.
-            csv_safe: in CSV, put `'` before what a spreadsheet would take for a formula.
-            redact: "drop" or "hash" names, phone numbers and e-mail addresses.
-            redact_key: key of the hashes, 8 bytes or more; by default one of the target's own.
-            recordings: download recordings, into `recordings/`.
-            recording_hosts: hosts that recordings may be fetched from though they are not public or not
-                https, as "host" or "host:port".
-            part_bytes: size of a part, in bytes of its rows as JSON.
-            on_progress: called with an `ExportProgress` some times a second; what it raises is logged.
+            spaces: Token of a space, several tokens, or an `ExportSpec` that holds the options as well.
+            target: Directory of the data set. It is created if it does not exist. One export can write to it
+                at a time.
+            on_progress: Called with an `ExportProgress` about five times a second. An exception that it
+                raises is logged and does not stop the export.
+            options: The other fields of `ExportSpec`, such as `format`, `since`, `redact` and `recordings`.
+                See `help(ExportSpec)` for all of them.
 
-        The client's `deadline` bounds it all; any outage and any Retry-After is waited out within it, and an
-        hour of outage where there is none. A run that cannot be read costs that run: the summary names it,
-        and the next export asks for it again.
+        Returns:
+            A summary. Its `complete` is False if rows are missing. A run that cannot be read does not stop
+            the export: the summary names it, and the next export reads it again.
 
         Raises:
-            InvalidArgument: an argument is not accepted.
-            TargetLockedError: another export is writing to the target.
-            ExportError: the target was made with other questions, or cannot be written.
-            AuthenticationError, RefusedError: the service does not let us in.
-            TransportError, APIError: the service could not be waited for any longer.
-            ConfigurationError: what the format needs is not installed.
+            InvalidArgument: An option is not accepted. Nothing was sent.
+            TargetLockedError: Another export is writing to the target.
+            ExportError: The target was made with other options, or cannot be written.
+            AuthenticationError, RefusedError: The service denies access.
+            TransportError, APIError: The service did not recover in time. An export waits out outages and
+                rate limits until the client's `deadline` ends, or for an hour if there is none.
+            ConfigurationError: A package that the format needs is not installed.
         """
-        # The machinery is imported when it is used: other programs need no database.
-        from unpod_async._export import Job, asked_of, key_of, options_of
+        # Imported here because programs that export nothing need no database.
+        from unpod_async._export import ExportSpec, Job
 
-        asked = asked_of(
-            self._core.settings.base_url,
-            space_token,
-            form=format,
-            runs=runs,
-            since=since,
-            until=until,
-            user_token=user_token,
-            csv_safe=csv_safe,
-            redact=redact,
-            redact_key=key_of(redact_key),
-            recordings=recordings,
-        )
-        options = options_of(
-            full=full,
-            settle_after=settle_after,
-            concurrency=concurrency,
-            page_size=page_size,
-            redact_key=redact_key,
-            recording_hosts=recording_hosts,
-            part_bytes=part_bytes,
-            on_progress=on_progress,
-        )
-        return await Job(self._core, asked, options, _path(target)).run()
+        if isinstance(spaces, ExportSpec):
+            if options:
+                raise InvalidArgument(f"{next(iter(options))} is given next to an ExportSpec: set it there")
+            spec = spaces
+        else:
+            # The spec converts the wider types that callers may pass.
+            spec = ExportSpec(spaces=cast("Any", spaces), **cast("Any", options))
+        if on_progress is not None and not callable(on_progress):
+            raise InvalidArgument("on_progress must be a function that takes an ExportProgress")
+        return await Job(self._core, spec, _path(target), on_progress).run()
 
 
 def _path(target: object) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from unpod_async._export.outage import OutageRetrier, passes
 from unpod_async._export.progress import ProgressReporter
 from unpod_async._export.recordings import load_recordings, recording_url
 from unpod_async._export.redaction import Redactor
-from unpod_async._export.results import ExportSummary
+from unpod_async._export.results import ExportProgress, ExportSummary
 from unpod_async._export.row_pages import RowPages
 from unpod_async._export.rows import decoder
 from unpod_async._export.run_sync import PAGE_SIZE, RunReader, RunSync
 from unpod_async._export.run_tasks import Fetching, fetch_runs
 from unpod_async._export.scan_plan import FEW_REQUESTS, Plan, Samples, plan_for
 from unpod_async._export.space_scan import fetch_flat
-from unpod_async._export.spec import Asked, Options
+from unpod_async._export.spec import ExportSpec
 from unpod_async._export.storage import (
     MANIFEST,
     Contents,
@@ -47,12 +48,18 @@ _TELL_EVERY = 0.2
 class Job:
     """One export. `run` is called once."""
 
-    def __init__(self, core: Core, asked: Asked, options: Options, target: Path) -> None:
-        FORMATS[asked.format].check()
+    def __init__(
+        self,
+        core: Core,
+        spec: ExportSpec,
+        target: Path,
+        on_progress: Callable[[ExportProgress], object] | None = None,
+    ) -> None:
+        FORMATS[spec.format].check()
         self._core = core
-        self._asked = asked
-        self._options = options
-        self._set = DataSet(target, asked, options)
+        self._spec = spec
+        self._dataset_options = spec.dataset_options(core.settings.base_url)
+        self._set = DataSet(target, spec, self._dataset_options)
         self._disk = Disk(str(target))
         self._started = datetime.now(UTC)
         self._deadline = core.caller.deadline()
@@ -60,16 +67,16 @@ class Job:
             core.caller, self._probe, self._deadline, repeats=core.caller.options.retry is not None
         )
         self._samples = Samples(self._patience, self._deadline)
-        self._decode = decoder(keep_user_token=asked.keeps_user_token)
+        self._decode = decoder(keep_user_token=spec.keep_user_tokens)
         self._head_start = HeadStart(
             self._patience,
             self._deadline,
             self._samples,
             self._decode,
-            page_size=options.page_size,
-            concurrency=options.concurrency,
+            page_size=spec.page_size,
+            concurrency=spec.concurrency,
         )
-        self._meter = ProgressReporter(options.on_progress, core.caller.stats, lambda: self._patience.waiting)
+        self._meter = ProgressReporter(on_progress, core.caller.stats, lambda: self._patience.waiting)
         self._reasons: list[str] = []
         self._publisher: Publisher
         self._staging: Staging
@@ -84,7 +91,7 @@ class Job:
             for space, token in self._set.spaces:
                 await self._list(space, token)
             await self._fetch()
-            if self._asked.recordings:
+            if self._spec.recordings:
                 await self._load_recordings()
             self._meter.enter("writing")
             found = await self._disk.run(self._finish)
@@ -114,7 +121,7 @@ class Job:
         """Blocks."""
         self._set.open()
         self._publisher = Publisher(
-            self._set.state, self._set.work, self._set.parts, self._set.spool, self._options.part_bytes
+            self._set.state, self._set.work, self._set.parts, self._set.spool, self._spec.part_bytes
         )
         # While there is a whole data set, it stays as it is until all of the next one has come.
         is_first = self._set.store.size(MANIFEST) is None
@@ -125,8 +132,8 @@ class Job:
             self._publisher.publish_full_parts if is_first else lambda: None,
         )
         self._meter.counts = lambda: (self._staging.runs, self._staging.failed, self._staging.rows)
-        if self._asked.redact is not None:
-            self._redactor = Redactor(self._asked.redact, self._set.redact_key())
+        if self._spec.redact is not None:
+            self._redactor = Redactor(self._spec.redact, self._set.redact_key())
 
     # -- listing ------------------------------------------------------------------------------------------
 
@@ -136,7 +143,7 @@ class Job:
         pages = RowPages(
             self._patience,
             space_runs(token),
-            self._options.page_size or PAGE_SIZE,
+            self._spec.page_size or PAGE_SIZE,
             self._deadline,
             self._decode,
         )
@@ -144,7 +151,7 @@ class Job:
         def on_bad(place: int | None, reason: str) -> None:
             self._staging.add_bad(space, None, place, reason)
 
-        wants_all = self._asked.wants_all_runs and self._options.concurrency > 1
+        wants_all = self._spec.selects_all_runs and self._spec.concurrency > 1
 
         def on_page(count: int | None, runs: int) -> None:
             self._meter.runs_seen += runs
@@ -156,8 +163,7 @@ class Job:
 
         reading = RunReader(
             noted,
-            self._asked,
-            self._options,
+            self._spec,
             self._disk,
             self._redactor,
             on_bad,
@@ -170,7 +176,7 @@ class Job:
             self._reasons.append(f"runs may be missing: {error}")
         if noted.disturbed:
             await self._disk.run(self._set.state.drop_flat, space)
-        if self._asked.runs is not None:
+        if self._spec.runs is not None:
             missing = await self._disk.run(self._not_listed, space)
             if missing:
                 self._reasons.append(
@@ -188,7 +194,7 @@ class Job:
                 "SELECT id FROM run WHERE space = ? AND listed = ?", (space, self._set.round)
             )
         }
-        return [name for name in self._asked.runs or () if name not in listed]
+        return [name for name in self._spec.runs or () if name not in listed]
 
     # -- fetching -----------------------------------------------------------------------------------------
 
@@ -203,11 +209,11 @@ class Job:
             staging=self._staging,
             patience=self._patience,
             deadline=self._deadline,
-            page_size=self._core.page_size(self._options.page_size),
-            concurrency=self._options.concurrency,
-            keep_user_token=self._asked.keeps_user_token,
+            page_size=self._core.page_size(self._spec.page_size),
+            concurrency=self._spec.concurrency,
+            keep_user_token=self._spec.keep_user_tokens,
             redact=self._redactor,
-            recording_of=recording_url if self._asked.recordings else None,
+            recording_of=recording_url if self._spec.recordings else None,
         )
         for space, token in self._set.spaces:
             plan = await self._flat_plan(job, space, token)
@@ -223,7 +229,7 @@ class Job:
         begun = await self._disk.run(self._set.state.flat, space)
         if begun is not None:
             self._meter.rows_total = begun.length
-            return Plan(self._options.page_size or begun.page_size, None)
+            return Plan(self._spec.page_size or begun.page_size, None)
         one_by_one = await self._disk.run(self._set.state.requests_for, space, job.page_size)
         if one_by_one <= FEW_REQUESTS:
             return None
@@ -232,7 +238,7 @@ class Job:
             if job.ends_all(answer.error):
                 raise answer.error
             return None
-        plan = plan_for(answer, self._options.page_size, one_by_one)
+        plan = plan_for(answer, self._spec.page_size, one_by_one)
         self._meter.rows_total = None if plan is None else answer.count
         return plan
 
@@ -243,8 +249,8 @@ class Job:
             self._set.state,
             self._disk,
             self._set.work.target / "recordings",
-            hosts=self._options.recording_hosts,
-            concurrency=self._options.concurrency,
+            hosts=self._spec.recording_hosts,
+            concurrency=self._spec.concurrency,
             deadline=self._deadline,
         )
 
@@ -252,7 +258,7 @@ class Job:
         """Ask something that no bad row can spoil, once."""
         options = self._core.caller.options
         once = self._core.caller.with_options(SendOptions(None, options.timeout, options.deadline), None)
-        listing = space_runs(self._asked.spaces[0])
+        listing = space_runs(self._spec.spaces[0])
         failure: object = None
         for read in (PageRequest(1, 1), PageRequest(10**9, 1)):
             failure = await fetch(once, listing, read, self._deadline, raw=True)
@@ -270,7 +276,9 @@ class Job:
         self._set.spool.close()
         self._publisher.publish()
         found = contents(self._set.state, self._set.parts)
-        made = self._set.work.write(MANIFEST, manifest(self._asked, found, self._started, self._reasons))
+        made = self._set.work.write(
+            MANIFEST, manifest(self._dataset_options, found, self._started, self._reasons)
+        )
         self._set.store.put(made, MANIFEST)
         self._set.state["complete"] = int(found.is_whole and not self._reasons)
         self._set.clear_spool()

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from unpod_async._export.row_header import has_ended
 from unpod_async._export.row_line import InvalidRow
 from unpod_async._export.row_pages import RowPages
 from unpod_async._export.rows import Row
-from unpod_async._export.spec import Asked, Options
+from unpod_async._export.spec import ExportSpec
 from unpod_async._export.storage import Catalog, Disk, Listed, RunState
 from unpod_async._paging import Page, Walk
 
@@ -203,8 +203,7 @@ class RunReader:
     def __init__(
         self,
         noted: RunSync,
-        asked: Asked,
-        options: Options,
+        spec: ExportSpec,
         disk: Disk,
         redact: Callable[[bytes], bytes] | None,
         on_bad: Callable[[int | None, str], None],
@@ -213,15 +212,15 @@ class RunReader:
         stable: bool,
     ) -> None:
         self._noted = noted
-        self._window = asked.window
-        self._chosen = None if asked.runs is None else set(asked.runs)
+        self._window = spec.window
+        self._chosen = None if spec.runs is None else set(spec.runs)
         self._disk = disk
         self._redact = redact
         self._on_bad = on_bad
         self._on_page = on_page
         self._stable = stable
-        self._ahead = min(_AHEAD, options.concurrency)
-        self._oldest = datetime.now(UTC) - timedelta(seconds=options.settle_after)
+        self._ahead = min(_AHEAD, spec.concurrency)
+        self._oldest = datetime.now(UTC) - spec.settle_after
         self._prefix = StablePrefix()
         self._readable = True
         self.is_first = False

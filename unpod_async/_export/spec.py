@@ -1,213 +1,360 @@
-"""What an export was asked, checked: which rows in which form, and how to go about it.
+"""`ExportSpec`: every option of an export, validated.
 
-What decides the rows and the form of the files is kept with the target; asked otherwise, it is refused.
+To add an option, add a field to `ExportSpec` and the code that uses it. The command line derives its options
+from the same fields, and `ExportOptions` lists them once more for type checkers.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import secrets
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, cast
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, cast
 
 import msgspec
 
-from unpod_async._http import TimeWindow, check_id
-from unpod_async._paging import several
 from unpod_async.errors import InvalidArgument
-from unpod_async.models import Run
 
-__all__ = ["Asked", "ExportFormat", "Options", "Redaction", "asked_of", "options_of"]
+if TYPE_CHECKING:
+    from unpod_async._http import TimeWindow
+    from unpod_async.models import Run
+
+__all__ = [
+    "ExportFormat",
+    "ExportOptions",
+    "ExportSpec",
+    "Redaction",
+    "differing_options",
+    "field_types",
+]
 
 ExportFormat: TypeAlias = Literal["jsonl", "jsonl.gz", "csv", "parquet"]
 Redaction: TypeAlias = Literal["drop", "hash"]
 
-_FORMATS: tuple[ExportFormat, ...] = ("jsonl", "jsonl.gz", "csv", "parquet")
+_DATASET = msgspec.Meta(extra={"dataset": True})
+"""Marks the fields that decide which rows the data set has, and in which form.
+
+They are stored in the target. A later export into the same target must have the same values.
+"""
+
+_SHORTEST_KEY = 8
+"""Bytes. A shorter key can be guessed."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The question that a target answers; its fields are what the manifest tells of it.
+class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of an export, validated. Times must be timezone-aware.
 
-    Attributes:
-        platform: root of the API.
-        spaces: tokens of the spaces, in the order they were given.
-        runs: ids of the runs, sorted; None is every run.
-        since, until: bounds of a run's `created`, ISO 8601, both inclusive; None leaves a side open.
-        redact_key: digest of the key that was given for hashes; None where none was.
+    `UnpodClient.export` builds one from its keyword arguments, and the command line from its options.
+
+    Raises:
+        InvalidArgument: a value is not accepted. `argument` names the field.
     """
 
-    platform: str
-    spaces: tuple[str, ...]
-    runs: tuple[str, ...] | None
-    since: datetime | None
-    until: datetime | None
-    format: ExportFormat
-    user_token: Literal["null", "keep"]
-    csv_safe: bool
-    redact: Redaction | None
-    redact_key: str | None
-    recordings: bool
+    spaces: Annotated[
+        tuple[str, ...],
+        _DATASET,
+        msgspec.Meta(description="Tokens of the spaces to export."),
+    ]
+    runs: Annotated[
+        tuple[str, ...] | None,
+        _DATASET,
+        msgspec.Meta(description="Export only the runs with these ids. Needs a single space."),
+    ] = None
+    since: Annotated[
+        datetime | None,
+        _DATASET,
+        msgspec.Meta(description="Export only runs created at or after this time."),
+    ] = None
+    until: Annotated[
+        datetime | None,
+        _DATASET,
+        msgspec.Meta(description="Export only runs created at or before this time."),
+    ] = None
+    format: Annotated[
+        ExportFormat,
+        _DATASET,
+        msgspec.Meta(
+            description="File format. jsonl keeps each row as the server sent it; csv and parquet have flat "
+            "columns. parquet needs the extra `parquet`."
+        ),
+    ] = "jsonl"
+    keep_user_tokens: Annotated[
+        bool,
+        _DATASET,
+        msgspec.Meta(
+            description="Keep the users' access tokens in the rows. They are secrets; null replaces them by "
+            "default."
+        ),
+    ] = False
+    csv_safe: Annotated[
+        bool,
+        _DATASET,
+        msgspec.Meta(description="In CSV, put ' before values that a spreadsheet would run as formulas."),
+    ] = False
+    redact: Annotated[
+        Redaction | None,
+        _DATASET,
+        msgspec.Meta(description="Drop or hash names, phone numbers and e-mail addresses."),
+    ] = None
+    redact_key: Annotated[
+        bytes | None,
+        _DATASET,
+        msgspec.Meta(
+            description="Key of the hashes, at least 8 bytes. By default the target generates and keeps one."
+        ),
+    ] = None
+    recordings: Annotated[
+        bool,
+        _DATASET,
+        msgspec.Meta(description="Also download the recordings of the calls, into recordings/."),
+    ] = False
+    recording_hosts: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="Hosts (host or host:port) that recordings may be downloaded from although they are "
+            "not public or do not use https."
+        ),
+    ] = ()
+    full: Annotated[
+        bool,
+        msgspec.Meta(description="Read every run again, also those that are settled."),
+    ] = False
+    settle_after: Annotated[
+        timedelta,
+        msgspec.Meta(
+            description="Age from which a run that has ended is settled: later exports do not read it again. "
+            "A timedelta or seconds."
+        ),
+    ] = timedelta(days=7)
+    concurrency: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=1024, description="Maximum number of requests in flight."),
+    ] = 4
+    page_size: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None,
+        msgspec.Meta(description="Rows per page of every listing. By default each listing has its own size."),
+    ] = None
+    part_bytes: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=2**40, description="Size of one file of tasks, in bytes of its rows as JSON."),
+    ] = 64 * 2**20
+
+    def __post_init__(self) -> None:
+        for name, convert in _CONVERSIONS.items():
+            msgspec.structs.force_setattr(self, name, convert(name, getattr(self, name)))
+        for name, annotation in field_types().items():
+            _check(name, getattr(self, name), annotation)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.runs is not None and len(self.spaces) > 1:
+            raise InvalidArgument("runs can be chosen in one space only: export each space on its own")
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise InvalidArgument("since is later than until")
+        if self.redact_key is not None and self.redact != "hash":
+            raise InvalidArgument("redact_key is only used with redact='hash'")
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        if self.redact_key is not None:
+            shown["redact_key"] = "***"
+        return f"ExportSpec({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def window(self) -> TimeWindow | None:
-        if self.since is None and self.until is None:
-            return None
-        return TimeWindow(self.since, self.until)
+        """`since` and `until`; None if neither is set."""
+        from unpod_async._http import TimeWindow
+
+        return None if self.since is self.until is None else TimeWindow(self.since, self.until)
 
     @property
-    def wants_all_runs(self) -> bool:
-        return self.runs is None and self.window is None
+    def selects_all_runs(self) -> bool:
+        return self.runs is None and self.since is None and self.until is None
 
-    @property
-    def keeps_user_token(self) -> bool:
-        return self.user_token == "keep"  # noqa: S105 - a choice, no password
+    def dataset_options(self, platform: str) -> dict[str, Any]:
+        """Return what identifies the data set, as plain JSON values. Holds a digest of the redaction key.
 
-    def differences(self, other: Asked) -> list[str]:
-        """Names of what is asked otherwise."""
-        return [name for name in self.__struct_fields__ if getattr(self, name) != getattr(other, name)]
+        Args:
+            platform: Root URL of the API.
+        """
+        options: dict[str, Any] = {"platform": platform}
+        for name in _dataset_fields():
+            value = getattr(self, name)
+            options[name] = value.astimezone(UTC) if isinstance(value, datetime) else value
+        if self.redact_key is not None:
+            options["redact_key"] = hashlib.sha256(self.redact_key).hexdigest()[:16]
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(options))
+        return plain
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How an export goes about it; may change from one run to the next.
+class ExportOptions(TypedDict, total=False):
+    """The keyword arguments of `UnpodClient.export`: the fields of `ExportSpec` without `spaces`.
 
-    Attributes:
-        settle_after: seconds; a run that has ended and is older is not asked for again.
-        page_size: rows per page of every listing, or None for a size that suits each.
-        redact_key: the key for hashes; None is one of the target's own.
-        part_bytes: size of a part, in bytes of the rows as JSON.
+    Some accept more types than the field holds.
     """
 
+    runs: Iterable[str | Run] | None
+    since: datetime | None
+    until: datetime | None
+    format: ExportFormat
+    keep_user_tokens: bool
+    csv_safe: bool
+    redact: Redaction | None
+    redact_key: str | bytes | None
+    recordings: bool
+    recording_hosts: Sequence[str]
     full: bool
-    settle_after: float
+    settle_after: timedelta | float
     concurrency: int
     page_size: int | None
-    redact_key: bytes | None
-    recording_hosts: tuple[str, ...]
     part_bytes: int
-    on_progress: Callable[[Any], object] | None
 
 
-def asked_of(
-    platform: str,
-    space_token: str | Iterable[str],
-    *,
-    form: object,
-    runs: Iterable[str | Run] | None,
-    since: datetime | None,
-    until: datetime | None,
-    user_token: object,
-    csv_safe: object,
-    redact: object,
-    redact_key: bytes | None,
-    recordings: object,
-) -> Asked:
-    """The question, checked.
+@functools.cache
+def field_types() -> Mapping[str, Any]:
+    """Return the annotation of each field of `ExportSpec`, with its `msgspec.Meta`."""
+    return typing.get_type_hints(ExportSpec, include_extras=True)
 
-    Raises:
-        InvalidArgument: an argument is not accepted.
+
+def _document_fields() -> None:
+    """List the fields with their descriptions in the docstring of `ExportSpec`, for `help`."""
+    before, raises, after = str(ExportSpec.__doc__).partition("    Raises:")
+    lines = ["    Attributes:"]
+    for name, annotation in field_types().items():
+        (description,) = (meta.description for meta in annotation.__metadata__ if meta.description)
+        lines += textwrap.wrap(
+            f"{name}: {description}", 100, initial_indent=" " * 8, subsequent_indent=" " * 12
+        )
+    ExportSpec.__doc__ = "".join([before, "\n".join(lines), "\n\n", raises, after])
+
+
+_document_fields()
+
+
+def differing_options(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Return the names of the options that differ between two results of `dataset_options`.
+
+    An option that did not exist when `stored` was written counts as its default.
     """
-    spaces = tuple(dict.fromkeys(check_id("space_token", one) for one in several("space_token", space_token)))
-    if not spaces:
-        raise InvalidArgument("space_token must be the token of a space, or several of them")
-    if user_token not in ("null", "keep"):
-        raise InvalidArgument("user_token must be 'null' or 'keep'")
-    if redact not in (None, "drop", "hash"):
-        raise InvalidArgument("redact must be 'drop', 'hash' or None")
-    if redact_key is not None and redact != "hash":
-        raise InvalidArgument("redact_key goes with redact='hash'")
-    for name, flag in (("csv_safe", csv_safe), ("recordings", recordings)):
-        if not isinstance(flag, bool):
-            raise InvalidArgument(f"{name} must be True or False")
-    TimeWindow(since, until)
-    wanted = None if runs is None else _run_ids(runs)
-    if wanted is not None and len(spaces) > 1:
-        raise InvalidArgument("runs can be chosen in one space only: export each space on its own")
-    return Asked(
-        platform=platform,
-        spaces=spaces,
-        runs=wanted,
-        since=since,
-        until=until,
-        format=_format(form),
-        user_token=user_token,
-        csv_safe=bool(csv_safe),
-        redact=redact,
-        redact_key=None if redact_key is None else hashlib.sha256(redact_key).hexdigest()[:16],
-        recordings=bool(recordings),
+    defaults = dict(
+        zip(reversed(ExportSpec.__struct_fields__), reversed(ExportSpec.__struct_defaults__), strict=False)
+    )
+    return [name for name, value in current.items() if stored.get(name, defaults.get(name)) != value]
+
+
+@functools.cache
+def _dataset_fields() -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, annotation in field_types().items()
+        if any(meta.extra == _DATASET.extra for meta in annotation.__metadata__)
     )
 
 
-def options_of(
-    *,
-    full: object,
-    settle_after: object,
-    concurrency: object,
-    page_size: int | None,
-    redact_key: str | bytes | None,
-    recording_hosts: Sequence[str],
-    part_bytes: object,
-    on_progress: Callable[[Any], object] | None,
-) -> Options:
-    """The options, checked.
-
-    Raises:
-        InvalidArgument: an argument is not accepted.
-    """
-    seconds = settle_after.total_seconds() if isinstance(settle_after, timedelta) else settle_after
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-        raise InvalidArgument("settle_after must be a timedelta, or seconds, 0 or more")
-    if not isinstance(full, bool):
-        raise InvalidArgument("full must be True or False")
-    if on_progress is not None and not callable(on_progress):
-        raise InvalidArgument("on_progress must be a function that takes an ExportProgress")
-    return Options(
-        full=full,
-        settle_after=float(seconds),
-        concurrency=_whole("concurrency", concurrency, 1024),
-        page_size=None if page_size is None else _whole("page_size", page_size, 2**31 - 1),
-        redact_key=key_of(redact_key),
-        recording_hosts=tuple(several("recording_hosts", recording_hosts)),
-        part_bytes=_whole("part_bytes", part_bytes, 2**40),
-        on_progress=on_progress,
-    )
+# -- validation ---------------------------------------------------------------------------------------------
 
 
-def key_of(redact_key: object) -> bytes | None:
-    """A key for hashes as bytes; 8 of them at least, for what is short is guessed."""
-    if redact_key is None:
+def _check(name: str, value: object, annotation: Any) -> None:
+    """Raise `InvalidArgument` unless the value has the annotated type, choices and bounds."""
+    try:
+        msgspec.convert(value, annotation)
+    except msgspec.ValidationError:
+        pass
+    else:
+        return
+    *most, last = _accepted(annotation)
+    raise InvalidArgument(f"{name} must be {', '.join(most)}{' or ' if most else ''}{last}")
+
+
+def _accepted(annotation: Any) -> list[str]:
+    """Describe each kind of value that an annotation accepts, such as ["True", "False"]."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        for meta in annotation.__metadata__:
+            if meta.ge is not None and meta.le is not None:
+                return [f"a whole number from {meta.ge} to {meta.le}"]
+        return _accepted(annotation.__origin__)
+    if origin is Literal:
+        return [repr(choice) for choice in typing.get_args(annotation)]
+    if origin in (typing.Union, types.UnionType):
+        return [text for one in typing.get_args(annotation) for text in _accepted(one)]
+    if annotation is bool:
+        return ["True", "False"]
+    return ["None" if annotation is types.NoneType else f"a {annotation.__name__}"]
+
+
+def _space_tokens(name: str, value: object) -> tuple[str, ...]:
+    tokens = tuple(dict.fromkeys(_id(name, token) for token in _strings(name, value)))
+    if not tokens:
+        raise InvalidArgument(f"{name} must be the token of a space, or several of them")
+    return tokens
+
+
+def _run_ids(name: str, value: object) -> tuple[str, ...] | None:
+    if value is None:
         return None
-    key = redact_key.encode() if isinstance(redact_key, str) else redact_key
-    if not isinstance(key, bytes) or len(key) < 8:
-        raise InvalidArgument("redact_key must be text or bytes, 8 bytes or more; keep it secret")
-    return key
-
-
-def new_key() -> bytes:
-    """A key for a target's own hashes."""
-    return secrets.token_bytes(32)
-
-
-def _format(value: object) -> ExportFormat:
-    for one in _FORMATS:
-        if value == one:
-            return one
-    raise InvalidArgument(f"format must be one of {', '.join(_FORMATS)}")
-
-
-def _run_ids(runs: object) -> tuple[str, ...]:
-    if isinstance(runs, str) or not isinstance(runs, Iterable):
-        raise InvalidArgument("runs must be several run ids")
-    several_runs = cast("Iterable[object]", runs)
-    ids = {check_id("run_id", run.run_id if isinstance(run, Run) else run) for run in several_runs}
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidArgument(f"{name} must be several run ids, such as ['R1', 'R2']")
+    ids = {_id(name, getattr(run, "run_id", run)) for run in cast("Iterable[object]", value)}
     if not ids:
-        raise InvalidArgument("runs holds no run id; None is every run")
+        raise InvalidArgument(f"{name} is empty: leave it out to export every run")
     return tuple(sorted(ids))
 
 
-def _whole(name: str, value: object, most: int) -> int:
-    if type(value) is not int or not 1 <= value <= most:
-        raise InvalidArgument(f"{name} must be a whole number from 1 to {most}")
+def _id(name: str, value: object) -> str:
+    from unpod_async._http import check_id
+
+    return check_id(name, value)
+
+
+def _strings(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable):
+        strings = tuple(cast("Iterable[object]", value))
+        if all(isinstance(one, str) for one in strings):
+            return cast("tuple[str, ...]", strings)
+    raise InvalidArgument(f"{name} must be a str or several of them")
+
+
+def _aware(name: str, value: object) -> datetime | None:
+    if value is None or (isinstance(value, datetime) and value.utcoffset() is not None):
+        return value
+    raise InvalidArgument(f"{name} must be a timezone-aware datetime")
+
+
+def _age(name: str, value: object) -> timedelta:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        try:
+            value = timedelta(seconds=value)
+        except OverflowError:
+            value = None
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise InvalidArgument(f"{name} must be a timedelta or seconds, and not negative")
     return value
+
+
+def _key(name: str, value: object) -> bytes | None:
+    if value is None:
+        return None
+    key = value.encode() if isinstance(value, str) else value
+    if not isinstance(key, bytes) or len(key) < _SHORTEST_KEY:
+        raise InvalidArgument(f"{name} must be a str or bytes with at least {_SHORTEST_KEY} bytes")
+    return key
+
+
+_CONVERSIONS = {
+    "spaces": _space_tokens,
+    "runs": _run_ids,
+    "since": _aware,
+    "until": _aware,
+    "settle_after": _age,
+    "recording_hosts": _strings,
+    "redact_key": _key,
+}
+"""How the values that a field accepts become the one that it holds."""

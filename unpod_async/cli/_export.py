@@ -64,7 +64,7 @@ class Wishes:
             "settle_after": duration("--settle-after", self.settle_after),
             "concurrency": self.concurrency,
             "page_size": self.page_size,
-            "user_token": "keep" if self.keep_user_token else "null",
+            "keep_user_tokens": self.keep_user_token,
             "csv_safe": self.csv_safe,
             "redact": self.redact,
             "redact_key": self._key(),

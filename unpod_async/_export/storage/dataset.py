@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from unpod_async._export.spec import Asked, Options, new_key
+from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
 from unpod_async._export.storage.parts import Parts
 from unpod_async._export.storage.spool import Spool, spool_path
@@ -30,9 +32,9 @@ class DataSet:
     parts: Parts
     spool: Spool
 
-    def __init__(self, target: Path, asked: Asked, options: Options) -> None:
-        self._asked = asked
-        self._options = options
+    def __init__(self, target: Path, spec: ExportSpec, dataset_options: dict[str, Any]) -> None:
+        self._spec = spec
+        self._dataset_options = dataset_options
         self.work = Workplace(target)
         self.store = Directory(target)
         self.spaces: list[tuple[int, str]] = []
@@ -49,57 +51,57 @@ class DataSet:
         """
         self.work.open()
         self.state = Catalog(self.work.state)
-        self._check_question()
+        self._check_options()
         self.parts = Parts(
-            self.state, self.work, self.store, form=self._asked.format, csv_safe=self._asked.csv_safe
+            self.state, self.work, self.store, form=self._spec.format, csv_safe=self._spec.csv_safe
         )
         self.parts.recover()
         self.spool = Spool(
             self.work.folder,
             self.clear_spool() + 1,
-            self._options.part_bytes,
+            self._spec.part_bytes,
             hashes=self.parts.are_lines,
         )
         with self.state.transaction():
             self._begin()
 
-    def _check_question(self) -> None:
+    def _check_options(self) -> None:
         state = self.state
         if state["version"] != VERSION:
             raise ExportError("the target was made by another version of this library: export to another one")
-        kept = state["asked"]
-        # As long as there is nothing, it may be asked otherwise: the first question had a slip in it.
+        kept = state["options"]
+        # As long as there is nothing, the options may still change: the first call may have had a mistake.
         if kept is None or state.value("SELECT 1 FROM run UNION SELECT 1 FROM part LIMIT 1") is None:
-            state["asked"] = msgspec.json.encode(self._asked)
+            state["options"] = msgspec.json.encode(self._dataset_options)
             return
-        differing = self._asked.differences(msgspec.json.decode(kept, type=Asked))
+        differing = differing_options(msgspec.json.decode(kept), self._dataset_options)
         if differing:
             raise ExportError(
-                f"the target was made with another {', '.join(differing)}: ask the same again, or export to "
-                "another directory"
+                f"the target was made with another {', '.join(differing)}: use the same options, or export "
+                "to another directory"
             )
 
     def _begin(self) -> None:
         state = self.state
-        self.spaces = [(state.space(token), token) for token in self._asked.spaces]
+        self.spaces = [(state.space(token), token) for token in self._spec.spaces]
         self.round = state["round"] = (state["round"] or 0) + 1
         goes_on = state["complete"] == 0
-        if self._options.full and not (goes_on and state["full"]):
+        if self._spec.full and not (goes_on and state["full"]):
             state.run("UPDATE run SET settled = 0")
             goes_on = False
         if goes_on:
             self.since = state["since"]
         else:
             state["since"] = time.time()
-        state["complete"], state["full"] = 0, int(self._options.full)
+        state["complete"], state["full"] = 0, int(self._spec.full)
 
     def redact_key(self) -> bytes:
         """The key of hashes that was given, or the target's own."""
-        if self._options.redact_key is not None:
-            return self._options.redact_key
+        if self._spec.redact_key is not None:
+            return self._spec.redact_key
         kept = self.state["redact_key"]
         if kept is None:
-            kept = self.state["redact_key"] = new_key()
+            kept = self.state["redact_key"] = secrets.token_bytes(32)
         return bytes(kept)
 
     def clear_spool(self) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
 from unpod_async._export.formats import SCHEMA_VERSION
 from unpod_async._export.results import BadRow, FailedRun
-from unpod_async._export.spec import Asked
 from unpod_async._export.storage.catalog import Catalog, RunState
 from unpod_async._export.storage.parts import Parts
 from unpod_async._version import VERSION
@@ -89,13 +89,13 @@ def contents(state: Catalog, parts: Parts) -> Contents:
     )
 
 
-def manifest(asked: Asked, found: Contents, started: datetime, reasons: list[str]) -> bytes:
+def manifest(options: Mapping[str, object], found: Contents, started: datetime, reasons: list[str]) -> bytes:
     """The bytes of manifest.json."""
     told = {
         "complete": found.is_whole and not reasons,
         "started": started,
         "finished": datetime.now(UTC),
-        "asked": asked,
+        "options": options,
         "versions": {
             "unpod_async": VERSION,
             "python": platform.python_version(),
