@@ -323,11 +323,11 @@ def wheel(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """The package at work against its own sandbox; needs no key and no network."""
     session.install(".[cli]")
-    session.run("python", "-m", "unpod_async.testing.demo", *session.posargs)
+    session.run("python", "-m", "unpod_async.testing.demos.export", *session.posargs)
 
 
 @nox.session(name="demo-watch", default=False)
 def demo_watch(session: nox.Session) -> None:
     """A watch through changes, an outage and a kill: every change told once; needs no key and no network."""
     session.install(".[cli]")
-    session.run("python", "-m", "unpod_async.testing.demo_watch", *session.posargs)
+    session.run("python", "-m", "unpod_async.testing.demos.watch", *session.posargs)

@@ -1,4 +1,4 @@
-"""`python -m unpod_async.testing.demo`: what it exports, what it says, and that it always cleans up."""
+"""`python -m unpod_async.testing.demos.export`: what it exports and prints, and that it always cleans up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from unpod_async.testing import Sandbox
-from unpod_async.testing._process import SandboxProcess, fingerprint
-from unpod_async.testing.demo import Staged, compare, main, make_room
+from unpod_async.testing.demos.export import StagedRowCounter, compare, main, make_room
+from unpod_async.testing.demos.process import SandboxProcess, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DEMO = [sys.executable, "-m", "unpod_async.testing.demo"]
+DEMO = [sys.executable, "-m", "unpod_async.testing.demos.export"]
 
 
 def start(*options: str | Path) -> subprocess.Popen[str]:
@@ -187,7 +187,7 @@ def test_odd_options_are_refused_before_anything_starts(
 
 
 def test_staged_rows_are_counted_as_they_come(tmp_path: Path) -> None:
-    staged = Staged(tmp_path)
+    staged = StagedRowCounter(tmp_path)
     assert staged.look() == 0
     folder = tmp_path / ".unpod-export"
     folder.mkdir()

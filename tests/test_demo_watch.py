@@ -1,4 +1,4 @@
-"""`python -m unpod_async.testing.demo_watch`: that it is green, that it can be red, and what it expects."""
+"""`python -m unpod_async.testing.demos.watch`: that it is green, that it can be red, and what it expects."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections import Counter
 import pytest
 
 from unpod_async.testing import Sandbox
-from unpod_async.testing._snapshots import Snapshot, Told, differences, gone_with_runs, there
-from unpod_async.testing.demo_watch import main, verdict
+from unpod_async.testing.demos.snapshots import EventKey, Snapshot, differences, gone_with_runs, there
+from unpod_async.testing.demos.watch import main, verdict
 
-DEMO = [sys.executable, "-m", "unpod_async.testing.demo_watch"]
+DEMO = [sys.executable, "-m", "unpod_async.testing.demos.watch"]
 SMALL = ("--runs", "5", "--rounds", "1")
 
 
@@ -42,7 +42,7 @@ def test_every_change_is_told_once() -> None:
 
 
 def test_what_does_not_match_is_named_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
-    seen, gone = Told("RunSeen", "R1", new="pending"), Told("RunRemoved", "R2", old="failed")
+    seen, gone = EventKey("RunSeen", "R1", new="pending"), EventKey("RunRemoved", "R2", old="failed")
     expected = Counter({seen: 2, gone: 1})
     assert verdict(expected, expected.copy(), "3 in 1.0 s", sys.stdout) == 0
     assert capsys.readouterr().out.endswith("\nEvery change was told once.\n")
@@ -87,20 +87,20 @@ def test_what_there_is_to_tell_is_worked_out_from_the_rows() -> None:
         {"kept": "partially_completed", "done": "failed", "new": "pending"},
         {"kept": {"a": "failed", "c": "completed"}, "done": {"e": "failed"}, "new": {"g": "pending"}},
     )
-    told: Counter[Told] = differences(before, after)
+    told: Counter[EventKey] = differences(before, after)
     assert told == Counter([
-        Told("RunRemoved", "gone", old="completed"),
-        Told("RunStatusChanged", "kept", old="in_progress", new="partially_completed"),
-        Told("TaskStatusChanged", "kept", "a", "in_progress", "failed"),
-        Told("CallEnded", "kept", "a", "in_progress", "failed"),
-        Told("TaskRemoved", "kept", "b", old="pending"),
-        Told("RunSettled", "kept", new="partially_completed"),
-        Told("TaskRemoved", "done", "f", old="failed"),
-        Told("RunSettled", "done", new="failed"),
-        Told("RunSeen", "new", new="pending"),
-        Told("TaskSeen", "new", "g", new="pending"),
+        EventKey("RunRemoved", "gone", old="completed"),
+        EventKey("RunStatusChanged", "kept", old="in_progress", new="partially_completed"),
+        EventKey("TaskStatusChanged", "kept", "a", "in_progress", "failed"),
+        EventKey("CallEnded", "kept", "a", "in_progress", "failed"),
+        EventKey("TaskRemoved", "kept", "b", old="pending"),
+        EventKey("RunSettled", "kept", new="partially_completed"),
+        EventKey("TaskRemoved", "done", "f", old="failed"),
+        EventKey("RunSettled", "done", new="failed"),
+        EventKey("RunSeen", "new", new="pending"),
+        EventKey("TaskSeen", "new", "g", new="pending"),
     ])
-    assert gone_with_runs(before, after) == {Told("TaskRemoved", "gone", "d", old="completed")}
+    assert gone_with_runs(before, after) == {EventKey("TaskRemoved", "gone", "d", old="completed")}
     assert differences(after, after) == Counter()
     assert gone_with_runs(after, after) == set()
 

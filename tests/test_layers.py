@@ -50,6 +50,7 @@ class Import(NamedTuple):
     line: int
     for_types: bool
     """It stands under `if TYPE_CHECKING:`, so it is not run."""
+    in_function: bool = False
 
     def __str__(self) -> str:
         return f"{self.importer}:{self.line} imports {self.module}{f'.{self.name}' if self.name else ''}"
@@ -68,14 +69,21 @@ def imports_in(path: Path, importer: str) -> Iterator[Import]:
         if isinstance(node, ast.If) and ast.unparse(node.test).lstrip("_") == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    in_function = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+    }
     for node in ast.walk(tree):
+        where = (id(node) in for_types, id(node) in in_function)
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(importer, alias.name, None, node.lineno, id(node) in for_types)
+                yield Import(importer, alias.name, None, node.lineno, *where)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{importer}:{node.lineno} has a relative import"
             for alias in node.names:
-                yield Import(importer, str(node.module), alias.name, node.lineno, id(node) in for_types)
+                yield Import(importer, str(node.module), alias.name, node.lineno, *where)
 
 
 MODULES = {module_name(path, PACKAGE): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -116,6 +124,22 @@ def test_packages_import_only_from_the_layers_below() -> None:
         and RANK[room(found.importer)] <= RANK.get(room(target), 99)
     ]
     assert not upward, "\n".join(upward)
+
+
+def test_testing_imports_nothing_of_the_client() -> None:
+    """The sandbox is a second implementation to compare with; only its demos use the public namespace.
+
+    `Sandbox.client()` may import `unpod_async`, too, but only when it is called.
+    """
+    found = [
+        str(found)
+        for found, target in INTERNAL
+        if room(found.importer) == "testing"
+        and room(target) != "testing"
+        and not (target == "" and found.importer.startswith("testing.demos."))
+        and not (target == "" and found.importer == "testing.sandbox" and found.in_function)
+    ]
+    assert not found, "\n".join(found)
 
 
 def offered(package: str) -> set[str]:

@@ -18,9 +18,9 @@ phone rings, nothing leaves the machine, and every name, number and credential i
 """
 
 from unpod_async.testing import faults
-from unpod_async.testing._create import CreatedCall
-from unpod_async.testing._faults import Fault, Oddities
-from unpod_async.testing._sandbox import Sandbox
-from unpod_async.testing._server import Received
+from unpod_async.testing.create import CreatedCall
+from unpod_async.testing.sandbox import Sandbox
+from unpod_async.testing.script import Fault, Oddities
+from unpod_async.testing.server import Received
 
 __all__ = ["CreatedCall", "Fault", "Oddities", "Received", "Sandbox", "faults"]

@@ -25,18 +25,18 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from unpod_async.testing._answers import (
+from unpod_async.testing.answers import (
     HTML,
     JSON,
-    Answer,
-    html,
-    json_answer,
-    refused,
+    ApiResponse,
+    access_refused,
+    html_page,
+    json_response,
     unauthorized,
-    upstream_failed,
+    upstream_failure,
 )
-from unpod_async.testing._faults import Fault, Oddities
-from unpod_async.testing._sandbox import Sandbox
+from unpod_async.testing.sandbox import Sandbox
+from unpod_async.testing.script import Fault, Oddities
 
 __all__ = [
     "MATRIX",
@@ -193,23 +193,23 @@ def rate_limited(
         headers["Retry-After"] = format_datetime(now + timedelta(seconds=retry_after), usegmt=True)
     elif retry_after is not None:
         headers["Retry-After"] = f"{retry_after:.0f}"
-    answer = json_answer(429, {"message": "Request was throttled.", "status_code": 429})
+    answer = json_response(429, {"message": "Request was throttled.", "status_code": 429})
     return _answer(replace(answer, headers=headers), which)
 
 
 def server_error(status: int = 502, *, processed: bool = False, **which: Any) -> Fault:
     """Row 25: 5xx with a page for browsers; with `processed`, the request has taken effect all the same."""
-    return _answer(replace(html(500), status=status), {**which, "processed": processed})
+    return _answer(replace(html_page(500), status=status), {**which, "processed": processed})
 
 
 def refusal(message: str = "Invalid Space Token", **which: Any) -> Fault:
     """Row 26: 206 without `errors`."""
-    return _answer(refused(message), which)
+    return _answer(access_refused(message), which)
 
 
 def upstream_error(errors: str = "Internal Server Error", *, processed: bool = False, **which: Any) -> Fault:
     """Row 27: 206 with a text in `errors`; the service can fail so after it has stored everything."""
-    return _answer(upstream_failed("Tasks Fetch Failed", errors), {**which, "processed": processed})
+    return _answer(upstream_failure("Tasks Fetch Failed", errors), {**which, "processed": processed})
 
 
 def poisoned_row(sandbox: Sandbox, task_id: str | None = None) -> str:
@@ -222,8 +222,8 @@ def poisoned_row(sandbox: Sandbox, task_id: str | None = None) -> str:
 def rejected(status: int = 400, **which: Any) -> Fault:
     """Row 29: a 4xx of the service; 404 is the HTML of a path that does not exist."""
     if status == 404:
-        return _answer(html(404), which)
-    return _answer(json_answer(status, {"message": "Not accepted", "status_code": status}), which)
+        return _answer(html_page(404), which)
+    return _answer(json_response(status, {"message": "Not accepted", "status_code": status}), which)
 
 
 def token_revoked(**which: Any) -> Fault:
@@ -234,12 +234,12 @@ def token_revoked(**which: Any) -> Fault:
 
 def no_json(body: bytes = b"<html><title>Sign in to the network</title></html>", **which: Any) -> Fault:
     """Row 31: 200 with something else than JSON, such as the sign-in page of a hotel's network."""
-    return _answer(Answer(200, body, HTML), which)
+    return _answer(ApiResponse(200, body, HTML), which)
 
 
 def error_inside_200(status: int = 500, **which: Any) -> Fault:
     """Row 32: 200 whose body states another status."""
-    answer = json_answer(200, {"status_code": status, "message": "Something went wrong", "data": {}})
+    answer = json_response(200, {"status_code": status, "message": "Something went wrong", "data": {}})
     return _answer(answer, which)
 
 
@@ -355,7 +355,7 @@ MATRIX: Final[Mapping[int, _Row]] = MappingProxyType({
 """By row: what it takes. The functions put data into the sandbox and return faults to script."""
 
 
-def _answer(answer: Answer, which: Mapping[str, Any]) -> Fault:
+def _answer(answer: ApiResponse, which: Mapping[str, Any]) -> Fault:
     return Fault(
         status=answer.status,
         body=answer.body,
@@ -366,7 +366,7 @@ def _answer(answer: Answer, which: Mapping[str, Any]) -> Fault:
 
 
 def _encoded(body: bytes, encoding: str, which: Mapping[str, Any]) -> Fault:
-    return _answer(Answer(200, body, JSON, {"Content-Encoding": encoding}), which)
+    return _answer(ApiResponse(200, body, JSON, {"Content-Encoding": encoding}), which)
 
 
 def _some_task(sandbox: Sandbox) -> str:

@@ -1,9 +1,9 @@
 """A sandbox in a process of its own, so that server and client share neither event loop nor GIL.
 
-`SandboxProcess` starts `python -m unpod_async.testing._process` and speaks with it over its standard input
-and output: one line of JSON asks, one line of JSON answers. The first answer says where the server listens,
-so nobody waits by sleeping; and the end of the standard input ends the process, so it goes even when its
-parent is killed.
+`SandboxProcess` starts `python -m unpod_async.testing.demos.process` and talks to it over its standard input
+and output: each request is one line of JSON, and so is each reply. The first reply names the address of the
+server, so no caller has to sleep until it listens. The process exits when its standard input ends, also if
+the parent process was killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from unpod_async.testing._sandbox import Sandbox
+from unpod_async.testing.sandbox import Sandbox
 
 __all__ = ["SandboxProcess", "fingerprint"]
 
@@ -32,7 +32,7 @@ _LONGEST: Final = 2**30
 """Bytes of an answer: 32 hex digits and 3 signs per row of the data set."""
 
 
-class Where(msgspec.Struct, frozen=True):
+class SandboxInfo(msgspec.Struct, frozen=True):
     """How to reach the sandbox, and how much is in it."""
 
     base_url: str
@@ -75,7 +75,7 @@ class SandboxProcess:
     Takes those arguments of `Sandbox` that are JSON. Leaving the block ends the process and waits for it.
     """
 
-    where: Where
+    where: SandboxInfo
 
     def __init__(self, **arguments: object) -> None:
         self._arguments = arguments
@@ -94,7 +94,7 @@ class SandboxProcess:
             creationflags=group,
         )
         try:
-            self.where = msgspec.convert(await self._answer(), Where)
+            self.where = msgspec.convert(await self._answer(), SandboxInfo)
         except BaseException:
             await self._end()
             raise
@@ -159,7 +159,7 @@ async def _serve(arguments: dict[str, Any]) -> None:
         arguments["tasks_per_run"] = tuple(cast("list[int]", each))
     async with Sandbox(**arguments) as sandbox:
         _tell(
-            Where(
+            SandboxInfo(
                 sandbox.base_url,
                 sandbox.token,
                 sandbox.org_handle,

@@ -14,9 +14,9 @@ from typing import Final, Self
 
 import msgspec
 
-from unpod_async.testing._snapshots import Told
+from unpod_async.testing.demos.snapshots import EventKey
 
-__all__ = ["Watcher"]
+__all__ = ["WatchProcess"]
 
 _PATIENCE: Final = 30.0
 """Seconds without a line after which what is still expected counts as missing."""
@@ -24,7 +24,7 @@ _LOOK_EVERY: Final = 0.02
 """Seconds between two looks at the file of the state."""
 
 
-class _Line(msgspec.Struct):
+class _EventLine(msgspec.Struct):
     event: str
     run: str | None = None
     task: str | None = None
@@ -32,7 +32,7 @@ class _Line(msgspec.Struct):
     new: str | None = None
 
 
-class Watcher:
+class WatchProcess:
     """Runs the command, always the same one; leaving the block ends it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Watcher:
 
     def __init__(self, environment: dict[str, str], space: str, state: Path, *options: str) -> None:
         self.command = ("watch", space, *options, "--json", "--state", str(state))
-        self.received: Counter[Told] = Counter()
+        self.received: Counter[EventKey] = Counter()
         self._state = state
         # The token goes by the environment: other users of the machine can read arguments.
         self._environment = {
@@ -71,7 +71,7 @@ class Watcher:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
 
-    async def until(self, expected: Counter[Told]) -> bool:
+    async def until(self, expected: Counter[EventKey]) -> bool:
         """Read until it has told all of these; False when it tells nothing more for long.
 
         Raises:
@@ -113,9 +113,9 @@ class Watcher:
         self._process = None
 
     def _take(self, line: bytes) -> None:
-        told = msgspec.json.decode(line, type=_Line)
+        told = msgspec.json.decode(line, type=_EventLine)
         old = None if told.event == "RunSettled" else told.old
-        self.received[Told(told.event, told.run, told.task, old, told.new)] += 1
+        self.received[EventKey(told.event, told.run, told.task, old, told.new)] += 1
 
     @property
     def _running(self) -> asyncio.subprocess.Process:

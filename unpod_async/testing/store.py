@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from unpod_async.testing import _world as world
-from unpod_async.testing._data import SECOND, Ids, mix
-from unpod_async.testing._status import State, move, run_kind, run_status, settled_status
+from unpod_async.testing import accounts
+from unpod_async.testing.data import SECOND, Ids, mix
+from unpod_async.testing.statuses import TaskState, move, run_kind, run_status, settled_status
 
-__all__ = ["FIRST_RUN", "Later", "Store"]
+__all__ = ["FIRST_RUN", "AddedTask", "DataStore"]
 
 # 2026-01-15T10:00:00; a run every minute, its tasks in batches of ten that share their `created`.
 FIRST_RUN = 1_768_471_200 * SECOND
@@ -26,25 +26,25 @@ _NO_TASKS: Sequence[int] = range(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class AddedTask:
     """A task made after the start: by POST (with `document`) or by `Sandbox.insert_*` (without)."""
 
     run: int
     created: int
     assignee: str
-    account: world.Account
+    account: accounts.FakeAccount
     objective: str = "Call the lead"
     document: dict[str, Any] | None = None
     scheduled: int | None = None  # unix seconds
 
 
 @dataclass(frozen=True, slots=True)
-class _LaterRun:
+class _AddedRun:
     space: str
     created: int
 
 
-class Store:
+class DataStore:
     """Runs and tasks of every space by ordinal; a greater ordinal is a newer row."""
 
     def __init__(self, runs: int, tasks_per_run: int | tuple[int, int], seed: int) -> None:
@@ -60,18 +60,18 @@ class Store:
         self.initial_tasks = self._firsts[-1]
         self._next_run = runs
         self._next_task = self.initial_tasks
-        self._space_runs = {token: array("q") for token in world.SPACES}
-        self._space_tasks = {token: array("q") for token in world.SPACES}
-        self._agent_tasks = {handle: array("q") for handle in world.AGENTS}
-        main = world.MAIN_SPACE.token
+        self._space_runs = {token: array("q") for token in accounts.SPACES}
+        self._space_tasks = {token: array("q") for token in accounts.SPACES}
+        self._agent_tasks = {handle: array("q") for handle in accounts.AGENTS}
+        main = accounts.MAIN_SPACE.token
         self._space_runs[main].extend(range(runs))
         self._space_tasks[main].extend(range(self.initial_tasks))
-        self._agent_tasks[world.MAIN_AGENT.handle].extend(range(self.initial_tasks))
-        self._later_runs: dict[int, _LaterRun] = {}
-        self.later: dict[int, Later] = {}
+        self._agent_tasks[accounts.MAIN_AGENT.handle].extend(range(self.initial_tasks))
+        self._later_runs: dict[int, _AddedRun] = {}
+        self.later: dict[int, AddedTask] = {}
         # Task lists of the runs that are no longer, or never were, one range of ordinals.
         self._run_tasks: dict[int, list[int]] = {}
-        self._states: dict[int, State] = {}
+        self._states: dict[int, TaskState] = {}
         self._moving: set[int] = set()
         # Runs whose status follows from their tasks instead of from their kind.
         self._counted: set[int] = set()
@@ -82,7 +82,7 @@ class Store:
             for task in self.tasks_of_run(run):
                 # The newest run has not begun; the two before it are under way.
                 stage = (task + age) % 3 if age else 0
-                self._set(task, State(("pending", "in_progress", "processing")[stage]))
+                self._set(task, TaskState(("pending", "in_progress", "processing")[stage]))
 
     # -- what there is ------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Store:
     def space_of(self, run: int) -> str:
         """The token of the space a run is in."""
         later = self._later_runs.get(run)
-        return world.MAIN_SPACE.token if later is None else later.space
+        return accounts.MAIN_SPACE.token if later is None else later.space
 
     def run_of(self, task: int) -> int:
         """The run a task is in."""
@@ -162,7 +162,7 @@ class Store:
             return run_status({self.status_of(task) for task in self.tasks_of_run(run)})
         return run_kind(self.seed, run, self._firsts[run + 1] - self._firsts[run])
 
-    def state_of(self, task: int) -> State | None:
+    def state_of(self, task: int) -> TaskState | None:
         """What is known of a task that has moved or still may; None for one that never did."""
         return self._states.get(task)
 
@@ -185,9 +185,9 @@ class Store:
         """A task is in this status from now on, as after a redial; its run's status follows."""
         self.newest += SECOND
         self._counted.add(self.run_of(task))
-        self._set(task, State(status, modified=self.newest))
+        self._set(task, TaskState(status, modified=self.newest))
 
-    def _set(self, task: int, state: State) -> None:
+    def _set(self, task: int, state: TaskState) -> None:
         self._states[task] = state
         if state.status != "scheduled":
             self._moving.add(task)
@@ -199,12 +199,12 @@ class Store:
         run = self._next_run
         self._next_run += 1
         self.newest = max(self.newest + SECOND, created or 0)
-        self._later_runs[run] = _LaterRun(space, self.newest)
+        self._later_runs[run] = _AddedRun(space, self.newest)
         self._run_tasks[run] = []
         self._space_runs[space].append(run)
         return run
 
-    def insert_task(self, later: Later, status: str | None = "pending") -> int:
+    def insert_task(self, later: AddedTask, status: str | None = "pending") -> int:
         """A new task at the head of the listings; with status None it is one that ended long ago."""
         task = self._next_task
         self._next_task += 1
@@ -216,7 +216,7 @@ class Store:
         if later.assignee in self._agent_tasks:
             self._agent_tasks[later.assignee].append(task)
         if status is not None:
-            self._set(task, State(status))
+            self._set(task, TaskState(status))
         return task
 
     def tick(self) -> int:

@@ -14,9 +14,9 @@ from weakref import WeakSet
 
 from aiohttp import ClientConnectionError, web
 
-from unpod_async.testing._answers import Answer
-from unpod_async.testing._faults import Fault, Script
-from unpod_async.testing._views import Call, Service
+from unpod_async.testing.answers import ApiResponse
+from unpod_async.testing.script import Fault, FaultScript
+from unpod_async.testing.views import ApiRequest, FakeApi
 
 __all__ = ["Received", "Server"]
 
@@ -48,7 +48,7 @@ class Server:
 
     def __init__(
         self,
-        service: Service,
+        service: FakeApi,
         now: Callable[[], datetime],
         *,
         latency: float,
@@ -56,7 +56,7 @@ class Server:
         port: int,
         idle_close: float,
     ) -> None:
-        self.script = Script()
+        self.script = FaultScript()
         self.log: list[Received] = []
         self.port = 0
         self._service = service
@@ -136,13 +136,13 @@ class Server:
             await self._pause(self._latency)
         answer = fault.answer() if fault is not None else None
         if answer is None or (fault is not None and fault.processed):
-            call = Call(request.method, path, raw_query, query, headers, body, number, self._now())
+            call = ApiRequest(request.method, path, raw_query, query, headers, body, number, self._now())
             normal = self._service.answer(call)
             answer = answer or normal
         return await self._reply(request, received, fault, answer)
 
     async def _reply(
-        self, request: web.BaseRequest, received: Received, fault: Fault | None, answer: Answer
+        self, request: web.BaseRequest, received: Received, fault: Fault | None, answer: ApiResponse
     ) -> web.StreamResponse:
         if fault is not None and fault.stall is not None:
             await self._pause(fault.stall)
@@ -162,7 +162,7 @@ class Server:
             return
 
     async def _write(
-        self, request: web.BaseRequest, received: Received, fault: Fault, answer: Answer
+        self, request: web.BaseRequest, received: Received, fault: Fault, answer: ApiResponse
     ) -> None:
         """Write the bytes of an answer, and end the connection."""
         transport = request.transport
@@ -193,7 +193,7 @@ class Server:
         transport.abort()
 
 
-def _bytes(answer: Answer, *, head_only: bool) -> bytes:
+def _bytes(answer: ApiResponse, *, head_only: bool) -> bytes:
     lines = [
         f"HTTP/1.1 {answer.status} {_reason(answer.status)}",
         f"Content-Type: {answer.content_type}",

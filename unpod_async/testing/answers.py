@@ -11,13 +11,13 @@ import msgspec
 __all__ = [
     "HTML",
     "JSON",
-    "Answer",
-    "Refusal",
-    "html",
-    "json_answer",
-    "refused",
+    "ApiResponse",
+    "ImmediateResponse",
+    "access_refused",
+    "html_page",
+    "json_response",
     "unauthorized",
-    "upstream_failed",
+    "upstream_failure",
 ]
 
 JSON = "application/json"
@@ -37,7 +37,7 @@ _TITLES = {404: "Page not found", 500: "Server Error"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """One HTTP answer, whole."""
 
     status: int
@@ -46,36 +46,36 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-class Refusal(Exception):
+class ImmediateResponse(Exception):
     """Raised by a view to answer at once."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ApiResponse) -> None:
         super().__init__(answer.status)
         self.answer = answer
 
 
-def json_answer(status: int, payload: Mapping[str, Any]) -> Answer:
+def json_response(status: int, payload: Mapping[str, Any]) -> ApiResponse:
     """A JSON answer."""
-    return Answer(status, msgspec.json.encode(payload))
+    return ApiResponse(status, msgspec.json.encode(payload))
 
 
-def html(status: int) -> Answer:
+def html_page(status: int) -> ApiResponse:
     """A page made for a browser, as Django answers where no view does; without `Allow`."""
-    return Answer(status, _PAGE.format(title=_TITLES[status]).encode(), HTML)
+    return ApiResponse(status, _PAGE.format(title=_TITLES[status]).encode(), HTML)
 
 
-def refused(message: str) -> Answer:
+def access_refused(message: str) -> ApiResponse:
     """206 without `errors`: unknown or foreign space, role too low."""
-    return json_answer(206, {"status_code": 206, "message": message, "data": {}})
+    return json_response(206, {"status_code": 206, "message": message, "data": {}})
 
 
-def upstream_failed(message: str, errors: str) -> Answer:
+def upstream_failure(message: str, errors: str) -> ApiResponse:
     """206 with a string in `errors`, which stands in `data` again."""
     payload = {"status_code": 206, "message": message, "data": {"errors": errors}, "errors": errors}
-    return json_answer(206, payload)
+    return json_response(206, payload)
 
 
-def unauthorized(message: str, challenge: str) -> Answer:
+def unauthorized(message: str, challenge: str) -> ApiResponse:
     """401 of a view."""
     body = msgspec.json.encode({"message": message, "status_code": 401})
-    return Answer(401, body, headers={"WWW-Authenticate": challenge})
+    return ApiResponse(401, body, headers={"WWW-Authenticate": challenge})

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from unpod_async.testing._sandbox import Sandbox
+from unpod_async.testing.sandbox import Sandbox
 
-__all__ = ["Snapshot", "Told", "differences", "gone_with_runs", "there"]
+__all__ = ["EventKey", "Snapshot", "differences", "gone_with_runs", "there"]
 
 _ENDED: Final = frozenset({"completed", "failed"})
 _SETTLED: Final = _ENDED | {"partially_completed"}
 
 
-class Told(NamedTuple):
+class EventKey(NamedTuple):
     """What an event says. A settled run's old status is left out: which one it was is a matter of polls."""
 
     event: str
@@ -43,51 +43,51 @@ class Snapshot(NamedTuple):
         return cls(runs, tasks)
 
 
-def there(now: Snapshot) -> Counter[Told]:
+def there(now: Snapshot) -> Counter[EventKey]:
     """What a watch tells that begins: all that is there, and nothing of what has ended."""
-    told = [Told("RunSeen", run, new=status) for run, status in now.runs.items()]
+    told = [EventKey("RunSeen", run, new=status) for run, status in now.runs.items()]
     for run, tasks in now.tasks.items():
-        told += [Told("TaskSeen", run, task, new=status) for task, status in tasks.items()]
+        told += [EventKey("TaskSeen", run, task, new=status) for task, status in tasks.items()]
     return Counter(told)
 
 
-def differences(before: Snapshot, after: Snapshot) -> Counter[Told]:
+def differences(before: Snapshot, after: Snapshot) -> Counter[EventKey]:
     """What a watch tells that knows `before` and comes to know `after`."""
-    told: list[Told] = []
+    told: list[EventKey] = []
     for run, old in before.runs.items():
         if run not in after.runs:
             # Its tasks have gone with it, which needs no telling.
-            told.append(Told("RunRemoved", run, old=old))
+            told.append(EventKey("RunRemoved", run, old=old))
     for run, status in after.runs.items():
         changes = list(_changes(run, before, after))
         if changes and status in _SETTLED and _ENDED.issuperset(after.tasks[run].values()):
-            changes.append(Told("RunSettled", run, new=status))
+            changes.append(EventKey("RunSettled", run, new=status))
         told += changes
     return Counter(told)
 
 
-def gone_with_runs(before: Snapshot, after: Snapshot) -> set[Told]:
+def gone_with_runs(before: Snapshot, after: Snapshot) -> set[EventKey]:
     """What may be told besides: that tasks are gone, where they are looked for before their run is."""
     return {
-        Told("TaskRemoved", run, task, old=status)
+        EventKey("TaskRemoved", run, task, old=status)
         for run in before.runs.keys() - after.runs.keys()
         for task, status in before.tasks[run].items()
     }
 
 
-def _changes(run: str, before: Snapshot, after: Snapshot) -> Iterator[Told]:
+def _changes(run: str, before: Snapshot, after: Snapshot) -> Iterator[EventKey]:
     old, new = before.runs.get(run), after.runs[run]
     if old is None:
-        yield Told("RunSeen", run, new=new)
+        yield EventKey("RunSeen", run, new=new)
     elif old != new:
-        yield Told("RunStatusChanged", run, old=old, new=new)
+        yield EventKey("RunStatusChanged", run, old=old, new=new)
     had, has = before.tasks.get(run, {}), after.tasks[run]
     for task in had.keys() - has.keys():
-        yield Told("TaskRemoved", run, task, old=had[task])
+        yield EventKey("TaskRemoved", run, task, old=had[task])
     for task, now in has.items():
         was = had.get(task)
         if was == now:
             continue
-        yield Told("TaskSeen" if was is None else "TaskStatusChanged", run, task, was, now)
+        yield EventKey("TaskSeen" if was is None else "TaskStatusChanged", run, task, was, now)
         if now in _ENDED:
-            yield Told("CallEnded", run, task, was, now)
+            yield EventKey("CallEnded", run, task, was, now)

@@ -1,6 +1,6 @@
 """The bulk export as a user sees it: killed half way, run again, and compared with what the service has.
 
-    python -m unpod_async.testing.demo --runs 2000 --tasks-per-run 1..20
+    python -m unpod_async.testing.demos.export --runs 2000 --tasks-per-run 1..20
 
 starts a sandbox in a process of its own and runs `unpod-async export` against it, on this terminal. When half
 of the tasks are on the disk the export is killed (SIGKILL); the very same command is then run again to its
@@ -25,8 +25,8 @@ from typing import IO, Final, NamedTuple
 
 import msgspec
 
-from unpod_async.testing._exporter import Exporter, Once, Staged, say
-from unpod_async.testing._process import SandboxProcess, fingerprint
+from unpod_async.testing.demos.exporter import ExportAttempt, ExportProcess, StagedRowCounter, print_lines
+from unpod_async.testing.demos.process import SandboxProcess, fingerprint
 
 __all__ = ["main"]
 
@@ -34,7 +34,7 @@ _MARK: Final = ".unpod-demo"
 """Stands in a directory that a demo has made: no other is removed, whatever `--out` names."""
 
 
-class Difference(NamedTuple):
+class RowDifferences(NamedTuple):
     """How files differ from the data set; in lines."""
 
     missing: int
@@ -45,7 +45,7 @@ class Difference(NamedTuple):
         return f"missing {self.missing:,}, foreign {self.foreign:,}, repeated {self.repeated:,}"
 
 
-def compare(paths: Iterable[Path], expected: set[str]) -> Difference:
+def compare(paths: Iterable[Path], expected: set[str]) -> RowDifferences:
     """The lines of the files against the fingerprints of the data set."""
     met: set[str] = set()
     foreign = repeated = 0
@@ -61,7 +61,7 @@ def compare(paths: Iterable[Path], expected: set[str]) -> Difference:
                 elif found in met:
                     repeated += 1
                 met.add(found)
-    return Difference(len(expected - met), foreign, repeated)
+    return RowDifferences(len(expected - met), foreign, repeated)
 
 
 def files_of(target: Path, kind: str) -> list[Path]:
@@ -98,18 +98,18 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
     )
     async with sandbox:
         where = sandbox.where
-        say(
+        print_lines(
             out,
             f"A sandbox with {where.runs:,} runs and {where.tasks:,} tasks",
             f"listens on {where.base_url}",
             "",
         )
-        exporter = Exporter(sandbox, target, options.page_size, out)
-        staged = Staged(target)
+        exporter = ExportProcess(sandbox, target, options.page_size, out)
+        staged = StagedRowCounter(target)
         first = await exporter.run(kill_half_way=staged)
-        second: Once | None = None
+        second: ExportAttempt | None = None
         if first.killed:
-            say(
+            print_lines(
                 out,
                 "",
                 f"KILLED, with {staged.look():,} of {where.tasks:,} tasks on the disk.",
@@ -124,28 +124,28 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
             "runs": compare(parts["runs"], await sandbox.fingerprints("runs")),
             "tasks": compare(parts["tasks"], await sandbox.fingerprints("tasks")),
         }
-    say(out, "", f"First export:  {first}")
+    print_lines(out, "", f"First export:  {first}")
     if second is None:
-        say(out, "It was done before it could be killed: try a greater", "--latency, or more --runs.")
+        print_lines(out, "It was done before it could be killed: try a greater", "--latency, or more --runs.")
     else:
-        say(out, f"Second export: {second}", *_spared(first, second))
+        print_lines(out, f"Second export: {second}", *_spared(first, second))
     files = [*parts["runs"], *parts["tasks"]]
     size = sum(path.stat().st_size for path in files)
-    say(
+    print_lines(
         out,
         f"Data set: {where.tasks:,} tasks, {where.runs:,} runs",
         f"Files:    {len(files):,}, {size / 1e6:,.1f} MB",
     )
     if any(map(any, wrong.values())):
-        say(out, "WRONG: rows of the files differ from the data set.")
-        say(out, *(f"{kind}: {difference}" for kind, difference in wrong.items() if any(difference)))
-        say(out, str(target))
+        print_lines(out, "WRONG: rows of the files differ from the data set.")
+        print_lines(out, *(f"{kind}: {difference}" for kind, difference in wrong.items() if any(difference)))
+        print_lines(out, str(target))
         return 1
-    say(out, "The files equal the data set, each row once:", str(target))
+    print_lines(out, "The files equal the data set, each row once:", str(target))
     return 0
 
 
-def _spared(first: Once, second: Once) -> list[str]:
+def _spared(first: ExportAttempt, second: ExportAttempt) -> list[str]:
     """What the second export did not have to fetch."""
     pages, again = set(first.pages), set(second.pages)
     both = len(pages & again)
@@ -205,7 +205,7 @@ def _seconds(text: str) -> float:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m unpod_async.testing.demo",
+        prog="python -m unpod_async.testing.demos.export",
         description="Export a sandbox's space, kill the export half way, run it again; compare the rows.",
         epilog="Ends with 0 if the files equal the data set, 1 if not or on an error, 130 after Ctrl-C.",
     )
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; the exit status."""
     options = _options(arguments)
     if missing := _missing():
-        say(
+        print_lines(
             sys.stdout,
             f"FAILED: the command line needs {' and '.join(missing)}, not",
             "installed here: pip install 'unpod-async[cli]'",
@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(run(options, sys.stdout))
     except KeyboardInterrupt:
-        say(
+        print_lines(
             sys.stdout,
             "Interrupted. The sandbox has gone, so this cannot be",
             "gone on with; the next demo replaces it:",
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     except (OSError, RuntimeError) as error:
-        say(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
+        print_lines(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
         return 1
 
 

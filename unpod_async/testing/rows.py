@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from unpod_async.testing import _world as world
-from unpod_async.testing._data import (
+from unpod_async.testing import accounts
+from unpod_async.testing.data import (
     SECOND,
     agent_row,
     failure_reason,
@@ -18,9 +18,9 @@ from unpod_async.testing._data import (
     run_row,
     task_row,
 )
-from unpod_async.testing._store import Later, Store
+from unpod_async.testing.store import AddedTask, DataStore
 
-__all__ = ["PoisonedPage", "Rows"]
+__all__ = ["PoisonedPage", "RowBuilder"]
 
 Row = dict[str, Any]
 
@@ -32,15 +32,15 @@ class PoisonedPage(Exception):
     """A stored row that the service cannot serve is on the page."""
 
 
-class Rows:
+class RowBuilder:
     """Builds rows; knows which stored rows are poisoned and which are served malformed."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: DataStore) -> None:
         self.store = store
         self.poisoned_runs: set[int] = set()
         self.poisoned_tasks: set[int] = set()
         self.malformed: dict[int, bytes] = {}
-        self._alice = world.ACCOUNTS[0]
+        self._alice = accounts.ACCOUNTS[0]
         self._alice_info = self._alice.user_info
         self._task: Row = {"objective": "Call the lead"}
 
@@ -70,7 +70,7 @@ class Rows:
     def run(self, run: int) -> Row:
         """A row of the runs listing."""
         store = self.store
-        space = world.SPACES[store.space_of(run)]
+        space = accounts.SPACES[store.space_of(run)]
         tasks = store.tasks_of_run(run)
         status = store.status_of_run(run)
         created = store.run_created(run)
@@ -114,7 +114,7 @@ class Rows:
         """`input` of a task: the caller's document and what the service adds."""
         store = self.store
         later = store.later.get(task)
-        token = world.MAIN_SPACE.token if later is None else store.space_of(later.run)
+        token = accounts.MAIN_SPACE.token if later is None else store.space_of(later.run)
         if later is not None and later.document is not None:
             return {**later.document, "token": token, "quality": "high"}
         return {
@@ -130,7 +130,7 @@ class Rows:
         status = self.store.status_of(task)
         return self._output(task, status, self.store.task_created(task), self.input(task))
 
-    def account(self, task: int) -> world.Account:
+    def account(self, task: int) -> accounts.FakeAccount:
         """Whose task it is."""
         later = self.store.later.get(task)
         return self._alice if later is None else later.account
@@ -151,9 +151,9 @@ class Rows:
 
     def _common(self, task: int, status: str, created: int) -> Row:
         store = self.store
-        later: Later | None = store.later.get(task) if task >= store.initial_tasks else None
+        later: AddedTask | None = store.later.get(task) if task >= store.initial_tasks else None
         run = store.run_of(task)
-        space = world.MAIN_SPACE if later is None else world.SPACES[store.space_of(run)]
+        space = accounts.MAIN_SPACE if later is None else accounts.SPACES[store.space_of(run)]
         values = self.input(task)
         account = self._alice if later is None else later.account
         return {
@@ -171,5 +171,5 @@ class Rows:
             "output": self._output(task, status, created, values),
             "attachments": [],
             "ref_id": values.get("id") or values.get("document_id"),
-            "assignee": world.MAIN_AGENT.handle if later is None else later.assignee,
+            "assignee": accounts.MAIN_AGENT.handle if later is None else later.assignee,
         }

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from unpod_async.testing._process import SandboxProcess
+from unpod_async.testing.demos.process import SandboxProcess
 
-__all__ = ["Exporter", "Once", "Staged", "say"]
+__all__ = ["ExportAttempt", "ExportProcess", "StagedRowCounter", "print_lines"]
 
 _WORK: Final = ".unpod-export"
 _LOOK_EVERY: Final = 0.02
@@ -27,7 +27,7 @@ _NOTED_AFTER: Final = 2
 """Requests after which an export has noted what it had on the disk: it asks for a page or two ahead."""
 
 
-class Once(NamedTuple):
+class ExportAttempt(NamedTuple):
     """One run of the command."""
 
     seconds: float
@@ -41,7 +41,7 @@ class Once(NamedTuple):
         return f"{self.seconds:.1f} s, {self.requests:,} requests, {end}"
 
 
-class Staged:
+class StagedRowCounter:
     """Counts the rows of tasks that an export under way has on the disk."""
 
     def __init__(self, target: Path) -> None:
@@ -61,7 +61,7 @@ class Staged:
         return self.rows
 
 
-class Exporter:
+class ExportProcess:
     """Runs the command, always the same one."""
 
     def __init__(self, sandbox: SandboxProcess, target: Path, page_size: int | None, out: IO[str]) -> None:
@@ -80,13 +80,13 @@ class Exporter:
             "UNPOD_BASE_URL": where.base_url,
         }
 
-    async def run(self, *, kill_half_way: Staged | None = None) -> Once:
+    async def run(self, *, kill_half_way: StagedRowCounter | None = None) -> ExportAttempt:
         """Run it to its end, or until half of the tasks are on the disk.
 
         Raises:
             RuntimeError: it ended with another status than 0.
         """
-        say(
+        print_lines(
             self._out,
             f"$ unpod-async export {self._space} \\",
             *([f"    {' '.join(self._more)} \\"] if self._more else []),
@@ -107,14 +107,16 @@ class Exporter:
         if status and not killed:
             raise RuntimeError(f"the export ended with status {status};\nwhat it said stands above")
         asked = (await self._sandbox.targets())[before:]
-        return Once(seconds, len(asked), [target for target in asked if self._is_page(target)], killed)
+        return ExportAttempt(
+            seconds, len(asked), [target for target in asked if self._is_page(target)], killed
+        )
 
     def _is_page(self, target: str) -> bool:
         """Whether tasks were asked for, and not just how many there are, which takes a page of one row."""
         path, _, query = target.partition("?")
         return path.endswith("/tasks/") and (self._page_size == 1 or "page_size=1" not in query.split("&"))
 
-    async def _kill(self, process: asyncio.subprocess.Process, staged: Staged) -> bool:
+    async def _kill(self, process: asyncio.subprocess.Process, staged: StagedRowCounter) -> bool:
         due: float = math.inf
         while process.returncode is None:
             is_half = staged.look() * 2 >= self._sandbox.where.tasks
@@ -151,7 +153,7 @@ class Exporter:
             self._sandbox.take_along(None)
 
 
-def say(out: IO[str], *lines: str) -> None:
+def print_lines(out: IO[str], *lines: str) -> None:
     """At once: the export writes to the same terminal."""
     out.write("".join(f"{line}\n" for line in lines))
     out.flush()

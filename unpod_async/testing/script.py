@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unpod_async.testing._answers import JSON, Answer
+from unpod_async.testing.answers import JSON, ApiResponse
 
-__all__ = ["Fault", "Oddities", "Script"]
+__all__ = ["Fault", "FaultScript", "Oddities"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +56,11 @@ class Fault:
     page: int | None = None
     times: int = 1
 
-    def answer(self) -> Answer | None:
+    def answer(self) -> ApiResponse | None:
         """The scripted answer, or None for the normal one."""
         if self.status == 200 and self.body is None and not self.headers and self.raw is None:
             return None
-        return Answer(self.status, self.body or b"", self.content_type, self.headers)
+        return ApiResponse(self.status, self.body or b"", self.content_type, self.headers)
 
     @property
     def by_hand(self) -> bool:
@@ -76,7 +76,7 @@ class Fault:
         )
 
 
-class Script:
+class FaultScript:
     """The faults still to come; each answers the first requests that it matches."""
 
     def __init__(self) -> None:

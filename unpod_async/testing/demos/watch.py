@@ -1,6 +1,6 @@
 """Watching as a user sees it: every change told once, through an outage and a kill.
 
-    python -m unpod_async.testing.demo_watch
+    python -m unpod_async.testing.demos.watch
 
 starts a sandbox whose runs advance, and `unpod-async watch --json --state FILE` as a process of its own.
 Calls move on, are tried again, end; runs come and go; then the service is away for a while; then the watch is
@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from unpod_async.testing._exporter import say
-from unpod_async.testing._sandbox import Sandbox
-from unpod_async.testing._snapshots import Snapshot, Told, differences, gone_with_runs, there
-from unpod_async.testing._watcher import Watcher
+from unpod_async.testing.demos.exporter import print_lines
+from unpod_async.testing.demos.snapshots import EventKey, Snapshot, differences, gone_with_runs, there
+from unpod_async.testing.demos.watcher import WatchProcess
+from unpod_async.testing.sandbox import Sandbox
 
 __all__ = ["main", "verdict"]
 
@@ -39,25 +39,25 @@ _EVENTS: Final = (
     *("TaskSeen", "TaskStatusChanged", "CallEnded", "TaskRemoved"),
     *("Disconnected", "Reconnected"),
 )
-_DOWN: Final = Told("Disconnected", old="connected", new="disconnected")
-_UP: Final = Told("Reconnected", old="disconnected", new="connected")
+_DOWN: Final = EventKey("Disconnected", old="connected", new="disconnected")
+_UP: Final = EventKey("Reconnected", old="disconnected", new="connected")
 _NAMED: Final = 5
 """Events that are named when they are wrong."""
 
 
-class Story:
+class WatchScenario:
     """A sandbox that changes, a watch of it, and what the watch has to tell."""
 
-    def __init__(self, sandbox: Sandbox, watcher: Watcher, out: IO[str], seed: int) -> None:
+    def __init__(self, sandbox: Sandbox, watcher: WatchProcess, out: IO[str], seed: int) -> None:
         self.sandbox = sandbox
         self.watcher = watcher
-        self.expected: Counter[Told] = Counter()
-        self.allowed: set[Told] = set()
+        self.expected: Counter[EventKey] = Counter()
+        self.allowed: set[EventKey] = set()
         self._out = out
         self._random = random.Random(seed)  # noqa: S311 - a demo, the same each time
         self._known = Snapshot.of(sandbox)
 
-    def begin(self) -> Counter[Told]:
+    def begin(self) -> Counter[EventKey]:
         """What there is to tell at the start."""
         return there(self._known)
 
@@ -71,23 +71,23 @@ class Story:
             self.sandbox.delete_task(self._random.choice(self.sandbox.task_ids()))
             self.sandbox.delete_run(self._random.choice(runs))
 
-    def changed(self) -> Counter[Told]:
+    def changed(self) -> Counter[EventKey]:
         """What there is to tell since the last time."""
         before, self._known = self._known, Snapshot.of(self.sandbox)
         self.allowed |= gone_with_runs(before, self._known)
         return differences(before, self._known)
 
-    async def tell(self, what: str, more: Counter[Told]) -> bool:
+    async def tell(self, what: str, more: Counter[EventKey]) -> bool:
         """Expect these events, too, and wait until they have come; whether they have."""
         self.expected += more
         has_come = await self.watcher.until(self.expected)
         count = more.total()
         told = f"{count:,} {'event' if count == 1 else 'events'}"
-        say(self._out, f"{what:<43}{told:>12}{'' if has_come else '  MISSING'}")
+        print_lines(self._out, f"{what:<43}{told:>12}{'' if has_come else '  MISSING'}")
         return has_come
 
 
-async def play(story: Story, out: IO[str], rounds: int) -> None:
+async def play(story: WatchScenario, out: IO[str], rounds: int) -> None:
     """All that happens; returns early when an event does not come."""
     sandbox, watcher = story.sandbox, story.watcher
     async with sandbox:
@@ -109,7 +109,7 @@ async def play(story: Story, out: IO[str], rounds: int) -> None:
             return
         await watcher.saved()
         await watcher.kill()
-        say(out, "THE WATCH IS KILLED (SIGKILL), and things go on")
+        print_lines(out, "THE WATCH IS KILLED (SIGKILL), and things go on")
         story.change(3)
         await watcher.start()
         if not await story.tell("Started again, it tells what it missed", story.changed()):
@@ -120,7 +120,7 @@ async def play(story: Story, out: IO[str], rounds: int) -> None:
         # Whatever the watch would repeat, it repeats when it reads all again.
         await _resynced(sandbox, 2)
         await watcher.kill()
-        say(out, "All is read twice more")
+        print_lines(out, "All is read twice more")
 
 
 async def _resynced(sandbox: Sandbox, times: int) -> None:
@@ -150,8 +150,8 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="unpod-demo-") as folder:
         state = Path(folder, "state.json")
         more = ("--interval", "0.2", "--resync", "1")
-        async with Watcher(environment, sandbox.space_token, state, *more) as watcher:
-            say(
+        async with WatchProcess(environment, sandbox.space_token, state, *more) as watcher:
+            print_lines(
                 out,
                 f"A sandbox with {options.runs:,} runs and {sandbox.task_count:,} tasks",
                 "",
@@ -161,42 +161,42 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
                 "",
             )
             began = time.monotonic()
-            story = Story(sandbox, watcher, out, options.seed)
+            story = WatchScenario(sandbox, watcher, out, options.seed)
             await play(story, out, options.rounds)
             seconds = time.monotonic() - began
     expected = story.expected + Counter(told for told in story.allowed if watcher.received[told])
     return verdict(expected, watcher.received, f"{sandbox.requests:,} in {seconds:.1f} s", out)
 
 
-def verdict(expected: Counter[Told], received: Counter[Told], requests: str, out: IO[str]) -> int:
+def verdict(expected: Counter[EventKey], received: Counter[EventKey], requests: str, out: IO[str]) -> int:
     """Show what was expected and what came; the exit status."""
     repeated = Counter({told: count - 1 for told, count in received.items() if count > 1})
     repeated -= expected - Counter(expected.keys())
-    say(out, "", f"{'':<19}{'expected':>12}{'received':>12}{'repeated':>12}")
+    print_lines(out, "", f"{'':<19}{'expected':>12}{'received':>12}{'repeated':>12}")
     for event in _EVENTS:
         numbers = [
             sum(count for told, count in of.items() if told.event == event)
             for of in (expected, received, repeated)
         ]
-        say(out, f"{event:<19}" + "".join(f"{number:>12,}" for number in numbers))
+        print_lines(out, f"{event:<19}" + "".join(f"{number:>12,}" for number in numbers))
     totals = [of.total() for of in (expected, received, repeated)]
-    say(out, f"{'All events':<19}" + "".join(f"{total:>12,}" for total in totals))
-    say(out, f"{'Requests':<19}{requests:>36}", "")
+    print_lines(out, f"{'All events':<19}" + "".join(f"{total:>12,}" for total in totals))
+    print_lines(out, f"{'Requests':<19}{requests:>36}", "")
     wrong = {"missing": expected - received, "not expected": received - expected}
     if not any(wrong.values()):
-        say(out, "Every change was told once.")
+        print_lines(out, "Every change was told once.")
         return 0
-    say(out, "WRONG: what was told is not what happened.")
+    print_lines(out, "WRONG: what was told is not what happened.")
     for word, events in wrong.items():
         for told, count in events.most_common(_NAMED):
             where = told.task or told.run or ""
-            say(out, f"{word}: {count} x {told.event} {told.old} -> {told.new}", f"    {where}")
+            print_lines(out, f"{word}: {count} x {told.event} {told.old} -> {told.new}", f"    {where}")
     return 1
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m unpod_async.testing.demo_watch",
+        prog="python -m unpod_async.testing.demos.watch",
         description="Watch a sandbox whose runs advance, through an outage and a kill; count what is told.",
         epilog="Ends with 0 if every change was told once, 1 if not or on an error, 130 after Ctrl-C.",
     )
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; the exit status."""
     options = _options(arguments)
     if missing := [name for name in ("typer", "rich") if not _is_there(name)]:
-        say(
+        print_lines(
             sys.stdout,
             f"FAILED: the command line needs {' and '.join(missing)}, not",
             "installed here: pip install 'unpod-async[cli]'",
@@ -233,10 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(run(options, sys.stdout))
     except KeyboardInterrupt:
-        say(sys.stdout, "Interrupted.")
+        print_lines(sys.stdout, "Interrupted.")
         return 130
     except (OSError, RuntimeError) as error:
-        say(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
+        print_lines(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
         return 1
 
 

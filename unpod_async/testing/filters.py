@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from unpod_async.testing._data import SECOND
-from unpod_async.testing._rows import Rows
+from unpod_async.testing.data import SECOND
+from unpod_async.testing.rows import RowBuilder
 
 __all__ = ["bad_search", "filtered", "owned"]
 
@@ -26,7 +26,7 @@ def bad_search(query: Mapping[str, str]) -> str | None:
     return None
 
 
-def owned(rows: Rows, tasks: Sequence[int], query: Mapping[str, str]) -> Sequence[int]:
+def owned(rows: RowBuilder, tasks: Sequence[int], query: Mapping[str, str]) -> Sequence[int]:
     """The tasks with the `user_id` and `thread_id` that are asked for; no task has a thread."""
     user = query.get("user_id")
     if query.get("thread_id"):
@@ -34,14 +34,14 @@ def owned(rows: Rows, tasks: Sequence[int], query: Mapping[str, str]) -> Sequenc
     return [task for task in tasks if rows.account(task).number == user] if user else tasks
 
 
-def filtered(rows: Rows, tasks: Sequence[int], query: Mapping[str, str]) -> Sequence[int]:
+def filtered(rows: RowBuilder, tasks: Sequence[int], query: Mapping[str, str]) -> Sequence[int]:
     """The tasks that pass every filter of `query`, in the same order; `tasks` itself when there is none."""
     tasks = owned(rows, tasks, query)
     tests = _tests(rows, query)
     return [task for task in tasks if all(test(task) for test in tests)] if tests else tasks
 
 
-def _tests(rows: Rows, query: Mapping[str, str]) -> list[Callable[[int], bool]]:
+def _tests(rows: RowBuilder, query: Mapping[str, str]) -> list[Callable[[int], bool]]:
     tests: list[Callable[[int], bool]] = []
     store = rows.store
     start, end = _second(query.get("from_ts")), _second(query.get("to_ts"))
@@ -77,7 +77,7 @@ def _outcome(output: Mapping[str, Any]) -> str | None:
     return status if isinstance(status, str) else None
 
 
-def _texts(rows: Rows, task: int) -> list[str]:
+def _texts(rows: RowBuilder, task: int) -> list[str]:
     values, output = rows.input(task), rows.output(task)
     found = (values.get("name"), values.get("phone"), output.get("customer"), output.get("contact_number"))
     return [text for text in found if isinstance(text, str)]

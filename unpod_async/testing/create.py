@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, NoReturn, cast
 
-from unpod_async.testing import _world as world
-from unpod_async.testing._answers import Answer, Refusal, json_answer
-from unpod_async.testing._store import Later, Store
+from unpod_async.testing import accounts
+from unpod_async.testing.answers import ApiResponse, ImmediateResponse, json_response
+from unpod_async.testing.store import AddedTask, DataStore
 
 __all__ = ["CreatedCall", "create"]
 
@@ -39,13 +39,13 @@ class CreatedCall:
 
 
 def create(
-    store: Store,
-    account: world.Account,
-    space: world.Space,
+    store: DataStore,
+    account: accounts.FakeAccount,
+    space: accounts.FakeSpace,
     headers: Mapping[str, str],
     body: bytes,
     now: datetime,
-) -> tuple[Answer, list[CreatedCall]]:
+) -> tuple[ApiResponse, list[CreatedCall]]:
     """Answer a create request and say which calls it queued; raises Refusal.
 
     A document that cannot be stored fails the request after its run was stored: the run stays, empty.
@@ -53,7 +53,7 @@ def create(
     data = _parse(headers, body)
     pilot, documents, context, schedule = _validate(data, headers.get("accept-language", ""))
     if not documents:
-        raise Refusal(_failed(400, {"detail": "No documents to call."}))
+        raise ImmediateResponse(_failed(400, {"detail": "No documents to call."}))
     scheduled = _scheduled(schedule, now)
     for place, document in enumerate(documents):
         reference = document.get("id") or document.get("document_id")
@@ -64,33 +64,35 @@ def create(
                 "msg": "Input should be a valid string",
                 "input": reference,
             }
-            raise Refusal(_upstream(422, {"detail": [problem]}))
+            raise ImmediateResponse(_upstream(422, {"detail": [problem]}))
     moment = int(now.timestamp() * 1000) * 1000
     run = store.insert_run(space.token, moment)
     if any(not _storable(document) for document in documents):
-        raise Refusal(_upstream(500, "Internal Server Error"))
+        raise ImmediateResponse(_upstream(500, "Internal Server Error"))
     run_id, status = store.ids.make("R", run), "pending" if scheduled is None else "scheduled"
     calls: list[CreatedCall] = []
     for document in documents:
-        later = Later(run, store.newest, pilot, account, context, document, scheduled)
+        later = AddedTask(run, store.newest, pilot, account, context, document, scheduled)
         task_id = store.ids.make("T", store.insert_task(later, status))
         calls.append(CreatedCall(run_id, task_id, document, space.token))
     ids = [call.task_id for call in calls]
     created = {"run_id": run_id, "task_ids": ids, "status": dict.fromkeys(ids, status)}
     payload = {"status_code": 200, "message": "Task Created Successfully", "data": created}
-    return json_answer(200, payload), calls
+    return json_response(200, payload), calls
 
 
 def _parse(headers: Mapping[str, str], body: bytes) -> object:
     content_type = headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         message = f'Unsupported media type "{content_type}" in request.'
-        raise Refusal(json_answer(415, {"message": message, "status_code": 415}))
+        raise ImmediateResponse(json_response(415, {"message": message, "status_code": 415}))
     try:
         return cast(object, json.loads(body.decode(), parse_constant=_not_json))
     except ValueError as error:  # broken JSON, NaN, or not UTF-8
         detail = {"detail": f"JSON parse error - {error}"}
-        raise Refusal(json_answer(400, {"status_code": 400, "message": "Error", "data": detail})) from None
+        raise ImmediateResponse(
+            json_response(400, {"status_code": 400, "message": "Error", "data": detail})
+        ) from None
 
 
 def _not_json(constant: str) -> NoReturn:
@@ -100,7 +102,7 @@ def _not_json(constant: str) -> NoReturn:
 def _validate(data: object, language: str) -> tuple[str, list[dict[str, Any]], str, dict[str, Any]]:
     if not isinstance(data, dict):
         text = f"Invalid data. Expected a dictionary, but got {type(data).__name__}."
-        raise Refusal(_invalid({"non_field_errors": [text]}, language))
+        raise ImmediateResponse(_invalid({"non_field_errors": [text]}, language))
     body = cast(dict[str, Any], data)
     errors: dict[str, Any] = {}
     for name in ("pilot", "context"):
@@ -114,7 +116,7 @@ def _validate(data: object, language: str) -> tuple[str, list[dict[str, Any]], s
     if not isinstance(schedule, dict):
         errors["schedule"] = [_dictionary_problem(schedule)]
     if errors:
-        raise Refusal(_invalid(errors, language))
+        raise ImmediateResponse(_invalid(errors, language))
     pilot, context = str(body["pilot"]).strip(), str(body["context"]).strip()
     return pilot, body["documents"], context, cast(dict[str, Any], schedule)
 
@@ -156,12 +158,12 @@ def _scheduled(schedule: Mapping[str, Any], now: datetime) -> int | None:
         return None
     date, time = schedule.get("calling_date"), schedule.get("calling_time")
     if not date or not time:
-        raise Refusal(_failed(400, {"detail": _NO_DATE}))
+        raise ImmediateResponse(_failed(400, {"detail": _NO_DATE}))
     moment = _moment(str(date), str(time))
     if moment is None:
-        raise Refusal(_upstream(500, "Internal Server Error"))
+        raise ImmediateResponse(_upstream(500, "Internal Server Error"))
     if moment <= now:
-        raise Refusal(_failed(400, {"detail": "Scheduled time must be in the future."}))
+        raise ImmediateResponse(_failed(400, {"detail": "Scheduled time must be in the future."}))
     return int(moment.timestamp())
 
 
@@ -205,7 +207,7 @@ def _integers(document: object) -> Iterator[int]:
             yield value
 
 
-def _invalid(errors: dict[str, Any], language: str) -> Answer:
+def _invalid(errors: dict[str, Any], language: str) -> ApiResponse:
     if language.lower().startswith("es"):
         errors = {
             name: [_SPANISH.get(text, text) for text in cast(list[str], texts)]
@@ -219,15 +221,15 @@ def _invalid(errors: dict[str, Any], language: str) -> Answer:
         "data": {"errors": errors},
         "errors": errors,
     }
-    return json_answer(206, payload)
+    return json_response(206, payload)
 
 
-def _failed(status: int, errors: dict[str, Any]) -> Answer:
+def _failed(status: int, errors: dict[str, Any]) -> ApiResponse:
     message = "Task Creation Failed"
-    return json_answer(
+    return json_response(
         status, {"status_code": status, "message": message, "data": {"errors": errors}, "errors": errors}
     )
 
 
-def _upstream(status: int, errors: object) -> Answer:
-    return json_answer(status, {"message": "Task Creation Failed", "errors": errors})
+def _upstream(status: int, errors: object) -> ApiResponse:
+    return json_response(status, {"message": "Task Creation Failed", "errors": errors})

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from unpod_async.testing._answers import Answer, Refusal, html, json_answer, upstream_failed
-from unpod_async.testing._faults import Oddities
-from unpod_async.testing._store import Store
+from unpod_async.testing.answers import (
+    ApiResponse,
+    ImmediateResponse,
+    html_page,
+    json_response,
+    upstream_failure,
+)
+from unpod_async.testing.script import Oddities
+from unpod_async.testing.store import DataStore
 
-__all__ = ["Window", "agent_order", "counted", "window"]
+__all__ = ["PageWindow", "agent_order", "counted", "window"]
 
 _OWN_SIZE = 20
 _MAX_INT = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PageWindow:
     """Rows start..stop-1 of a listing, newest first; `past_end` when it lies behind the last row."""
 
     start: int
@@ -26,7 +32,7 @@ class Window:
     past_end: bool
 
 
-def window(query: Mapping[str, str], total: int, odd: Oddities, *, failed: str | None) -> Window:
+def window(query: Mapping[str, str], total: int, odd: Oddities, *, failed: str | None) -> PageWindow:
     """The window that `page` and `page_size` ask for.
 
     `failed` is the message of this listing's 206, or None for agent tasks, whose view has another default
@@ -43,21 +49,23 @@ def window(query: Mapping[str, str], total: int, odd: Oddities, *, failed: str |
         page = 1
     skip = (page - 1) * size
     if skip < 0:
-        raise Refusal(_broken(failed, "skip must be >= 0"))
+        raise ImmediateResponse(_broken(failed, "skip must be >= 0"))
     if max(skip, abs(size)) > _MAX_INT:
-        raise Refusal(_broken(failed, "MongoDB can only handle up to 8-byte ints"))
+        raise ImmediateResponse(_broken(failed, "MongoDB can only handle up to 8-byte ints"))
     if size == 0:
-        return Window(0, total, past_end=False)
+        return PageWindow(0, total, past_end=False)
     size = abs(size)  # the database takes a negative limit as "one batch of so many"
     if skip < total or page == 1:
-        return Window(skip, min(skip + size, total), past_end=False)
+        return PageWindow(skip, min(skip + size, total), past_end=False)
     if odd.past_end == "404":
-        raise Refusal(json_answer(404, {"message": "Invalid page."}))
+        raise ImmediateResponse(json_response(404, {"message": "Invalid page."}))
     if odd.past_end == "206":
-        raise Refusal(upstream_failed(failed or "Tasks Fetch Failed", '{"detail":"Invalid page."}'))
+        raise ImmediateResponse(
+            upstream_failure(failed or "Tasks Fetch Failed", '{"detail":"Invalid page."}')
+        )
     if odd.past_end == "repeat" and total:
-        return Window((total - 1) // size * size, total, past_end=True)
-    return Window(total, total, past_end=True)
+        return PageWindow((total - 1) // size * size, total, past_end=True)
+    return PageWindow(total, total, past_end=True)
 
 
 def _number(text: str | None, default: int, *, strict: bool) -> int:
@@ -67,12 +75,12 @@ def _number(text: str | None, default: int, *, strict: bool) -> int:
         return int(text)  # takes digits of every script, as the service does
     except ValueError:
         if strict:
-            raise Refusal(html(500)) from None
+            raise ImmediateResponse(html_page(500)) from None
         return default
 
 
-def _broken(failed: str | None, detail: str) -> Answer:
-    return html(500) if failed is None else upstream_failed(failed, f'{{"detail":"{detail}"}}')
+def _broken(failed: str | None, detail: str) -> ApiResponse:
+    return html_page(500) if failed is None else upstream_failure(failed, f'{{"detail":"{detail}"}}')
 
 
 def counted(total: int, rows: int, odd: Oddities) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def counted(total: int, rows: int, odd: Oddities) -> dict[str, Any]:
             return {"count": total}
 
 
-def agent_order(store: Store, handle: str, window: Window, shuffle: str | None) -> list[int]:
+def agent_order(store: DataStore, handle: str, window: PageWindow, shuffle: str | None) -> list[int]:
     """Tasks of an agent in a window: by `created`, newest first; tied rows oldest first.
 
     `shuffle`: a seed; tied rows then stand in an order that it decides, as without a defined order they may.

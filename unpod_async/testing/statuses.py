@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from unpod_async.testing._data import mix
+from unpod_async.testing.data import mix
 
-__all__ = ["State", "move", "run_kind", "run_status", "settled_status"]
+__all__ = ["TaskState", "move", "run_kind", "run_status", "settled_status"]
 
 _MAX_FAILURES = 2
 _UNDER_WAY = {"in_progress", "processing", "hold"}
@@ -15,7 +15,7 @@ _KINDS = (*["completed"] * 10, *["partially_completed"] * 3, "failed", "in_progr
 
 
 @dataclass(slots=True)
-class State:
+class TaskState:
     """Where a task that has moved, or still may, stands. `modified` in microseconds, None: never moved."""
 
     status: str
@@ -24,7 +24,7 @@ class State:
     modified: int | None = None
 
 
-def move(state: State, bits: int, moment: int) -> bool:
+def move(state: TaskState, bits: int, moment: int) -> bool:
     """Move `state` one step on; False when it will not move again.
 
     pending -> in_progress -> completed or failed; a failed call may go back to pending, twice at most.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from unpod_async.testing.answers import ImmediateResponse, json_response, unauthorized
 
 __all__ = [
     "ACCOUNTS",
@@ -16,17 +19,20 @@ __all__ = [
     "POISON_AGENT",
     "POISON_SPACE",
     "SPACES",
-    "Account",
-    "Agent",
-    "Org",
-    "Space",
+    "FakeAccount",
+    "FakeAgent",
+    "FakeOrg",
+    "FakeSpace",
+    "authenticate",
+    "is_blacklisted",
+    "organization",
 ]
 
 Role = Literal["owner", "viewer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Org:
+class FakeOrg:
     """An organization; `handle` is what the Org-Handle header names."""
 
     name: str
@@ -46,7 +52,7 @@ class Org:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class FakeAccount:
     """A user with an API key (scheme Token) and, for those who log in, a JWT (schemes JWT and Bearer)."""
 
     number: str
@@ -80,7 +86,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class FakeAgent:
     """A voice agent. An agent without a space has no tasks."""
 
     handle: str
@@ -101,7 +107,7 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class FakeSpace:
     """A space; `number` is what rows carry as `space_id`."""
 
     number: str
@@ -137,7 +143,7 @@ class Space:
         ]
         return {**self.row(), "agents": agents, "created": moment, "modified": moment}
 
-    def role_of(self, account: Account) -> Role | None:
+    def role_of(self, account: FakeAccount) -> Role | None:
         """What `account` may do here: owners everything, viewers read tasks, None nothing."""
         if account.org == self.org and account.role == "owner":
             return "owner"
@@ -147,25 +153,25 @@ class Space:
 ORGS = {
     org.handle: org
     for org in (
-        Org("Acme Example", "acme.example", "ORGACMEEXAMPLE000000"),
-        Org("Other Example", "other.example", "ORGOTHEREXAMPLE00000"),
+        FakeOrg("Acme Example", "acme.example", "ORGACMEEXAMPLE000000"),
+        FakeOrg("Other Example", "other.example", "ORGOTHEREXAMPLE00000"),
     )
 }
 
 ACCOUNTS = (
-    Account("1", "Alice Example", "acme.example", "a11ce".ljust(40, "0"), "<jwt-alice>"),
-    Account("2", "Bob Example", "acme.example", "b0b".ljust(40, "0"), "<jwt-bob>", role="viewer"),
-    Account("3", "Carol Example", "other.example", "ca401".ljust(40, "0"), "<jwt-carol>"),
-    Account("4", "Dade Example", "acme.example", "dade".ljust(40, "0"), state="inactive"),
-    Account("5", "Blake Example", "acme.example", "b1ac".ljust(40, "0"), state="blacklisted"),
+    FakeAccount("1", "Alice Example", "acme.example", "a11ce".ljust(40, "0"), "<jwt-alice>"),
+    FakeAccount("2", "Bob Example", "acme.example", "b0b".ljust(40, "0"), "<jwt-bob>", role="viewer"),
+    FakeAccount("3", "Carol Example", "other.example", "ca401".ljust(40, "0"), "<jwt-carol>"),
+    FakeAccount("4", "Dade Example", "acme.example", "dade".ljust(40, "0"), state="inactive"),
+    FakeAccount("5", "Blake Example", "acme.example", "b1ac".ljust(40, "0"), state="blacklisted"),
 )
 
 SPACES = {
     space.token: space
     for space in (
-        Space("1", "SPACEMAIN000000000000001", "Main Calls", "acme.example", viewers=frozenset({"2"})),
-        Space("2", "SPACEGENERAL000000000002", "General Notes", "acme.example", content_type="general"),
-        Space(
+        FakeSpace("1", "SPACEMAIN000000000000001", "Main Calls", "acme.example", viewers=frozenset({"2"})),
+        FakeSpace("2", "SPACEGENERAL000000000002", "General Notes", "acme.example", content_type="general"),
+        FakeSpace(
             "3",
             "SPACEPUBLIC0000000000003",
             "Public Board",
@@ -173,21 +179,23 @@ SPACES = {
             content_type="general",
             privacy="public",
         ),
-        Space("4", "SPACEPOISON0000000000004", "Poison Calls", "acme.example"),
-        Space("5", "SPACEEMPTY00000000000005", "Empty Space", "acme.example"),
-        Space("6", "SPACEFOREIGN000000000006", "Foreign Calls", "other.example"),
+        FakeSpace("4", "SPACEPOISON0000000000004", "Poison Calls", "acme.example"),
+        FakeSpace("5", "SPACEEMPTY00000000000005", "Empty Space", "acme.example"),
+        FakeSpace("6", "SPACEFOREIGN000000000006", "Foreign Calls", "other.example"),
     )
 }
 
 AGENTS = {
     agent.handle: agent
     for agent in (
-        Agent("space-agent-demo00000000000000001", "Demo Agent", "SPACEMAIN000000000000001", "acme.example"),
-        Agent("space-agent-nospace00000000000003", "Spaceless Agent", None, "acme.example"),
-        Agent(
+        FakeAgent(
+            "space-agent-demo00000000000000001", "Demo Agent", "SPACEMAIN000000000000001", "acme.example"
+        ),
+        FakeAgent("space-agent-nospace00000000000003", "Spaceless Agent", None, "acme.example"),
+        FakeAgent(
             "space-agent-poison000000000000005", "Poison Agent", "SPACEPOISON0000000000004", "acme.example"
         ),
-        Agent(
+        FakeAgent(
             "space-agent-foreign00000000000004", "Foreign Agent", "SPACEFOREIGN000000000006", "other.example"
         ),
     )
@@ -199,3 +207,52 @@ MAIN_AGENT = AGENTS["space-agent-demo00000000000000001"]
 POISON_AGENT = AGENTS["space-agent-poison000000000000005"]
 FOREIGN_SPACE = SPACES["SPACEFOREIGN000000000006"]
 FOREIGN_AGENT = AGENTS["space-agent-foreign00000000000004"]
+
+_KEYS = {account.key: account for account in ACCOUNTS}
+_JWTS = {account.jwt: account for account in ACCOUNTS if account.jwt is not None}
+
+
+def is_blacklisted(headers: Mapping[str, str]) -> bool:
+    """Whether the key is one that was withdrawn."""
+    account = _KEYS.get(headers.get("authorization", "").rpartition(" ")[2])
+    return account is not None and account.state == "blacklisted"
+
+
+def authenticate(headers: Mapping[str, str], *, keys: bool) -> FakeAccount:
+    """The account behind the Authorization header; raises Refusal with the 401 that the service gives.
+
+    `keys`: whether the view takes the scheme Token; spaces and organizations do not.
+    """
+    challenge = "Token" if keys else 'JWT realm="api"'
+    scheme, *words = headers.get("authorization", "").split() or [""]
+    scheme = scheme.lower()
+    if scheme in {"jwt", "bearer"}:
+        account = _JWTS.get(words[0]) if len(words) == 1 else None
+        if account is None:
+            raise ImmediateResponse(unauthorized("Invalid or expired token.", challenge))
+        return account
+    if scheme != "token" or not keys:
+        raise ImmediateResponse(unauthorized("Authentication credentials were not provided.", challenge))
+    if not words:
+        raise ImmediateResponse(unauthorized("Invalid token header. No credentials provided.", challenge))
+    if len(words) > 1:
+        text = "Invalid token header. Token string should not contain spaces."
+        raise ImmediateResponse(unauthorized(text, challenge))
+    account = _KEYS.get(words[0])
+    if account is None:
+        raise ImmediateResponse(unauthorized("Invalid token.", challenge))
+    if account.state == "inactive":
+        raise ImmediateResponse(unauthorized("User inactive or deleted.", challenge))
+    return account
+
+
+def organization(headers: Mapping[str, str]) -> FakeOrg:
+    """The organization that Org-Handle names (case-sensitive); raises Refusal with the 400 or 404."""
+    handle = headers.get("org-handle", "")
+    if not handle:
+        message = "Organization handle is required in Org-Handle header"
+        raise ImmediateResponse(json_response(400, {"status_code": 400, "message": message, "data": {}}))
+    org = ORGS.get(handle)
+    if org is None:
+        raise ImmediateResponse(json_response(404, {"message": "Organization not found"}))
+    return org

@@ -9,13 +9,13 @@ from typing import Any, Self
 
 import msgspec
 
-from unpod_async.testing import _world as world
-from unpod_async.testing._create import CreatedCall
-from unpod_async.testing._faults import Fault, Oddities
-from unpod_async.testing._rows import Rows
-from unpod_async.testing._server import Received, Server
-from unpod_async.testing._store import FIRST_RUN, Later, Store
-from unpod_async.testing._views import Service
+from unpod_async.testing import accounts
+from unpod_async.testing.create import CreatedCall
+from unpod_async.testing.rows import RowBuilder
+from unpod_async.testing.script import Fault, Oddities
+from unpod_async.testing.server import Received, Server
+from unpod_async.testing.store import FIRST_RUN, AddedTask, DataStore
+from unpod_async.testing.views import FakeApi
 
 __all__ = ["Sandbox"]
 
@@ -49,9 +49,9 @@ class Sandbox:
         log: the requests received so far, oldest first.
     """
 
-    org_handle = world.MAIN_SPACE.org
-    space_token = world.MAIN_SPACE.token
-    agent_handle = world.MAIN_AGENT.handle
+    org_handle = accounts.MAIN_SPACE.org
+    space_token = accounts.MAIN_SPACE.token
+    agent_handle = accounts.MAIN_AGENT.handle
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class Sandbox:
         idle_close: float = 6.0,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
-        self._store = Store(runs, tasks_per_run, seed)
-        self._rows = Rows(self._store)
-        self._service = Service(self._rows, oddities or Oddities(), shuffle_ties=shuffle_ties)
+        self._store = DataStore(runs, tasks_per_run, seed)
+        self._rows = RowBuilder(self._store)
+        self._service = FakeApi(self._rows, oddities or Oddities(), shuffle_ties=shuffle_ties)
         self._host = host
         self._server = Server(
             self._service, now, latency=latency, host=host, port=port, idle_close=idle_close
@@ -79,17 +79,17 @@ class Sandbox:
 
     def _furnish(self) -> None:
         """Put a little into the other spaces, so that being let in can be told from being kept out."""
-        alice, carol = world.ACCOUNTS[0], world.ACCOUNTS[2]
+        alice, carol = accounts.ACCOUNTS[0], accounts.ACCOUNTS[2]
         newest = self._store.newest
         for space, agent, account, runs in (
-            (world.POISON_SPACE, world.POISON_AGENT, alice, 3),
-            (world.FOREIGN_SPACE, world.FOREIGN_AGENT, carol, 1),
+            (accounts.POISON_SPACE, accounts.POISON_AGENT, alice, 3),
+            (accounts.FOREIGN_SPACE, accounts.FOREIGN_AGENT, carol, 1),
         ):
             for number in range(runs):
                 run = self._store.insert_run(space.token)
-                later = Later(run, FIRST_RUN + number, agent.handle, account)
+                later = AddedTask(run, FIRST_RUN + number, agent.handle, account)
                 task = self._store.insert_task(later, None)
-                if space is world.POISON_SPACE and number == runs - 1:
+                if space is accounts.POISON_SPACE and number == runs - 1:
                     self._rows.poisoned_tasks.add(task)
         self._store.newest = newest
 
@@ -117,12 +117,12 @@ class Sandbox:
     @property
     def token(self) -> str:
         """An API key for the scheme Token."""
-        return world.ACCOUNTS[0].key
+        return accounts.ACCOUNTS[0].key
 
     @property
     def jwt(self) -> str:
         """A credential for the schemes JWT and Bearer, of the same account as `token`."""
-        return world.ACCOUNTS[0].jwt or ""
+        return accounts.ACCOUNTS[0].jwt or ""
 
     # -- what it holds ------------------------------------------------------------------------------------
 
@@ -193,14 +193,14 @@ class Sandbox:
     def insert_run(self, tasks: int = 3) -> str:
         """A new run with so many pending tasks at the head of the listings; its id."""
         run = self._store.insert_run(self.space_token)
-        later = Later(run, self._store.newest, self.agent_handle, world.ACCOUNTS[0])
+        later = AddedTask(run, self._store.newest, self.agent_handle, accounts.ACCOUNTS[0])
         for _ in range(tasks):
             self._store.insert_task(later)
         return self._store.ids.make("R", run)
 
     def insert_task(self, run_id: str) -> str:
         """A new pending task of a run, at the head of the task listings; its id."""
-        later = Later(self._run(run_id), self._store.tick(), self.agent_handle, world.ACCOUNTS[0])
+        later = AddedTask(self._run(run_id), self._store.tick(), self.agent_handle, accounts.ACCOUNTS[0])
         return self._store.ids.make("T", self._store.insert_task(later))
 
     def delete_run(self, run_id: str) -> None:
