@@ -147,14 +147,22 @@ def tried() -> TransportError:
 EXAMPLES: list[tuple[UnpodError, dict[str, Any]]] = [
     (UnpodError("m"), {}),
     (ConfigurationError("no token"), {}),
-    (InvalidArgument("page_size must be a whole number"), {}),
+    (
+        ConfigurationError("page_size must be …", argument="page_size"),
+        {"argument": "page_size", "hint": None},
+    ),
+    (InvalidArgument("page_size must be an integer"), {"argument": None, "hint": None}),
+    (
+        InvalidArgument("page_size must be …", argument="page_size", hint="pass 100"),
+        {"argument": "page_size", "hint": "pass 100"},
+    ),
     (TransportError("GET /x: the connection was lost", sent=True), {"sent": True}),
     (TransportError("GET /x: no connection", sent=False), {"sent": False}),
     (TransportError("t", sent=True, timed_out=True), {"sent": True, "timed_out": True, "permanent": False}),
     (TransportError("c", sent=False, permanent=True), {"timed_out": False, "permanent": True}),
     (tried(), {"attempts": (Attempt(503, "ServerError", 0.5), Attempt(None, "TransportError", 0.0))}),
     *((kind(status, **API), {"status": status, **API}) for kind, status in STATUS.items()),
-    (APIError(418), {"status": 418, "message": "", "errors": None, "headers": {}, "body": b"", "hint": ""}),
+    (APIError(418), {"status": 418, "message": "", "errors": None, "headers": {}, "body": b"", "hint": None}),
     (limited(), {"status": 429, "retry_after": 7.5, **API}),
     (RateLimitedError(429), {"retry_after": None}),
     (DecodeError("the answer is no JSON listing"), {"rejected": (), "unreadable": ()}),
@@ -256,8 +264,18 @@ def test_a_walk_is_named_in_the_text() -> None:
     assert str(error) == "GET /agents/a/tasks/ answered 404: Agent not found"
     error.listing, error.page = "tasks of agent a", 3
     assert str(error) == (
-        "GET /agents/a/tasks/ answered 404: Agent not found [while walking tasks of agent a, page 3]"
+        "GET /agents/a/tasks/ answered 404: Agent not found [while reading tasks of agent a, page 3]"
     )
+
+
+def test_a_hint_is_a_line_of_its_own_after_the_context() -> None:
+    error = TransportError("GET /x: no connection", sent=False, hint="check base_url")
+    error.listing, error.page = "tasks of agent a", 3
+    assert error.summary == "GET /x: no connection [while reading tasks of agent a, page 3]"
+    assert str(error) == f"{error.summary}\nhint: check base_url"
+    assert error.args == ("GET /x: no connection",)
+    assert UnpodError("m", hint="").hint is None
+    assert all(kind.hint is None for kind in classes().values())
 
 
 def test_several_attempts_are_counted_in_the_text() -> None:
@@ -269,13 +287,15 @@ def test_several_attempts_are_counted_in_the_text() -> None:
 
 
 def test_runs_that_are_not_listed_are_named() -> None:
-    assert str(RunNotFound("S", ["R1"])) == ("run R1 is not listed in space S: check the ids and the space")
+    assert str(RunNotFound("S", ["R1"])) == (
+        "run R1 is not listed in space S\nhint: check the run ids and the space token"
+    )
     assert str(RunNotFound("S", ["R1", "R2", "R3", "R4"])).startswith("4 runs (R1, R2, R3, …) are not listed")
 
 
 def test_an_error_made_by_hand_has_a_text() -> None:
     assert str(APIError(500)) == "the request answered 500: no message"
-    assert str(APIError(500, "m.", hint="Look again")) == "the request answered 500: m. Look again"
+    assert str(APIError(500, "m.", hint="Look again")) == "the request answered 500: m.\nhint: Look again"
     assert str(APIError(400, "m", {1: object})).startswith("the request answered 400: m ({")
     assert str(APIError(400, "m", "")) == "the request answered 400: m"
 

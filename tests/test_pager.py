@@ -426,7 +426,7 @@ class TestErrors:
             assert type(error) is kind
             assert error.listing == f"runs of space {sandbox.space_token}"
             assert error.page == 2
-            assert f"[while walking {error.listing}, page 2]" in str(error)
+            assert f"[while reading {error.listing}, page 2]" in str(error)
             assert run_ids(rows) == sandbox.run_ids()[:3]
             rest = await unpod.runs.list(sandbox.space_token, start_page=error.page).collect()
             assert run_ids(rows + rest) == sandbox.run_ids()

@@ -891,7 +891,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("changed", "why"),
         [
-            ({"task": None}, "task must be a Task, not a NoneType"),
+            ({"task": None}, "task must be a Task, not None"),
             ({"task": "T1"}, "task must be a Task"),
             ({"task": task("https://store.example/", None)}, "no task_id"),
             ({"task": task("https://store.example/", "")}, "no task_id"),

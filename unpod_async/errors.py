@@ -1,34 +1,37 @@
-"""The exceptions of this package: a catalogue, in one module so that it is found in one place.
+"""The exceptions of this package.
 
-Everything that is raised on purpose is an `UnpodError`::
+Every error that the package raises on purpose is an `UnpodError`::
 
     UnpodError
-    ├── ConfigurationError          the client is set up, or used, in a way that cannot work
-    ├── InvalidArgument             refused before anything was sent (also a ValueError)
-    ├── TransportError              no usable answer came back; `sent` says whether the request may have left
+    ├── ConfigurationError          the client is set up or used in a way that cannot work
+    ├── InvalidArgument             an argument was refused before anything was sent (also a ValueError)
+    ├── TransportError              no usable response; `sent` says whether the request may have left
     ├── APIError                    the server answered with an error
     │   ├── RefusedError            206 without `errors`: unknown or foreign space, role too low
     │   ├── InvalidRequestError     206 validation, 400, 422
-    │   ├── UpstreamError           206 with a string in `errors`: the server's own upstream failed
+    │   ├── UpstreamError           206 with a string in `errors`: an upstream of the server failed
     │   ├── AuthenticationError     401
     │   ├── PermissionDeniedError   403
     │   ├── NotFoundError           404
     │   ├── RateLimitedError        429; `retry_after` in seconds or None
     │   └── ServerError             5xx
-    ├── DecodeError                 an answer, or rows of it, cannot be read
-    ├── IncompleteListing           a walk ended and rows may be missing
-    │   └── StalledListing          the server repeats one page whatever page is asked for
-    ├── OutcomeUnknown              a create was sent and no clear answer came back: calls may be queued
+    ├── DecodeError                 a response, or some of its rows, cannot be read
+    ├── IncompleteListing           a listing ended and rows may be missing
+    │   └── StalledListing          the server repeats one page, whichever page is requested
+    ├── OutcomeUnknown              a create was sent without a clear response: calls may be queued
     ├── RunNotFound                 a run is not in the listing of its space
-    ├── WaitTimeout                 what was waited for did not come in time
+    ├── WaitTimeout                 `runs.wait` reached its deadline
     ├── RecordingError              a recording was not downloaded
     └── ExportError                 the target of an export cannot be used or written
-        └── TargetLockedError       another export is writing to it
+        └── TargetLockedError       another export is writing to the target
 
-Errors raised while a listing is walked carry `listing` (for people) and `page`: the same listing with
-`start_page=error.page` goes on where this one ended.
+`str(error)` says what happened and, on a second line after `hint:`, what to do about it if there is advice.
+`error.summary` is the first line alone, `error.hint` the advice alone.
 
-Every exception pickles with its attributes. No text is built from a token.
+An error raised while a listing is read carries `listing` and `page`: calling the same listing with
+`start_page=error.page` resumes where it stopped.
+
+Every exception can be pickled and keeps its attributes. No text contains the token.
 """
 
 from __future__ import annotations
@@ -66,12 +69,12 @@ __all__ = [
 
 
 class Attempt(NamedTuple):
-    """One send of a request, as its error tells of it.
+    """One failed attempt of a request, as listed in `UnpodError.attempts`.
 
     Attributes:
-        status: HTTP status, or None when no answer came.
+        status: HTTP status, or None if no response came.
         error: name of the error class.
-        wait: seconds waited after it; 0 for the last.
+        wait: seconds waited before the next attempt; 0 for the last one.
     """
 
     status: int | None
@@ -80,61 +83,107 @@ class Attempt(NamedTuple):
 
 
 class UnpodError(Exception):
-    """Base of every exception of this package.
+    """Base class of every exception of this package.
+
+    Args:
+        args: the message, which says what happened.
+        hint: what the reader can do about it; shown on a line of its own.
 
     Attributes:
-        listing: what was being walked, for people ("runs of space X"), or None outside a walk.
-        page: the page to go on from with `start_page=`, or None outside a walk.
-        attempts: each send of the request that failed.
+        hint: the advice, or None.
+        listing: a description of the listing that was being read ("runs of space X"), or None.
+        page: the page at which to resume the listing with `start_page=`, or None outside a listing.
+        attempts: the failed attempts of the request.
     """
 
+    hint: str | None = None
     listing: str | None = None
     page: int | None = None
     attempts: tuple[Attempt, ...] = ()
 
-    def __str__(self) -> str:
-        text = self._text()
+    def __init__(self, *args: object, hint: str | None = None) -> None:
+        super().__init__(*args)
+        if hint:
+            self.hint = hint
+
+    @property
+    def summary(self) -> str:
+        """What happened, without the hint: the message, the listing and the number of attempts."""
+        text = self._message()
         if self.listing is not None:
-            text = f"{text} [while walking {self.listing}, page {self.page}]"
+            text = f"{text} [while reading {self.listing}, page {self.page}]"
         if len(self.attempts) > 1:
             text = f"{text} [{len(self.attempts)} attempts]"
         return text
 
-    def _text(self) -> str:
+    def __str__(self) -> str:
+        return f"{self.summary}\nhint: {self.hint}" if self.hint else self.summary
+
+    def _message(self) -> str:
         return super().__str__()
 
     def __reduce__(self) -> tuple[Callable[..., UnpodError], tuple[Any, ...], dict[str, Any]]:
-        # The default would call the class with `args`, which keyword arguments do not survive.
-        return _revive, (type(self), self.args), self.__dict__
+        # The default calls the class with `args` only, which fails if keyword arguments are required.
+        return _restore, (type(self), self.args), self.__dict__
 
 
-def _revive(cls: type[UnpodError], args: tuple[Any, ...]) -> UnpodError:
+def _restore(cls: type[UnpodError], args: tuple[Any, ...]) -> UnpodError:
     return cls.__new__(cls, *args)
 
 
 class ConfigurationError(UnpodError):
     """The client is set up or used in a way that cannot work.
 
-    A missing token, a base URL that would send the token in the clear, a call without the Org-Handle it
-    needs, a closed client, a second event loop, a stream iterated without `async with`.
+    Examples: a missing token, a base URL that would send the token unencrypted, a call that needs an
+    Org-Handle without one, a closed client, a second event loop, a stream iterated without `async with`.
+
+    Attributes:
+        argument: name of the client argument with which the message begins, or None.
     """
+
+    argument: str | None = None
+
+    def __init__(self, *args: object, argument: str | None = None, hint: str | None = None) -> None:
+        super().__init__(*args, hint=hint)
+        if argument is not None:
+            self.argument = argument
 
 
 class InvalidArgument(UnpodError, ValueError):
-    """An argument was refused before anything was sent; the text names it and says what is accepted."""
+    """An argument was refused before anything was sent.
+
+    Attributes:
+        argument: name of the argument with which the message begins, or None if the message is not about
+            one single argument.
+    """
+
+    argument: str | None = None
+
+    def __init__(self, *args: object, argument: str | None = None, hint: str | None = None) -> None:
+        super().__init__(*args, hint=hint)
+        if argument is not None:
+            self.argument = argument
 
 
 class TransportError(UnpodError):
-    """No usable answer: connection refused, reset or timed out, TLS failure, a body cut short.
+    """No usable response: connection refused, reset or timed out, TLS failure, body cut short.
 
     Attributes:
-        sent: False when the request certainly did not leave this machine.
-        timed_out: whether it was a time-out.
-        permanent: whether trying again is of no use, as with a certificate that is not trusted.
+        sent: False if the request certainly did not leave this machine.
+        timed_out: True if the cause was a timeout.
+        permanent: True if another attempt cannot help, as with an untrusted certificate.
     """
 
-    def __init__(self, message: str, *, sent: bool, timed_out: bool = False, permanent: bool = False) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        sent: bool,
+        timed_out: bool = False,
+        permanent: bool = False,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.sent = sent
         self.timed_out = timed_out
         self.permanent = permanent
@@ -145,12 +194,13 @@ class APIError(UnpodError):
 
     Attributes:
         status: HTTP status, or the `status_code` of an error body inside a 200.
-        message: the server's message, "" when it sent none.
-        errors: field errors (dict), a text, or None: the `errors` of the body as sent.
-        headers: Date, Retry-After, X-RateLimit-*, X-Request-ID and WWW-Authenticate of the answer, names in
-            lower case.
-        body: the first 4 kB of the answer.
-        method, path: what was asked.
+        message: the server's message, or "" if it sent none.
+        errors: the `errors` of the body as sent: field errors (dict), a string, or None.
+        headers: Date, Retry-After, X-RateLimit-*, X-Request-ID and WWW-Authenticate of the response, with
+            lower-case names.
+        body: the first 4 kB of the response.
+        method: HTTP method of the request.
+        path: path of the request.
     """
 
     def __init__(
@@ -163,9 +213,9 @@ class APIError(UnpodError):
         *,
         method: str = "",
         path: str = "",
-        hint: str = "",
+        hint: str | None = None,
     ) -> None:
-        super().__init__(status, message)
+        super().__init__(status, message, hint=hint)
         self.status = status
         self.message = message
         self.errors = errors
@@ -173,15 +223,12 @@ class APIError(UnpodError):
         self.body = body
         self.method = method
         self.path = path
-        self.hint = hint
 
-    def _text(self) -> str:
-        asked = f"{self.method} {self.path}".strip() or "the request"
-        said = shorten(self.message) if self.message else summarise_body(self.body)
-        text = f"{asked} answered {self.status}: {said}"
-        if self.errors:
-            text += f" ({shorten(self.errors)})"
-        return f"{text.rstrip('.')}. {self.hint}" if self.hint else text
+    def _message(self) -> str:
+        request = f"{self.method} {self.path}".strip() or "the request"
+        answer = shorten(self.message) if self.message else summarise_body(self.body)
+        text = f"{request} answered {self.status}: {answer}"
+        return f"{text} ({shorten(self.errors)})" if self.errors else text
 
 
 class RefusedError(APIError):
@@ -189,19 +236,19 @@ class RefusedError(APIError):
 
 
 class InvalidRequestError(APIError):
-    """The server did not accept the request: 206 with field errors, 400 or 422."""
+    """The server rejected the request as invalid: 206 with field errors, 400 or 422."""
 
 
 class UpstreamError(APIError):
-    """206 with a string in `errors`: an upstream of the server failed, or one stored row cannot be read."""
+    """206 with a string in `errors`: an upstream of the server failed, or it cannot read a stored row."""
 
 
 class AuthenticationError(APIError):
-    """401: the token is not accepted here. The text names the scheme that was used and what to try."""
+    """401: the server does not accept the token. The hint names the scheme that was used and alternatives."""
 
 
 class PermissionDeniedError(APIError):
-    """403: the token is known and may not do this."""
+    """403: the server knows the token and does not permit this request."""
 
 
 class NotFoundError(APIError):
@@ -209,59 +256,71 @@ class NotFoundError(APIError):
 
 
 class RateLimitedError(APIError):
-    """429. `retry_after` is what the server asked for in seconds, or None."""
+    """429: too many requests.
+
+    Attributes:
+        retry_after: seconds after which the server accepts requests again, or None if it did not say.
+    """
 
     retry_after: float | None = None
 
 
 class ServerError(APIError):
-    """5xx."""
+    """5xx: the server failed."""
 
 
 class DecodeError(UnpodError):
-    """An answer, or some rows of a listing, cannot be read.
+    """A response, or some rows of a listing, cannot be read.
 
     Attributes:
-        rejected: rows that came but do not fit (`RejectedRow`), at the end of a walk with on_bad_row="raise".
-        unreadable: places in the listing, counted from 1, whose row the server cannot send.
+        rejected: rows that were received but do not fit (`RejectedRow`), at the end of a listing with
+            on_bad_row="raise".
+        unreadable: positions in the listing, counted from 1, whose row the server cannot send.
     """
 
-    def __init__(self, message: str, *, rejected: Sequence[Any] = (), unreadable: Sequence[int] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        rejected: Sequence[Any] = (),
+        unreadable: Sequence[int] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.rejected = tuple(rejected)
         self.unreadable = tuple(unreadable)
 
 
 class IncompleteListing(UnpodError):
-    """A walk ended, everything it could get was yielded, and rows may be missing.
+    """A listing ended and rows may be missing; all rows that could be read were yielded.
 
     Attributes:
-        seen: distinct rows met.
-        expected: rows the server says there are, or None when it does not say.
+        seen: number of distinct rows read.
+        expected: number of rows according to the server, or None if it does not say.
     """
 
-    def __init__(self, message: str, *, seen: int, expected: int | None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, seen: int, expected: int | None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.seen = seen
         self.expected = expected
 
 
 class StalledListing(IncompleteListing):
-    """The server repeats one page whatever page is asked for, so the other rows cannot be reached."""
+    """The server repeats one page, whichever page is requested, so the other rows cannot be reached."""
 
 
 class OutcomeUnknown(UnpodError):
-    """A create was sent and it is not known whether calls were queued. Do not send it again blindly.
+    """A create was sent and it is unknown whether calls were queued. Sending it again may call twice.
 
-    `tasks.reconcile(error)` looks for its calls. By hand: the runs of the space created from about
-    `started_at` on; their tasks carry the document ids as `ref_id`.
+    `tasks.reconcile(error)` searches for its calls. To check by hand: look at the runs of the space created
+    since about `started_at`; their tasks carry the document ids as `ref_id`.
 
     Attributes:
-        space_token: the space the calls would be in.
-        document_ids: ids of the documents in order, given or made.
-        started_at: when the request was sent, as an aware datetime in UTC.
-        status: HTTP status of the answer, or None when there was none.
-        message: the server's message where there was an answer.
+        space_token: the space that would contain the calls.
+        document_ids: ids of the documents in order, given or generated.
+        started_at: when the request was sent, as a timezone-aware datetime in UTC.
+        status: HTTP status of the response, or None if there was none.
+        message: the server's message, or "" if there was no response.
     """
 
     def __init__(
@@ -273,8 +332,9 @@ class OutcomeUnknown(UnpodError):
         started_at: datetime,
         status: int | None = None,
         server_message: str = "",
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.space_token = space_token
         self.document_ids = tuple(document_ids)
         self.started_at = started_at
@@ -283,56 +343,63 @@ class OutcomeUnknown(UnpodError):
 
 
 class RunNotFound(UnpodError):
-    """A run that was asked for is not in the listing of its space, or no longer.
+    """A requested run is not, or no longer, in the listing of its space.
 
     Attributes:
         space_token: the space.
-        run_ids: the runs.
+        run_ids: the missing runs.
     """
 
     def __init__(self, space_token: str, run_ids: Sequence[str]) -> None:
-        super().__init__(space_token, tuple(run_ids))
+        super().__init__(space_token, tuple(run_ids), hint="check the run ids and the space token")
         self.space_token = space_token
         self.run_ids = tuple(run_ids)
 
-    def _text(self) -> str:
+    def _message(self) -> str:
         names = ", ".join(self.run_ids[:3]) + (", …" if len(self.run_ids) > 3 else "")
-        what = f"run {names} is" if len(self.run_ids) == 1 else f"{len(self.run_ids)} runs ({names}) are"
-        return f"{what} not listed in space {self.space_token}: check the ids and the space"
+        runs = f"run {names} is" if len(self.run_ids) == 1 else f"{len(self.run_ids)} runs ({names}) are"
+        return f"{runs} not listed in space {self.space_token}"
 
 
 class WaitTimeout(UnpodError):
-    """What `runs.wait` waited for did not come before its deadline.
+    """`runs.wait` reached its deadline before its condition was met.
 
     Attributes:
-        runs: each run that was asked for, as it was seen last (`WatchedRun`), its tasks without `user_info`;
-            the text says what holds them.
-        holding: the tasks that have not ended.
+        runs: the last known state of each requested run (`WatchedRun`), with its tasks but without their
+            `user_info`.
+        holding: the tasks that have not ended. The message lists the first of them.
     """
 
-    def __init__(self, message: str, *, runs: Sequence[Any] = (), holding: Sequence[Any] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        runs: Sequence[Any] = (),
+        holding: Sequence[Any] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.runs = tuple(runs)
         self.holding = tuple(holding)
 
 
 class RecordingError(UnpodError):
-    """A recording was not downloaded; the text says why, without the URL, which is a secret when signed.
+    """A recording was not downloaded. The message does not contain the URL: a signed URL is a secret.
 
     Attributes:
-        permanent: whether trying again is of no use: a refused address, no recording, too long.
+        permanent: True if another attempt cannot help: a refused address, no recording, too long.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, permanent: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.permanent = permanent
 
 
 class ExportError(UnpodError):
-    """The target of an export cannot be used or written: no room, no rights, or made with other questions.
+    """The target of an export cannot be used or written: disk full, no permission, or other options.
 
-    What was there stays, and so does what was fetched up to the last checkpoint: the same export run again
-    goes on from there.
+    Existing files and everything fetched up to the last checkpoint are kept. Running the same export again
+    resumes from there.
     """
 
 

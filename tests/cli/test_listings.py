@@ -151,7 +151,7 @@ async def test_an_incomplete_listing_shows_what_came_and_ends_with_3(form: str) 
     ("argv", "status", "said"),
     [
         (("runs", "NOSUCHSPACE"), 1, "answered 206"),
-        (("runs", "../x"), 2, "is not an id"),
+        (("runs", "../x"), 2, "is not a valid id"),
         (("runs",), 2, "Missing argument"),
         (("runs", "x", "--limit", "-1"), 2, "--limit"),
         (("tasks",), 2, "name a space, or --agent HANDLE"),

@@ -29,11 +29,11 @@ from unpod_async._http import (
     Stats,
     TokenProvider,
     Transport,
-    not_negative_option,
+    check_integer,
+    check_number,
+    check_seconds,
     options_of,
-    positive_option,
     resolve,
-    whole_option,
 )
 from unpod_async._paging import Core
 from unpod_async._recordings import Recordings
@@ -141,8 +141,8 @@ class UnpodClient(Exporting):
             token = None  # and this one is shown where any argument is refused
         options = options_of(retry, timeout, deadline)
         if rate_limit is not None:
-            positive_option("rate_limit", rate_limit)
-        whole_option("max_response_bytes", max_response_bytes)
+            check_number("rate_limit", rate_limit, error=ConfigurationError)
+        check_integer("max_response_bytes", max_response_bytes, error=ConfigurationError)
         caller_frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         lifetime = ClientLifecycle()
         transport = Transport(
@@ -225,9 +225,15 @@ class UnpodClient(Exporting):
         )
         settings = msgspec.structs.replace(
             core.settings,
-            page_size=core.settings.page_size if page_size is KEEP else whole_option("page_size", page_size),
+            page_size=core.settings.page_size
+            if page_size is KEEP
+            else check_integer("page_size", page_size, error=ConfigurationError),
         )
-        share = None if max_concurrency is KEEP else whole_option("max_concurrency", max_concurrency)
+        share = (
+            None
+            if max_concurrency is KEEP
+            else check_integer("max_concurrency", max_concurrency, error=ConfigurationError)
+        )
         view = object.__new__(UnpodClient)
         view._set_up(Core(settings, core.caller.with_options(options, share)), owner=False)
         return view
@@ -277,7 +283,7 @@ class UnpodClient(Exporting):
         Raises:
             ConfigurationError: `grace` is not accepted; the client stays open.
         """
-        seconds = not_negative_option("grace", grace)
+        seconds = check_seconds("grace", grace, finite=False, error=ConfigurationError)
         if not self._owner:
             return
         caller = self._core.caller

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any, Literal, overload
 
 from unpod_async._api.watching import Watching
+from unpod_async._http import check_choice, check_integer
 from unpod_async._paging import (
     Failed,
     Lookahead,
@@ -130,10 +131,8 @@ class Runs(Watching):
         deadline = self._core.caller.deadline()
         every = space_runs(space_token)
         listed = Lookahead(self._core.pager(every, 1, page_size, on_bad_row, deadline))
-        if type(concurrency) is not int or concurrency < 1:
-            raise InvalidArgument("concurrency must be a whole number, 1 or more")
-        if errors not in ("raise", "yield"):
-            raise InvalidArgument("errors must be 'raise' or 'yield'")
+        check_integer("concurrency", concurrency, maximum=None)
+        check_choice("errors", errors, ("raise", "yield"))
         if runs is not None and not _are_many(runs):
             raise InvalidArgument(
                 "runs must be several run ids; for one run use runs.tasks(space_token, run_id)"

@@ -16,8 +16,9 @@ from unpod_async._create import (
     reconcile,
     send_create,
 )
+from unpod_async._http import check_choice, check_id, check_str_or_list
 from unpod_async._http import endpoints as _paths
-from unpod_async._paging import Group, Listing, OnBadRow, Pager, Status, several, wanted_statuses
+from unpod_async._paging import Group, Listing, OnBadRow, Pager, Status, wanted_statuses
 from unpod_async.create import Schedule, encode_create
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 from unpod_async.models import CreatedRun, Task
@@ -64,12 +65,10 @@ class Tasks(Group):
         if search is not None:
             query["search"] = _filled("search", search)
         if outcome is not None:
-            outcomes = several("outcome", outcome)
+            outcomes = check_str_or_list("outcome", outcome)
             query["status"] = ",".join(_outcome(one) for one in outcomes) or _filled("outcome", "")
         if call_type is not None:
-            if call_type not in ("inbound", "outbound"):
-                raise InvalidArgument("call_type must be 'inbound' or 'outbound'")
-            query["call_type"] = call_type
+            query["call_type"] = check_choice("call_type", call_type, ("inbound", "outbound"))
         bounded = created_from is not None or created_to is not None
         listing = Listing(
             _paths.space_tasks(space_token),
@@ -137,7 +136,7 @@ class Tasks(Group):
             OutcomeUnknown: it was sent and the calls may be queued; the text says where to look.
             APIError: the server refused (3xx, 4xx, 206 refusal or validation); no call was queued.
         """
-        _paths.check_id("space_token", space_token)
+        check_id("space_token", space_token)
         create = encode_create(
             pilot=pilot,
             documents=documents,
@@ -175,7 +174,7 @@ class Tasks(Group):
             OSError: the journal cannot be opened or written.
             UnpodError: a batch was refused; a rerun sends it again.
         """
-        _paths.check_id("space_token", space_token)
+        check_id("space_token", space_token)
         return await create_many(self._core, space_token, requests, journal, resend_unknown=resend_unknown)
 
     async def reconcile(self, error: UnpodError) -> Reconciliation:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
-from unpod_async._http import endpoints as _paths
-from unpod_async._paging import Group, several
+from unpod_async._http import check_id, check_run_ids, check_seconds, check_str_or_list
+from unpod_async._paging import Group
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run
 
@@ -65,15 +64,15 @@ class Watching(Group):
         from unpod_async._watch import Clock, Known, Schedule, Watch, known_of
 
         clock = Clock()
-        tokens = [_paths.check_id("space_token", token) for token in several("space_token", space_token)]
+        tokens = [check_id("space_token", token) for token in check_str_or_list("space_token", space_token)]
         if not tokens:
-            raise InvalidArgument("space_token must name at least one space")
-        chosen = None if runs is None else frozenset(_ids_of("runs", runs))
+            raise InvalidArgument("space_token must name at least one space", argument="space_token")
+        chosen = None if runs is None else frozenset(check_run_ids("runs", runs))
         if chosen is not None and len(set(tokens)) > 1:
             raise InvalidArgument("runs can be chosen of one space only: watch each space by itself")
-        pause = _seconds("interval", interval)
-        if _seconds("resync", resync) < pause:
-            raise InvalidArgument("resync must not be shorter than interval")
+        pause = check_seconds("interval", interval)
+        if check_seconds("resync", resync) < pause:
+            raise InvalidArgument("resync must not be shorter than interval", argument="resync")
         _check_state(state)
         now = clock.monotonic()
         known = {
@@ -134,18 +133,18 @@ class Watching(Group):
         """
         from unpod_async._watch import Clock, wait_for_runs
 
-        _paths.check_id("space_token", space_token)
-        names = _ids_of("run_ids", run_ids)
+        check_id("space_token", space_token)
+        names = check_run_ids("run_ids", run_ids)
         _check_until(until)
         seen = await wait_for_runs(
             self._core,
             space_token,
             names,
             until,
-            deadline=_seconds(
-                "deadline", deadline, "; a task in hold never ends, and no wait is without end"
+            deadline=check_seconds(
+                "deadline", deadline, hint="every wait needs a deadline: a task on hold never ends"
             ),
-            interval=_seconds("interval", interval),
+            interval=check_seconds("interval", interval),
             clock=Clock(),
         )
         return seen[0] if isinstance(run_ids, str | Run) else seen
@@ -163,27 +162,12 @@ class Watching(Group):
         """
         from unpod_async._watch import find_run
 
-        return await find_run(self._core, space_token, _paths.check_id("run_id", run_id))
-
-
-def _ids_of(name: str, runs: str | Run | Iterable[str | Run]) -> list[str]:
-    each: list[Any] = [runs] if isinstance(runs, Run) else several(name, runs)
-    if not each:
-        raise InvalidArgument(f"{name} must be at least one run id")
-    if any(isinstance(run, Run) and run.run_id is None for run in each):
-        raise InvalidArgument(f"{name}: a Run without a run_id cannot be asked for")
-    return [_paths.check_id(name, run.run_id if isinstance(run, Run) else run) for run in each]
+        return await find_run(self._core, space_token, check_id("run_id", run_id))
 
 
 def _check_until(until: object) -> None:
     if until != "settled" and (not callable(until) or inspect.iscoroutinefunction(until)):
         raise InvalidArgument("until must be 'settled' or a plain function of a WatchedRun")
-
-
-def _seconds(name: str, value: object, why: str = "") -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
-        raise InvalidArgument(f"{name} must be a number of seconds greater than 0{why}")
-    return float(value)
 
 
 def _check_state(state: object) -> None:

@@ -9,7 +9,6 @@ from unpod_async._http.endpoints import (
     Endpoint,
     TimeWindow,
     agent_tasks,
-    check_id,
     organizations,
     run_tasks,
     runs,
@@ -18,7 +17,7 @@ from unpod_async._http.endpoints import (
 )
 from unpod_async._http.executor import Reader, RequestExecutor
 from unpod_async._http.lifecycle import GRACE, ClientLifecycle
-from unpod_async._http.options import Options, not_negative_option, options_of, positive_option, whole_option
+from unpod_async._http.options import Options, options_of
 from unpod_async._http.rate_gate import AFTER_THE_PROBE, RateGate
 from unpod_async._http.read_timeout import AttemptTimeout
 from unpod_async._http.responses import (
@@ -45,6 +44,21 @@ from unpod_async._http.sessions import KEEP_ALIVE, SentFlag
 from unpod_async._http.settings import Settings, resolve
 from unpod_async._http.stats import Stats
 from unpod_async._http.transport import CONNECT, SILENCE, TokenProvider, Transport
+from unpod_async._http.validate import (
+    MAX_INTEGER,
+    check_aware_datetime,
+    check_bool,
+    check_choice,
+    check_id,
+    check_instance,
+    check_integer,
+    check_number,
+    check_run_id,
+    check_run_ids,
+    check_seconds,
+    check_str,
+    check_str_or_list,
+)
 
 __all__ = [
     "AFTER_THE_PROBE",
@@ -52,6 +66,7 @@ __all__ = [
     "DEFAULT_RETRY",
     "GRACE",
     "KEEP_ALIVE",
+    "MAX_INTEGER",
     "SILENCE",
     "AttemptTimeout",
     "ClientLifecycle",
@@ -76,17 +91,26 @@ __all__ = [
     "Transport",
     "agent_tasks",
     "backoff_delays",
+    "check_aware_datetime",
+    "check_bool",
+    "check_choice",
     "check_id",
+    "check_instance",
+    "check_integer",
+    "check_number",
+    "check_run_id",
+    "check_run_ids",
+    "check_seconds",
+    "check_str",
+    "check_str_or_list",
     "classify",
     "classify_inside",
     "endpoints",
     "is_retryable_create",
     "is_retryable_get",
     "message_of",
-    "not_negative_option",
     "options_of",
     "organizations",
-    "positive_option",
     "resolve",
     "retry_after",
     "retry_after_of",
@@ -96,5 +120,4 @@ __all__ = [
     "space_tasks",
     "unix_bounds",
     "wait_for",
-    "whole_option",
 ]

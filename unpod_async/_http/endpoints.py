@@ -7,14 +7,13 @@ becomes a GET.
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
-from unpod_async._common import shorten
+from unpod_async._http.validate import check_aware_datetime, check_id
 from unpod_async.errors import InvalidArgument
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "TimeWindow",
     "agent_tasks",
     "agents",
-    "check_id",
     "organizations",
     "run_tasks",
     "runs",
@@ -32,9 +30,6 @@ __all__ = [
     "unix_bounds",
 ]
 
-_LONGEST_ID: Final = 512
-# Printable ASCII without blank, "#", "%", "/", "?" and "\".
-_ID: Final = re.compile(r"""[!"$&-.0->@-\[\]-~]+""")
 # Characters of an id that stand in a path as they are; the others are quoted.
 _PLAIN: Final = "!$&'()*+,;=:@~"
 
@@ -54,25 +49,6 @@ class Endpoint(msgspec.Struct, frozen=True):
     path: str
     template: str
     label: str
-
-
-def check_id(name: str, value: object) -> str:
-    """`value` as a plain str that is safe as one segment of a path.
-
-    Raises:
-        InvalidArgument: it is no text, empty, longer than 512 characters, `.` or `..`, or holds anything but
-            printable ASCII without blanks and without `/ \\ ? # %`. The text names the argument `name`.
-    """
-    if not isinstance(value, str):
-        raise InvalidArgument(f"{name} must be text, not {type(value).__name__}")
-    # A member of a str enumeration formats as its name; str.__str__ gives its value.
-    text = str.__str__(value)
-    if text in {".", ".."} or len(text) > _LONGEST_ID or not _ID.fullmatch(text):
-        raise InvalidArgument(
-            f"{name} {shorten(ascii(text[:100]), 80)} is not an id: 1 to {_LONGEST_ID} printable ASCII "
-            r"characters are accepted, without blanks and / \ ? # %, and not '.' or '..'"
-        )
-    return text
 
 
 def organizations() -> Endpoint:
@@ -144,7 +120,7 @@ class TimeWindow(msgspec.Struct, frozen=True):
         first = _check_bound("created_from", self.created_from)
         last = _check_bound("created_to", self.created_to)
         if first is not None and last is not None and first > last:
-            raise InvalidArgument("created_from is after created_to")
+            raise InvalidArgument("created_from is after created_to", argument="created_from")
 
     def contains(self, created: datetime | None) -> bool:
         """Whether a row created then belongs here; a time without a zone is UTC, as the server means it.
@@ -181,12 +157,6 @@ def unix_bounds(created_from: datetime | None, created_to: datetime | None) -> d
 def _check_bound(name: str, value: object) -> timedelta | None:
     if value is None:
         return None
-    if not isinstance(value, datetime):
-        raise InvalidArgument(f"{name} must be a datetime with a zone, not {type(value).__name__}")
-    if value.utcoffset() is None:
-        raise InvalidArgument(
-            f"{name} must be a datetime with a zone, such as datetime(2030, 1, 1, tzinfo=UTC)"
-        )
     # Two datetimes of one zone compare by wall clock, which runs twice through an hour in autumn, and
     # astimezone() overflows at the ends of the calendar: the distance to the epoch has neither fault.
-    return value - _EPOCH
+    return check_aware_datetime(name, value) - _EPOCH

@@ -14,6 +14,7 @@ import msgspec
 
 from unpod_async._common import shorten
 from unpod_async._http.secret import Secret
+from unpod_async._http.validate import check_bool, check_integer, check_str
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["DEFAULT_BASE_URL", "PLATFORM_PATH", "Settings", "resolve"]
@@ -25,7 +26,6 @@ _KEY_VARIABLES: Final = ("UNPOD_PLATFORM_TOKEN",)
 _ORG_VARIABLES: Final = ("UNPOD_ORG_HANDLE",)
 _URL_VARIABLES: Final = ("UNPOD_PLATFORM_BASE_URL", "UNPOD_BASE_URL")
 
-_LARGEST: Final = 2**31 - 1
 # What may stand in a header value: aiohttp refuses line breaks but sends anything else as it is.
 _HEADER_TEXT: Final = re.compile(r"[\x21-\x7e]+")
 _SCHEME_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
@@ -81,23 +81,24 @@ def resolve(
     """
     secret = _token(token, environ)
     try:
-        scheme = _argument("auth_scheme", auth_scheme)
+        scheme = check_str("auth_scheme", auth_scheme, error=ConfigurationError)
         if _SCHEME_NAME.fullmatch(scheme) is None:
             raise ConfigurationError(
                 "auth_scheme must be one word of letters, digits and '-', such as 'Token'"
             )
-        http = _flag("allow_http", allow_http)
+        http = check_bool("allow_http", allow_http, error=ConfigurationError)
         settings = Settings(
             base_url=_base_url(base_url, environ, allow_http=http),
             org_handle=_org_handle(org_handle, environ),
             auth_scheme=scheme,
-            page_size=_whole("page_size", page_size, _LARGEST),
-            max_concurrency=_whole("max_concurrency", max_concurrency, None),
+            page_size=check_integer("page_size", page_size, error=ConfigurationError),
+            max_concurrency=check_integer("max_concurrency", max_concurrency, error=ConfigurationError),
             allow_http=http,
         )
     except ConfigurationError as error:
         # Arguments get swapped: what is shown of a URL may be the token.
-        raise ConfigurationError(secret.redact(str(error))) from None
+        hint = None if error.hint is None else secret.redact(error.hint)
+        raise ConfigurationError(secret.redact(error.summary), argument=error.argument, hint=hint) from None
     return settings, secret
 
 
@@ -220,30 +221,9 @@ def _first(
 ) -> tuple[str, str] | None:
     """Where the value came from, for people, and the value; None when nobody gave one."""
     if argument is not None:
-        return name, _argument(name, argument)
+        return name, check_str(name, argument, error=ConfigurationError)
     for variable in variables:
         value = environ.get(variable, "")
         if value.strip():
             return f"the environment variable {variable}", value
     return None
-
-
-def _argument(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
-    return value
-
-
-def _whole(name: str, value: object, largest: int | None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{name} must be a whole number, not {type(value).__name__}")
-    if value < 1 or (largest is not None and value > largest):
-        upper = "" if largest is None else f" and at most {largest}"
-        raise ConfigurationError(f"{name} must be at least 1{upper}")
-    return value
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be True or False, not {type(value).__name__}")
-    return value

@@ -21,6 +21,7 @@ from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import SentFlag, Sessions, reading
 from unpod_async._http.settings import Settings
 from unpod_async._http.transport_errors import ConnectionLost, explain, spoke_otherwise
+from unpod_async._http.validate import check_instance, check_str
 from unpod_async._version import VERSION
 from unpod_async.errors import ConfigurationError, TransportError
 
@@ -83,14 +84,18 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
         made_at: str = "",
     ) -> None:
-        _check("session", session, aiohttp.ClientSession)
-        # False and its kind would switch the verification off.
-        _check("ssl_context", ssl_context, ssl.SSLContext)
-        _check("proxy", proxy, str)
+        if session is not None:
+            check_instance("session", session, aiohttp.ClientSession, error=ConfigurationError)
+        if ssl_context is not None:  # False would switch the verification off
+            check_instance("ssl_context", ssl_context, ssl.SSLContext, error=ConfigurationError)
+        if proxy is not None:
+            check_str("proxy", proxy, error=ConfigurationError)
         if token_provider is not None and not callable(token_provider):
-            raise ConfigurationError("token_provider must be an async function")
+            raise ConfigurationError("token_provider must be an async function", argument="token_provider")
         if proxy is not None and not proxy.startswith(("http://", "https://")):
-            raise ConfigurationError("proxy must be a URL that starts with http:// or https://")
+            raise ConfigurationError(
+                "proxy must be a URL that starts with http:// or https://", argument="proxy"
+            )
         self.token = secret
         self._settings = settings
         self._root = URL(settings.base_url)
@@ -279,8 +284,3 @@ class Transport:
 
 def _quoted(value: str) -> str:
     return value if value.isascii() and value.isalnum() else quote_plus(value, safe="/?:@!$'()*,")
-
-
-def _check(name: str, value: object, kind: type[object]) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise ConfigurationError(f"{name} must be a {kind.__name__}, not a {type(value).__name__}")

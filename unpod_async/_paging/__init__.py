@@ -24,7 +24,7 @@ from unpod_async._paging.decode import (
 )
 from unpod_async._paging.fanout import Failed, Ok, OnRunError, fan_out
 from unpod_async._paging.fetch import _checked, fetch
-from unpod_async._paging.listings import Listing, Status, run_tasks, several, space_runs, wanted_statuses
+from unpod_async._paging.listings import Listing, Status, run_tasks, space_runs, wanted_statuses
 from unpod_async._paging.lookahead import Lookahead
 from unpod_async._paging.page import Page, RejectedRow, Rows
 from unpod_async._paging.pager import Pager, SequentialWalk
@@ -81,7 +81,6 @@ __all__ = [
     "run_workers",
     "scan",
     "scan_page",
-    "several",
     "single",
     "space_runs",
     "wanted_statuses",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from unpod_async._http import Stats
+from unpod_async._http import Stats, check_choice
 from unpod_async._paging.commands import Deliver
 from unpod_async._paging.decode import Page, RejectedRow, Rows
 from unpod_async._paging.listings import Listing
-from unpod_async.errors import DecodeError, InvalidArgument, UnpodError
+from unpod_async.errors import DecodeError, UnpodError
 
 __all__ = ["Collector", "OnBadRow", "check_on_bad_row"]
 
@@ -18,16 +18,13 @@ OnBadRow: TypeAlias = Literal["raise", "skip"]
 
 _log = logging.getLogger("unpod_async")
 
+_ON_BAD_ROW: Final[tuple[OnBadRow, ...]] = ("raise", "skip")
 _KEPT = 100
 """Bad rows an exception carries; more are counted only."""
 
 
 def check_on_bad_row(value: object) -> OnBadRow:
-    if value == "raise":
-        return "raise"
-    if value == "skip":
-        return "skip"
-    raise InvalidArgument("on_bad_row must be 'raise' or 'skip'")
+    return check_choice("on_bad_row", value, _ON_BAD_ROW)
 
 
 class Collector(Generic[T]):

@@ -7,12 +7,12 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from unpod_async._http import Endpoint, TimeWindow
+from unpod_async._http import Endpoint, TimeWindow, check_str_or_list
 from unpod_async._http import endpoints as _paths
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 
-__all__ = ["Listing", "Status", "run_tasks", "several", "space_runs", "wanted_statuses"]
+__all__ = ["Listing", "Status", "run_tasks", "space_runs", "wanted_statuses"]
 
 T = TypeVar("T")
 
@@ -67,22 +67,11 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
         return self.window is None or self.window.contains(row.created_at)
 
 
-def several(name: str, value: Any) -> list[Any]:
-    """One text or several, as a list."""
-    if isinstance(value, str):
-        return [value]
-    try:
-        return list(value)
-    except TypeError:
-        reason = f"{name} must be text, or several texts"
-    raise InvalidArgument(reason)
-
-
 def wanted_statuses(status: Status) -> frozenset[str] | None:
     """`status=` as a set; one status or several, compared exactly."""
     if status is None:
         return None
-    wanted = frozenset(several("status", status))
+    wanted = frozenset(check_str_or_list("status", status))
     if not wanted or not all(type(one) is str and one for one in wanted):
         raise InvalidArgument("status must be a status such as 'completed', or several of them")
     return wanted

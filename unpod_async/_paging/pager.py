@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from unpod_async._http import Deadline, Reader
+from unpod_async._http import Deadline, Reader, check_integer
 from unpod_async._paging.collector import Collector, OnBadRow, check_on_bad_row
 from unpod_async._paging.commands import Command, Deliver, Fetch, PageFailure, PageRequest, PageResult
 from unpod_async._paging.decode import Decode, Page, decode_raw
@@ -15,7 +15,7 @@ from unpod_async._paging.prefetch import prefetch_pages
 from unpod_async._paging.stream import Stream
 from unpod_async._paging.traversal import Walk
 from unpod_async._paging.unpaged import walk_single
-from unpod_async.errors import InvalidArgument, UnpodError
+from unpod_async.errors import UnpodError
 
 __all__ = ["Pager", "SequentialWalk"]
 
@@ -54,8 +54,8 @@ class Pager(Generic[T]):
     ) -> None:
         self._caller = caller
         self._listing = listing
-        self._page_size = _whole("page_size", page_size)
-        self._start_page = _whole("start_page", start_page)
+        self._page_size = check_integer("page_size", page_size)
+        self._start_page = check_integer("start_page", start_page)
         self._on_bad_row: OnBadRow = check_on_bad_row(on_bad_row)
         self._deadline = deadline
 
@@ -89,8 +89,8 @@ class Pager(Generic[T]):
 
     async def collect(self, limit: int | None = None) -> list[T]:
         """All rows as a list, or the first `limit` of them (then the rest is not asked for)."""
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise InvalidArgument("limit must be a whole number, 0 or more, or None")
+        if limit is not None:
+            check_integer("limit", limit, minimum=0, maximum=None)
         items: list[T] = []
         walk = self._walk()
         while limit is None or len(items) < limit:
@@ -141,7 +141,7 @@ class Pager(Generic[T]):
 
         It owns tasks, so it is entered: `async with pager.prefetch(4) as stream: async for item in stream`.
         """
-        ahead = _whole("n", n)
+        ahead = check_integer("n", n)
         return Stream(
             f"prefetch({n}) of {self._listing.endpoint.label}",
             lambda put: prefetch_pages(
@@ -257,9 +257,3 @@ class SequentialWalk(Generic[T]):
     def _sign(self, error: UnpodError) -> None:
         if error.listing is None:
             self._collector.sign(error, self._machine.page)
-
-
-def _whole(name: str, value: object) -> int:
-    if type(value) is not int or not 1 <= value < 2**31:
-        raise InvalidArgument(f"{name} must be a whole number from 1 to {2**31 - 1}")
-    return value

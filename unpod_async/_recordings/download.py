@@ -14,7 +14,14 @@ from typing import Final, Self
 import anyio
 
 from unpod_async._common import shorten
-from unpod_async._http import Deadline, RequestExecutor, backoff_delays, wait_for
+from unpod_async._http import (
+    Deadline,
+    RequestExecutor,
+    backoff_delays,
+    check_instance,
+    check_integer,
+    wait_for,
+)
 from unpod_async._paging import Group
 from unpod_async._recordings.filenames import extension_of, safe_name
 from unpod_async._recordings.files import RecordingFolder
@@ -73,7 +80,7 @@ class Recordings(Group):
             TransportError: the deadline ended.
             ExportError: the file or directory cannot be written.
         """
-        _check_kind("task", task, Task)
+        check_instance("task", task, Task)
         if not task.task_id:
             raise InvalidArgument("the task has no task_id, by which its recording would be named")
         path = _directory(directory)
@@ -107,10 +114,9 @@ class RecordingLoader:
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if type(max_bytes) is not int or max_bytes < 1:
-            raise InvalidArgument("max_bytes must be a whole number, 1 or more")
+        check_integer("max_bytes", max_bytes, maximum=None)
         if ssl_context is not None:
-            _check_kind("ssl_context", ssl_context, ssl.SSLContext)  # False would switch the checks off
+            check_instance("ssl_context", ssl_context, ssl.SSLContext)  # False would switch the checks off
         self._caller = caller
         self._hosts = RecordingHosts(recording_hosts)
         self._most = max_bytes
@@ -217,11 +223,6 @@ class RecordingLoader:
 def _of(what: str, error: RecordingError) -> RecordingError:
     error.args = (f"{what} was not downloaded: {error.args[0]}",)
     return error
-
-
-def _check_kind(name: str, value: object, kind: type[object]) -> None:
-    if not isinstance(value, kind):
-        raise InvalidArgument(f"{name} must be a {kind.__name__}, not a {type(value).__name__}")
 
 
 def _directory(given: str | os.PathLike[str]) -> Path:
