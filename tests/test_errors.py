@@ -325,6 +325,7 @@ PUBLIC = [
     "Disconnected",
     "ExportError",
     "ExportProgress",
+    "ExportSpec",
     "ExportSummary",
     "Failed",
     "FailedRun",
