@@ -263,6 +263,13 @@ def gate(session: nox.Session) -> None:
     session.run("python", "benchmarks/bench.py", "--gate", *session.posargs)
 
 
+@nox.session(name="call-path", default=False)
+def call_path(session: nox.Session) -> None:
+    """Count the modules that one page and one export pass through, against their limits."""
+    session.install("-e", EVERYTHING)
+    session.run("python", "benchmarks/call_path.py", *session.posargs)
+
+
 # --- wheel and demo ----------------------------------------------------------------------------------------
 
 SMOKE = """
