@@ -67,7 +67,7 @@ async def of_requests(port: int) -> None:
 
         await step("aiohttp: get and read", bare)
     async with UnpodClient(TOKEN, "example.org", base, max_concurrency=32) as unpod:
-        caller = unpod._core.caller
+        caller = unpod._context.executor
         listing = run_tasks("r20", "none", None)
         query = {"page": "1", "page_size": "100"}
         await step("Transport.get", lambda: caller.transport.get(listing.endpoint.path, query, 60))

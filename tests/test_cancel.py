@@ -41,7 +41,7 @@ async def serving() -> AsyncIterator[tuple[Sandbox, UnpodClient]]:
 
 
 def in_use(unpod: UnpodClient) -> list[Any]:
-    held = unpod._core.caller.transport.sessions
+    held = unpod._context.executor.transport.sessions
     sessions = (held.reads, held.creates)
     connectors = [session.connector for session in sessions if session is not None]
     return [held for connector in connectors if connector is not None for held in connector._acquired]
@@ -301,7 +301,7 @@ async def test_closing_that_is_cancelled_still_closes(late: bool) -> None:
                 await unpod.aclose()
 
         def all_closed(point: int) -> None:
-            held = clients[-1]._core.caller.transport.sessions
+            held = clients[-1]._context.executor.transport.sessions
             for session in (held.reads, held.creates):
                 assert session is None or session.closed, f"point {point}"
 

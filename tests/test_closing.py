@@ -81,7 +81,7 @@ async def settle() -> None:
 
 
 def is_closed(unpod: UnpodClient) -> bool:
-    sessions = unpod._core.caller.transport.sessions
+    sessions = unpod._context.executor.transport.sessions
     return all(one is None or one.closed for one in (sessions.reads, sessions.creates))
 
 

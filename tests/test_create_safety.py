@@ -211,7 +211,7 @@ async def test_a_deadline_at_the_gate_after_a_429_is_no_doubt_either() -> None:
     """The create was turned away; what it waits for then is the probe of somebody else."""
     faults = Fault(method="POST", status=429, headers={"Retry-After": "0"}), Fault(method="GET", stall=2)
     async with served(*faults, timeout=5, retry=RetryPolicy(base=0.2)) as (sandbox, unpod):
-        msgspec.structs.force_setattr(unpod._core.caller, "jitter", lambda longest: longest)
+        msgspec.structs.force_setattr(unpod._context.executor, "jitter", lambda longest: longest)
         task = asyncio.ensure_future(create(sandbox, unpod.with_options(deadline=0.5)))
         await sandbox.arrived(1)
         await asyncio.sleep(0.05)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from unpod_async import Agent, CreatedRun, DecodeError, Page, RejectedRow, Run, Space, Task
 from unpod_async._http import endpoints as paths
-from unpod_async._paging import Listing, Rows, decode_one, decode_raw, decode_rows
+from unpod_async._paging import DecodedPage, Listing, decode_one, decode_raw, decode_rows
 
 TASKS: Listing[Task] = Listing(paths.space_tasks("S1"), Task, ("task_id", "id"))
 RUN_TASKS: Listing[Task] = Listing(paths.run_tasks("S1", "R1"), Task, ("task_id", "id"), run_id="R1")
@@ -35,11 +35,11 @@ def page_of(*rows: bytes, count: bytes = b"9") -> bytes:
     )
 
 
-def rows_of(*rows: bytes, listing: Listing[Any] = TASKS) -> Rows:
+def rows_of(*rows: bytes, listing: Listing[Any] = TASKS) -> DecodedPage:
     return decode_rows(listing, page_of(*rows), 1, {})
 
 
-def raw_of(*rows: bytes, listing: Listing[Any] = TASKS) -> Rows:
+def raw_of(*rows: bytes, listing: Listing[Any] = TASKS) -> DecodedPage:
     return decode_raw(listing, page_of(*rows), 1, {})
 
 
@@ -407,7 +407,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @given(st.sampled_from(LISTINGS), st.one_of(st.binary(), damaged()), st.integers(1, 3))
 def test_any_bytes_are_rows_or_a_decode_error(listing: Listing[Any], body: bytes, number: int) -> None:
-    found: list[Rows | None] = []
+    found: list[DecodedPage | None] = []
     for decode in (decode_rows, decode_raw):
         try:
             found.append(decode(listing, body, number, {}))

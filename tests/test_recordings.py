@@ -87,7 +87,7 @@ async def load(url: str | None, directory: Path, *servers: RawServer, **options:
     own.setdefault("recording_hosts", named(*servers))
     context = options.pop("store_context", None)
     async with client(**options) as unpod:
-        recordings = Recordings(unpod._core)
+        recordings = Recordings(unpod._context)
         return await recordings.download(task(url), directory, ssl_context=context, **own)
 
 
@@ -238,7 +238,7 @@ class TestRequests:
 
     async def test_what_a_client_has_done_is_counted(self, directory: Path) -> None:
         async with RawServer(saying(http_response(b"", 500), GOOD)) as server, client() as unpod:
-            await Recordings(unpod._core).download(
+            await Recordings(unpod._context).download(
                 task(signed(server)), directory, recording_hosts=named(server)
             )
             stats = unpod.stats
@@ -372,7 +372,7 @@ class TestFiles:
     @pytest.mark.parametrize("task_id", ["../../etc/passwd", "/etc/passwd", "a\0b", "con", "t1", "x" * 300])
     async def test_hostile_ids_stay_in_the_directory(self, directory: Path, task_id: str) -> None:
         async with RawServer(saying(GOOD)) as server, client() as unpod:
-            path = await Recordings(unpod._core).download(
+            path = await Recordings(unpod._context).download(
                 task(signed(server), task_id), str(directory), recording_hosts=named(server)
             )
         assert files(directory) == [path]
@@ -854,7 +854,7 @@ class TestTime:
         clock = itertools.count(0.0, 6.0)
         async with RawServer(answer) as server, client() as unpod:
             loader = RecordingLoader(
-                unpod._core.caller, recording_hosts=named(server), clock=lambda: next(clock)
+                unpod._context.executor, recording_hosts=named(server), clock=lambda: next(clock)
             )
             async with loader:
                 with pytest.raises(RecordingError, match="less than 1024 bytes a second came") as caught:
@@ -913,7 +913,7 @@ class TestArguments:
         arguments = {"task": task("https://store.example/"), "directory": directory, **changed}
         async with client() as unpod:
             with pytest.raises(InvalidArgument, match=why):
-                await Recordings(unpod._core).download(**arguments)
+                await Recordings(unpod._context).download(**arguments)
         assert files(directory.parent) == []
 
     @pytest.mark.parametrize("output", [b"{}", b"null", b'{"recording_url": "N/A"}', b'{"call_id": "c"}'])
@@ -921,7 +921,7 @@ class TestArguments:
         row = msgspec.json.decode(b'{"task_id": "T1", "output": %s}' % output, type=Task)
         async with client() as unpod:
             with pytest.raises(RecordingError, match="task T1 has no recording") as caught:
-                await Recordings(unpod._core).download(row, directory)
+                await Recordings(unpod._context).download(row, directory)
         assert caught.value.permanent
         assert files(directory.parent) == []
 
@@ -934,7 +934,7 @@ class TestLoader:
                 await connection.send(http_response(name, 200, WAV))
 
         async with RawServer(answer) as server, client() as unpod:
-            async with RecordingLoader(unpod._core.caller, recording_hosts=named(server)) as loader:
+            async with RecordingLoader(unpod._context.executor, recording_hosts=named(server)) as loader:
                 deadline = Deadline(None)
                 for start in (0, 20):
                     await asyncio.gather(
@@ -955,7 +955,7 @@ class TestLoader:
         now = [0.0]
         async with RawServer(saying(GOOD)) as server, client() as unpod:
             deadline = Deadline(100, clock=lambda: now[0])
-            async with RecordingLoader(unpod._core.caller, recording_hosts=named(server)) as loader:
+            async with RecordingLoader(unpod._context.executor, recording_hosts=named(server)) as loader:
                 await loader.fetch("T1", signed(server), directory, deadline)
                 now[0] = 101.0
                 with pytest.raises(TransportError, match="the deadline of 100 s ended"):

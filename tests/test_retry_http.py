@@ -276,8 +276,8 @@ async def test_the_place_is_given_back_while_a_call_waits() -> None:
         sandbox,
         unpod,
     ):
-        core = unpod._core.caller
-        msgspec.structs.force_setattr(core, "jitter", lambda longest: longest)
+        executor = unpod._context.executor
+        msgspec.structs.force_setattr(executor, "jitter", lambda longest: longest)
         waiting = asyncio.ensure_future(runs_of(sandbox, unpod))
         await sandbox.arrived(1)
         await asyncio.sleep(0.1)
@@ -461,7 +461,7 @@ async def test_the_provider_is_asked_once_for_64_calls_that_meet_the_401_togethe
         async def newer() -> str:
             return "newer"
 
-        unpod._core.caller.transport._provider = newer
+        unpod._context.executor.transport._provider = newer
         await unpod.runs.list("S").collect()
         assert asked == 1
 

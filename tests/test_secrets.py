@@ -305,8 +305,8 @@ async def test_the_token_goes_out_once_per_request_and_only_to_the_base_origin()
 async def test_a_request_that_would_leave_the_base_url_is_not_sent(call: str) -> None:
     async with RawServer(answering(page())) as server, RawServer(answering(page())) as other:
         async with client(server.base_url) as unpod:
-            away = client(other.base_url)._core.caller.transport
-            unpod._core.caller.transport._url = away._url
+            away = client(other.base_url)._context.executor.transport
+            unpod._context.executor.transport._url = away._url
             with pytest.raises(ConfigurationError, match="base_url"):
                 await CALLS[call](unpod)
         assert other.connections == server.connections == 0
@@ -393,13 +393,19 @@ async def test_control_and_direction_marks_are_escaped_when_shown() -> None:
 async def test_a_client_shows_and_pickles_without_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNPOD_PLATFORM_TOKEN", "another")
     async with client("http://127.0.0.1:9") as unpod:
-        for one in (unpod, unpod.with_options(timeout=3), unpod.settings, unpod.stats, unpod._core.caller):
+        for one in (
+            unpod,
+            unpod.with_options(timeout=3),
+            unpod.settings,
+            unpod.stats,
+            unpod._context.executor,
+        ):
             assert SECRET.search(repr(one) + str(one)) is None
         for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
             assert SECRET.search(pickle.dumps(unpod, protocol).decode("latin-1")) is None
         for make in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="not pickled or copied"):
-                make(unpod._core.caller.transport.token)
+                make(unpod._context.executor.transport.token)
 
 
 async def test_bad_rows_keep_their_bytes_without_the_users_token() -> None:

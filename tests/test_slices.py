@@ -14,11 +14,11 @@ from tests.raw_server import RawConnection, RawServer, http_response
 from unpod_async import UnpodClient
 from unpod_async._export import InvalidRow, decoder
 from unpod_async._paging import (
-    LARGE,
-    SLICE,
+    MAX_WHOLE_BYTES,
+    SLICE_BYTES,
     Decode,
+    DecodedPage,
     Listing,
-    Rows,
     decode_in_slices,
     decode_raw,
     decode_rows,
@@ -43,7 +43,7 @@ odd = st.sampled_from([
 ])
 
 
-def plain(rows: Rows) -> list[Any]:
+def plain(rows: DecodedPage) -> list[Any]:
     """What can be compared, of rows of any kind."""
     made = [getattr(row, "line", row) for row in rows.rows]
     made = [repr(row) if isinstance(row, InvalidRow) else row for row in made]
@@ -66,7 +66,7 @@ def test_slices_are_the_whole(listing: Listing[Any], decode: Decode, rows: list[
     headers = {"date": "today"}
     whole = decode(listing, body, 1, headers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unpod_async._paging.sliced_decode._SLICE", size)
+        patch.setattr("unpod_async._paging.sliced_decode.SLICE_BYTES", size)
         sliced = asyncio.run(decode_in_slices(scan(body, 1, headers), listing, 1, decode))
     assert plain(sliced) == plain(whole)
 
@@ -78,8 +78,8 @@ async def test_no_rows_are_no_slices(body: bytes) -> None:
 
 
 def large_page() -> tuple[bytes, int]:
-    """A page of twice `LARGE`, and how many rows it has."""
-    number = 2 * LARGE // 4_000
+    """A page of twice `MAX_WHOLE_BYTES`, and how many rows it has."""
+    number = 2 * MAX_WHOLE_BYTES // 4_000
     rows = [b'{"task_id":"T%d","run_id":"R1","context":"%b"}' % (n, b"x" * 4_000) for n in range(number)]
     return b'{"count":%d,"status_code":200,"data":[%b]}' % (number, b",".join(rows)), number
 
@@ -99,7 +99,7 @@ async def test_others_have_a_turn_before_each_slice() -> None:
     rows = await decode_in_slices(scan(body, 1, {}), LISTING, 1, decode_rows)
     task.cancel()
     assert len(rows.rows) == number
-    assert turns >= len(body) // SLICE
+    assert turns >= len(body) // SLICE_BYTES
 
 
 async def test_a_large_page_over_the_wire() -> None:

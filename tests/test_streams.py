@@ -51,7 +51,7 @@ async def settle() -> None:
 
 
 def in_use(unpod: UnpodClient) -> int:
-    session = unpod._core.caller.transport.sessions.reads
+    session = unpod._context.executor.transport.sessions.reads
     return 0 if session is None or session.connector is None else len(session.connector._acquired)
 
 

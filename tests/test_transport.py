@@ -400,7 +400,7 @@ class TestSessions:
 
     def test_a_client_made_without_a_loop_works_on_the_first_that_uses_it(self) -> None:
         unpod = UnpodClient(TOKEN, "acme", "http://127.0.0.1:9", retry=None)
-        assert unpod._core.caller.transport.sessions.reads is None
+        assert unpod._context.executor.transport.sessions.reads is None
 
         async def use() -> None:
             async with unpod:
@@ -519,7 +519,7 @@ class TestTheToken:
                 unpod.runs,
                 pager,
                 pager.prefetch(2),
-                unpod._core.caller.transport,
+                unpod._context.executor.transport,
             )
         ]
         assert "5ecret" not in "".join(texts)

@@ -12,7 +12,7 @@ How the package is laid out; imports go down only, and one module owns each deci
     _resources _runs _tasks   the calls: which listing, which arguments, what is documented
     _many _journal     creates batch by batch, noted on disk before they are sent
     _creating _reconcile   a create that is sent once; looking for what became of it
-    _core              what the calls share
+    _context              what the calls share
     _fanout  _pager    many runs at once; one listing as a Pager, walked sequentially
     _prefetch _ahead   the same walk with pages asked for ahead; one page ahead of who takes its rows
     _stream _waiting   rows from tasks that an `async with` owns; waiting for what must have ended

@@ -85,7 +85,7 @@ def one_for_another(sandbox: Sandbox) -> None:
 )
 async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbox], None], when: str) -> None:
     async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
-        space, reader = sandbox.space_token, unpod._core.caller
+        space, reader = sandbox.space_token, unpod._context.executor
         deadline = reader.deadline()
         samples = Samples(reader, deadline)
         sample = await samples.get(space)

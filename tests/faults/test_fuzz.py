@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.faults.harness import ORGS, RUNS
 from unpod_async._http import Request, Response, agent_tasks, organizations, runs
-from unpod_async._paging import Listing, _checked, decode_raw, decode_rows, run_tasks, single
+from unpod_async._paging import Listing, decode_raw, decode_rows, decode_single, parse_page, run_tasks
 from unpod_async.errors import UnpodError
 from unpod_async.models import CreatedRun, Organization, Run, Task
 from unpod_async.testing import Sandbox
@@ -93,16 +93,16 @@ def readers() -> list[Callable[[Response], Any]]:
     ]
 
     def typed(listing: Listing[Any]) -> Callable[[Response], Any]:
-        return lambda response: _checked(GET, response, lambda: decode_rows(listing, response.body, 1, {}))
+        return lambda response: parse_page(GET, response, lambda: decode_rows(listing, response.body, 1, {}))
 
     def raw(listing: Listing[Any]) -> Callable[[Response], Any]:
-        return lambda response: _checked(GET, response, lambda: decode_raw(listing, response.body, 2, {}))
+        return lambda response: parse_page(GET, response, lambda: decode_raw(listing, response.body, 2, {}))
 
     return [
         *map(typed, listings),
         *map(raw, listings),
-        lambda response: single(GET, response, CreatedRun),
-        lambda response: single(GET, response, Task),
+        lambda response: decode_single(GET, response, CreatedRun),
+        lambda response: decode_single(GET, response, Task),
     ]
 
 

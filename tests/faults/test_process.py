@@ -368,7 +368,7 @@ def test_row_44_another_event_loop(row: Row) -> None:
             nonlocal unpod
             unpod = UnpodClient(TOKEN, base_url=server.base_url)
             await orgs(unpod)
-            await unpod._core.caller.transport.sessions.reads.close()  # type: ignore[union-attr]
+            await unpod._context.executor.transport.sessions.reads.close()  # type: ignore[union-attr]
 
     async def second() -> None:
         for call in (orgs, create, walk_runs):

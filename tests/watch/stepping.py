@@ -111,7 +111,7 @@ async def stepping(
         now = clock.monotonic()
         known = {token: known_of(state, token, chosen, tasks=tasks, now=now) for token in known}
     watch = WatchOf(
-        unpod._core, known, Schedule(interval, resync, clock.draw), clock, tasks=tasks, chosen=chosen
+        unpod._context, known, Schedule(interval, resync, clock.draw), clock, tasks=tasks, chosen=chosen
     )
     async with watch as stepper.watch:
         try:

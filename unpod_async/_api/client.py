@@ -35,7 +35,7 @@ from unpod_async._http import (
     options_of,
     resolve,
 )
-from unpod_async._paging import Core
+from unpod_async._paging import ClientContext
 from unpod_async._recordings import Recordings
 from unpod_async.errors import ConfigurationError
 
@@ -167,17 +167,17 @@ class UnpodClient(Exporting):
             slots=(Slots(settings.max_concurrency),),
             options=options,
         )
-        self._set_up(Core(settings, caller), owner=True)
+        self._set_up(ClientContext(settings, caller), owner=True)
 
-    def _set_up(self, core: Core, *, owner: bool) -> None:
-        self._core = core
+    def _set_up(self, context: ClientContext, *, owner: bool) -> None:
+        self._context = context
         self._owner = owner
-        self.organizations = Organizations(core)
-        self.spaces = Spaces(core)
-        self.agents = Agents(core)
-        self.runs = Runs(core)
-        self.tasks = Tasks(core)
-        self.recordings = Recordings(core)
+        self.organizations = Organizations(context)
+        self.spaces = Spaces(context)
+        self.agents = Agents(context)
+        self.runs = Runs(context)
+        self.tasks = Tasks(context)
+        self.recordings = Recordings(context)
 
     def with_options(
         self,
@@ -216,16 +216,16 @@ class UnpodClient(Exporting):
         Raises:
             ConfigurationError: a value is not accepted.
         """
-        core = self._core
-        old = core.caller.options
+        context = self._context
+        old = context.executor.options
         options = options_of(
             old.retry if retry is KEEP else retry,
             old.timeout if timeout is KEEP else timeout,
             old.deadline if deadline is KEEP else deadline,
         )
         settings = msgspec.structs.replace(
-            core.settings,
-            page_size=core.settings.page_size
+            context.settings,
+            page_size=context.settings.page_size
             if page_size is KEEP
             else check_integer("page_size", page_size, error=ConfigurationError),
         )
@@ -235,21 +235,21 @@ class UnpodClient(Exporting):
             else check_integer("max_concurrency", max_concurrency, error=ConfigurationError)
         )
         view = object.__new__(UnpodClient)
-        view._set_up(Core(settings, core.caller.with_options(options, share)), owner=False)
+        view._set_up(ClientContext(settings, context.executor.with_options(options, share)), owner=False)
         return view
 
     @property
     def stats(self) -> Stats:
         """What this client and its views have done so far."""
-        return self._core.caller.stats
+        return self._context.executor.stats
 
     @property
     def settings(self) -> Settings:
         """What this client is set up with; holds no token, and pickles."""
-        return self._core.settings
+        return self._context.settings
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_core"):
+        if not hasattr(self, "_context"):
             return "UnpodClient(not set up)"  # in a traceback of __init__
         return f"UnpodClient(base_url={self.settings.base_url!r}, org_handle={self.settings.org_handle!r})"
 
@@ -286,7 +286,7 @@ class UnpodClient(Exporting):
         seconds = check_seconds("grace", grace, finite=False, error=ConfigurationError)
         if not self._owner:
             return
-        caller = self._core.caller
+        caller = self._context.executor
         try:
             await caller.lifetime.end(seconds)
         finally:  # when cancelled, too

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from unpod_async._http import endpoints as _paths
-from unpod_async._paging import Group, Listing, OnBadRow, Pager, Status, wanted_statuses
+from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
 from unpod_async.models import Agent, Organization, Space, Task
 
 __all__ = ["Agents", "Organizations", "Spaces"]
 
 
-class Organizations(Group):
+class Organizations(Resource):
     """Organizations of the account."""
 
     def list(
@@ -21,10 +21,10 @@ class Organizations(Group):
         Documented in "Get All Organizations".
         """
         listing = Listing(_paths.organizations(), Organization, ("domain_handle", "token"), paged=False)
-        return self._core.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row)
 
 
-class Spaces(Group):
+class Spaces(Resource):
     """Spaces of the organization."""
 
     def list(
@@ -39,7 +39,7 @@ class Spaces(Group):
             ConfigurationError: the Org-Handle is not known.
         """
         listing = Listing(_paths.spaces(), Space, ("token",), paged=False, needs_org=True)
-        return self._core.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row)
 
     async def get(self, space_token: str) -> Space:
         """One space, with its agents.
@@ -49,10 +49,10 @@ class Spaces(Group):
             ConfigurationError: the Org-Handle is not known.
             NotFoundError: there is no such space in the organization.
         """
-        return await self._core.get_one(_paths.space(space_token), Space)
+        return await self._context.get_one(_paths.space(space_token), Space)
 
 
-class Agents(Group):
+class Agents(Resource):
     """Agents of the organization, and what was assigned to them."""
 
     def list(
@@ -66,7 +66,7 @@ class Agents(Group):
             ConfigurationError: the Org-Handle is not known.
         """
         listing = Listing(_paths.agents(), Agent, ("handle",), paged=False, needs_org=True)
-        return self._core.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row)
 
     def tasks(
         self,
@@ -93,6 +93,6 @@ class Agents(Group):
             Task,
             ("task_id", "id"),
             tied=True,
-            statuses=wanted_statuses(status),
+            statuses=status_filter(status),
         )
-        return self._core.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from unpod_async._export import ExportOptions, ExportProgress, ExportSpec, ExportSummary
-    from unpod_async._paging import Core
+    from unpod_async._paging import ClientContext
 
 __all__ = ["Exporting"]
 
@@ -21,7 +21,7 @@ __all__ = ["Exporting"]
 class Exporting:
     """The part of the client that exports."""
 
-    _core: Core
+    _context: ClientContext
 
     async def export(
         self,
@@ -77,7 +77,7 @@ class Exporting:
             spec = ExportSpec(spaces=cast("Any", spaces), **cast("Any", options))
         if on_progress is not None and not callable(on_progress):
             raise InvalidArgument("on_progress must be a function that takes an ExportProgress")
-        return await Job(self._core, spec, _path(target), on_progress).run()
+        return await Job(self._context, spec, _path(target), on_progress).run()
 
 
 def _path(target: object) -> Path:

@@ -14,14 +14,14 @@ from unpod_async._paging import (
     OnBadRow,
     OnRunError,
     Pager,
-    Put,
+    SendBatch,
     SequentialWalk,
     Status,
     Stream,
     fan_out,
     run_tasks,
     space_runs,
-    wanted_statuses,
+    status_filter,
 )
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
@@ -50,7 +50,7 @@ class Runs(Watching):
             RefusedError: the space is unknown or not yours.
         """
         listing = space_runs(space_token, status)
-        return self._core.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row)
 
     def tasks(
         self,
@@ -72,7 +72,7 @@ class Runs(Watching):
             RefusedError: the space is unknown or not yours.
         """
         listing = run_tasks(space_token, run_id, status)
-        return self._core.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row)
 
     @overload
     def tasks_for(
@@ -128,25 +128,25 @@ class Runs(Watching):
             UnpodError: listing the runs failed; raised when the runs listed so far are done.
         """
         # Its clock starts with the first request; listing the runs and reading them share it.
-        deadline = self._core.caller.deadline()
+        deadline = self._context.executor.deadline()
         every = space_runs(space_token)
-        listed = Lookahead(self._core.pager(every, 1, page_size, on_bad_row, deadline))
+        listed = Lookahead(self._context.pager(every, 1, page_size, on_bad_row, deadline))
         check_integer("concurrency", concurrency, maximum=None)
         check_choice("errors", errors, ("raise", "yield"))
         if runs is not None and not _are_many(runs):
             raise InvalidArgument(
                 "runs must be several run ids; for one run use runs.tasks(space_token, run_id)"
             )
-        wanted_statuses(status)
-        size = self._core.page_size(page_size)
+        status_filter(status)
+        size = self._context.page_size(page_size)
 
         def tasks_of(run_id: str) -> SequentialWalk[Task]:
             listing = run_tasks(space_token, run_id, status)
             return SequentialWalk(
-                self._core.caller, listing, page_size=size, on_bad_row=on_bad_row, deadline=deadline
+                self._context.executor, listing, page_size=size, on_bad_row=on_bad_row, deadline=deadline
             )
 
-        async def produce(put: Put[Any]) -> None:
+        async def produce(put: SendBatch[Any]) -> None:
             await fan_out(
                 listed if runs is None else runs,
                 tasks_of,

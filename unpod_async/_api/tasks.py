@@ -18,7 +18,7 @@ from unpod_async._create import (
 )
 from unpod_async._http import check_choice, check_id, check_str_or_list
 from unpod_async._http import endpoints as _paths
-from unpod_async._paging import Group, Listing, OnBadRow, Pager, Status, wanted_statuses
+from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
 from unpod_async.create import Schedule, encode_create
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 from unpod_async.models import CreatedRun, Task
@@ -26,7 +26,7 @@ from unpod_async.models import CreatedRun, Task
 __all__ = ["Tasks"]
 
 
-class Tasks(Group):
+class Tasks(Resource):
     """Tasks: single calls."""
 
     def list(
@@ -75,10 +75,10 @@ class Tasks(Group):
             Task,
             ("task_id", "id"),
             query=query,
-            statuses=wanted_statuses(status),
+            statuses=status_filter(status),
             window=_paths.TimeWindow(created_from, created_to) if bounded else None,
         )
-        return self._core.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row)
 
     @overload
     async def create(
@@ -146,7 +146,7 @@ class Tasks(Group):
         )
         if dry_run:
             return create.body
-        return await send_create(self._core, space_token, create)
+        return await send_create(self._context, space_token, create)
 
     async def create_many(
         self,
@@ -175,7 +175,7 @@ class Tasks(Group):
             UnpodError: a batch was refused; a rerun sends it again.
         """
         check_id("space_token", space_token)
-        return await create_many(self._core, space_token, requests, journal, resend_unknown=resend_unknown)
+        return await create_many(self._context, space_token, requests, journal, resend_unknown=resend_unknown)
 
     async def reconcile(self, error: UnpodError) -> Reconciliation:
         """Look through the newest runs for the calls of a create whose outcome is not known.
@@ -189,7 +189,7 @@ class Tasks(Group):
         """
         if not isinstance(error, OutcomeUnknown):
             raise InvalidArgument("reconcile takes the OutcomeUnknown that a create raised")
-        return await reconcile(self._core, error.space_token, error.document_ids, error.started_at)
+        return await reconcile(self._context, error.space_token, error.document_ids, error.started_at)
 
 
 def _filled(name: str, value: object) -> str:

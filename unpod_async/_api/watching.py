@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, overload
 
 from unpod_async._http import check_id, check_run_ids, check_seconds, check_str_or_list
-from unpod_async._paging import Group
+from unpod_async._paging import Resource
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Watching"]
 
 
-class Watching(Group):
+class Watching(Resource):
     """The calls that ask again and again: the service has no webhooks."""
 
     def watch(
@@ -80,7 +80,7 @@ class Watching(Group):
             for token in tokens
         }
         return Watch(
-            self._core, known, Schedule(pause, resync, clock.draw), clock, tasks=bool(tasks), chosen=chosen
+            self._context, known, Schedule(pause, resync, clock.draw), clock, tasks=bool(tasks), chosen=chosen
         )
 
     @overload
@@ -137,7 +137,7 @@ class Watching(Group):
         names = check_run_ids("run_ids", run_ids)
         _check_until(until)
         seen = await wait_for_runs(
-            self._core,
+            self._context,
             space_token,
             names,
             until,
@@ -162,7 +162,7 @@ class Watching(Group):
         """
         from unpod_async._watch import find_run
 
-        return await find_run(self._core, space_token, check_id("run_id", run_id))
+        return await find_run(self._context, space_token, check_id("run_id", run_id))
 
 
 def _check_until(until: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unpod_async._common.concurrency import cancel_and_wait, join_shielded
+from unpod_async._common.concurrency import cancel_and_wait, join_shielded, run_workers
 from unpod_async._common.files import lock, sync_folder, write_all
 from unpod_async._common.statuses import is_terminal, is_terminal_run, run_has_ended
 from unpod_async._common.text import looks_like_markup, printable, shorten, summarise_body
@@ -18,6 +18,7 @@ __all__ = [
     "parse_time",
     "printable",
     "run_has_ended",
+    "run_workers",
     "shorten",
     "summarise_body",
     "sync_folder",

@@ -1,14 +1,14 @@
-"""Waiting for what must have ended before anything else may happen."""
+"""Run a fixed number of workers, and wait for tasks that have to end before anything else happens."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
 
-__all__ = ["cancel_and_wait", "join_shielded"]
+__all__ = ["cancel_and_wait", "join_shielded", "run_workers"]
 
 
 async def join_shielded(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
@@ -40,3 +40,25 @@ async def cancel_and_wait(tasks: Sequence[asyncio.Task[Any]]) -> asyncio.Cancell
         if not task.cancelled():
             task.exception()  # else the loop would say that nobody asked for it
     return cancelled
+
+
+async def run_workers(n: int, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work` in `n` concurrent tasks until all of them have ended.
+
+    Raises:
+        Exception: the first error of a worker, not wrapped in a group; it cancels the other workers.
+    """
+    errors: list[Exception] = []
+
+    async def guarded() -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - raised below, outside the group that would wrap it
+            errors.append(error)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(n):
+            tasks.start_soon(guarded)
+    if errors:
+        raise errors[0]

@@ -16,7 +16,7 @@ import msgspec
 from unpod_async._create.journal import Entry, Journal
 from unpod_async._create.reconcile import reconcile
 from unpod_async._create.submit import send_create
-from unpod_async._paging import Core
+from unpod_async._paging import ClientContext
 from unpod_async.create import EncodedCreate, Schedule, encode_create
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 
@@ -52,7 +52,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def create_many(
-    core: Core,
+    context: ClientContext,
     space_token: str,
     requests: Iterable[CreateRequest],
     journal: str | os.PathLike[str],
@@ -66,15 +66,17 @@ async def create_many(
         raise InvalidArgument("journal must be the path of a file")
     results: list[BatchResult] = []
     with Journal(journal) as kept:
-        job = _Job(core, space_token, kept, resend_unknown=resend_unknown)
+        job = _Job(context, space_token, kept, resend_unknown=resend_unknown)
         for number, request in enumerate(requests):
             results.append(await job.settle(number, request))
     return results
 
 
 class _Job:
-    def __init__(self, core: Core, space_token: str, journal: Journal, *, resend_unknown: bool) -> None:
-        self._core = core
+    def __init__(
+        self, context: ClientContext, space_token: str, journal: Journal, *, resend_unknown: bool
+    ) -> None:
+        self._context = context
         self._space = space_token
         self._journal = journal
         self._resend_unknown = resend_unknown
@@ -106,7 +108,7 @@ class _Job:
     async def _find(self, entry: Entry) -> Entry:
         """An earlier run sent this and did not learn what came of it."""
         sent_at = datetime.fromtimestamp(entry.at, UTC)
-        found = await reconcile(self._core, self._space, entry.document_ids, sent_at)
+        found = await reconcile(self._context, self._space, entry.document_ids, sent_at)
         return await self._note(
             msgspec.structs.replace(
                 entry, state=found.state, run_id=found.run_id, task_ids=dict(found.task_ids)
@@ -127,7 +129,7 @@ class _Job:
         )
         await self._note(sending)
         try:
-            created = await send_create(self._core, self._space, create)
+            created = await send_create(self._context, self._space, create)
         except OutcomeUnknown:
             raise  # the line before says all that is known; the next run looks for the calls
         except UnpodError:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from unpod_async._http import Deadline, runs
-from unpod_async._paging import Core, Listing, SequentialWalk, run_tasks
+from unpod_async._paging import ClientContext, Listing, SequentialWalk, run_tasks
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 
@@ -37,7 +37,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def reconcile(
-    core: Core, space_token: str, document_ids: Sequence[str], started_at: datetime
+    context: ClientContext, space_token: str, document_ids: Sequence[str], started_at: datetime
 ) -> Reconciliation:
     """Look through the runs created since `started_at`, newest first, for tasks of exactly these documents.
 
@@ -48,17 +48,17 @@ async def reconcile(
     wanted = set(document_ids)
     if not wanted:
         raise InvalidArgument("there is no document id to look for")
-    deadline = core.caller.deadline()
+    deadline = context.executor.deadline()
     oldest = started_at - CLOCK_SKEW
     found: dict[str, str] = {}
     run_id: str | None = None
     listing = Listing(runs(space_token), Run, ("run_id",))
-    walk = SequentialWalk(core.caller, listing, page_size=core.settings.page_size, deadline=deadline)
+    walk = SequentialWalk(context.executor, listing, page_size=context.settings.page_size, deadline=deadline)
     while len(found) < len(wanted) and (page := await walk.next_page()) is not None:
         for run in page.items:
             if run.run_id is None or (run.created_at is not None and run.created_at < oldest):
                 continue
-            in_run = await _tasks_of(core, space_token, run.run_id, wanted, deadline)
+            in_run = await _tasks_of(context, space_token, run.run_id, wanted, deadline)
             if in_run:
                 found |= in_run
                 run_id = run_id or run.run_id
@@ -72,12 +72,12 @@ async def reconcile(
 
 
 async def _tasks_of(
-    core: Core, space_token: str, run_id: str, wanted: set[str], deadline: Deadline
+    context: ClientContext, space_token: str, run_id: str, wanted: set[str], deadline: Deadline
 ) -> dict[str, str]:
     walk = SequentialWalk(
-        core.caller,
+        context.executor,
         run_tasks(space_token, run_id, None),
-        page_size=core.settings.page_size,
+        page_size=context.settings.page_size,
         on_bad_row="skip",
         deadline=deadline,
     )

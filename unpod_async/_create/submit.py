@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from unpod_async._common import shorten
 from unpod_async._http import Request, Response, SentFlag, message_of, space_tasks
-from unpod_async._paging import Core, single
+from unpod_async._paging import ClientContext, decode_single
 from unpod_async.create import EncodedCreate
 from unpod_async.errors import (
     APIError,
@@ -26,7 +26,7 @@ __all__ = ["send_create"]
 _log = logging.getLogger("unpod_async")
 
 
-async def send_create(core: Core, space_token: str, create: EncodedCreate) -> CreatedRun:
+async def send_create(context: ClientContext, space_token: str, create: EncodedCreate) -> CreatedRun:
     """POST a checked create; see `Tasks.create` for what is raised."""
     endpoint = space_tasks(space_token)
     started_at = datetime.now(UTC)
@@ -37,10 +37,10 @@ async def send_create(core: Core, space_token: str, create: EncodedCreate) -> Cr
     def parse(request: Request, response: Response) -> CreatedRun:
         nonlocal answered
         answered = (response.status, message_of(response))
-        return single(request, response, CreatedRun)
+        return decode_single(request, response, CreatedRun)
 
     try:
-        return await core.caller.create(endpoint, create.body, parse, core.caller.deadline(), sent)
+        return await context.executor.create(endpoint, create.body, parse, context.executor.deadline(), sent)
     except asyncio.CancelledError as cancelled:
         if sent.sent:
             where = _where_to_look(space_token, create.document_ids, started_at)

@@ -10,7 +10,7 @@ from unpod_async._common import cancel_and_wait
 from unpod_async._export.prefetch_window import first_pages
 from unpod_async._export.scan_plan import Samples, plan_for, space_tasks
 from unpod_async._http import Deadline, Reader
-from unpod_async._paging import Decode, PageRequest, PageResult, Started, fetch
+from unpod_async._paging import Decode, PageRequest, PageResult, PrefetchedPages, fetch
 
 __all__ = ["HeadStart"]
 
@@ -47,7 +47,7 @@ class HeadStart:
         self._most = first_pages(concurrency)
         self._begun = False
         self._tasks: set[asyncio.Task[Any]] = set()  # under way; one that is done would keep its page
-        self.pages: Started = {}
+        self.pages: PrefetchedPages = {}
         """Not taken yet."""
 
     def begin(self, space_token: str, runs: int) -> None:

@@ -36,7 +36,7 @@ from unpod_async._export.storage import (
     manifest,
 )
 from unpod_async._http import Options as SendOptions
-from unpod_async._paging import Core, PageFailure, PageRequest, fetch, space_runs
+from unpod_async._paging import ClientContext, PageFailure, PageRequest, fetch, space_runs
 from unpod_async.errors import ExportError, IncompleteListing
 
 __all__ = ["Job"]
@@ -50,21 +50,21 @@ class Job:
 
     def __init__(
         self,
-        core: Core,
+        context: ClientContext,
         spec: ExportSpec,
         target: Path,
         on_progress: Callable[[ExportProgress], object] | None = None,
     ) -> None:
         FORMATS[spec.format].check()
-        self._core = core
+        self._context = context
         self._spec = spec
-        self._dataset_options = spec.dataset_options(core.settings.base_url)
+        self._dataset_options = spec.dataset_options(context.settings.base_url)
         self._set = DataSet(target, spec, self._dataset_options)
         self._disk = Disk(str(target))
         self._started = datetime.now(UTC)
-        self._deadline = core.caller.deadline()
+        self._deadline = context.executor.deadline()
         self._patience = OutageRetrier(
-            core.caller, self._probe, self._deadline, repeats=core.caller.options.retry is not None
+            context.executor, self._probe, self._deadline, repeats=context.executor.options.retry is not None
         )
         self._samples = Samples(self._patience, self._deadline)
         self._decode = decoder(keep_user_token=spec.keep_user_tokens)
@@ -76,7 +76,7 @@ class Job:
             page_size=spec.page_size,
             concurrency=spec.concurrency,
         )
-        self._meter = ProgressReporter(on_progress, core.caller.stats, lambda: self._patience.waiting)
+        self._meter = ProgressReporter(on_progress, context.executor.stats, lambda: self._patience.waiting)
         self._reasons: list[str] = []
         self._publisher: Publisher
         self._staging: Staging
@@ -209,7 +209,7 @@ class Job:
             staging=self._staging,
             patience=self._patience,
             deadline=self._deadline,
-            page_size=self._core.page_size(self._spec.page_size),
+            page_size=self._context.page_size(self._spec.page_size),
             concurrency=self._spec.concurrency,
             keep_user_token=self._spec.keep_user_tokens,
             redact=self._redactor,
@@ -245,7 +245,7 @@ class Job:
     async def _load_recordings(self) -> None:
         self._meter.enter("recordings")
         await load_recordings(
-            self._core.caller,
+            self._context.executor,
             self._set.state,
             self._disk,
             self._set.work.target / "recordings",
@@ -256,8 +256,8 @@ class Job:
 
     async def _probe(self) -> None:
         """Ask something that no bad row can spoil, once."""
-        options = self._core.caller.options
-        once = self._core.caller.with_options(SendOptions(None, options.timeout, options.deadline), None)
+        options = self._context.executor.options
+        once = self._context.executor.with_options(SendOptions(None, options.timeout, options.deadline), None)
         listing = space_runs(self._spec.spaces[0])
         failure: object = None
         for read in (PageRequest(1, 1), PageRequest(10**9, 1)):

@@ -10,10 +10,9 @@ import anyio
 import msgspec
 
 from unpod_async._call_output import read_call
-from unpod_async._common import shorten
+from unpod_async._common import run_workers, shorten
 from unpod_async._export.storage import Catalog, Disk
 from unpod_async._http import Deadline, RequestExecutor
-from unpod_async._paging import run_workers
 from unpod_async._recordings import RecordingLoader
 from unpod_async.errors import RecordingError
 

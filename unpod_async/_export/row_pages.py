@@ -12,8 +12,8 @@ from unpod_async._paging import (
     Decode,
     Listing,
     Page,
+    PrefetchedPages,
     SequentialWalk,
-    Started,
     Walk,
     prefetch_pages,
 )
@@ -44,7 +44,7 @@ class RowPages(NamedTuple):
         self,
         machine: Walk,
         put: Callable[[Page[Any]], Awaitable[object]],
-        started: Started | None = None,
+        started: PrefetchedPages | None = None,
     ) -> None:
         """Hand on all pages, as `prefetch_pages` does; raises what the walk or `put` raises."""
         await prefetch_pages(

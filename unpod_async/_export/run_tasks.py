@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from unpod_async._common import shorten
+from unpod_async._common import run_workers, shorten
 from unpod_async._export.outage import OutageRetrier
 from unpod_async._export.row_header import has_ended
 from unpod_async._export.row_line import InvalidRow
@@ -15,7 +15,7 @@ from unpod_async._export.row_pages import RowPages
 from unpod_async._export.rows import Row, decoder
 from unpod_async._export.storage import Catalog, Disk, Staging, Wanted
 from unpod_async._http import Deadline
-from unpod_async._paging import Decode, run_tasks, run_workers
+from unpod_async._paging import Decode, run_tasks
 from unpod_async.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -19,7 +19,7 @@ from unpod_async._export.run_sync import FRESH
 from unpod_async._export.run_tasks import Fetching
 from unpod_async._export.scan_plan import Plan, space_tasks
 from unpod_async._export.storage import Progress
-from unpod_async._paging import Page, PageFailure, PageRequest, Started, Walk, fetch
+from unpod_async._paging import Page, PageFailure, PageRequest, PrefetchedPages, Walk, fetch
 from unpod_async.errors import UnpodError
 from unpod_async.models import Task
 
@@ -30,7 +30,7 @@ class _Unattributable(Exception):
     """A row of the space-wide listing is or may be missing, and nobody can say of which run."""
 
 
-async def fetch_flat(job: Fetching, space: int, token: str, plan: Plan, started: Started) -> bool:
+async def fetch_flat(job: Fetching, space: int, token: str, plan: Plan, started: PrefetchedPages) -> bool:
     """Fetch the wanted runs of a space from its listing of all tasks; whether that came to its end.
 
     If not, nothing of it is kept, and the runs are still wanted.
@@ -93,7 +93,7 @@ class _Flat:
         self._known: set[str] = set()
         self._run: int | None = None  # whose rows were staged last
 
-    async def walk(self, started: Started | None) -> None:
+    async def walk(self, started: PrefetchedPages | None) -> None:
         """To its end.
 
         Raises:

@@ -13,7 +13,7 @@ from unpod_async._paging.commands import (
     PageResult,
     Prefetch,
 )
-from unpod_async._paging.context import Core, Group, single
+from unpod_async._paging.context import ClientContext, Resource, decode_single
 from unpod_async._paging.decode import (
     Decode,
     decode_one,
@@ -23,29 +23,28 @@ from unpod_async._paging.decode import (
     scan_page,
 )
 from unpod_async._paging.fanout import Failed, Ok, OnRunError, fan_out
-from unpod_async._paging.fetch import _checked, fetch
-from unpod_async._paging.listings import Listing, Status, run_tasks, space_runs, wanted_statuses
+from unpod_async._paging.fetch import fetch, parse_page
+from unpod_async._paging.listings import Listing, Status, run_tasks, space_runs, status_filter
 from unpod_async._paging.lookahead import Lookahead
-from unpod_async._paging.page import Page, RejectedRow, Rows
+from unpod_async._paging.page import DecodedPage, Page, RejectedRow
 from unpod_async._paging.pager import Pager, SequentialWalk
-from unpod_async._paging.prefetch import Started, prefetch_pages
+from unpod_async._paging.prefetch import PrefetchedPages, prefetch_pages
 from unpod_async._paging.row_tracker import RowTracker, _lean
-from unpod_async._paging.sliced_decode import _SLICE as SLICE
-from unpod_async._paging.sliced_decode import LARGE, decode_in_slices, scan
-from unpod_async._paging.stream import Put, Stream, run_workers
+from unpod_async._paging.sliced_decode import MAX_WHOLE_BYTES, SLICE_BYTES, decode_in_slices, scan
+from unpod_async._paging.stream import SendBatch, Stream
 from unpod_async._paging.traversal import Walk
 
 __all__ = [
-    "LARGE",
-    "SLICE",
+    "MAX_WHOLE_BYTES",
+    "SLICE_BYTES",
+    "ClientContext",
     "Collector",
-    "Core",
     "Decode",
+    "DecodedPage",
     "Deliver",
     "Discard",
     "Failed",
     "Fetch",
-    "Group",
     "Listing",
     "ListingPreview",
     "Lookahead",
@@ -58,30 +57,29 @@ __all__ = [
     "PageResult",
     "Pager",
     "Prefetch",
-    "Put",
+    "PrefetchedPages",
     "RejectedRow",
+    "Resource",
     "RowTracker",
-    "Rows",
+    "SendBatch",
     "SequentialWalk",
-    "Started",
     "Status",
     "Stream",
     "Walk",
-    "_checked",
     "_lean",
     "decode_in_slices",
     "decode_one",
     "decode_raw",
     "decode_rows",
+    "decode_single",
     "decode_with",
     "fan_out",
     "fetch",
+    "parse_page",
     "prefetch_pages",
     "run_tasks",
-    "run_workers",
     "scan",
     "scan_page",
-    "single",
     "space_runs",
-    "wanted_statuses",
+    "status_filter",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from unpod_async._http import Stats, check_choice
 from unpod_async._paging.commands import Deliver
-from unpod_async._paging.decode import Page, RejectedRow, Rows
+from unpod_async._paging.decode import DecodedPage, Page, RejectedRow
 from unpod_async._paging.listings import Listing
 from unpod_async.errors import DecodeError, UnpodError
 
@@ -49,7 +49,7 @@ class Collector(Generic[T]):
         headers: Any = {}
         keeps = self._listing.keeps if self._listing.filters_here else None
         for answer, fresh in emit.parts:
-            rows: Rows = answer.rows
+            rows: DecodedPage = answer.rows
             self._stats.repeated += len(answer.keys) - len(fresh)
             count, headers = rows.count, rows.headers
             met = rows.rows if len(fresh) == len(rows.rows) else [rows.rows[index] for index in fresh]

@@ -20,17 +20,17 @@ from unpod_async._paging.listings import Listing
 from unpod_async._paging.pager import Pager
 from unpod_async.errors import ConfigurationError, DecodeError, UnpodError
 
-__all__ = ["Core", "Group", "single"]
+__all__ = ["ClientContext", "Resource", "decode_single"]
 
 T = TypeVar("T")
 
 
-class Core:
-    """Settings and caller of one client or of a view of it."""
+class ClientContext:
+    """Settings and executor of one client or of a view of it."""
 
-    def __init__(self, settings: Settings, caller: RequestExecutor) -> None:
+    def __init__(self, settings: Settings, executor: RequestExecutor) -> None:
         self.settings = settings
-        self.caller = caller
+        self.executor = executor
 
     def page_size(self, page_size: int | None) -> int:
         return self.settings.page_size if page_size is None else page_size
@@ -46,7 +46,7 @@ class Core:
         if listing.needs_org:
             self._need_org(listing.endpoint)
         return Pager(
-            self.caller,
+            self.executor,
             listing,
             page_size=self.page_size(page_size),
             start_page=start_page,
@@ -58,9 +58,9 @@ class Core:
         self._need_org(endpoint)
 
         def parse(request: Request, response: Response) -> T:
-            return single(request, response, model)
+            return decode_single(request, response, model)
 
-        return await self.caller.read(endpoint, {}, parse, self.caller.deadline())
+        return await self.executor.read(endpoint, {}, parse, self.executor.deadline())
 
     def _need_org(self, endpoint: Endpoint) -> None:
         if self.settings.org_handle is None:
@@ -70,14 +70,14 @@ class Core:
             )
 
 
-class Group:
+class Resource:
     """Calls that belong together, such as those about runs."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, context: ClientContext) -> None:
+        self._context = context
 
 
-def single(request: Request, response: Response, model: type[T]) -> T:
+def decode_single(request: Request, response: Response, model: type[T]) -> T:
     """The object of a single answer.
 
     Raises:

@@ -13,15 +13,15 @@ import msgspec
 
 from unpod_async._common import parse_time
 from unpod_async._paging.listings import Listing
-from unpod_async._paging.page import Page, RejectedRow, Rows
+from unpod_async._paging.page import DecodedPage, Page, RejectedRow
 from unpod_async.errors import DecodeError
 from unpod_async.models import detach
 
 __all__ = [
     "Decode",
+    "DecodedPage",
     "Page",
     "RejectedRow",
-    "Rows",
     "check_utf8",
     "decode_one",
     "decode_raw",
@@ -32,7 +32,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-Decode: TypeAlias = Callable[[Listing[Any], bytes, int, Mapping[str, str]], Rows]
+Decode: TypeAlias = Callable[[Listing[Any], bytes, int, Mapping[str, str]], DecodedPage]
 """Makes rows of the body of a page, as `decode_rows` does: of a listing, the page's number, the headers."""
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -84,7 +84,7 @@ _RAW_PAGE = _page_decoder(msgspec.Raw)
 _HEAD = _decoder(RowHead)
 
 
-def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> Rows:
+def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> DecodedPage:
     """The page as rows of the listing's model; a row that does not fit becomes a `RejectedRow`.
 
     Raises:
@@ -119,10 +119,12 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
             rows[index] = _foreign(listing, raws[index], index)
     created = [getattr(row, "created_at", None) for row in rows] if listing.tied else ()
     named = cast("list[str]", keys)  # every None was replaced above
-    return Rows(rows, named, _count(envelope), created, headers, envelope.status_code, envelope.message)
+    return DecodedPage(
+        rows, named, _count(envelope), created, headers, envelope.status_code, envelope.message
+    )
 
 
-def decode_raw(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> Rows:
+def decode_raw(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> DecodedPage:
     """The page as each row's exact bytes; no row is too bad for it."""
 
     def exact(_: bytes, raws: Sequence[msgspec.Raw], heads: Sequence[RowHead]) -> list[Any]:
@@ -138,7 +140,7 @@ def decode_with(
     headers: Mapping[str, str],
     head_of: Callable[[msgspec.Raw], Any],
     rows_of: Callable[[bytes, Sequence[msgspec.Raw], Sequence[Any]], list[Any]],
-) -> Rows:
+) -> DecodedPage:
     """The page as whatever `rows_of` makes of the body, its rows, and their heads.
 
     Args:
@@ -153,7 +155,7 @@ def decode_with(
             if listing.is_foreign(head):
                 rows[index] = _foreign(listing, raws[index], index)
     created = [head.created_at for head in heads] if listing.tied else ()
-    return Rows(rows, keys, _count(envelope), created, headers, envelope.status_code, envelope.message)
+    return DecodedPage(rows, keys, _count(envelope), created, headers, envelope.status_code, envelope.message)
 
 
 def scan_page(body: bytes, page: int) -> tuple[list[msgspec.Raw], int | None, object, object]:

@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import anyio
 
+from unpod_async._common import run_workers
 from unpod_async._paging.pager import SequentialWalk
-from unpod_async._paging.stream import Put, run_workers
+from unpod_async._paging.stream import SendBatch
 from unpod_async.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -51,7 +52,7 @@ _ENDS_ALL = (AuthenticationError, ConfigurationError)
 async def fan_out(
     runs: Iterable[str | Run] | AsyncIterable[str | Run],
     tasks_of: Callable[[str], SequentialWalk[Task]],
-    put: Put[Any],
+    put: SendBatch[Any],
     *,
     concurrency: int,
     ordered: bool,

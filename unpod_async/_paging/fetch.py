@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from unpod_async._http import Deadline, Reader, Request, Response, classify, classify_inside, shown_headers
 from unpod_async._paging.commands import PageFailure, PageRequest, PageResult
-from unpod_async._paging.decode import Decode, Rows, decode_raw, decode_rows
+from unpod_async._paging.decode import Decode, DecodedPage, decode_raw, decode_rows
 from unpod_async._paging.listings import Listing
-from unpod_async._paging.sliced_decode import LARGE, Scanned, decode_in_slices, scan
+from unpod_async._paging.sliced_decode import MAX_WHOLE_BYTES, Scanned, decode_in_slices, scan
 from unpod_async.errors import (
     ConfigurationError,
     DecodeError,
@@ -23,7 +23,7 @@ from unpod_async.errors import (
 
 __all__ = ["Decode", "fetch"]
 
-P = TypeVar("P", Rows, Scanned)
+P = TypeVar("P", DecodedPage, Scanned)
 
 
 async def fetch(
@@ -49,11 +49,11 @@ async def fetch(
         query |= {"page": str(read.page), "page_size": str(read.size)}
     rows_of = decode or (decode_raw if raw else decode_rows)
 
-    def parse(request: Request, response: Response) -> Rows | Scanned:
+    def parse(request: Request, response: Response) -> DecodedPage | Scanned:
         body, headers = response.body, shown_headers(response.headers)
-        if len(body) > LARGE:
-            return _checked(request, response, lambda: scan(body, read.page, headers))
-        return _checked(request, response, lambda: rows_of(listing, body, read.page, headers))
+        if len(body) > MAX_WHOLE_BYTES:
+            return parse_page(request, response, lambda: scan(body, read.page, headers))
+        return parse_page(request, response, lambda: rows_of(listing, body, read.page, headers))
 
     try:
         rows = await caller.read(listing.endpoint, query, parse, deadline, single_out=read.single_out)
@@ -66,7 +66,7 @@ async def fetch(
     return PageResult(rows.keys, rows.count, rows.created, rows)
 
 
-def _checked(request: Request, response: Response, decode: Callable[[], P]) -> P:
+def parse_page(request: Request, response: Response, decode: Callable[[], P]) -> P:
     """What `decode` makes of an answer that is none of an error.
 
     Raises:

@@ -12,7 +12,7 @@ from unpod_async._http import endpoints as _paths
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 
-__all__ = ["Listing", "Status", "run_tasks", "space_runs", "wanted_statuses"]
+__all__ = ["Listing", "Status", "run_tasks", "space_runs", "status_filter"]
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
         return self.window is None or self.window.contains(row.created_at)
 
 
-def wanted_statuses(status: Status) -> frozenset[str] | None:
+def status_filter(status: Status) -> frozenset[str] | None:
     """`status=` as a set; one status or several, compared exactly."""
     if status is None:
         return None
@@ -79,7 +79,7 @@ def wanted_statuses(status: Status) -> frozenset[str] | None:
 
 def space_runs(space_token: str, status: Status = None) -> Listing[Run]:
     """The runs of one space."""
-    return Listing(_paths.runs(space_token), Run, ("run_id",), statuses=wanted_statuses(status))
+    return Listing(_paths.runs(space_token), Run, ("run_id",), statuses=status_filter(status))
 
 
 def run_tasks(space_token: str, run_id: str, status: Status) -> Listing[Task]:
@@ -89,5 +89,5 @@ def run_tasks(space_token: str, run_id: str, status: Status) -> Listing[Task]:
         Task,
         ("task_id", "id"),
         run_id=run_id,
-        statuses=wanted_statuses(status),
+        statuses=status_filter(status),
     )

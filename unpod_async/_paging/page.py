@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-__all__ = ["Page", "RejectedRow", "Rows"]
+__all__ = ["DecodedPage", "Page", "RejectedRow"]
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Page(Generic[T]):
         return f"Page(number={self.number}, {len(self.items)} items)"
 
 
-class Rows(msgspec.Struct, frozen=True):
+class DecodedPage(msgspec.Struct, frozen=True):
     """The rows of one answer, by place: an item, or why there is none."""
 
     rows: Sequence[Any]

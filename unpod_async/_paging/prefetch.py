@@ -18,11 +18,11 @@ from unpod_async._paging.traversal import Walk
 from unpod_async._paging.unpaged import walk_single
 from unpod_async.errors import UnpodError
 
-__all__ = ["Started", "prefetch_pages"]
+__all__ = ["PrefetchedPages", "prefetch_pages"]
 
 T = TypeVar("T")
 
-Started: TypeAlias = "dict[PageRequest, asyncio.Task[PageResult | PageFailure]]"
+PrefetchedPages: TypeAlias = "dict[PageRequest, asyncio.Task[PageResult | PageFailure]]"
 """Reads that were asked for before their walk began."""
 
 
@@ -44,7 +44,7 @@ async def prefetch_pages(
     put: Callable[[Page[T]], Awaitable[object]],
     deadline: Deadline,
     decode: Decode | None = None,
-    started: Started | None = None,
+    started: PrefetchedPages | None = None,
 ) -> None:
     """Drive `machine` to its end, handing on each page; raises what the walk or `put` raises.
 

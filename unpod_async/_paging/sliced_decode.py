@@ -16,14 +16,14 @@ import msgspec
 
 from unpod_async._paging.decode import Decode, scan_page
 from unpod_async._paging.listings import Listing
-from unpod_async._paging.page import RejectedRow, Rows
+from unpod_async._paging.page import DecodedPage, RejectedRow
 
-__all__ = ["LARGE", "Scanned", "decode_in_slices", "scan"]
+__all__ = ["MAX_WHOLE_BYTES", "Scanned", "decode_in_slices", "scan"]
 
-LARGE = 3 * 2**20
+MAX_WHOLE_BYTES = 3 * 2**20
 """Bytes of a page that is decoded at once, at most; that takes 17 ms on a slow machine."""
 
-_SLICE = 2**18
+SLICE_BYTES = 2**18
 """Bytes. Whoever waits for a timer is woken two turns after it is due: two slices are decoded meanwhile."""
 
 _INDEX = re.compile(r"(?<=^\$\.data\[)[0-9]+")
@@ -44,7 +44,7 @@ def scan(body: bytes, page: int, headers: Mapping[str, str]) -> Scanned:
     return Scanned(*scan_page(body, page), headers)
 
 
-async def decode_in_slices(scanned: Scanned, listing: Listing[Any], page: int, decode: Decode) -> Rows:
+async def decode_in_slices(scanned: Scanned, listing: Listing[Any], page: int, decode: Decode) -> DecodedPage:
     """The rows of the page, as `decode` makes them of smaller bodies."""
     rows: list[Any] = []
     keys: list[str] = []
@@ -55,14 +55,16 @@ async def decode_in_slices(scanned: Scanned, listing: Listing[Any], page: int, d
         rows += [_moved(row, len(keys)) if type(row) is RejectedRow else row for row in part.rows]
         keys += part.keys
         created += part.created
-    return Rows(rows, keys, scanned.count, created, scanned.headers, scanned.status_code, scanned.message)
+    return DecodedPage(
+        rows, keys, scanned.count, created, scanned.headers, scanned.status_code, scanned.message
+    )
 
 
 def _bodies(raws: Sequence[msgspec.Raw]) -> Iterator[bytes]:
     start = length = 0
     for end, raw in enumerate(raws, 1):
         length += len(raw)
-        if length >= _SLICE or end == len(raws):
+        if length >= SLICE_BYTES or end == len(raws):
             yield b'{"data":[%b]}' % b",".join(raws[start:end])
             start, length = end, 0
 

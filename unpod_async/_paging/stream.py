@@ -12,16 +12,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
-import anyio
-
 from unpod_async._common import join_shielded
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["Put", "Stream", "run_workers"]
+__all__ = ["SendBatch", "Stream"]
 
 T = TypeVar("T")
 
-Put: TypeAlias = Callable[[Sequence[T]], Awaitable[None]]
+SendBatch: TypeAlias = Callable[[Sequence[T]], Awaitable[None]]
 """Hands a batch of rows to the reader; returns when the reader is done with them."""
 
 
@@ -32,7 +30,7 @@ class Stream(Generic[T]):
     them: no task and no connection is left.
     """
 
-    def __init__(self, name: str, produce: Callable[[Put[T]], Awaitable[None]]) -> None:
+    def __init__(self, name: str, produce: Callable[[SendBatch[T]], Awaitable[None]]) -> None:
         self._name = name
         self._produce = produce
         self._task: asyncio.Task[None] | None = None
@@ -127,21 +125,3 @@ class Stream(Generic[T]):
                 await done
             finally:
                 self._batches.pop(done, None)
-
-
-async def run_workers(n: int, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `n` workers to their end; the first error stops the others and is raised bare."""
-    errors: list[Exception] = []
-
-    async def guarded() -> None:
-        try:
-            await work()
-        except Exception as error:  # noqa: BLE001 - raised below, outside the group that would wrap it
-            errors.append(error)
-            tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(n):
-            tasks.start_soon(guarded)
-    if errors:
-        raise errors[0]

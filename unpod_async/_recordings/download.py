@@ -22,7 +22,7 @@ from unpod_async._http import (
     check_integer,
     wait_for,
 )
-from unpod_async._paging import Group
+from unpod_async._paging import Resource
 from unpod_async._recordings.filenames import extension_of, safe_name
 from unpod_async._recordings.files import RecordingFolder
 from unpod_async._recordings.http import RecordingHttp
@@ -38,7 +38,7 @@ MAX_BYTES: Final = 512 * 2**20
 _log = logging.getLogger("unpod_async")
 
 
-class Recordings(Group):
+class Recordings(Resource):
     """Recordings of calls."""
 
     async def download(
@@ -85,12 +85,17 @@ class Recordings(Group):
             raise InvalidArgument("the task has no task_id, by which its recording would be named")
         path = _directory(directory)
         async with RecordingLoader(
-            self._core.caller, recording_hosts=recording_hosts, max_bytes=max_bytes, ssl_context=ssl_context
+            self._context.executor,
+            recording_hosts=recording_hosts,
+            max_bytes=max_bytes,
+            ssl_context=ssl_context,
         ) as loader:
             call = task.call
             if call is None or call.recording_url is None:
                 raise RecordingError(f"task {shorten(task.task_id, 80)} has no recording", permanent=True)
-            return await loader.fetch(task.task_id, call.recording_url, path, self._core.caller.deadline())
+            return await loader.fetch(
+                task.task_id, call.recording_url, path, self._context.executor.deadline()
+            )
 
 
 class RecordingLoader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from unpod_async._paging import Put
+from unpod_async._paging import SendBatch
 from unpod_async._watch.clock import Clock
 from unpod_async.errors import UnpodError
 from unpod_async.events import Disconnected, Event, Reconnected
@@ -26,7 +26,7 @@ class ConnectionState:
     polls in a row get answers and do not come to their end, and then up when one does.
     """
 
-    def __init__(self, space_token: str, put: Put[Event], clock: Clock) -> None:
+    def __init__(self, space_token: str, put: SendBatch[Event], clock: Clock) -> None:
         self._space = space_token
         self._put = put
         self._clock = clock

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from unpod_async._common import printable
-from unpod_async._paging import run_workers
+from unpod_async._common import printable, run_workers
 from unpod_async._watch.batch_read import read_together
 from unpod_async._watch.diff import task_name
 from unpod_async._watch.error_scope import is_of_one_run

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from unpod_async._http import endpoints as _paths
 from unpod_async._paging import (
-    Core,
+    ClientContext,
     Listing,
     PageRequest,
     PageResult,
-    Put,
     RejectedRow,
+    SendBatch,
     SequentialWalk,
     fetch,
     run_tasks,
@@ -38,10 +38,10 @@ class SpaceSource:
 
     def __init__(
         self,
-        core: Core,
+        context: ClientContext,
         space_token: str,
         known: Known,
-        put: Put[Event],
+        put: SendBatch[Event],
         clock: Clock,
         chosen: frozenset[str] | None,
     ) -> None:
@@ -49,17 +49,17 @@ class SpaceSource:
         self.known = known
         self.clock = clock
         self.chosen = chosen
-        self.page_size = core.settings.page_size
-        self._core = core
+        self.page_size = context.settings.page_size
+        self._context = context
         self._compare = Compare(space_token, known, chosen)
         self._put = put
         self._listing = space_runs(space_token)
-        self.deadline = core.caller.deadline()
+        self.deadline = context.executor.deadline()
         """Bounds one poll: the owner restarts it."""
 
     def is_late(self) -> bool:
         """Whether half of the time of this poll is over; the next one has its own."""
-        return self.deadline.left() < (self._core.caller.options.deadline or 0) / 2
+        return self.deadline.left() < (self._context.executor.options.deadline or 0) / 2
 
     def runs(self) -> SequentialWalk[Run]:
         return self._walk(self._listing)
@@ -73,7 +73,11 @@ class SpaceSource:
 
     def _walk(self, listing: Listing[T]) -> SequentialWalk[T]:
         return SequentialWalk(
-            self._core.caller, listing, page_size=self.page_size, on_bad_row="skip", deadline=self.deadline
+            self._context.executor,
+            listing,
+            page_size=self.page_size,
+            on_bad_row="skip",
+            deadline=self.deadline,
         )
 
     async def has_tasks(self, run_id: str) -> bool:
@@ -88,7 +92,7 @@ class SpaceSource:
             UnpodError: it could not be read.
         """
         read = PageRequest(number, self.page_size)
-        outcome = await fetch(self._core.caller, self._listing, read, self.deadline, raw=False)
+        outcome = await fetch(self._context.executor, self._listing, read, self.deadline, raw=False)
         if isinstance(outcome, PageResult):
             rows: Sequence[Run | RejectedRow] = outcome.rows.rows
             return [row for row in rows if not isinstance(row, RejectedRow)], outcome.count

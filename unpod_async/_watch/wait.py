@@ -9,9 +9,9 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from unpod_async._common import is_terminal, printable, run_has_ended
+from unpod_async._common import is_terminal, printable, run_has_ended, run_workers
 from unpod_async._http import Deadline, is_retryable_get, retry_after_of
-from unpod_async._paging import Core, OnBadRow, SequentialWalk, run_tasks, run_workers, space_runs
+from unpod_async._paging import ClientContext, OnBadRow, SequentialWalk, run_tasks, space_runs
 from unpod_async._watch.clock import Clock
 from unpod_async._watch.error_scope import is_of_one_run
 from unpod_async._watch.schedule import Schedule
@@ -65,9 +65,9 @@ class WatchedRun(msgspec.Struct, frozen=True):
 Until: TypeAlias = Literal["settled"] | Callable[[WatchedRun], object]
 
 
-async def find_run(core: Core, space_token: str, run_id: str) -> Run | None:
+async def find_run(context: ClientContext, space_token: str, run_id: str) -> Run | None:
     """The run with this id, or None once the whole listing was read."""
-    walk = _runs(core, space_token, core.caller.deadline(), "raise")
+    walk = _runs(context, space_token, context.executor.deadline(), "raise")
     while (page := await walk.next_page()) is not None:
         for row in page.items:
             if row.run_id == run_id:
@@ -79,9 +79,9 @@ class Waiting:
     """Asks for runs again and again until each of them is as it is waited for."""
 
     def __init__(
-        self, core: Core, space_token: str, run_ids: Sequence[str], until: Until, deadline: float
+        self, context: ClientContext, space_token: str, run_ids: Sequence[str], until: Until, deadline: float
     ) -> None:
-        self._core = core
+        self._context = context
         self._space = space_token
         self._is_met: Callable[[WatchedRun], object] = _is_settled if until == "settled" else until
         self._seconds = deadline
@@ -99,7 +99,7 @@ class Waiting:
         """
         found: dict[str, Run] = {}
         readable = True
-        walk = _runs(self._core, self._space, self._deadline, "skip")
+        walk = _runs(self._context, self._space, self._deadline, "skip")
         while len(found) < len(self._open) and (page := await walk.next_page()) is not None:
             found |= {row.run_id: row for row in page.items if row.run_id in self._open and row.run_id}
             readable = readable and not (page.rejected or page.unreadable)
@@ -144,9 +144,9 @@ class Waiting:
         tasks: list[Task] = []
         unreadable = 0
         walk = SequentialWalk(
-            self._core.caller,
+            self._context.executor,
             run_tasks(self._space, name, None),
-            page_size=self._core.settings.page_size,
+            page_size=self._context.settings.page_size,
             on_bad_row="skip",
             deadline=self._deadline,
         )
@@ -186,7 +186,7 @@ class Waiting:
 
 
 async def wait_for_runs(
-    core: Core,
+    context: ClientContext,
     space_token: str,
     run_ids: Sequence[str],
     until: Until,
@@ -202,7 +202,7 @@ async def wait_for_runs(
         RunNotFound: one of them is not listed.
         UnpodError: of those that asking again does not help.
     """
-    waiting = Waiting(core, space_token, run_ids, until, deadline)
+    waiting = Waiting(context, space_token, run_ids, until, deadline)
     schedule = Schedule(interval, interval, clock.draw)
     failures = 0
     is_last = False
@@ -231,11 +231,13 @@ async def wait_for_runs(
         await clock.sleep(pause)
 
 
-def _runs(core: Core, space_token: str, deadline: Deadline, on_bad_row: OnBadRow) -> SequentialWalk[Run]:
+def _runs(
+    context: ClientContext, space_token: str, deadline: Deadline, on_bad_row: OnBadRow
+) -> SequentialWalk[Run]:
     return SequentialWalk(
-        core.caller,
+        context.executor,
         space_runs(space_token),
-        page_size=core.settings.page_size,
+        page_size=context.settings.page_size,
         on_bad_row=on_bad_row,
         deadline=deadline,
     )

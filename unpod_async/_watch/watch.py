@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from unpod_async._common import run_workers
 from unpod_async._http import is_retryable_get, retry_after_of
-from unpod_async._paging import Core, Put, Stream, run_workers
+from unpod_async._paging import ClientContext, SendBatch, Stream
 from unpod_async._watch.clock import Clock
 from unpod_async._watch.connection import ConnectionState
 from unpod_async._watch.known import Known
@@ -33,7 +34,7 @@ class Watch(Stream[Event]):
 
     def __init__(
         self,
-        core: Core,
+        context: ClientContext,
         known: Mapping[str, Known],
         schedule: Schedule,
         clock: Clock,
@@ -42,7 +43,7 @@ class Watch(Stream[Event]):
         chosen: frozenset[str] | None,
     ) -> None:
         super().__init__(f"watch of {len(known)} spaces" if len(known) > 1 else "watch", self._watch)
-        self._core = core
+        self._context = context
         self._known = known
         self._schedule = schedule
         self._clock = clock
@@ -73,13 +74,13 @@ class Watch(Stream[Event]):
         self._known[event.space_token].apply(event, self._clock.monotonic())
         return event
 
-    async def _watch(self, put: Put[Event]) -> None:
+    async def _watch(self, put: SendBatch[Event]) -> None:
         spaces = iter(self._known.items())
 
         async def work() -> None:
             token, known = next(spaces)
             line = ConnectionState(token, put, self._clock)
-            questions = SpaceSource(self._core, token, known, line.tell, self._clock, self._chosen)
+            questions = SpaceSource(self._context, token, known, line.tell, self._clock, self._chosen)
             poll = SpacePoll(questions, self._schedule, tasks=self._tasks)
             self._polls.append(poll)
             failures, strikes, hint = 0, 0, None
