@@ -26,18 +26,18 @@ async def test_it_ends_with_its_time_or_with_silence(seconds: float, silence: fl
 
 async def test_what_is_heard_ends_the_silence() -> None:
     loop = asyncio.get_running_loop()
-    with AttemptTimeout(NEVER, 0.02) as expiry:
+    with AttemptTimeout(NEVER, 0.02) as timeout:
         until = loop.time() + 0.06
         while loop.time() < until:
-            expiry.heard()
+            timeout.touch()
             await asyncio.sleep(0)
 
 
 async def test_what_is_heard_gives_no_more_time() -> None:
     async def listen() -> None:
-        with AttemptTimeout(0.02, NEVER) as expiry:
+        with AttemptTimeout(0.02, NEVER) as timeout:
             while True:
-                expiry.heard()
+                timeout.touch()
                 await asyncio.sleep(0)
 
     with pytest.raises(TimeoutError):

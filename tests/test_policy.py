@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from unpod_async import RetryPolicy
 from unpod_async._http import (
-    AFTER_THE_PROBE,
+    AFTER_PROBE,
     Deadline,
     RateGate,
     RetryBudget,
+    RetrySchedule,
     backoff_delays,
+    delay_before_retry,
     is_retryable_create,
     is_retryable_get,
     retry_after_of,
-    wait_for,
 )
 from unpod_async.errors import (
     APIError,
@@ -76,8 +77,7 @@ def test_a_page_that_a_row_may_break_is_repeated_twice_and_an_unreadable_answer_
 
 
 def test_waits_double_up_to_the_cap_and_the_jitter_is_the_callers() -> None:
-    policy = RetryPolicy(base=0.5, cap=20)
-    assert list(itertools.islice(backoff_delays(policy, lambda longest: longest), 8)) == [
+    assert list(itertools.islice(backoff_delays(0.5, 20, lambda longest: longest), 8)) == [
         0.5,
         1,
         2,
@@ -93,7 +93,7 @@ def test_waits_double_up_to_the_cap_and_the_jitter_is_the_callers() -> None:
 def test_a_wait_is_never_shorter_than_the_server_asked(
     drawn: float, hint: float | None, share: float
 ) -> None:
-    wait = wait_for(drawn, hint, lambda longest: longest * share)
+    wait = delay_before_retry(drawn, hint, lambda longest: longest * share)
     if hint is None:
         assert wait == drawn
     else:
@@ -102,7 +102,7 @@ def test_a_wait_is_never_shorter_than_the_server_asked(
 
 @given(st.floats(0, 100))
 def test_the_default_jitter_stays_within_its_bounds(hint: float) -> None:
-    assert hint <= wait_for(0, hint, backoff.full_jitter) <= hint * 1.1 + 1e-9
+    assert hint <= delay_before_retry(0, hint, backoff.full_jitter) <= hint * 1.1 + 1e-9
 
 
 def test_only_a_429_and_a_503_that_says_so_ask_to_wait() -> None:
@@ -130,40 +130,98 @@ def test_a_policy_pickles() -> None:
 
 def test_the_budget_pays_a_hundred_repeats_and_success_gives_back_what_it_cost() -> None:
     budget = RetryBudget(500)
-    assert sum(bool(budget.spend(after_timeout=False)) for _ in range(1000)) == 100
-    budget.succeed(15)
+    assert sum(bool(budget.withdraw(timed_out=False)) for _ in range(1000)) == 100
+    budget.deposit(15)
     assert budget.left == 15
-    assert budget.spend(after_timeout=True) == 10
-    assert budget.spend(after_timeout=True) == 0
+    assert budget.withdraw(timed_out=True) == 10
+    assert budget.withdraw(timed_out=True) == 0
     for _ in range(10_000):
-        budget.succeed(0)
+        budget.deposit(0)
     assert budget.left == 500
 
 
 def test_after_an_outage_repeats_come_back_singly() -> None:
     budget = RetryBudget(500)
-    while budget.spend(after_timeout=False):
+    while budget.withdraw(timed_out=False):
         pass
     repeats = 0
     for _ in range(50):
-        budget.succeed(0)
-        repeats += bool(budget.spend(after_timeout=False))
+        budget.deposit(0)
+        repeats += bool(budget.withdraw(timed_out=False))
     assert repeats == 10  # one for five successes
+
+
+def longest(seconds: float) -> float:
+    return seconds
+
+
+def test_a_schedule_gives_up_after_its_attempts_and_doubles_the_delay() -> None:
+    schedule = RetrySchedule.from_policy(RetryPolicy(attempts=4, base=1), jitter=longest)
+    assert [schedule.next_delay() for _ in range(4)] == [1, 2, 4, None]
+    assert schedule.failures == 4
+    assert RetrySchedule.from_policy(None).next_delay() is None
+
+
+def test_a_schedule_without_a_limit_starts_again_after_a_success() -> None:
+    schedule = RetrySchedule(attempts=None, base=10, cap=60, jitter=longest)
+    assert [schedule.next_delay() for _ in range(5)] == [10, 20, 40, 60, 60]
+    schedule.reset()
+    assert schedule.failures == 0
+    assert schedule.next_delay() == 10
+    for _ in range(2000):  # 2.0 ** 2000 is no float
+        assert schedule.next_delay() is not None
+
+
+def test_a_schedule_gives_up_when_another_attempt_cannot_help() -> None:
+    assert RetrySchedule.from_policy(RetryPolicy()).next_delay(retryable=False) is None
+
+
+def test_a_schedule_waits_at_least_as_long_as_the_server_asks_and_gives_up_beyond_the_longest() -> None:
+    schedule = RetrySchedule.from_policy(RetryPolicy(base=1, max_retry_after=30), jitter=longest)
+    assert schedule.next_delay(retry_after=30) == 33
+    assert schedule.next_delay(retry_after=30.1) is None
+
+
+def test_a_renewed_token_counts_as_an_attempt_without_a_delay() -> None:
+    schedule = RetrySchedule.from_policy(RetryPolicy(attempts=3, base=1), jitter=longest)
+    schedule.retry_at_once()
+    assert [schedule.next_delay(), schedule.next_delay()] == [1, None]
+
+
+def test_a_delay_that_does_not_fit_into_the_deadline_is_not_begun_and_costs_nothing() -> None:
+    deadline, budget = Deadline(5, clock=lambda: 0.0), RetryBudget(500)
+    deadline.start()
+    schedule = RetrySchedule.from_policy(
+        RetryPolicy(base=4), jitter=longest, deadline=deadline, budget=budget
+    )
+    assert [schedule.next_delay(), schedule.next_delay()] == [4, None]
+    assert (schedule.cost, budget.left) == (5, 495)
+
+
+def test_a_schedule_gives_up_when_the_budget_is_used_up() -> None:
+    budget = RetryBudget(16)
+    schedule = RetrySchedule.from_policy(RetryPolicy(attempts=9), budget=budget)
+    assert schedule.next_delay(timed_out=True) is not None
+    assert schedule.next_delay() is not None
+    assert schedule.next_delay() is None
+    assert (schedule.cost, budget.left) == (15, 1)
+    budget.deposit(schedule.cost)
+    assert budget.left == 16
 
 
 def test_the_gate_lets_one_request_go_first_when_the_asked_time_has_passed() -> None:
     gate = RateGate()
-    assert gate.ask(0) == 0
+    assert gate.try_start(0) == 0
     assert gate.close(10, 5) is True
     assert gate.close(10, 3) is False, "one closing is news, a second answer of the same burst is not"
-    assert gate.ask(12) == pytest.approx(3)
-    assert gate.ask(15) == 0
-    assert gate.probing
-    assert gate.ask(15) == AFTER_THE_PROBE
-    gate.settle(answered=False)
-    assert gate.ask(16) == 0, "a lost probe is followed by another one"
-    gate.settle(answered=True)
-    assert [gate.ask(16) for _ in range(3)] == [0, 0, 0]
+    assert gate.try_start(12) == pytest.approx(3)
+    assert gate.try_start(15) == 0
+    assert gate.half_open
+    assert gate.try_start(15) == AFTER_PROBE
+    gate.probe_returned(accepted=False)
+    assert gate.try_start(16) == 0, "a lost probe is followed by another one"
+    gate.probe_returned(accepted=True)
+    assert [gate.try_start(16) for _ in range(3)] == [0, 0, 0]
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 30)), min_size=1, max_size=20))
@@ -171,10 +229,10 @@ def test_no_request_starts_while_the_gate_is_closed(events: list[tuple[float, fl
     gate, now, closed_until = RateGate(), 0.0, 0.0
     for step, seconds in events:
         now += step
-        wait = gate.ask(now)
+        wait = gate.try_start(now)
         assert (wait == 0) <= (now >= closed_until)
         if wait == 0:
-            gate.settle(answered=False)
+            gate.probe_returned(accepted=False)
         gate.close(now, seconds)
         closed_until = max(closed_until, now + seconds)
 
@@ -184,7 +242,7 @@ def test_requests_start_no_faster_than_the_rate_limit(rate: float, steps: list[f
     gate, now, started = RateGate(rate), 0.0, []
     for step in steps:
         now += step
-        if gate.ask(now) == 0:
+        if gate.try_start(now) == 0:
             started.append(now)
     for earlier, later in itertools.pairwise(started):
         assert later - earlier >= 1 / rate - 1e-9
@@ -200,6 +258,6 @@ def test_a_deadline_runs_from_the_first_request() -> None:
     deadline.start()
     assert deadline.left() == 3
     assert Deadline(None).left() == float("inf")
-    error = deadline.over("while waiting", sent=False)
+    error = deadline.error("while waiting", sent=False)
     assert str(error) == "the deadline of 10 s ended while waiting"
     assert error.sent is False

@@ -588,7 +588,7 @@ async def test_waiting_for_a_place_counts() -> None:
         busy = asyncio.ensure_future(runs_of(sandbox, unpod))
         await sandbox.arrived(1)
         began = time.monotonic()
-        with pytest.raises(TransportError, match="place") as caught:
+        with pytest.raises(TransportError, match="free slot") as caught:
             await runs_of(sandbox, unpod.with_options(deadline=0.2))
         assert 0.2 <= time.monotonic() - began < 0.25
         assert caught.value.sent is False

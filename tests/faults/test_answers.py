@@ -132,7 +132,7 @@ async def test_row_24_everybody_waits_as_long_as_asked(row: Row) -> None:
         early = [moment for moment in times if 0 < moment - asked[0] < 0.99]
         assert len(early) <= 8, "more than were in flight"
         assert all(moment - asked[0] < 0.1 for moment in early)
-        told = [record for record in outcome.records if "pause" in record.getMessage()]
+        told = [record for record in outcome.records if "asks for a delay" in record.getMessage()]
         assert len(told) == 1
         row.note("50 reads: ok, at most those in flight during the pause", len(server.requests))
 

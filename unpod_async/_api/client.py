@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
+import anyio
 import msgspec
 
 from unpod_async._api.directory import Agents, Organizations, Spaces
@@ -25,14 +26,13 @@ from unpod_async._http import (
     RetryBudget,
     RetryPolicy,
     Settings,
-    Slots,
     Stats,
     TokenProvider,
     Transport,
     check_integer,
     check_number,
     check_seconds,
-    options_of,
+    request_options,
     resolve,
 )
 from unpod_async._paging import ClientContext
@@ -139,16 +139,16 @@ class UnpodClient(Exporting):
             raise
         finally:
             token = None  # and this one is shown where any argument is refused
-        options = options_of(retry, timeout, deadline)
+        options = request_options(retry, timeout, deadline)
         if rate_limit is not None:
             check_number("rate_limit", rate_limit, error=ConfigurationError)
         check_integer("max_response_bytes", max_response_bytes, error=ConfigurationError)
         caller_frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-        lifetime = ClientLifecycle()
+        lifecycle = ClientLifecycle()
         transport = Transport(
             settings,
             secret,
-            lifetime,
+            lifecycle,
             session=session,
             token_provider=token_provider,
             max_response_bytes=max_response_bytes,
@@ -158,13 +158,13 @@ class UnpodClient(Exporting):
         )
         stats = Stats()
         caller = RequestExecutor(
-            lifetime=lifetime,
+            lifecycle=lifecycle,
             transport=transport,
-            admission=RequestLimiter(RateGate(rate_limit), stats),
+            limiter=RequestLimiter(RateGate(rate_limit), stats),
             # A view may repeat where the client itself does not.
             budget=RetryBudget((retry or DEFAULT_RETRY).budget),
             stats=stats,
-            slots=(Slots(settings.max_concurrency),),
+            semaphores=(anyio.Semaphore(settings.max_concurrency, fast_acquire=True),),
             options=options,
         )
         self._set_up(ClientContext(settings, caller), owner=True)
@@ -218,7 +218,7 @@ class UnpodClient(Exporting):
         """
         context = self._context
         old = context.executor.options
-        options = options_of(
+        options = request_options(
             old.retry if retry is KEEP else retry,
             old.timeout if timeout is KEEP else timeout,
             old.deadline if deadline is KEEP else deadline,
@@ -288,7 +288,7 @@ class UnpodClient(Exporting):
             return
         caller = self._context.executor
         try:
-            await caller.lifetime.end(seconds)
+            await caller.lifecycle.close(seconds)
         finally:  # when cancelled, too
             await caller.transport.sessions.aclose()
 

@@ -35,7 +35,6 @@ from unpod_async._export.storage import (
     contents,
     manifest,
 )
-from unpod_async._http import Options as SendOptions
 from unpod_async._paging import ClientContext, PageFailure, PageRequest, fetch, space_runs
 from unpod_async.errors import ExportError, IncompleteListing
 
@@ -256,8 +255,8 @@ class Job:
 
     async def _probe(self) -> None:
         """Ask something that no bad row can spoil, once."""
-        options = self._context.executor.options
-        once = self._context.executor.with_options(SendOptions(None, options.timeout, options.deadline), None)
+        executor = self._context.executor
+        once = executor.with_options(executor.options._replace(retry=None), None)
         listing = space_runs(self._spec.spaces[0])
         failure: object = None
         for read in (PageRequest(1, 1), PageRequest(10**9, 1)):

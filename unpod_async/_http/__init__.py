@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from unpod_async._http import endpoints
-from unpod_async._http.admission import RequestLimiter, Slots
-from unpod_async._http.deadline import Deadline
 from unpod_async._http.endpoints import (
     Endpoint,
     TimeWindow,
@@ -17,9 +15,7 @@ from unpod_async._http.endpoints import (
 )
 from unpod_async._http.executor import Reader, RequestExecutor
 from unpod_async._http.lifecycle import GRACE, ClientLifecycle
-from unpod_async._http.options import Options, options_of
-from unpod_async._http.rate_gate import AFTER_THE_PROBE, RateGate
-from unpod_async._http.read_timeout import AttemptTimeout
+from unpod_async._http.limits import AFTER_PROBE, RateGate, RequestLimiter
 from unpod_async._http.responses import (
     Request,
     Response,
@@ -31,18 +27,20 @@ from unpod_async._http.responses import (
 )
 from unpod_async._http.retry import (
     DEFAULT_RETRY,
+    RetryBudget,
     RetryPolicy,
+    RetrySchedule,
     backoff_delays,
+    delay_before_retry,
     is_retryable_create,
     is_retryable_get,
     retry_after_of,
-    wait_for,
 )
-from unpod_async._http.retry_budget import RetryBudget
 from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import KEEP_ALIVE, SentFlag
-from unpod_async._http.settings import Settings, resolve
+from unpod_async._http.settings import RequestOptions, Settings, request_options, resolve
 from unpod_async._http.stats import Stats
+from unpod_async._http.timeouts import AttemptTimeout, Deadline
 from unpod_async._http.transport import CONNECT, SILENCE, TokenProvider, Transport
 from unpod_async._http.validate import (
     MAX_INTEGER,
@@ -61,7 +59,7 @@ from unpod_async._http.validate import (
 )
 
 __all__ = [
-    "AFTER_THE_PROBE",
+    "AFTER_PROBE",
     "CONNECT",
     "DEFAULT_RETRY",
     "GRACE",
@@ -72,19 +70,19 @@ __all__ = [
     "ClientLifecycle",
     "Deadline",
     "Endpoint",
-    "Options",
     "RateGate",
     "Reader",
     "Request",
     "RequestExecutor",
     "RequestLimiter",
+    "RequestOptions",
     "Response",
     "RetryBudget",
     "RetryPolicy",
+    "RetrySchedule",
     "Secret",
     "SentFlag",
     "Settings",
-    "Slots",
     "Stats",
     "TimeWindow",
     "TokenProvider",
@@ -105,12 +103,13 @@ __all__ = [
     "check_str_or_list",
     "classify",
     "classify_inside",
+    "delay_before_retry",
     "endpoints",
     "is_retryable_create",
     "is_retryable_get",
     "message_of",
-    "options_of",
     "organizations",
+    "request_options",
     "resolve",
     "retry_after",
     "retry_after_of",
@@ -119,5 +118,4 @@ __all__ = [
     "shown_headers",
     "space_tasks",
     "unix_bounds",
-    "wait_for",
 ]

@@ -1,35 +1,34 @@
-"""The one loop that decides about every attempt of every request."""
+"""Sends a request under the client's limits and retries it."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 import backoff
 import msgspec
 
-from unpod_async._http.admission import RequestLimiter, Slots
-from unpod_async._http.deadline import Deadline
 from unpod_async._http.endpoints import Endpoint
 from unpod_async._http.lifecycle import ClientLifecycle
-from unpod_async._http.options import Options
+from unpod_async._http.limits import RequestLimiter
 from unpod_async._http.responses import Request, Response, redacted
 from unpod_async._http.retry import (
     DEFAULT_RETRY,
     Jitter,
-    backoff_delays,
+    RetryBudget,
+    RetrySchedule,
     is_retryable_create,
     is_retryable_get,
     retry_after_of,
-    wait_for,
 )
-from unpod_async._http.retry_budget import RetryBudget
 from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import SentFlag
+from unpod_async._http.settings import RequestOptions
 from unpod_async._http.stats import Stats
+from unpod_async._http.timeouts import Deadline
 from unpod_async._http.transport import Transport
 from unpod_async.errors import (
     APIError,
@@ -48,7 +47,7 @@ _log = logging.getLogger("unpod_async")
 
 
 class Reader(Protocol):
-    """What a walk needs of whoever sends its requests."""
+    """What a listing needs to send its requests."""
 
     @property
     def stats(self) -> Stats: ...
@@ -66,24 +65,83 @@ class Reader(Protocol):
     ) -> T: ...
 
 
-class RequestExecutor(msgspec.Struct, frozen=True):
-    """Sends requests under the client's limits. Views share everything but options and their own slots."""
+class _Call(Generic[T]):
+    """One request with all its attempts.
 
-    lifetime: ClientLifecycle
+    Attributes:
+        request: method and path, for error messages.
+        send: makes one attempt within so many seconds.
+        parse: makes the result of a response, or raises its error.
+        is_retryable: whether an error may be retried after so many attempts.
+        attempts: the failed attempts.
+        started: whether an attempt was started.
+        sent: for a create, whether an attempt may have left this machine.
+    """
+
+    __slots__ = (
+        "attempts",
+        "deadline",
+        "endpoint",
+        "is_retryable",
+        "parse",
+        "request",
+        "send",
+        "sent",
+        "started",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        send: Callable[[float], Awaitable[Response]],
+        parse: Callable[[Request, Response], T],
+        is_retryable: Callable[[UnpodError, int], bool],
+        deadline: Deadline,
+        sent: SentFlag | None = None,
+    ) -> None:
+        self.request = request
+        self.endpoint = endpoint
+        self.send = send
+        self.parse = parse
+        self.is_retryable = is_retryable
+        self.deadline = deadline
+        self.attempts: list[Attempt] = []
+        self.sent = sent
+        self.started = False
+
+    def note_failure(self, error: UnpodError) -> None:
+        status = error.status if isinstance(error, APIError) else None
+        self.attempts.append(Attempt(status, type(error).__name__, 0.0))
+        error.attempts = tuple(self.attempts)
+
+    def note_delay(self, delay: float) -> None:
+        self.attempts[-1] = self.attempts[-1]._replace(wait=delay)
+
+
+class RequestExecutor(msgspec.Struct, frozen=True):
+    """Sends requests under the client's limits.
+
+    The executor of a view shares everything with that of its client, except the options; it may have a
+    semaphore of its own in addition to the client's.
+    """
+
+    lifecycle: ClientLifecycle
     transport: Transport
-    admission: RequestLimiter
+    limiter: RequestLimiter
     budget: RetryBudget
     stats: Stats
-    slots: tuple[Slots, ...]
-    options: Options
+    semaphores: tuple[anyio.Semaphore, ...]
+    options: RequestOptions
     jitter: Jitter = backoff.full_jitter
 
-    def with_options(self, options: Options, max_concurrency: int | None) -> RequestExecutor:
-        share = () if max_concurrency is None else (Slots(max_concurrency),)
-        return msgspec.structs.replace(self, options=options, slots=(*share, *self.slots))
+    def with_options(self, options: RequestOptions, max_concurrency: int | None) -> RequestExecutor:
+        """Return the executor of a view; `max_concurrency` limits its requests, None adds no limit."""
+        own = () if max_concurrency is None else (anyio.Semaphore(max_concurrency, fast_acquire=True),)
+        return msgspec.structs.replace(self, options=options, semaphores=(*own, *self.semaphores))
 
     def deadline(self) -> Deadline:
-        """A clock for one call or walk; it starts with the first request."""
+        """Return the deadline of one call or listing; its clock starts with the first request."""
         return Deadline(self.options.deadline)
 
     async def read(
@@ -95,26 +153,27 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         *,
         single_out: bool = False,
     ) -> T:
-        """One GET, repeated as the policy allows, and what `parse` makes of its answer.
+        """Send a GET, with retries, and return the result of `parse`.
 
-        `single_out` looks for the row that breaks a page: an answer that such a row can explain is final.
+        Args:
+            single_out: do not retry an error that a single broken row can explain. Used to find that row.
 
         Raises:
             UnpodError: the error of the last attempt, with `attempts`.
-            TransportError: the client was closed meanwhile, and the time for that was over.
-            ConfigurationError: the client is closed, or belongs to another loop or process.
+            TransportError: the client was closed meanwhile and its grace period is over.
+            ConfigurationError: the client is closed, or belongs to another event loop or process.
         """
-        sent = SentFlag()
 
-        def may_repeat(error: UnpodError, made: int) -> bool:
-            blame_row = single_out and not isinstance(error, TransportError) and retry_after_of(error) is None
-            return not blame_row and is_retryable_get(error, made)
+        def is_retryable(error: UnpodError, attempts: int) -> bool:
+            if single_out and not isinstance(error, TransportError) and retry_after_of(error) is None:
+                return False
+            return is_retryable_get(error, attempts)
 
         def send(timeout: float) -> Awaitable[Response]:
-            sent.sent = True  # more is known of a create only, where it matters
             return self.transport.get(endpoint.path, query, timeout)
 
-        return await self._perform("GET", endpoint, send, parse, may_repeat, deadline, sent)
+        request = self.transport.request("GET", endpoint.path)
+        return await self._run(_Call(request, endpoint, send, parse, is_retryable, deadline))
 
     async def create(
         self,
@@ -124,168 +183,146 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         deadline: Deadline,
         sent: SentFlag,
     ) -> T:
-        """One POST, sent again only when it certainly never left or was turned away by a 429."""
+        """Send a POST. It is retried only if it was certainly not sent, or refused with a 429.
+
+        Args:
+            sent: tells the caller, even after a cancellation, whether the request may have been processed.
+        """
 
         async def send(timeout: float) -> Response:
             sent.sent = False
             response = await self.transport.post(endpoint.path, body, timeout, sent)
             if response.status in (401, 429):
-                sent.sent = False  # turned away at the door: nothing of it is queued
+                sent.sent = False  # refused before the server looked at it: nothing is queued
             return response
 
-        return await self._perform("POST", endpoint, send, parse, is_retryable_create, deadline, sent)
+        request = self.transport.request("POST", endpoint.path)
+        return await self._run(_Call(request, endpoint, send, parse, is_retryable_create, deadline, sent))
 
-    async def _perform(
-        self,
-        method: str,
-        endpoint: Endpoint,
-        send: Callable[[float], Awaitable[Response]],
-        parse: Callable[[Request, Response], T],
-        may_repeat: Callable[[UnpodError, int], bool],
-        deadline: Deadline,
-        sent: SentFlag,
-    ) -> T:
-        made: list[Attempt] = []
-        with self.lifetime.call() as call:
+    async def _run(self, call: _Call[T]) -> T:
+        """Send a request, unless or until the client is closed."""
+        with self.lifecycle.request() as in_flight:
             try:
-                return await self._repeat(method, endpoint, send, parse, may_repeat, deadline, made)
+                return await self._send_with_retries(call)
             except (TransportError, ConfigurationError):
-                # What comes of closed connections, before the end is heard of.
-                if not call.ended:
+                # Closing the client closes connections, and their errors may come before the cancellation.
+                if not in_flight.cancelled:
                     raise
-        left = "" if sent.sent else "; nothing was sent"
+        sent = call.started if call.sent is None else call.sent.sent
         error = TransportError(
-            f"{method} /{endpoint.path}: the client was closed while this request was under way{left}",
-            sent=sent.sent,
+            f"{call.request.method} {call.request.path}: the client was closed during this request"
+            + ("" if sent else "; nothing was sent"),
+            sent=sent,
             permanent=True,
         )
-        error.attempts = tuple(made)
+        error.attempts = tuple(call.attempts)
         raise error
 
-    async def _repeat(
-        self,
-        method: str,
-        endpoint: Endpoint,
-        send: Callable[[float], Awaitable[Response]],
-        parse: Callable[[Request, Response], T],
-        may_repeat: Callable[[UnpodError, int], bool],
-        deadline: Deadline,
-        made: list[Attempt],
-    ) -> T:
-        policy = self.options.retry
-        drawn: Iterator[float] | None = None
-        paid = 0
-        renewed = False
-        request = self.transport.request(method, endpoint.path)
+    async def _send_with_retries(self, call: _Call[T]) -> T:
+        schedule: RetrySchedule | None = None
+        has_new_token = False
         self.stats.requests += 1
-        deadline.start()
+        call.deadline.start()
         while True:
             try:
-                probe = await self.admission.enter(self.slots, deadline)
-            except TransportError as over:
-                over.attempts = tuple(made)
+                is_probe = await self.limiter.acquire(self.semaphores, call.deadline)
+            except TransportError as late:
+                late.attempts = tuple(call.attempts)
                 raise
             token = self.transport.token
             try:
-                found = await self._attempt(method, endpoint, request, send, parse, deadline, probe=probe)
-            except UnpodError as fault:
-                error = fault
+                result = await self._attempt(call, is_probe=is_probe)
+            except UnpodError as failure:
+                error = failure
             else:
-                self.budget.succeed(paid)
-                return found
-            made.append(_attempt_of(error))
-            error.attempts = tuple(made)
-            if isinstance(error, AuthenticationError) and not renewed:
-                with anyio.move_on_after(deadline.left()):
-                    renewed = await self.transport.renew(token)
-                if renewed:
+                self.budget.deposit(0 if schedule is None else schedule.cost)
+                return result
+            call.note_failure(error)
+            if schedule is None:
+                schedule = RetrySchedule.from_policy(
+                    self.options.retry, jitter=self.jitter, deadline=call.deadline, budget=self.budget
+                )
+            if isinstance(error, AuthenticationError) and not has_new_token:
+                with anyio.move_on_after(call.deadline.left()):
+                    has_new_token = await self.transport.renew(token)
+                if has_new_token:
+                    schedule.retry_at_once()
                     continue
-            if policy is None or len(made) >= policy.attempts or not may_repeat(error, len(made)):
+            delay = schedule.next_delay(
+                retryable=call.is_retryable(error, len(call.attempts)),
+                retry_after=retry_after_of(error),
+                timed_out=isinstance(error, TransportError) and error.timed_out,
+            )
+            if delay is None:
                 break
-            hint = retry_after_of(error)
-            if hint is not None and hint > policy.max_retry_after:
-                break
-            drawn = drawn or backoff_delays(policy, self.jitter)
-            wait = wait_for(next(drawn), hint, self.jitter)
-            if wait > deadline.left():
-                break
-            cost = self.budget.spend(after_timeout=isinstance(error, TransportError) and error.timed_out)
-            if not cost:
-                break
-            paid += cost
-            made[-1] = made[-1]._replace(wait=wait)
-            await self._pause(method, endpoint, error, len(made), wait)
-        # The frames below hold the answer, and so whatever is in its rows.
+            call.note_delay(delay)
+            await self._sleep(call, error, delay)
+        # The frames of the traceback hold the response, and with it personal data.
         raise error.with_traceback(None)
 
-    async def _attempt(
-        self,
-        method: str,
-        endpoint: Endpoint,
-        request: Request,
-        send: Callable[[float], Awaitable[Response]],
-        parse: Callable[[Request, Response], T],
-        deadline: Deadline,
-        *,
-        probe: bool,
-    ) -> T:
+    async def _attempt(self, call: _Call[T], *, is_probe: bool) -> T:
         began = time.monotonic()
-        answered = False
-        status: object = "no answer"
+        accepted = False
+        status: object = "no response"
         try:
             self.stats.attempts += 1
+            call.started = True
             token = self.transport.token
-            # Never 0, which is no limit to aiohttp.
-            response = await send(max(0.001, min(self.options.timeout, deadline.left())))
+            # Never 0, which means no limit to aiohttp.
+            response = await call.send(max(0.001, min(self.options.timeout, call.deadline.left())))
             status = response.status
             self.stats.bytes += len(response.body)
-            found = _parsed(parse, request, response, token)
-            answered = True
+            result = _parse(call, response, token)
+            accepted = True
         except UnpodError as error:
-            answered = not isinstance(error, TransportError) and self._heed(error)
+            accepted = not isinstance(error, TransportError) and not self._is_rate_limited(error)
             raise
         finally:
-            self.admission.leave(self.slots, probe=probe, answered=answered)
+            self.limiter.release(self.semaphores, is_probe=is_probe, accepted=accepted)
             if _log.isEnabledFor(logging.DEBUG):
-                spent = (time.monotonic() - began) * 1000
-                _log.debug("%s %s: %s in %.0f ms", method, endpoint.template, status, spent)
-        return found
+                milliseconds = (time.monotonic() - began) * 1000
+                _log.debug(
+                    "%s %s: %s in %.0f ms",
+                    call.request.method,
+                    call.endpoint.template,
+                    status,
+                    milliseconds,
+                )
+        return result
 
-    def _heed(self, error: UnpodError) -> bool:
-        """Close the gate where the server asks to wait; whether it did not."""
-        hint = retry_after_of(error)
-        limited = isinstance(error, APIError) and error.status == 429
-        if hint is None and not limited:
-            return True
+    def _is_rate_limited(self, error: UnpodError) -> bool:
+        """Return whether the server asks for a delay; if so, close the gate for that time."""
+        retry_after = retry_after_of(error)
+        if retry_after is None and not (isinstance(error, APIError) and error.status == 429):
+            return False
         policy = self.options.retry
-        pause = hint if hint is not None else (policy.base if policy is not None else 0.0)
-        # Never longer than a request would be let wait: beyond that, calls fail at once and on their own.
+        pause = retry_after if retry_after is not None else (policy.base if policy is not None else 0.0)
+        # Not longer than a request may be delayed: beyond that, each call fails at once by itself.
         longest = (policy or DEFAULT_RETRY).max_retry_after
-        if self.admission.close(min(pause, longest)):
-            _log.warning("the server asks for a pause of %.1f s: no request starts before", pause)
-        return False
+        if self.limiter.close_gate(min(pause, longest)):
+            _log.warning("the server asks for a delay of %.1f s: no request starts before", pause)
+        return True
 
-    async def _pause(
-        self, method: str, endpoint: Endpoint, error: UnpodError, made: int, wait: float
-    ) -> None:
+    async def _sleep(self, call: _Call[T], error: UnpodError, delay: float) -> None:
         cause = str(error.status) if isinstance(error, APIError) else type(error).__name__
         self.stats.retries[cause] += 1
-        _log.warning("%s %s: %s, attempt %d; again in %.2f s", method, endpoint.template, cause, made, wait)
+        _log.warning(
+            "%s %s: attempt %d failed: %s; next attempt in %.2f s",
+            call.request.method,
+            call.endpoint.template,
+            len(call.attempts),
+            cause,
+            delay,
+        )
         began = time.monotonic()
-        await anyio.sleep(wait)
+        await anyio.sleep(delay)
         self.stats.waited += time.monotonic() - began
 
 
-def _parsed(
-    parse: Callable[[Request, Response], T], request: Request, response: Response, token: Secret
-) -> T:
+def _parse(call: _Call[T], response: Response, token: Secret) -> T:
     try:
-        return parse(request, response)
+        return call.parse(call.request, response)
     except UnpodError:
         pass
-    # What is wrong is said once more, of the answer without the token.
-    return parse(request, redacted(response, token))
-
-
-def _attempt_of(error: UnpodError) -> Attempt:
-    return Attempt(error.status if isinstance(error, APIError) else None, type(error).__name__, 0.0)
+    # Make the error again, from the response without the token.
+    return call.parse(call.request, redacted(response, token))

@@ -1,7 +1,7 @@
-"""The life of a client: the loop and the process it belongs to, the calls under way, and its end.
+"""The lifecycle of a client: its event loop and process, the requests in flight, and closing.
 
-Calls are counted here and nowhere else. A call is one request with its repeats and waits, or one create; of
-a walk it is the page being asked for, since between two pages nothing is open.
+A request in flight is one request with its retries and delays, or one create. Between two pages of a listing
+nothing is in flight.
 """
 
 from __future__ import annotations
@@ -18,131 +18,140 @@ from unpod_async.errors import ConfigurationError
 __all__ = ["GRACE", "ClientLifecycle", "InFlightRequest"]
 
 GRACE: Final = 5.0
-"""Seconds that calls under way are given when the client is closed."""
+"""Default time in seconds for requests in flight to finish when the client is closed."""
 
 
 class ClientLifecycle:
-    """From the first call, on whose loop the client lives, to its end."""
+    """Binds a client to the event loop of its first request, and closes it.
+
+    Attributes:
+        loop: the event loop, or None before the first request.
+    """
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
-        self._ending = False
-        self._over = False
-        self._under_way: set[InFlightRequest] = set()
+        self._closing = False
+        self._closed = False
+        self._in_flight: set[InFlightRequest] = set()
         self._all_done: anyio.Event | None = None
 
     @property
     def forked(self) -> bool:
-        """Whether this is a child of the process in which the client was used."""
+        """Whether this process is a fork of the process in which the client was used."""
         return self.loop is not None and os.getpid() != self._process
 
     def check(self) -> None:
-        """To be asked before anything is opened or sent; the first time binds the client to this loop.
+        """Check that the client can be used here. The first call binds it to the running loop.
 
         Raises:
-            ConfigurationError: the client is closed, or belongs to another process or loop.
+            ConfigurationError: the client is closed, or belongs to another process or event loop.
         """
-        if self._over:
-            raise _closed()
+        if self._closed:
+            raise _closed_error()
         if self.forked:
             raise ConfigurationError(
-                "the client was in use before this process was forked, and its connections belong to the "
-                "parent: make a new UnpodClient in each process"
+                "the client was used before this process was forked, so its connections belong to the parent",
+                hint="create a new UnpodClient in each process",
             )
         loop = asyncio.get_running_loop()
         if self.loop is None:
             self.loop, self._process = loop, os.getpid()
         elif self.loop is not loop:
             raise ConfigurationError(
-                "the client belongs to another event loop, where its first request was made: make one "
-                "UnpodClient per event loop (per asyncio.run)"
+                "the client belongs to another event loop, the one of its first request",
+                hint="create one UnpodClient per event loop (per asyncio.run)",
             )
 
-    def call(self) -> InFlightRequest:
-        """One call, for as long as its block lasts.
+    def request(self) -> InFlightRequest:
+        """Return a block that counts as one request in flight.
 
-        Raises (on entering):
-            ConfigurationError: as `check`, and when the client is being closed.
+        Entering it raises ConfigurationError as `check` does, and if the client is being closed.
         """
         return InFlightRequest(self)
 
-    def enter(self, call: InFlightRequest) -> None:
-        if self._ending:
-            raise _closed()
+    def enter(self, request: InFlightRequest) -> None:
+        if self._closing:
+            raise _closed_error()
         self.check()
-        self._under_way.add(call)
+        self._in_flight.add(request)
 
-    def leave(self, call: InFlightRequest) -> None:
-        self._under_way.discard(call)
-        if self._all_done is not None and not self._under_way:
+    def leave(self, request: InFlightRequest) -> None:
+        self._in_flight.discard(request)
+        if self._all_done is not None and not self._in_flight:
             self._all_done.set()
 
-    async def end(self, grace: float) -> None:
-        """Let no call begin, wait up to `grace` seconds for those under way, and cancel the others.
+    async def close(self, grace: float) -> None:
+        """Refuse new requests, wait up to `grace` seconds for those in flight, then cancel the rest.
 
-        Cancelled, it does not wait any longer. Calls of another process or loop are neither waited for nor
-        cancelled.
+        If this call is cancelled, it stops waiting and cancels the rest at once. Requests of another process
+        or event loop are neither waited for nor cancelled.
         """
-        self._ending = True
-        ours = not self.forked and self.loop is asyncio.get_running_loop()
+        self._closing = True
+        is_ours = not self.forked and self.loop is asyncio.get_running_loop()
         try:
-            if ours and self._under_way:
+            if is_ours and self._in_flight:
                 if self._all_done is None:
                     self._all_done = anyio.Event()
                 with anyio.move_on_after(grace):
                     await self._all_done.wait()
         finally:
-            self._over = True
-            if ours:
-                for call in self._under_way:
-                    call.end()
+            self._closed = True
+            if is_ours:
+                for request in self._in_flight:
+                    request.cancel()
 
 
 class InFlightRequest:
-    """A call under way, as a block. When the lifetime ends it, the block is cancelled and left.
+    """The block of one request in flight. Closing the client cancels the block and leaves it quietly.
 
-    Like an `anyio.CancelScope`, which costs 15 us, except that it asks once.
+    It works like an `anyio.CancelScope`, which costs 15 us, but cancels only once.
+
+    Attributes:
+        cancelled: True once closing the client has cancelled the block.
     """
 
-    __slots__ = ("_cancelled", "_lifetime", "_others", "_task", "ended")
+    __slots__ = ("_cancel_delivered", "_cancellations", "_lifecycle", "_task", "cancelled")
 
-    def __init__(self, lifetime: ClientLifecycle) -> None:
-        self.ended = False
-        self._lifetime = lifetime
+    def __init__(self, lifecycle: ClientLifecycle) -> None:
+        self.cancelled = False
+        self._lifecycle = lifecycle
         self._task: asyncio.Task[Any] | None = None
-        self._others = 0
-        self._cancelled = False
+        self._cancellations = 0
+        self._cancel_delivered = False
 
     def __enter__(self) -> Self:
-        self._lifetime.enter(self)
+        self._lifecycle.enter(self)
         self._task = asyncio.current_task()
-        self._others = 0 if self._task is None else self._task.cancelling()
+        self._cancellations = 0 if self._task is None else self._task.cancelling()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._lifetime.leave(self)
+        self._lifecycle.leave(self)
         task, self._task = self._task, None
-        if task is None or not self._cancelled:
+        if task is None or not self._cancel_delivered:
             return False
-        # Whoever else asked for a cancellation gets it.
-        return task.uncancel() <= self._others and kind is asyncio.CancelledError
+        # A cancellation that somebody else requested meanwhile takes precedence.
+        return task.uncancel() <= self._cancellations and kind is asyncio.CancelledError
 
-    def end(self) -> None:
-        self.ended = True
+    def cancel(self) -> None:
+        """Cancel the block."""
+        self.cancelled = True
         if self._task is asyncio.current_task():
-            # Cancelled by itself, a task may hear of it behind the block only.
-            asyncio.get_running_loop().call_soon(self._cancel)
+            # A task that cancels itself would receive the cancellation only after the block.
+            asyncio.get_running_loop().call_soon(self._deliver_cancel)
         else:
-            self._cancel()
+            self._deliver_cancel()
 
-    def _cancel(self) -> None:
-        if self._task is not None and not self._cancelled:
-            self._cancelled = True
+    def _deliver_cancel(self) -> None:
+        if self._task is not None and not self._cancel_delivered:
+            self._cancel_delivered = True
             self._task.cancel()
 
 
-def _closed() -> ConfigurationError:
-    return ConfigurationError("the client is closed: make a new UnpodClient, or keep this one open")
+def _closed_error() -> ConfigurationError:
+    return ConfigurationError(
+        "the client is closed", hint="create a new UnpodClient, or keep this one open longer"
+    )

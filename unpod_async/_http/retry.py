@@ -1,14 +1,20 @@
-"""Whether an attempt is repeated, and after how long. Plain functions: no clock, no I/O, no sleeping."""
+"""Which errors are retried, when, and at what cost. No I/O, no sleeping; jitter and clock are passed in.
+
+`RetryPolicy` holds the settings of a client. `RetrySchedule` makes the decisions of one retry loop and
+`RetryBudget` limits the retries of all loops of a client.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from math import inf
+from typing import Final, TypeAlias
 
 import backoff
 import msgspec
 
 from unpod_async._http.responses import retry_after
+from unpod_async._http.timeouts import Deadline
 from unpod_async.errors import (
     APIError,
     ConfigurationError,
@@ -23,52 +29,59 @@ from unpod_async.errors import (
 __all__ = [
     "DEFAULT_RETRY",
     "Jitter",
+    "RetryBudget",
     "RetryPolicy",
+    "RetrySchedule",
     "backoff_delays",
+    "delay_before_retry",
     "is_retryable_create",
     "is_retryable_get",
     "retry_after_of",
-    "wait_for",
 ]
 
 Jitter: TypeAlias = Callable[[float], float]
-"""Turns a longest wait into a wait, both in seconds."""
+"""Turns the longest delay into the delay to use, both in seconds."""
 
-_REPEATS_OF_UPSTREAM = 2
-_REPEATS_OF_UNREADABLE = 1
+_RETRIES_OF_UPSTREAM_ERROR: Final = 2
+_RETRIES_OF_DECODE_ERROR: Final = 1
+
+_RETRY_COST: Final = 5
+_RETRY_COST_AFTER_TIMEOUT: Final = 10
+_SUCCESS_DEPOSIT: Final = 1
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How failed attempts are repeated; retry=None instead of a policy switches repeating off.
+    """How failed attempts are retried. Pass retry=None instead of a policy to switch retries off.
 
     ==================================================  ================  ==============================
-    What happened                                       reads             `tasks.create`
+    Failure                                             reads             `tasks.create`
     ==================================================  ================  ==============================
-    never left: refused, DNS, TLS, connect time-out     repeated          repeated
-    reset, time-out, body cut short                     repeated          `OutcomeUnknown`
-    429                                                 repeated [1]_     repeated [1]_
-    408                                                 repeated          raised
-    5xx                                                 repeated [1]_     `OutcomeUnknown`
+    never sent: refused, DNS, TLS, connect timeout      retried           retried
+    reset, timeout, body cut short                      retried           `OutcomeUnknown`
+    429                                                 retried [1]_      retried [1]_
+    408                                                 retried           raised
+    5xx                                                 retried [1]_      `OutcomeUnknown`
     206 with a string in `errors`                       twice, then split `OutcomeUnknown`
-    an answer that cannot be read                       once, then split  `OutcomeUnknown`
+    response that cannot be read                        once, then split  `OutcomeUnknown`
     401                                                 once, if a `token_provider` has another token
     206 refusal or validation, 3xx, other 4xx           raised            raised
-    a certificate that is not trusted                   raised            raised
+    untrusted certificate                               raised            raised
     ==================================================  ================  ==============================
 
-    .. [1] Not before the time it asks for (429, 503), in which no request of the client starts; at once an
-       error when that is longer than `max_retry_after`.
+    .. [1] If the server asks for a delay (429, 503), no request of the client starts before it is over. A
+       delay longer than `max_retry_after` raises the error at once.
 
     Attributes:
-        attempts: sends of one request at most, the first included.
-        base: the first wait is drawn from 0 to this many seconds; each further one from twice as much.
-        cap: no drawn wait is longer, in seconds.
-        max_retry_after: a server that asks for a longer wait, in seconds, is not waited for.
-        budget: what all calls of a client may spend on repeats: 5 each, 10 after a time-out, given back by
-            success. An outage so costs little more than one request per call.
+        attempts: maximum number of attempts of one request, including the first.
+        base: the first delay is random between 0 and this many seconds; the range doubles for each retry.
+        cap: upper limit of that range, in seconds.
+        max_retry_after: longest delay in seconds to accept from the server.
+        budget: what all calls of a client together may spend on retries. A retry costs 5, after a timeout
+            10; success earns it back. During an outage this limits the load to little more than one attempt
+            per call.
 
     Raises:
-        ConfigurationError: a value makes no sense.
+        ConfigurationError: a value is not accepted.
     """
 
     attempts: int = 4
@@ -78,64 +91,219 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     budget: int = 500
 
     def __post_init__(self) -> None:
-        if not all(_is_number(time) for time in (self.base, self.cap, self.max_retry_after)):
-            raise ConfigurationError("RetryPolicy: base, cap and max_retry_after are numbers of seconds")
+        if not all(_is_number(seconds) for seconds in (self.base, self.cap, self.max_retry_after)):
+            raise ConfigurationError("RetryPolicy: base, cap and max_retry_after must be numbers of seconds")
         if type(self.budget) is not int:
-            raise ConfigurationError("RetryPolicy: budget must be a whole number")
+            raise ConfigurationError("RetryPolicy: budget must be an integer")
         if type(self.attempts) is not int or self.attempts < 1:
-            raise ConfigurationError("RetryPolicy: attempts must be a whole number, 1 or more")
-        if not 0 < self.base <= self.cap < float("inf"):
-            raise ConfigurationError("RetryPolicy: 0 < base <= cap, in seconds")
+            raise ConfigurationError("RetryPolicy: attempts must be an integer of at least 1")
+        if not 0 < self.base <= self.cap < inf:
+            raise ConfigurationError("RetryPolicy: base and cap must satisfy 0 < base <= cap, in seconds")
         if not self.max_retry_after >= 0 or self.budget < 0:
-            raise ConfigurationError("RetryPolicy: max_retry_after and budget must be 0 or more")
+            raise ConfigurationError("RetryPolicy: max_retry_after and budget must be at least 0")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-DEFAULT_RETRY = RetryPolicy()
+DEFAULT_RETRY: Final = RetryPolicy()
 
 
-def is_retryable_get(error: UnpodError, made: int) -> bool:
-    """Whether a GET that failed like this after `made` sends may be sent once more, policy apart."""
+class RetryBudget:
+    """Limits the retries of all calls of a client.
+
+    A retry withdraws from the budget and a success deposits. When the budget is used up, nothing is retried.
+    After an outage it grows by one for each success, so retries resume gradually.
+
+    Attributes:
+        left: what can still be withdrawn.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.left = size
+
+    def withdraw(self, *, timed_out: bool) -> int:
+        """Pay for one retry. Returns its cost, or 0 if the budget does not suffice."""
+        cost = _RETRY_COST_AFTER_TIMEOUT if timed_out else _RETRY_COST
+        if cost > self.left:
+            return 0
+        self.left -= cost
+        return cost
+
+    def deposit(self, cost: int) -> None:
+        """Note a success after retries that cost `cost`, or 0 if it was the first attempt."""
+        self.left = min(self._size, self.left + (cost or _SUCCESS_DEPOSIT))
+
+
+class RetrySchedule:
+    """The decisions of one retry loop: whether to try again, and after which delay.
+
+    A loop looks like this::
+
+        schedule = RetrySchedule.from_policy(policy, jitter=jitter, deadline=deadline)
+        while True:
+            try:
+                return await attempt()
+            except UnpodError as error:
+                delay = schedule.next_delay(
+                    retryable=is_retryable_get(error, schedule.failures + 1),
+                    retry_after=retry_after_of(error),
+                )
+                if delay is None:
+                    raise
+            await anyio.sleep(delay)
+
+    A loop that polls for ever uses `attempts=None` and calls `reset` after each success.
+
+    Args:
+        attempts: maximum number of attempts, including the first; None is no limit.
+        base: longest delay before the second attempt, in seconds; it doubles for each further attempt.
+        cap: upper limit of the longest delay, in seconds.
+        jitter: returns the delay to use for a longest delay.
+        max_retry_after: if the server asks for a longer delay, in seconds, the loop gives up.
+        deadline: the loop gives up if a delay does not fit.
+        budget: the loop gives up if it does not suffice.
+
+    Attributes:
+        failures: failed attempts since the start or the last `reset`.
+        cost: what was withdrawn from the budget. Pass it to `RetryBudget.deposit` after a success.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_base",
+        "_budget",
+        "_cap",
+        "_deadline",
+        "_delays",
+        "_jitter",
+        "_max_retry_after",
+        "cost",
+        "failures",
+    )
+
+    def __init__(
+        self,
+        *,
+        attempts: int | None,
+        base: float,
+        cap: float,
+        jitter: Jitter = backoff.full_jitter,
+        max_retry_after: float = inf,
+        deadline: Deadline | None = None,
+        budget: RetryBudget | None = None,
+    ) -> None:
+        self._attempts = attempts
+        self._base = base
+        self._cap = cap
+        self._jitter = jitter
+        self._max_retry_after = max_retry_after
+        self._deadline = deadline
+        self._budget = budget
+        self._delays: Iterator[float] | None = None
+        self.failures = 0
+        self.cost = 0
+
+    @classmethod
+    def from_policy(
+        cls,
+        policy: RetryPolicy | None,
+        *,
+        jitter: Jitter = backoff.full_jitter,
+        deadline: Deadline | None = None,
+        budget: RetryBudget | None = None,
+    ) -> RetrySchedule:
+        """Return a schedule with the settings of `policy`; None allows a single attempt."""
+        settings = policy or DEFAULT_RETRY
+        return cls(
+            attempts=1 if policy is None else policy.attempts,
+            base=settings.base,
+            cap=settings.cap,
+            jitter=jitter,
+            max_retry_after=settings.max_retry_after,
+            deadline=deadline,
+            budget=budget,
+        )
+
+    def next_delay(
+        self, *, retryable: bool = True, retry_after: float | None = None, timed_out: bool = False
+    ) -> float | None:
+        """Count a failed attempt and return the seconds until the next one, or None to give up.
+
+        Args:
+            retryable: False if another attempt cannot help.
+            retry_after: seconds that the server asked to wait; the delay is never shorter.
+            timed_out: True if the attempt timed out, which makes a retry cost more of the budget.
+        """
+        self.failures += 1
+        if not retryable or (self._attempts is not None and self.failures >= self._attempts):
+            return None
+        if retry_after is not None and retry_after > self._max_retry_after:
+            return None
+        if self._delays is None:
+            self._delays = backoff_delays(self._base, self._cap, self._jitter)
+        delay = delay_before_retry(next(self._delays), retry_after, self._jitter)
+        if self._deadline is not None and delay > self._deadline.left():
+            return None
+        if self._budget is not None:
+            cost = self._budget.withdraw(timed_out=timed_out)
+            if not cost:
+                return None
+            self.cost += cost
+        return delay
+
+    def retry_at_once(self) -> None:
+        """Count a failed attempt after which the next one needs no delay, as with a renewed token."""
+        self.failures += 1
+
+    def reset(self) -> None:
+        """Start again after a success: no failures, and the first delay is next."""
+        self._delays = None
+        self.failures = 0
+        self.cost = 0
+
+
+def backoff_delays(base: float, cap: float, jitter: Jitter) -> Iterator[float]:
+    """Yield the delays before the second attempt, the third, and so on, in seconds."""
+    longest = backoff.expo(base=2, factor=base, max_value=cap)
+    next(longest)  # the generator's protocol: its first value is None
+    for seconds in longest:
+        yield jitter(seconds)
+
+
+def delay_before_retry(delay: float, retry_after: float | None, jitter: Jitter) -> float:
+    """Return the delay, extended to `retry_after` plus a random tenth if the server asked to wait."""
+    if retry_after is None:
+        return delay
+    return max(delay, retry_after) + min(jitter(retry_after / 10), retry_after / 10)
+
+
+def is_retryable_get(error: UnpodError, attempts: int) -> bool:
+    """Return whether a GET may be retried that failed with `error` after `attempts` attempts."""
     if isinstance(error, TransportError):
         return not error.permanent
     if isinstance(error, UpstreamError):
-        return made <= _REPEATS_OF_UPSTREAM
+        return attempts <= _RETRIES_OF_UPSTREAM_ERROR
     if isinstance(error, DecodeError):
-        return made <= _REPEATS_OF_UNREADABLE
+        return attempts <= _RETRIES_OF_DECODE_ERROR
     return isinstance(error, RateLimitedError | ServerError) or (
         isinstance(error, APIError) and error.status == 408
     )
 
 
-def is_retryable_create(error: UnpodError, made: int) -> bool:
-    """Whether a create may be sent again: only when it certainly never left, or was turned away by a 429."""
+def is_retryable_create(error: UnpodError, attempts: int) -> bool:
+    """Return whether a create may be retried: only if it was certainly not sent, or refused with a 429."""
     if isinstance(error, TransportError):
         return not error.sent and not error.permanent
     return isinstance(error, RateLimitedError)
 
 
 def retry_after_of(error: UnpodError) -> float | None:
-    """Seconds the server asked to wait: with a 429, and with a 503 that says so."""
+    """Return the seconds that the server asked to wait, with a 429 or a 503, or None."""
     if isinstance(error, RateLimitedError):
         return error.retry_after
     if isinstance(error, ServerError) and error.status == 503:
         return retry_after(error.headers)
     return None
-
-
-def backoff_delays(policy: RetryPolicy, jitter: Jitter) -> Iterator[float]:
-    """The drawn waits before the second send, the third, and so on."""
-    longest = backoff.expo(base=2, factor=policy.base, max_value=policy.cap)
-    next(longest)  # by protocol the first value is none
-    for seconds in longest:
-        yield jitter(seconds)
-
-
-def wait_for(drawn: float, hint: float | None, jitter: Jitter) -> float:
-    """The wait before the next send: never shorter than asked, and spread by up to a tenth on top."""
-    if hint is None:
-        return drawn
-    return max(drawn, hint) + min(jitter(hint / 10), hint / 10)

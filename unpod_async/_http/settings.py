@@ -8,16 +8,17 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from unpod_async._common import shorten
+from unpod_async._http.retry import RetryPolicy
 from unpod_async._http.secret import Secret
-from unpod_async._http.validate import check_bool, check_integer, check_str
+from unpod_async._http.validate import check_bool, check_integer, check_seconds, check_str
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["DEFAULT_BASE_URL", "PLATFORM_PATH", "Settings", "resolve"]
+__all__ = ["DEFAULT_BASE_URL", "PLATFORM_PATH", "RequestOptions", "Settings", "request_options", "resolve"]
 
 DEFAULT_BASE_URL: Final = "https://unpod.ai"
 PLATFORM_PATH: Final = "/api/v2/platform/"
@@ -100,6 +101,31 @@ def resolve(
         hint = None if error.hint is None else secret.redact(error.hint)
         raise ConfigurationError(secret.redact(error.summary), argument=error.argument, hint=hint) from None
     return settings, secret
+
+
+class RequestOptions(NamedTuple):
+    """How requests are sent: see `UnpodClient.with_options`."""
+
+    retry: RetryPolicy | None
+    timeout: float
+    deadline: float | None
+
+
+def request_options(retry: object, timeout: object, deadline: object) -> RequestOptions:
+    """Return the checked options.
+
+    Raises:
+        ConfigurationError: a value is not accepted.
+    """
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(
+            f"retry must be a RetryPolicy or None, not {type(retry).__name__}",
+            argument="retry",
+            hint="retry=None sends each request once",
+        )
+    seconds = check_seconds("timeout", timeout, error=ConfigurationError)
+    end = None if deadline is None else check_seconds("deadline", deadline, error=ConfigurationError)
+    return RequestOptions(retry, seconds, end)
 
 
 def _token(argument: object, environ: Mapping[str, str]) -> Secret:

@@ -15,11 +15,11 @@ from yarl import URL
 
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.prepared_requests import Prepared, prepare
-from unpod_async._http.read_timeout import AttemptTimeout
 from unpod_async._http.responses import Request, Response
 from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import SentFlag, Sessions, reading
 from unpod_async._http.settings import Settings
+from unpod_async._http.timeouts import AttemptTimeout
 from unpod_async._http.transport_errors import ConnectionLost, explain, spoke_otherwise
 from unpod_async._http.validate import check_instance, check_str
 from unpod_async._version import VERSION
@@ -197,9 +197,9 @@ class Transport:
         pieces: list[bytes] = []
         with AttemptTimeout(timeout, SILENCE) as expiry:
             async with await opening as response:
-                expiry.heard()
+                expiry.touch()
                 while piece := await response.content.readany():
-                    expiry.heard()
+                    expiry.touch()
                     length += len(piece)
                     if length > self._most:
                         response.close()

@@ -6,7 +6,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -17,10 +17,9 @@ from unpod_async._common import shorten
 from unpod_async._http import (
     Deadline,
     RequestExecutor,
-    backoff_delays,
+    RetrySchedule,
     check_instance,
     check_integer,
-    wait_for,
 )
 from unpod_async._paging import Resource
 from unpod_async._recordings.filenames import extension_of, safe_name
@@ -161,7 +160,7 @@ class RecordingLoader:
         deadline.start()
         with anyio.move_on_after(deadline.left()):
             return await self._repeat(what, address, folder, name, deadline)
-        raise deadline.over(f"while {what} was downloaded", sent=True)
+        raise deadline.error(f"while {what} was downloaded", sent=True)
 
     def _checked(self, url: str) -> RecordingUrl | RecordingError:
         try:
@@ -172,10 +171,9 @@ class RecordingLoader:
     async def _repeat(
         self, what: str, address: RecordingUrl, folder: RecordingFolder, name: str, deadline: Deadline
     ) -> Path:
-        policy = self._caller.options.retry
         stats = self._caller.stats
-        drawn: Iterator[float] = (
-            backoff_delays(policy, self._caller.jitter) if policy is not None else iter(())
+        schedule = RetrySchedule.from_policy(
+            self._caller.options.retry, jitter=self._caller.jitter, deadline=deadline
         )
         made: list[Attempt] = []
         stats.requests += 1
@@ -190,12 +188,8 @@ class RecordingLoader:
             error = failed.error
             made.append(Attempt(failed.status, type(error).__name__, 0.0))
             error.attempts = tuple(made)
-            if error.permanent or policy is None or len(made) >= policy.attempts:
-                break
-            if failed.hint is not None and failed.hint > policy.max_retry_after:
-                break
-            wait = wait_for(next(drawn), failed.hint, self._caller.jitter)
-            if wait > deadline.left():
+            wait = schedule.next_delay(retryable=not error.permanent, retry_after=failed.hint)
+            if wait is None:
                 break
             made[-1] = made[-1]._replace(wait=wait)
             cause = type(error).__name__ if failed.status is None else str(failed.status)

@@ -1,0 +1,153 @@
+"""When a request may start: the concurrency limits of a client and its views, and the rate gate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Final
+
+import anyio
+
+from unpod_async._http.stats import Stats
+from unpod_async._http.timeouts import Deadline
+
+__all__ = ["AFTER_PROBE", "RateGate", "RequestLimiter"]
+
+AFTER_PROBE: Final = inf
+"""The delay of a request that has to wait for the probe: check again when the probe has returned."""
+
+
+class RateGate:
+    """Decides whether a request may start now, for the whole client. The clock is passed in.
+
+    A 429, or a 503 that asks for a delay, closes the gate for that time. Then the gate is half open: one
+    request starts as a probe, and the others wait until it has returned. If the server accepted it, the gate
+    is open again.
+
+    Args:
+        rate: requests that may start per second, evenly spaced; None is no limit.
+    """
+
+    def __init__(self, rate: float | None = None) -> None:
+        self._interval = 0.0 if rate is None else 1 / rate
+        self._next_start = -inf
+        self._closed_until = -inf
+        self._half_open = False
+        self._probe_in_flight = False
+
+    @property
+    def half_open(self) -> bool:
+        """Whether a request that starts now is the probe."""
+        return self._half_open
+
+    def try_start(self, now: float) -> float:
+        """Return the seconds until a request may start. 0 means now, and counts the request as started."""
+        if now < self._closed_until:
+            return self._closed_until - now
+        if self._probe_in_flight:
+            return AFTER_PROBE
+        if now < self._next_start:
+            return self._next_start - now
+        self._next_start = now + self._interval
+        self._probe_in_flight = self._half_open
+        return 0.0
+
+    def close(self, now: float, seconds: float) -> bool:
+        """Close the gate for `seconds`, as the server asked. Returns whether it was open."""
+        was_open = now >= self._closed_until and not self._half_open
+        self._closed_until = max(self._closed_until, now + seconds)
+        self._half_open = True
+        return was_open
+
+    def probe_returned(self, *, accepted: bool) -> None:
+        """Note the end of the probe. `accepted` is False if it was refused with a delay, or lost."""
+        self._probe_in_flight = False
+        if accepted:
+            self._half_open = False
+
+
+class RequestLimiter:
+    """Lets requests start within the concurrency limits and the rate gate.
+
+    A request waits here before the clock of its attempt starts. A semaphore is acquired first and the gate
+    checked second, so that requests pass the gate in the order in which they can really be sent.
+    """
+
+    def __init__(self, gate: RateGate, stats: Stats, clock: Callable[[], float] = time.monotonic) -> None:
+        self._gate = gate
+        self._stats = stats
+        self._clock = clock
+        self._probe_returned: anyio.Event | None = None
+
+    async def acquire(self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline) -> bool:
+        """Wait until a request may start. Returns whether it is the probe; pass this on to `release`.
+
+        Raises:
+            TransportError: the deadline ended first; nothing was sent.
+        """
+        while True:
+            if not self._acquire_nowait(semaphores):
+                await self._acquire(semaphores, deadline)
+            left = deadline.left()
+            delay = self._gate.try_start(self._clock()) if left > 0 else left
+            if delay == 0:
+                return self._gate.half_open
+            _release(semaphores)
+            if left <= 0:
+                raise deadline.error("before the request was sent", sent=False)
+            if left < delay < inf:
+                raise deadline.error(
+                    "before a request may start (rate_limit, or a delay requested by the server)", sent=False
+                )
+            if self._probe_returned is None:
+                self._probe_returned = anyio.Event()
+            began = self._clock()
+            with anyio.move_on_after(min(delay, left)):
+                await self._probe_returned.wait()
+            self._stats.waited += self._clock() - began
+
+    def release(self, semaphores: Sequence[anyio.Semaphore], *, is_probe: bool, accepted: bool) -> None:
+        """Note that a request has returned. `accepted` is False if it was refused with a delay, or lost."""
+        _release(semaphores)
+        if is_probe:
+            self._gate.probe_returned(accepted=accepted)
+            if self._probe_returned is not None:
+                self._probe_returned.set()
+                self._probe_returned = None
+
+    def close_gate(self, seconds: float) -> bool:
+        """Let no request start for `seconds`. Returns whether the gate was open."""
+        return self._gate.close(self._clock(), seconds)
+
+    def _acquire_nowait(self, semaphores: Sequence[anyio.Semaphore]) -> bool:
+        acquired = 0
+        try:
+            for semaphore in semaphores:
+                semaphore.acquire_nowait()
+                acquired += 1
+        except anyio.WouldBlock:
+            _release(semaphores[:acquired])
+            return False
+        return True
+
+    async def _acquire(self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline) -> None:
+        acquired: list[anyio.Semaphore] = []
+        try:
+            for semaphore in semaphores:
+                try:
+                    semaphore.acquire_nowait()
+                except anyio.WouldBlock:
+                    with anyio.move_on_after(deadline.left()) as scope:
+                        await semaphore.acquire()
+                    if scope.cancelled_caught:
+                        raise deadline.error("while waiting for a free slot", sent=False) from None
+                acquired.append(semaphore)
+        except BaseException:
+            _release(acquired)
+            raise
+
+
+def _release(semaphores: Sequence[anyio.Semaphore]) -> None:
+    for semaphore in semaphores:
+        semaphore.release()
