@@ -20,7 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow, encode_create
+from unpod_async._create import encode_create
+from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
 from unpod_async.errors import InvalidArgument
 
 EXCHANGES = json.loads((Path(__file__).parent / "data" / "exchanges.json").read_text("utf-8"))
@@ -44,9 +45,9 @@ def encode(**more: Any) -> tuple[bytes, tuple[str, ...]]:
 def refusal(**more: Any) -> str:
     with pytest.raises(InvalidArgument) as caught:
         encode(**more)
+    assert NUMBER not in str(caught.value)
+    assert PERSON not in str(caught.value)
     text = caught.value.summary
-    assert NUMBER not in text
-    assert PERSON not in text
     assert text.isprintable()
     assert len(text) < 400
     return text
@@ -244,12 +245,12 @@ def test_a_moment_is_never_called_early_nor_a_second_late(moment: datetime) -> N
 
 @pytest.mark.parametrize("moment", [datetime(2030, 1, 1), date(2030, 1, 1), "2030-01-01T10:00Z", None])  # noqa: DTZ001
 def test_a_moment_without_a_zone_is_refused(moment: Any) -> None:
-    with pytest.raises(InvalidArgument, match="must be a datetime with a zone"):
+    with pytest.raises(InvalidArgument, match="must be a timezone-aware datetime"):
         ScheduleCustom.at(moment)
 
 
 def test_a_moment_beyond_the_calendar_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="end of the calendar"):
+    with pytest.raises(InvalidArgument, match="first or last datetime"):
         ScheduleCustom.at(datetime.max.replace(tzinfo=UTC))
 
 
@@ -310,19 +311,19 @@ def test_any_iterable_of_mappings_is_taken(make: Any) -> None:
 def test_name_and_number_are_needed(key: str) -> None:
     without = document()
     del without[key]
-    assert refusal(documents=[without]) == f"documents[0] must have {key!r}, as non-empty text"
+    assert refusal(documents=[without]) == f"documents[0] must have {key!r}, a non-empty str"
 
 
 @pytest.mark.parametrize("key", ["name", "contact_number"])
 @pytest.mark.parametrize("value", [None, "", " ", 919876543210, True, ["x"]])
 def test_name_and_number_are_text(key: str, value: Any) -> None:
-    assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be text")
+    assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be a str")
 
 
 @pytest.mark.parametrize("key", ["id", "document_id"])
 @pytest.mark.parametrize("value", [5, True, 1.5, ["x"], {"$oid": "x"}])
 def test_an_id_of_a_document_is_text(key: str, value: Any) -> None:
-    assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be text, not ")
+    assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be a str, not ")
 
 
 def test_the_ids_are_those_the_tasks_will_carry() -> None:
@@ -387,21 +388,21 @@ class Plain(enum.Enum):
 )
 def test_only_json_types_are_taken(value: Any) -> None:
     assert refusal(documents=[document(deep=[{"field": value}])]).startswith(
-        "documents[0].deep[0].field must be JSON"
+        "documents[0].deep[0].field must be a JSON value"
     )
 
 
 @pytest.mark.parametrize("value", ["a\x00b", "\ud800", "ok \udfff"])
 def test_text_that_cannot_be_sent_is_refused_also_as_a_key(value: str) -> None:
-    assert refusal(documents=[document(about=value)]).startswith("documents[0].about must hold no NUL")
+    assert refusal(documents=[document(about=value)]).startswith("documents[0].about must not contain a NUL")
     assert refusal(documents=[document(deep={value: 1})]).startswith(
-        "key 0 of documents[0].deep must hold no NUL"
+        "key 0 of documents[0].deep must not contain a NUL"
     )
 
 
 @pytest.mark.parametrize("key", [1, None, True, b"x", ("a",)])
 def test_keys_are_text(key: Any) -> None:
-    assert refusal(documents=[document() | {key: 1}]).startswith("key 2 of documents[0] must be text, not ")
+    assert refusal(documents=[document() | {key: 1}]).startswith("key 2 of documents[0] must be a str, not ")
 
 
 def test_a_key_that_may_be_personal_is_named_by_its_place() -> None:
@@ -419,14 +420,14 @@ def nested(depth: int, kind: str) -> Any:
 @pytest.mark.parametrize("kind", ["list", "dict"])
 def test_a_document_nests_a_hundred_deep_and_no_deeper(kind: str) -> None:
     encode(documents=[document(deep=nested(99, kind))])
-    assert "at most 100 deep" in refusal(documents=[document(deep=nested(100, kind))])
-    assert "at most 100 deep" in refusal(documents=[document(deep=nested(100_000, kind))])
+    assert "more than 100 levels deep" in refusal(documents=[document(deep=nested(100, kind))])
+    assert "more than 100 levels deep" in refusal(documents=[document(deep=nested(100_000, kind))])
 
 
 def test_a_document_that_holds_itself_is_refused() -> None:
     loop = document()
     loop["self"] = [loop]
-    assert "at most 100 deep" in refusal(documents=[loop])
+    assert "more than 100 levels deep" in refusal(documents=[loop])
 
 
 def test_members_of_enumerations_over_text_and_int_are_sent_as_values() -> None:
@@ -499,6 +500,6 @@ def test_anything_else_is_refused_before_it_is_sent(value: Any) -> None:
         refused = str(error)
     if refused:
         assert "documents[0].extra" in refused
-        assert refused.isprintable()
+        assert all(line.isprintable() for line in refused.splitlines())
     else:
         assert json.loads(body)["documents"][0]["extra"] == value

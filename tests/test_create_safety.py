@@ -421,7 +421,7 @@ async def test_a_torn_last_line_never_counted(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_journal_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(content)
     async with served() as (sandbox, unpod):
-        with pytest.raises(ConfigurationError, match="not of a journal"):
+        with pytest.raises(ConfigurationError, match="not a journal entry"):
             await run_job(sandbox, unpod, tmp_path / "j")
         assert sandbox.requests == 0
     assert (tmp_path / "j").read_bytes() == content

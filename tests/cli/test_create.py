@@ -108,7 +108,7 @@ async def test_documents_come_from_files(tmp_path: Path, name: str, content: str
         ("calls.json", b'{"name": "secret-name"}', "must be a list"),
         ("calls.json", b"[]", "holds no document"),
         ("calls.json", b"[1]", "item 1 must be an object"),
-        ("calls.json", b'[{"name": "secret-name", "contact_number": 9}]', "contact_number must be text"),
+        ("calls.json", b'[{"name": "secret-name", "contact_number": 9}]', "contact_number must be a str"),
         ("calls.jsonl", b'{"a": 1}\n{secret-name\n', "line 2 is no JSON"),
         ("calls.csv", b"name,contact_number\nsecret-name\n", "line 2 has not as many values"),
         ("calls.csv", b"name,contact_number\nsecret-name,\n", "must have 'contact_number'"),

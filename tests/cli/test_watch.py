@@ -253,7 +253,7 @@ async def test_a_reader_that_leaves_a_quiet_watch_ends_it() -> None:
         ((SPACE, "--interval", "soon"), {}, 2, "--interval: 'soon' is not seconds"),
         ((SPACE, "--resync", "5"), {}, 2, "resync must not be shorter than interval"),
         ((SPACE, "--state", "/no/such/folder/x"), {}, 2, "--state: cannot keep /no/such/folder/x: No such"),
-        ((SPACE, "OTHER", "--run", "R1"), {}, 2, "runs can be chosen of one space only"),
+        ((SPACE, "OTHER", "--run", "R1"), {}, 2, "runs cannot be used with several spaces"),
         ((), {}, 2, "SPACE"),
     ],
 )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from unpod_async import UnpodClient, Watch, WatchState
-from unpod_async._watch import Clock, Known, Schedule, known_of
+from unpod_async._watch import Clock, Known, Schedule, restore_known
 from unpod_async._watch import Watch as WatchOf
 from unpod_async.events import Event
 
@@ -109,9 +109,9 @@ async def stepping(
     known = {token: Known() for token in ([space] if isinstance(space, str) else space)}
     if state is not None:
         now = clock.monotonic()
-        known = {token: known_of(state, token, chosen, tasks=tasks, now=now) for token in known}
+        known = {token: restore_known(state, token, chosen, tasks=tasks, now=now) for token in known}
     watch = WatchOf(
-        unpod._context, known, Schedule(interval, resync, clock.draw), clock, tasks=tasks, chosen=chosen
+        unpod._context, known, Schedule(interval, resync, clock.random), clock, tasks=tasks, run_ids=chosen
     )
     async with watch as stepper.watch:
         try:

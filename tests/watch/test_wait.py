@@ -107,7 +107,7 @@ async def test_too_late_it_says_what_holds_the_runs() -> None:
     assert [task.task_id for task in error.holding] == [hold, pending]
     assert [seen.run.run_id for seen in error.runs] == [name, done]
     text = str(error)
-    assert text.startswith("the deadline of 0.3 s is over with 1 of 2 runs still waited for: ")
+    assert text.startswith("the deadline of 0.3 s passed while waiting for 1 of 2 runs: ")
     assert f"{hold} (hold)" in text
     assert f"{pending} (pending)" in text
     assert ended not in text
@@ -154,7 +154,7 @@ async def test_one_run_that_cannot_be_read_does_not_hold_the_others() -> None:
         with pytest.raises(WaitTimeout) as caught:
             await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=0.5)
         assert [seen.settled for seen in caught.value.runs] == [False, True, True, True]
-        assert "1 of 4 runs still waited for" in str(caught.value)
+        assert "waiting for 1 of 4 runs" in str(caught.value)
         assert f"run {names[0]} is completed, its tasks could not be read: " in str(caught.value)
         sandbox.script()
         for wanted in ([names[1], names[2], names[1]], iter([names[3]])):
@@ -247,13 +247,13 @@ def test_pauses_are_spread_and_grow_in_an_outage() -> None:
 
 def test_looking_again_backs_off_with_age_up_to_a_resync() -> None:
     schedule = Schedule(10, 3600, lambda: 0.5)
-    assert schedule.look_again(1000, 1000, 0) == 1000
-    assert schedule.look_again(1000, 900, 0) == 1010
-    assert schedule.look_again(100_000, 0, 0) == 103_600
-    assert schedule.look_again(1000, 1000, 3) == 1080
+    assert schedule.next_read(1000, 1000, 0) == 1000
+    assert schedule.next_read(1000, 900, 0) == 1010
+    assert schedule.next_read(100_000, 0, 0) == 103_600
+    assert schedule.next_read(1000, 1000, 3) == 1080
 
 
 def test_a_resync_takes_half_of_its_time() -> None:
     schedule = Schedule(10, 3600, lambda: 0.5)
-    assert [schedule.pages_at_once(pages) for pages in (1, 180, 181, 1800)] == [1, 1, 2, 10]
-    assert Schedule(10, 10, lambda: 0.5).pages_at_once(50) == 50
+    assert [schedule.resync_pages_per_poll(pages) for pages in (1, 180, 181, 1800)] == [1, 1, 2, 10]
+    assert Schedule(10, 10, lambda: 0.5).resync_pages_per_poll(50) == 50

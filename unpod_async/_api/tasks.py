@@ -13,13 +13,14 @@ from unpod_async._create import (
     CreateRequest,
     Reconciliation,
     create_many,
+    encode_create,
     reconcile,
     send_create,
 )
 from unpod_async._http import check_choice, check_id, check_str_or_list
 from unpod_async._http import endpoints as _paths
 from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
-from unpod_async.create import Schedule, encode_create
+from unpod_async.create import Schedule
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 from unpod_async.models import CreatedRun, Task
 

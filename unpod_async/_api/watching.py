@@ -18,7 +18,7 @@ __all__ = ["Watching"]
 
 
 class Watching(Resource):
-    """The calls that ask again and again: the service has no webhooks."""
+    """The methods of `runs` that poll, because the service has no webhooks."""
 
     def watch(
         self,
@@ -30,61 +30,77 @@ class Watching(Resource):
         runs: str | Run | Iterable[str | Run] | None = None,
         state: WatchState | None = None,
     ) -> Watch:
-        """Changes of runs and their tasks as events: `async with …watch(space) as events`, then `async for`.
+        """Watch runs and their tasks, and report each change as an event.
 
-        First comes what is there, as `RunSeen` and `TaskSeen` with `existing=True`. Then each change once:
-        new runs and their tasks at the next poll; changes of runs that have not settled at the next poll, or
-        later by a tenth of the time in which nothing changed in them; changes of settled runs, and what is
-        gone, by the next resync. Of unsettled runs in which nothing was seen to change yet, 20 are read per
-        poll, in turn. What came and went between two readings is not seen.
+        Use it as `async with unpod.runs.watch(space) as events`, then `async for event in events`.
+
+        First it reports what exists, as `RunSeen` and `TaskSeen` with `existing=True`. Then it reports each
+        change once:
+
+        - New runs and their tasks: at the next poll.
+        - Changes of runs that have not settled: at the next poll, or later by a tenth of the time for which
+          the run has not changed. Of the unsettled runs without any change so far, each poll reads 20.
+        - Changes of settled runs, and removed runs and tasks: by the end of the next resync.
+
+        A status that came and went between two reads is not reported.
+
+        During an outage it reports `Disconnected` once and keeps polling until the service recovers. If the
+        server asks for a delay, it waits for up to 15 minutes. The client's `deadline` limits each poll; the
+        next poll continues where it ended. A run whose tasks cannot be read does not affect other runs: the
+        error is logged and the run is retried. Rows that cannot be read are skipped and logged. Rows without
+        an id are skipped.
+
+        With 10,000 runs and 100,000 tasks it uses about 20 MB of memory, and its encoded state has 5 MB.
 
         Args:
-            space_token: one space, or several, through one client and its limits.
-            interval: seconds from one poll to the next, give or take a fifth. A poll in which nothing is new
-                is one request, whatever the size of the space.
-            resync: seconds from one resync to the next. It reads all runs, and all tasks of the space, spread
-                over the polls of half that time.
-            tasks: False watches runs only.
-            runs: only these, of one space; ids or `Run`s.
-            state: `events.state` of an earlier watch, to go on from; events it had taken are not repeated.
+            space_token: one space, or several, which share this client and its limits.
+            interval: seconds between two polls, varied by a fifth. A poll without changes is one request,
+                whatever the size of the space. 10 by default.
+            resync: seconds between two resyncs, at least `interval`. A resync reads all runs and all tasks of
+                the space, spread over the polls of half this time. 3600 by default.
+            tasks: whether to watch tasks too. True by default.
+            runs: watch only these runs of one space, given as ids or `Run`s. None, the default, for all.
+            state: the `events.state` of an earlier watch. The watch resumes from it and does not repeat
+                events that the earlier watch delivered. None by default.
 
-        An outage is told once, as `Disconnected`, and asked through for as long as it takes; a server that
-        asks to wait is left alone for 15 minutes at most. The client's `deadline` bounds each poll; what does
-        not fit is read by the next. A run whose tasks cannot be read costs that run: it is logged and asked
-        for again. Rows that cannot be used are left out and logged, and so, unlogged, are rows without an id.
-        With 10,000 runs and 100,000 tasks it takes about 20 MB, and the state 5 MB when encoded.
+        Returns:
+            A `Watch`: a stream of events (see `unpod_async.events`) to be used with `async with`.
 
         Raises:
             InvalidArgument: an argument is not accepted.
             RunNotFound: while iterating: one of `runs` is not listed.
-            AuthenticationError: while iterating: the token is refused. It ends all spaces of the watch.
-            RefusedError, NotFoundError and the like: while iterating: in the first poll of a space at once,
-                later when three polls in a row end so.
+            AuthenticationError: while iterating: the token is refused. It ends the watch of all spaces.
+            RefusedError, NotFoundError, other UnpodError: while iterating: an error that retrying does not
+                help. It is raised at once in the first poll of a space, and later after three such polls in
+                a row.
         """
-        from unpod_async._watch import Clock, Known, Schedule, Watch, known_of
+        from unpod_async._watch import Clock, Known, Schedule, Watch, restore_known
 
         clock = Clock()
         tokens = [check_id("space_token", token) for token in check_str_or_list("space_token", space_token)]
         if not tokens:
-            raise InvalidArgument("space_token must name at least one space", argument="space_token")
-        chosen = None if runs is None else frozenset(check_run_ids("runs", runs))
-        if chosen is not None and len(set(tokens)) > 1:
-            raise InvalidArgument("runs can be chosen of one space only: watch each space by itself")
+            raise InvalidArgument("space_token must contain at least one space", argument="space_token")
+        run_ids = None if runs is None else frozenset(check_run_ids("runs", runs))
+        if run_ids is not None and len(set(tokens)) > 1:
+            raise InvalidArgument(
+                "runs cannot be used with several spaces",
+                argument="runs",
+                hint="start one watch for each space",
+            )
         pause = check_seconds("interval", interval)
         if check_seconds("resync", resync) < pause:
             raise InvalidArgument("resync must not be shorter than interval", argument="resync")
         _check_state(state)
         now = clock.monotonic()
         known = {
-            token: known_of(state, token, chosen, tasks=tasks, now=now) if state is not None else Known()
+            token: Known() if state is None else restore_known(state, token, run_ids, tasks=tasks, now=now)
             for token in tokens
         }
-        return Watch(
-            self._context, known, Schedule(pause, resync, clock.draw), clock, tasks=bool(tasks), chosen=chosen
-        )
+        schedule = Schedule(pause, resync, clock.random)
+        return Watch(self._context, known, schedule, clock, tasks=bool(tasks), run_ids=run_ids)
 
     @overload
-    async def wait(  # type: ignore[overload-overlap] # a str is an Iterable of str, and one id all the same
+    async def wait(  # type: ignore[overload-overlap] # a str is also an iterable of str, but means one id
         self,
         space_token: str,
         run_ids: str | Run,
@@ -112,34 +128,41 @@ class Watching(Resource):
         deadline: float = 600,
         interval: float = 10,
     ) -> WatchedRun | list[WatchedRun]:
-        """Wait for runs: one id gives one `WatchedRun` with its tasks, several give a list in their order.
+        """Wait until runs have settled, or meet another condition.
+
+        Outages are retried until the deadline, and so are runs whose tasks cannot be read.
 
         Args:
-            run_ids: ids or `Run`s.
-            until: "settled" (the run is completed, failed or partially_completed, and each task completed or
-                failed), or a function of a `WatchedRun` that says when it is enough.
-            deadline: seconds for all of it. There is no waiting without: a task in hold never ends.
-            interval: seconds from one poll to the next, give or take a fifth. A poll lists the runs once,
-                as far as it has to, and asks for the tasks of those that are still waited for.
+            space_token: the space of the runs.
+            run_ids: one run or several, given as ids or `Run`s.
+            until: "settled", the default: the status of the run is "completed", "failed" or
+                "partially_completed", all its tasks were read, and each of them is "completed" or "failed".
+                Or a function that takes a `WatchedRun` and returns whether the condition is met; what it
+                raises is raised by `wait`.
+            deadline: seconds for the whole wait, 600 by default. There is no wait without a deadline, because
+                a task on hold never ends.
+            interval: seconds between two polls, varied by a fifth; 10 by default. A poll lists the runs once,
+                as far as necessary, and reads the tasks of the runs that have not met the condition yet.
 
-        Outages are asked through until the deadline, and so are runs whose tasks cannot be read. What
-        `until` raises comes out at once.
+        Returns:
+            The `WatchedRun` of one run, with its tasks. For several runs, a list in the given order.
 
         Raises:
-            WaitTimeout: it was not to be in time; with the runs as seen last, and the tasks that hold them.
+            WaitTimeout: the deadline passed. `error.runs` has the runs as last read, `error.holding` the
+                tasks that have not ended.
             RunNotFound: a run is not listed, or no longer.
-            InvalidArgument: an argument is not accepted; `deadline=None` is not.
-            AuthenticationError, RefusedError: the service does not let us in.
+            InvalidArgument: an argument is not accepted, such as `deadline=None`.
+            AuthenticationError, RefusedError: the service refused access.
         """
         from unpod_async._watch import Clock, wait_for_runs
 
         check_id("space_token", space_token)
-        names = check_run_ids("run_ids", run_ids)
+        checked_ids = check_run_ids("run_ids", run_ids)
         _check_until(until)
-        seen = await wait_for_runs(
+        waited = await wait_for_runs(
             self._context,
             space_token,
-            names,
+            checked_ids,
             until,
             deadline=check_seconds(
                 "deadline", deadline, hint="every wait needs a deadline: a task on hold never ends"
@@ -147,17 +170,19 @@ class Watching(Resource):
             interval=check_seconds("interval", interval),
             clock=Clock(),
         )
-        return seen[0] if isinstance(run_ids, str | Run) else seen
+        return waited[0] if isinstance(run_ids, str | Run) else waited
 
     async def find(self, space_token: str, run_id: str) -> Run | None:
-        """One run by its id, or None when it is not listed.
+        """Return the run with this id, or None if it is not listed.
 
-        There is no endpoint for one run: the listing is read from the newest run on until it is met.
+        The service has no endpoint for a single run, so this reads the listing, newest run first, until it
+        finds the run.
 
         Raises:
-            InvalidArgument: an id cannot be one.
-            DecodeError, IncompleteListing: it was not met, and rows cannot be used or may be missing.
-            RefusedError: the space is unknown or not yours.
+            InvalidArgument: an id is not valid.
+            DecodeError, IncompleteListing: the run was not found, and some rows could not be read or may be
+                missing.
+            RefusedError: the space does not exist or is not yours.
             APIError, TransportError: the listing could not be read.
         """
         from unpod_async._watch import find_run
@@ -167,18 +192,25 @@ class Watching(Resource):
 
 def _check_until(until: object) -> None:
     if until != "settled" and (not callable(until) or inspect.iscoroutinefunction(until)):
-        raise InvalidArgument("until must be 'settled' or a plain function of a WatchedRun")
+        raise InvalidArgument(
+            "until must be 'settled' or a plain function that takes a WatchedRun", argument="until"
+        )
 
 
 def _check_state(state: object) -> None:
     from unpod_async._watch import STATE_VERSION, WatchState
 
-    if state is not None and not isinstance(state, WatchState):
+    if state is None:
+        return
+    if not isinstance(state, WatchState):
         raise InvalidArgument(
-            "state must be the `events.state` of a watch: msgspec.json.decode(text, type=WatchState)"
+            f"state must be a WatchState, not {type(state).__name__}",
+            argument="state",
+            hint="decode a saved state with msgspec.json.decode(data, type=WatchState)",
         )
-    if isinstance(state, WatchState) and state.version != STATE_VERSION:
+    if state.version != STATE_VERSION:
         raise InvalidArgument(
-            f"state has format {state.version}, and this version reads format {STATE_VERSION} only: "
-            "start the watch without it"
+            f"state has format {state.version}; this version reads format {STATE_VERSION}",
+            argument="state",
+            hint="start the watch without a state; it reports everything that exists first",
         )

@@ -33,9 +33,9 @@ def run_has_ended(status: object, task_statuses: Iterable[object], *, all_tasks_
     """Return whether a run has ended: its status is terminal, and so is the status of each of its tasks.
 
     Args:
-        status: The status of the run.
-        task_statuses: The statuses of its tasks.
-        all_tasks_read: Whether these are all tasks of the run. A run with a task that could not be read
+        status: the status of the run.
+        task_statuses: the statuses of its tasks.
+        all_tasks_read: whether these are all tasks of the run. A run with a task that could not be read
             has not ended, because that task may still be active.
     """
     return all_tasks_read and is_terminal_run(status) and all(map(is_terminal, task_statuses))

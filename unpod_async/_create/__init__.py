@@ -1,8 +1,13 @@
-"""_create"""
+"""Placing calls.
+
+`payload` checks and encodes a request, `submit` sends it once, and `reconcile` searches for the calls of a
+request whose outcome is unknown. `batch` does this for many requests and records each step in a `journal`.
+"""
 
 from __future__ import annotations
 
-from unpod_async._create.batch import BatchResult, CreateRequest, create_many
+from unpod_async._create.batch import BatchResult, create_many
+from unpod_async._create.payload import CreateRequest, encode_create
 from unpod_async._create.reconcile import Reconciliation, reconcile
 from unpod_async._create.submit import send_create
 
@@ -11,6 +16,7 @@ __all__ = [
     "CreateRequest",
     "Reconciliation",
     "create_many",
+    "encode_create",
     "reconcile",
     "send_create",
 ]

@@ -1,6 +1,7 @@
-"""A file that says what became of each create of a batch job, written before anything is sent.
+"""The journal of `tasks.create_many`: the state of each request, written to disk before it is sent.
 
-One JSON object a line, appended and synced. It holds ids and digests, no names and no numbers.
+The journal has one JSON object per line. Each line is appended and synced. It contains ids and digests, but
+no names or phone numbers.
 """
 
 from __future__ import annotations
@@ -8,31 +9,37 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import msgspec
 
 from unpod_async._common import lock, sync_folder, write_all
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["Entry", "Journal", "State"]
+__all__ = ["Journal", "JournalEntry", "JournalState"]
 
-State: TypeAlias = Literal["sending", "created", "partial", "not_found", "refused"]
+JournalState: TypeAlias = Literal["sending", "created", "partial", "not_found", "refused"]
+
+_OLD_STATES: Final = {"partly": "partial", "not seen": "not_found"}
+"""State names of older versions, still read: a job whose journal is refused could call people twice."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The state of one create.
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The state of one request.
 
     Attributes:
-        number: its place in the job, from 0.
-        state: "sending" is written before the POST; without a later line the outcome is unknown.
-        digest: of what was to be sent, made ids aside.
-        document_ids: ids of its documents, made ones included.
-        at: when it was written, unix seconds.
+        number: its position in the job, from 0.
+        state: "sending" is written before the POST. If no later entry follows, the outcome is unknown.
+        digest: a digest of the request without generated ids.
+        document_ids: the ids of its documents, given or generated.
+        at: when the request was first sent, in Unix seconds.
+        space: the token of the space.
+        run_id: the run it created, if known.
+        task_ids: task id by document id, as far as known.
     """
 
     number: int
-    state: State
+    state: JournalState
     digest: str
     document_ids: tuple[str, ...]
     at: float
@@ -41,38 +48,36 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_ids: dict[str, str] = {}
 
 
-_OLD_STATES = {"partly": "partial", "not seen": "not_found"}
-"""State names in journals of older versions. A journal that cannot be read could cost a second call."""
-
-
-def _decode(line: bytes) -> Entry:
-    row = msgspec.json.decode(line, type=dict[str, Any])
-    if row.get("state") in list(_OLD_STATES):
-        row["state"] = _OLD_STATES[row["state"]]
-    return msgspec.convert(row, Entry)
-
-
 class Journal:
-    """The open journal of one job; a second process on the same file is refused."""
+    """The journal file of one job, locked against other processes.
+
+    Use it with `with`.
+
+    Attributes:
+        entries: the last entry of each request, by number.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._file = -1
         self._writing = threading.Lock()
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, JournalEntry] = {}
 
     def __enter__(self) -> Self:
-        """Read what is there, to append to it.
+        """Open the file, create it if necessary, and read its entries.
 
         Raises:
-            ConfigurationError: another process has it open, or it is no journal.
+            ConfigurationError: another process has the file open, or it is not a journal.
             OSError: the file cannot be opened.
         """
         is_new = not self._path.exists()
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             if not lock(self._file):
-                raise ConfigurationError(f"the journal {self._path.name} is in use by another process")
+                raise ConfigurationError(
+                    f"the journal {self._path.name} is in use by another process",
+                    hint="wait until the other job has ended, or use another journal",
+                )
             if is_new:
                 sync_folder(self._path.parent)
             self._read()
@@ -81,17 +86,17 @@ class Journal:
             raise
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        # A cancelled job leaves here while a thread still writes: it is waited for, and none comes after.
+    def __exit__(self, *exc_info: object) -> None:
+        # When a job is cancelled, a thread may still be writing: wait for it, and allow no further writes.
         with self._writing:
             file, self._file = self._file, -1
             os.close(file)
 
     def _read(self) -> None:
-        whole = self._path.read_bytes()
-        # A line without its end was being written when the process died: it never counted.
-        complete = whole[: whole.rfind(b"\n") + 1]
-        if len(complete) < len(whole):
+        content = self._path.read_bytes()
+        # The process died while it wrote a last line without a line break. That write never returned.
+        complete = content[: content.rfind(b"\n") + 1]
+        if len(complete) < len(content):
             os.ftruncate(self._file, len(complete))
         for number, line in enumerate(complete.splitlines(), 1):
             try:
@@ -99,11 +104,19 @@ class Journal:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 entry = None
             if entry is None:
-                raise ConfigurationError(f"line {number} of {self._path.name} is not of a journal")
+                raise ConfigurationError(
+                    f"line {number} of {self._path.name} is not a journal entry",
+                    hint="name the journal of this job, or a file that does not exist yet",
+                )
             self.entries[entry.number] = entry
 
-    def write(self, entry: Entry) -> None:
-        """Append and sync; it counts once this returns."""
+    def write(self, entry: JournalEntry) -> None:
+        """Append an entry and sync it to disk. Blocks; once it returns, the entry survives a crash.
+
+        Raises:
+            ConfigurationError: the journal is closed.
+            OSError: the file cannot be written.
+        """
         line = msgspec.json.encode(entry) + b"\n"
         with self._writing:
             if self._file < 0:
@@ -111,3 +124,10 @@ class Journal:
             write_all(self._file, line)
             os.fsync(self._file)
             self.entries[entry.number] = entry
+
+
+def _decode(line: bytes) -> JournalEntry:
+    fields = msgspec.json.decode(line, type=dict[str, Any])
+    if fields.get("state") in list(_OLD_STATES):
+        fields["state"] = _OLD_STATES[fields["state"]]
+    return msgspec.convert(fields, JournalEntry)

@@ -1,15 +1,16 @@
-"""Placing calls: sent once, and what to say when the outcome is not known."""
+"""Send one create, and report an unknown outcome."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from unpod_async._common import shorten
+from unpod_async._create.payload import EncodedCreate
 from unpod_async._http import Request, Response, SentFlag, message_of, space_tasks
 from unpod_async._paging import ClientContext, decode_single
-from unpod_async.create import EncodedCreate
 from unpod_async.errors import (
     APIError,
     DecodeError,
@@ -26,62 +27,77 @@ __all__ = ["send_create"]
 _log = logging.getLogger("unpod_async")
 
 
+class _LastResponse(NamedTuple):
+    """The status and the message of the last response; the response itself would show in tracebacks."""
+
+    status: int | None = None
+    message: str = ""
+
+
 async def send_create(context: ClientContext, space_token: str, create: EncodedCreate) -> CreatedRun:
-    """POST a checked create; see `Tasks.create` for what is raised."""
-    endpoint = space_tasks(space_token)
+    """POST a create that has been checked.
+
+    If the call is cancelled after the request may have left, the `CancelledError` gets a note, and a warning
+    is logged, because calls may be queued.
+
+    Raises:
+        OutcomeUnknown: the request was sent and the response does not say whether calls were queued.
+        TransportError: the request did not leave this machine.
+        APIError: the server refused the create; no call was queued.
+    """
     started_at = datetime.now(UTC)
     sent = SentFlag()
-    # Not the answer itself, which would show with this frame.
-    answered: tuple[int | None, str] = (None, "")
+    last = _LastResponse()
 
     def parse(request: Request, response: Response) -> CreatedRun:
-        nonlocal answered
-        answered = (response.status, message_of(response))
+        nonlocal last
+        last = _LastResponse(response.status, message_of(response))
         return decode_single(request, response, CreatedRun)
 
+    endpoint = space_tasks(space_token)
     try:
         return await context.executor.create(endpoint, create.body, parse, context.executor.deadline(), sent)
     except asyncio.CancelledError as cancelled:
         if sent.sent:
-            where = _where_to_look(space_token, create.document_ids, started_at)
-            cancelled.add_note(f"cancelled while a create was under way: calls may be queued. {where}")
-            _log.warning("a create was cancelled after it was sent: calls may be queued. %s", where)
+            advice = _how_to_look(space_token, create.document_ids, started_at)
+            cancelled.add_note(f"a create was cancelled after it was sent: calls may be queued; {advice}")
+            _log.warning("a create was cancelled after it was sent: calls may be queued; %s", advice)
         raise
     except UnpodError as fault:
         error = fault
-    if isinstance(error, TransportError) and not (error.sent or sent.sent):
-        raise error
     if isinstance(error, TransportError):
-        answered = (None, "")  # what there may be is of an attempt before, which was turned away
+        if not (error.sent or sent.sent):
+            raise error
+        last = _LastResponse()  # any earlier response refused an earlier attempt
     if isinstance(error, TransportError | ServerError | UpstreamError | DecodeError):
-        raise _unknown(error, *answered, space_token, create.document_ids, started_at)
+        raise _outcome_unknown(error, last, space_token, create.document_ids, started_at)
     raise error
 
 
-def _unknown(
+def _outcome_unknown(
     error: UnpodError,
-    status: int | None,
-    said: str,
+    last: _LastResponse,
     space_token: str,
     document_ids: tuple[str, ...],
     started_at: datetime,
 ) -> OutcomeUnknown:
-    quoted = f" ({shorten(said)})" if said and not isinstance(error, APIError) else ""
+    quoted = f" ({shorten(last.message)})" if last.message and not isinstance(error, APIError) else ""
+    advice = _how_to_look(space_token, document_ids, started_at)
     unknown = OutcomeUnknown(
-        f"the create was sent and calls may be queued: {error}{quoted}. Do not send it again "
-        "before you have looked: " + _where_to_look(space_token, document_ids, started_at),
+        f"the create was sent and calls may be queued: {error.summary}{quoted}",
         space_token=space_token,
         document_ids=document_ids,
         started_at=started_at,
-        status=status,
-        server_message=said,
+        status=last.status,
+        server_message=last.message,
+        hint=f"do not send it again before you have looked for its calls: {advice}",
     )
     unknown.attempts = error.attempts
     return unknown
 
 
-def _where_to_look(space_token: str, document_ids: tuple[str, ...], started_at: datetime) -> str:
+def _how_to_look(space_token: str, document_ids: tuple[str, ...], started_at: datetime) -> str:
     return (
-        f"tasks.reconcile(error) looks; by hand, runs.list({space_token!r}) for a run created at or after "
+        f"call tasks.reconcile(error), or search runs.list({space_token!r}) for a run created at or after "
         f"{started_at:%Y-%m-%dT%H:%M:%SZ} whose tasks have ref_id {shorten(', '.join(document_ids), 120)}"
     )

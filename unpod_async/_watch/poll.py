@@ -1,223 +1,240 @@
-"""One poll of one space: what is asked, in which order. What the answers tell is handed on as they come."""
+"""One poll of one space: what is read, and in which order."""
 
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from unpod_async._common import printable, run_workers
-from unpod_async._watch.batch_read import read_together
-from unpod_async._watch.diff import task_name
-from unpod_async._watch.error_scope import is_of_one_run
-from unpod_async._watch.known import KnownRun
+from unpod_async._watch.diff import task_key
+from unpod_async._watch.readers import RunListReader, read_tasks_together
 from unpod_async._watch.resync import Resync
-from unpod_async._watch.run_rows import RunRows
 from unpod_async._watch.schedule import Schedule
-from unpod_async._watch.source import SpaceSource
+from unpod_async._watch.source import SpaceSource, concerns_one_run
+from unpod_async._watch.state import KnownRun
 from unpod_async.errors import RunNotFound, UnpodError
 
 __all__ = ["SpacePoll"]
 
 _log = logging.getLogger("unpod_async")
 
-_READERS = 4
-"""Runs whose tasks are read at the same time; the service gains nothing by more."""
+_CONCURRENCY: Final = 4
+"""Runs whose tasks are read at the same time. The service is not faster with more."""
 
-_IDLE_PER_POLL = 20
-"""Unsettled runs in which nothing was seen to change yet that are read in one poll; others come later."""
+_IDLE_RUNS_PER_POLL: Final = 20
+"""Unsettled runs without any change so far that one poll reads. The others follow in later polls."""
 
 
 class SpacePoll:
-    """Polls of one space. `poll` is called again and again; what it needs from one to the next is here.
+    """Polls one space. It keeps what a poll needs from the polls before.
 
     Args:
-        tasks: watch tasks, too.
+        tasks: whether to watch tasks too.
+
+    Attributes:
+        polls: the number of completed polls.
+        resyncs: the number of completed resyncs.
     """
 
-    def __init__(self, questions: SpaceSource, schedule: Schedule, *, tasks: bool) -> None:
+    def __init__(self, source: SpaceSource, schedule: Schedule, *, tasks: bool) -> None:
         self.polls = 0
         self.resyncs = 0
-        self._questions = questions
-        self._rows = RunRows(questions)
-        self._known = questions.known
-        self._clock = questions.clock
+        self._source = source
+        self._run_list = RunListReader(source)
+        self._known = source.known
+        self._clock = source.clock
         self._schedule = schedule
         self._tasks = tasks
-        self._unmet = {name for name in questions.chosen or () if name not in self._known.runs}
+        self._unlisted = {run_id for run_id in source.run_ids or () if run_id not in self._known.runs}
         self._resync: Resync | None = None
         self._resync_failures = 0
         self._resync_due, self._resync_at_once = self._first_resync()
-        self._resync_began = self._resync_due
-        self._suspects: set[str] = set()
+        self._resync_started = self._resync_due
+        self._recheck: set[str] = set()
 
     def _first_resync(self) -> tuple[float, bool]:
-        """When the first resync is due, and whether it is not to be spread over the polls."""
+        """Return when the first resync is due, and whether one poll reads all of it."""
         now = self._clock.monotonic()
-        if self._known.last_resync is None or self._unmet:
+        if self._known.last_resync is None or self._unlisted:
             return now, True
-        ago = self._clock.utc_now().timestamp() - self._known.last_resync
-        if self._schedule.is_overdue(ago):
+        age = self._clock.utc_now().timestamp() - self._known.last_resync
+        if self._schedule.is_resync_overdue(age):
             return now, True
-        return now + self._schedule.resync - ago, False
+        return now + self._schedule.resync - age, False
 
     async def poll(self) -> None:
-        """Ask once for all that is due.
+        """Read everything that is due.
 
         Raises:
-            UnpodError: it broke off; what had come was told. The next poll asks again for the rest.
+            UnpodError: the poll was interrupted. Changes found before that were emitted; the next poll reads
+                the rest.
         """
-        self._questions.deadline.restart()
+        self._source.deadline.restart()
         is_first = self._known.last_resync is None
         if not is_first:
-            if not await self._rows.read_head():
-                self._resync_due = min(self._resync_due, self._clock.monotonic() + self._schedule.interval)
-            await self._rows.read_behind(dict(self._due()))
-            await self._read_due()
+            if not await self._run_list.read_newest():
+                soon = self._clock.monotonic() + self._schedule.interval
+                self._resync_due = min(self._resync_due, soon)
+            await self._run_list.read_older(dict(self._due_runs()))
+            await self._read_due_runs()
         await self._continue_resync()
         if is_first and self._known.last_resync is not None:
-            await self._read_runs({name for name, run in self._due() if run.backfilling})
+            await self._read_runs({run_id for run_id, run in self._due_runs() if run.backfilling})
         self.polls += 1
 
-    # The tasks of unsettled runs
+    # Tasks of unsettled runs
 
-    def _due(self) -> list[tuple[str, KnownRun]]:
-        """Unsettled runs to be read now: all that stir, and some of those that may lie there for ever."""
+    def _due_runs(self) -> list[tuple[str, KnownRun]]:
+        """Return the unsettled runs to read now: all active ones, and some that may never change again."""
         now = self._clock.monotonic()
-        due = [(name, run) for name, run in self._known.runs.items() if not run.settled and run.due <= now]
+        runs = self._known.runs.items()
+        due = [(run_id, run) for run_id, run in runs if not run.settled and run.due_at <= now]
         idle = [each for each in due if not each[1].active]
-        idle.sort(key=lambda each: (each[1].due, -(each[1].depth or 0)))
-        return [each for each in due if each[1].active] + idle[:_IDLE_PER_POLL]
+        idle.sort(key=lambda each: (each[1].due_at, -(each[1].depth or 0)))
+        return [each for each in due if each[1].active] + idle[:_IDLE_RUNS_PER_POLL]
 
-    async def _read_due(self) -> None:
-        due = self._due()
-        names = {name for name, _ in due}
-        if self._tasks and self._questions.chosen is None:
-            whole = await read_together(self._questions, {name for name, run in due if run.read})
-            for name in whole:
-                await self._note_whole(name)
-            names -= whole
-        await self._read_runs(names | self._suspects)
+    async def _read_due_runs(self) -> None:
+        due = self._due_runs()
+        run_ids = {run_id for run_id, _ in due}
+        if self._tasks and self._source.run_ids is None:
+            complete = await read_tasks_together(
+                self._source, {run_id for run_id, run in due if run.tasks_read}
+            )
+            for run_id in complete:
+                await self._end_run(run_id)
+            run_ids -= complete
+        await self._read_runs(run_ids | self._recheck)
 
-    async def _note_whole(self, name: str) -> None:
-        await self._questions.tell_settled(name)
-        run = self._known.runs.get(name)
+    async def _end_run(self, run_id: str) -> None:
+        """Record that all tasks of a run were read."""
+        await self._source.emit_settled(run_id)
+        run = self._known.runs.get(run_id)
         if run is not None:
             run.failures = 0
-            run.due = self._schedule.look_again(self._clock.monotonic(), run.changed, 0)
+            run.due_at = self._schedule.next_read(self._clock.monotonic(), run.changed_at, 0)
 
-    async def _read_runs(self, names: set[str]) -> None:
-        waiting = iter(names)
+    async def _read_runs(self, run_ids: set[str]) -> None:
+        remaining = iter(run_ids)
 
         async def work() -> None:
-            for name in waiting:
-                await self._read_run(name)
-                self._suspects.discard(name)
+            for run_id in remaining:
+                await self._read_run(run_id)
+                self._recheck.discard(run_id)
 
-        await run_workers(min(_READERS, len(names)), work)
+        await run_workers(min(_CONCURRENCY, len(run_ids)), work)
 
-    async def _read_run(self, name: str) -> None:
-        run = self._known.runs.get(name)
+    async def _read_run(self, run_id: str) -> None:
+        run = self._known.runs.get(run_id)
         if run is None:
             return
         try:
-            is_whole = not self._tasks or await self._read_tasks(name, run)
-            if is_whole:
-                await self._questions.tell_settled(name)
+            is_complete = not self._tasks or await self._read_tasks(run_id, run)
+            if is_complete:
+                await self._source.emit_settled(run_id)
         except UnpodError as error:
-            if not is_of_one_run(error):
+            if not concerns_one_run(error):
                 raise
             if run.failures == 0:
-                told = printable(name)
-                _log.warning("the tasks of run %s cannot be read, and are asked for again: %s", told, error)
+                _log.warning(
+                    "the tasks of run %s cannot be read and will be retried: %s",
+                    printable(run_id),
+                    error.summary,
+                )
             run.failures += 1
         else:
-            if is_whole:
+            if is_complete:
                 run.failures = 0
             run.backfilling = False
-        run.due = self._schedule.look_again(self._clock.monotonic(), run.changed, run.failures)
+        run.due_at = self._schedule.next_read(self._clock.monotonic(), run.changed_at, run.failures)
 
-    async def _read_tasks(self, name: str, run: KnownRun) -> bool:
-        """Read the tasks of a run; whether that was all of it."""
-        met = await self._tasks_of(name)
-        if met is not None and run.tasks.keys() - met:
-            again = await self._tasks_of(name)
-            met = None if again is None else met | again
-        if met is None:
+    async def _read_tasks(self, run_id: str, run: KnownRun) -> bool:
+        """Read the tasks of a run. Returns whether all of them were read."""
+        listed = await self._list_tasks(run_id)
+        if listed is not None and run.tasks.keys() - listed:
+            # One listing without some tasks is not enough to report them as removed.
+            again = await self._list_tasks(run_id)
+            listed = None if again is None else listed | again
+        if listed is None:
             return False
-        if run.tasks and not met:
-            # So it is with a run that is gone, too, which its row or the next resync tells.
-            if name in self._rows.met:
-                await self._questions.tell_gone_tasks(name, met)
+        if run.tasks and not listed:
+            # A removed run has no tasks either. Its tasks were removed only if the run is still listed.
+            if run_id in self._run_list.listed:
+                await self._source.emit_removed_tasks(run_id, listed)
             run.failures += 1
             return False
-        await self._questions.tell_gone_tasks(name, met)
+        await self._source.emit_removed_tasks(run_id, listed)
         return True
 
-    async def _tasks_of(self, name: str) -> set[str] | None:
-        """The tasks of a run, told as they come; None where there may be others."""
-        met: set[str] = set()
+    async def _list_tasks(self, run_id: str) -> set[str] | None:
+        """List the tasks of a run and emit the changes. Returns None if some may have been left out."""
+        listed: set[str] = set()
         readable = True
-        walk = self._questions.tasks_of(name)
+        walk = self._source.tasks_of(run_id)
         while (page := await walk.next_page()) is not None:
-            names = [task_name(row) for row in page.items]
-            readable = readable and not (page.rejected or page.unreadable or None in names)
-            met.update(task for task in names if task is not None)
-            await self._questions.tell_tasks(page.items, name)
-        return met if readable else None
+            keys = [task_key(row) for row in page.items]
+            readable = readable and not (page.rejected or page.unreadable or None in keys)
+            listed.update(key for key in keys if key is not None)
+            await self._source.emit_tasks(page.items, run_id)
+        return listed if readable else None
 
-    # All the rest
+    # The resync
 
     async def _continue_resync(self) -> None:
+        """Read the next pages of the current resync, or of a new one if it is due."""
         if self._resync is None:
             if self._clock.monotonic() < self._resync_due:
                 return
-            self._resync = Resync(self._questions, tasks=self._tasks)
-            self._resync_began = self._clock.monotonic()
-        resync, read = self._resync, 0
+            self._resync = Resync(self._source, tasks=self._tasks)
+            self._resync_started = self._clock.monotonic()
+        resync, pages_read = self._resync, 0
         try:
             while await resync.read_page():
-                read += 1
-                is_enough = not self._resync_at_once and read >= self._schedule.pages_at_once(resync.pages)
-                if is_enough or self._questions.is_late():
+                pages_read += 1
+                limit = self._schedule.resync_pages_per_poll(resync.pages)
+                if (not self._resync_at_once and pages_read >= limit) or self._source.is_late():
                     return
-            await self._look_for(resync.doubtful)
+            await self._check_removed(resync.maybe_removed)
         except UnpodError:
             self._resync = None
-            self._put_off()
+            self._schedule_retry()
             raise
-        self._end(resync)
+        self._end_resync(resync)
 
-    async def _look_for(self, names: set[str]) -> None:
-        """Runs that may be rows which cannot be read: those that had tasks, and have none, are gone."""
-        for name in sorted(names):
-            run = self._known.runs.get(name)
+    async def _check_removed(self, run_ids: set[str]) -> None:
+        """Report which of these runs were removed; the others may be rows that cannot be read.
+
+        A run that had tasks and has none now was removed.
+        """
+        for run_id in sorted(run_ids):
+            run = self._known.runs.get(run_id)
             try:
-                if run is not None and run.tasks and not await self._questions.has_tasks(name):
-                    await self._questions.tell_gone_runs({name})
+                if run is not None and run.tasks and not await self._source.has_tasks(run_id):
+                    await self._source.emit_removed_runs({run_id})
             except UnpodError as error:
-                if not is_of_one_run(error):
+                if not concerns_one_run(error):
                     raise
 
-    def _put_off(self) -> None:
-        """A resync was not whole. The first of all is made up for by the next poll."""
+    def _schedule_retry(self) -> None:
+        """Schedule the next attempt after an incomplete resync. The next poll repeats the very first one."""
         if self._known.last_resync is not None:
             self._resync_failures += 1
-            self._resync_due = self._clock.monotonic() + self._schedule.resync_again(self._resync_failures)
+            self._resync_due = self._clock.monotonic() + self._schedule.resync_retry(self._resync_failures)
             self._resync_at_once = self._resync_failures == 1
 
-    def _end(self, resync: Resync) -> None:
+    def _end_resync(self, resync: Resync) -> None:
         self._resync, self._resync_at_once = None, False
-        self._suspects |= resync.suspects
+        self._recheck |= resync.recheck
         if self._known.last_resync is None:
             self._known.unverified.clear()
-            self._known.last_resync = resync.began
-        if not resync.whole:
-            self._put_off()
+            self._known.last_resync = resync.started_at
+        if not resync.complete:
+            self._schedule_retry()
             return
         self._resync_failures = 0
-        self._resync_due = self._resync_began + self._schedule.resync
+        self._resync_due = self._resync_started + self._schedule.resync
         self.resyncs += 1
-        self._known.last_resync = resync.began
-        unmet = self._unmet - self._known.runs.keys()
-        if unmet and resync.readable:
-            raise RunNotFound(self._questions.space_token, sorted(unmet))
-        self._unmet.clear()
+        self._known.last_resync = resync.started_at
+        unlisted = self._unlisted - self._known.runs.keys()
+        if unlisted and resync.readable:
+            raise RunNotFound(self._source.space_token, sorted(unlisted))
+        self._unlisted.clear()

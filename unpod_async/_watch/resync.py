@@ -1,4 +1,4 @@
-"""A resync: everything in a space read again, some pages at a time, for what a poll does not look at."""
+"""A resync: everything in a space is read again, some pages in each poll, to find what polls do not read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TypeVar
 
 from unpod_async._paging import Page, SequentialWalk
-from unpod_async._watch.diff import task_name
+from unpod_async._watch.diff import task_key
 from unpod_async._watch.source import SpaceSource
 from unpod_async.errors import IncompleteListing
 from unpod_async.models import Run, Task
@@ -20,42 +20,45 @@ _log = logging.getLogger("unpod_async")
 
 
 class Resync:
-    """One resync: the listing of runs, then that of the tasks of the space.
+    """One resync: the listing of the runs, then the listing of the tasks of the space.
 
-    Runs and tasks that enter meanwhile are the polls' to tell. Runs that were not met are looked for a second
-    time before they are gone. A settled run of which some tasks were not met is suspected only: the poll
-    reads its tasks by themselves, and that decides.
+    Polls report the runs and tasks that are created meanwhile. If known runs are missing, the runs are listed
+    a second time before they are reported as removed. If tasks of a settled run are missing, the next poll
+    reads the tasks of that run by themselves.
 
     Args:
-        tasks: read the tasks, too.
+        tasks: whether to read the tasks too.
+
+    Attributes:
+        started_at: when it started, in Unix seconds.
+        complete: whether nothing can have been skipped.
+        readable: whether every row could be read.
+        pages: the number of pages of the current listing, as far as known.
+        recheck: after the end: settled runs whose tasks must be read by themselves.
+        maybe_removed: after the end: runs that were not listed, but may be rows that cannot be read.
     """
 
-    def __init__(self, questions: SpaceSource, *, tasks: bool) -> None:
-        self.began = questions.clock.utc_now().timestamp()
-        self.whole = True
-        """Whether nothing can have slipped by."""
+    def __init__(self, source: SpaceSource, *, tasks: bool) -> None:
+        self.started_at = source.clock.utc_now().timestamp()
+        self.complete = True
         self.readable = True
-        """Whether all rows could be used."""
         self.pages = 1
-        """Pages that the listing being read has, as far as is known."""
-        self.suspects: set[str] = set()
-        """Settled runs whose tasks are to be read by themselves, at the end."""
-        self.doubtful: set[str] = set()
-        """Runs that were not met, and may be rows that cannot be read, at the end."""
-        self._questions = questions
-        self._known = questions.known
-        self._there = set(self._known.runs)
+        self.recheck: set[str] = set()
+        self.maybe_removed: set[str] = set()
+        self._source = source
+        self._known = source.known
+        self._expected = set(self._known.runs)
         self._reads_tasks = tasks
-        self._runs: SequentialWalk[Run] | None = questions.runs()
+        self._runs: SequentialWalk[Run] | None = source.runs()
         self._tasks: SequentialWalk[Task] | None = None
-        self._met: set[str] = set()
-        self._place = 0
-        self._looks_again = False
-        self._sizes: dict[str, int] = {}
-        self._counts: Counter[str] = Counter()
+        self._listed: set[str] = set()
+        self._position = 0
+        self._is_second_listing = False
+        self._batch_counts: dict[str, int] = {}
+        self._task_counts: Counter[str] = Counter()
 
     async def read_page(self) -> bool:
-        """Read one page more; False when there is none."""
+        """Read the next page. Returns False if there is none left."""
         if self._runs is not None:
             await self._read_runs(self._runs)
         elif self._tasks is not None:
@@ -63,80 +66,81 @@ class Resync:
         return self._runs is not None or self._tasks is not None
 
     async def _read_runs(self, walk: SequentialWalk[Run]) -> None:
-        page = None if self._has_met_all() else await self._next(walk)
+        page = None if self._all_chosen_listed() else await self._next_page(walk)
         if page is not None:
-            await self._questions.tell_runs(page.items)
+            await self._source.emit_runs(page.items)
             for row in page.items:
-                self._note(row, page.count)
-            self._place += len(page.rejected) + len(page.unreadable)
+                self._record(row, page.count)
+            self._position += len(page.rejected) + len(page.unreadable)
             return
         self._runs = None
-        missing: set[str] = set() if self._has_met_all() else self._there - self._met
-        if self.whole and missing and not self._looks_again:
-            # One answer that is empty, or lacks some, is not enough to tell of runs that they are gone.
-            self._looks_again, self._place = True, 0
-            self._runs = self._questions.runs()
+        missing: set[str] = set() if self._all_chosen_listed() else self._expected - self._listed
+        if self.complete and missing and not self._is_second_listing:
+            # One listing without some runs is not enough to report them as removed.
+            self._is_second_listing, self._position = True, 0
+            self._runs = self._source.runs()
             return
-        if self.whole:
+        if self.complete:
             await self._end_runs(missing)
-        self._there = (self._there | self._met) & self._known.runs.keys()
+        self._expected = (self._expected | self._listed) & self._known.runs.keys()
         if not self._reads_tasks:
-            self._close()
-        elif self._questions.chosen is None:
-            self._tasks = self._questions.tasks()
+            self._finish()
+        elif self._source.run_ids is None:
+            self._tasks = self._source.tasks()
         else:
-            self.suspects = {name for name in self._there if self._known.runs[name].settled}
+            self.recheck = {run_id for run_id in self._expected if self._known.runs[run_id].settled}
 
     async def _end_runs(self, missing: set[str]) -> None:
         if self.readable:
-            await self._questions.tell_gone_runs(missing)
+            await self._source.emit_removed_runs(missing)
         else:
-            self.doubtful = missing
+            self.maybe_removed = missing
 
-    def _has_met_all(self) -> bool:
-        chosen = self._questions.chosen
-        return chosen is not None and chosen <= self._met
+    def _all_chosen_listed(self) -> bool:
+        chosen = self._source.run_ids
+        return chosen is not None and chosen <= self._listed
 
-    def _note(self, row: Run, count: int | None) -> None:
-        self._place += 1
+    def _record(self, row: Run, count: int | None) -> None:
+        self._position += 1
         if row.run_id is None:
             self.readable = False
             return
-        self._met.add(row.run_id)
+        self._listed.add(row.run_id)
         if row.batch_count is not None:
-            self._sizes[row.run_id] = row.batch_count
+            self._batch_counts[row.run_id] = row.batch_count
         run = self._known.runs.get(row.run_id)
         if run is not None:
-            run.depth = None if count is None else count - self._place
+            run.depth = None if count is None else count - self._position
 
     async def _read_tasks(self, walk: SequentialWalk[Task]) -> None:
-        page = await self._next(walk)
+        page = await self._next_page(walk)
         if page is not None:
-            await self._questions.tell_tasks(page.items)
+            await self._source.emit_tasks(page.items)
             for row in page.items:
-                if row.run_id and task_name(row):
-                    self._counts[row.run_id] += 1
+                if row.run_id and task_key(row):
+                    self._task_counts[row.run_id] += 1
                 else:
                     self.readable = False
             return
         self._tasks = None
-        self._close()
+        self._finish()
 
-    def _close(self) -> None:
-        for name in self._there & self._known.runs.keys():
-            run, met = self._known.runs[name], self._counts[name]
-            met_all = met == len(run.tasks)
-            if run.backfilling and met_all and self.whole and (self.readable or met == self._sizes.get(name)):
-                run.backfilling, run.read, run.settled = False, True, run.has_ended
-            elif run.settled and not met_all:
-                self.suspects.add(name)
+    def _finish(self) -> None:
+        for run_id in self._expected & self._known.runs.keys():
+            run, count = self._known.runs[run_id], self._task_counts[run_id]
+            all_listed = count == len(run.tasks)
+            all_readable = self.readable or count == self._batch_counts.get(run_id)
+            if run.backfilling and all_listed and self.complete and all_readable:
+                run.backfilling, run.tasks_read, run.settled = False, True, run.has_ended()
+            elif run.settled and not all_listed:
+                self.recheck.add(run_id)
 
-    async def _next(self, walk: SequentialWalk[T]) -> Page[T] | None:
+    async def _next_page(self, walk: SequentialWalk[T]) -> Page[T] | None:
         try:
             page = await walk.next_page()
         except IncompleteListing as error:
-            _log.warning("a resync was disturbed, and is repeated: %s", error)
-            self.whole = False
+            _log.warning("a resync was incomplete and will be repeated: %s", error.summary)
+            self.complete = False
             return None
         if page is not None:
             if page.rejected or page.unreadable:

@@ -1,11 +1,11 @@
-"""What a watch asks of one space, and the handing on of what the answers tell."""
+"""The listings of one space, read for a watch. What the rows show is emitted as events."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeVar
 
-from unpod_async._http import endpoints as _paths
+from unpod_async._http import space_tasks
 from unpod_async._paging import (
     ClientContext,
     Listing,
@@ -18,22 +18,49 @@ from unpod_async._paging import (
     run_tasks,
     space_runs,
 )
-from unpod_async._watch.clock import Clock
-from unpod_async._watch.diff import Compare
-from unpod_async._watch.known import Known
+from unpod_async._watch.diff import Diff
+from unpod_async._watch.schedule import Clock
+from unpod_async._watch.state import Known
+from unpod_async.errors import (
+    APIError,
+    AuthenticationError,
+    DecodeError,
+    IncompleteListing,
+    InvalidArgument,
+    TransportError,
+    UnpodError,
+)
 from unpod_async.events import Event
 from unpod_async.models import Run, Task
 
-__all__ = ["SpaceSource"]
+__all__ = ["SpaceSource", "concerns_one_run"]
 
 T = TypeVar("T")
 
 
+def concerns_one_run(error: UnpodError) -> bool:
+    """Return whether an error concerns only the run whose tasks were read, so that other runs may succeed.
+
+    It does not if the service cannot be reached or the token is refused. A run id that cannot be sent and a
+    response that is too long concern one run.
+    """
+    if isinstance(error, TransportError):
+        return error.permanent
+    if isinstance(error, AuthenticationError):
+        return False
+    return isinstance(error, APIError | DecodeError | IncompleteListing | InvalidArgument)
+
+
 class SpaceSource:
-    """Walks over one space. Their rows, compared with what is known, are told in the order of the answers.
+    """Reads one space, and emits the changes in the order of the responses.
 
     Args:
-        put: hands on events, and returns when they have been taken, and so are known.
+        emit: called after each response with the events it leads to, possibly none. It returns once the
+            caller of the watch has received them, so that `known` contains them.
+        run_ids: the runs that are watched; None for all.
+
+    Attributes:
+        deadline: limits one poll, which restarts it.
     """
 
     def __init__(
@@ -41,37 +68,38 @@ class SpaceSource:
         context: ClientContext,
         space_token: str,
         known: Known,
-        put: SendBatch[Event],
+        emit: SendBatch[Event],
         clock: Clock,
-        chosen: frozenset[str] | None,
+        run_ids: frozenset[str] | None,
     ) -> None:
         self.space_token = space_token
         self.known = known
         self.clock = clock
-        self.chosen = chosen
+        self.run_ids = run_ids
         self.page_size = context.settings.page_size
-        self._context = context
-        self._compare = Compare(space_token, known, chosen)
-        self._put = put
-        self._listing = space_runs(space_token)
         self.deadline = context.executor.deadline()
-        """Bounds one poll: the owner restarts it."""
+        self._context = context
+        self._emit = emit
+        self._diff = Diff(space_token, known, run_ids)
+        self._run_listing = space_runs(space_token)
 
     def is_late(self) -> bool:
-        """Whether half of the time of this poll is over; the next one has its own."""
+        """Return whether more than half of the time of this poll has passed."""
         return self.deadline.left() < (self._context.executor.options.deadline or 0) / 2
 
     def runs(self) -> SequentialWalk[Run]:
-        return self._walk(self._listing)
+        """Return a new traversal of the runs, newest first."""
+        return self._traverse(self._run_listing)
 
     def tasks(self) -> SequentialWalk[Task]:
-        listing = Listing(_paths.space_tasks(self.space_token), Task, ("task_id", "id"))
-        return self._walk(listing)
+        """Return a new traversal of the tasks of the space, newest first."""
+        return self._traverse(Listing(space_tasks(self.space_token), Task, ("task_id", "id")))
 
     def tasks_of(self, run_id: str) -> SequentialWalk[Task]:
-        return self._walk(run_tasks(self.space_token, run_id, None))
+        """Return a new traversal of the tasks of one run, newest first."""
+        return self._traverse(run_tasks(self.space_token, run_id, None))
 
-    def _walk(self, listing: Listing[T]) -> SequentialWalk[T]:
+    def _traverse(self, listing: Listing[T]) -> SequentialWalk[T]:
         return SequentialWalk(
             self._context.executor,
             listing,
@@ -81,47 +109,54 @@ class SpaceSource:
         )
 
     async def has_tasks(self, run_id: str) -> bool:
-        """Whether a run has any; one that does not exist has none."""
+        """Return whether a run has tasks. A run that does not exist has none."""
         page = await self.tasks_of(run_id).next_page()
         return page is not None and bool(page.items or page.rejected or page.unreadable or page.count)
 
     async def page_of_runs(self, number: int) -> tuple[list[Run], int | None]:
-        """One page of the runs, and how many there are; no rows where one of them breaks it.
+        """Read one page of the runs by its number.
+
+        Returns:
+            Its readable rows and the total number of runs. If a row makes the server fail, no rows and None.
 
         Raises:
-            UnpodError: it could not be read.
+            UnpodError: the page could not be read.
         """
-        read = PageRequest(number, self.page_size)
-        outcome = await fetch(self._context.executor, self._listing, read, self.deadline, raw=False)
+        request = PageRequest(number, self.page_size)
+        outcome = await fetch(self._context.executor, self._run_listing, request, self.deadline, raw=False)
         if isinstance(outcome, PageResult):
             rows: Sequence[Run | RejectedRow] = outcome.rows.rows
             return [row for row in rows if not isinstance(row, RejectedRow)], outcome.count
         if outcome.unreadable:
             return [], None
-        outcome.error.listing, outcome.error.page = self._listing.endpoint.label, number
+        outcome.error.listing, outcome.error.page = self._run_listing.endpoint.label, number
         raise outcome.error
 
-    async def tell(self, events: Sequence[Event]) -> None:
-        await self._put(events)
+    async def emit_runs(self, rows: Sequence[Run]) -> None:
+        """Emit the changes that rows of runs show."""
+        await self._emit(self._diff.runs(rows, self.clock.utc_now()))
 
-    async def tell_runs(self, rows: Sequence[Run]) -> None:
-        await self.tell(self._compare.runs(rows, self.clock.utc_now()))
+    async def emit_tasks(self, rows: Sequence[Task], run_id: str | None = None) -> None:
+        """Emit the changes that rows of tasks show; `run_id` is the run whose tasks were listed, if any."""
+        await self._emit(self._diff.tasks(rows, self.clock.utc_now(), run_id))
 
-    async def tell_tasks(self, rows: Sequence[Task], run_id: str | None = None) -> None:
-        await self.tell(self._compare.tasks(rows, self.clock.utc_now(), run_id))
+    async def emit_removed_runs(self, run_ids: set[str]) -> None:
+        """Emit that these runs are no longer listed."""
+        await self._emit(self._diff.removed_runs(run_ids, self.clock.utc_now()))
 
-    async def tell_gone_runs(self, names: set[str]) -> None:
-        await self.tell(self._compare.gone_runs(names, self.clock.utc_now()))
+    async def emit_removed_tasks(self, run_id: str, listed: set[str]) -> None:
+        """Emit that the known tasks of a run are no longer listed, except those in `listed`."""
+        await self._emit(self._diff.removed_tasks(run_id, listed, self.clock.utc_now()))
 
-    async def tell_gone_tasks(self, run_id: str, met: set[str]) -> None:
-        await self.tell(self._compare.gone_tasks(run_id, met, self.clock.utc_now()))
+    async def emit_settled(self, run_id: str) -> None:
+        """Record that all tasks of a run were read, and emit `RunSettled` if it has newly settled.
 
-    async def tell_settled(self, run_id: str) -> None:
-        """A run was read whole; with tasks not watched, its row is all there is to read."""
+        If tasks are not watched, the run's own row is all there is to read.
+        """
         run = self.known.runs.get(run_id)
         if run is None:
             return
-        run.read = True
+        run.tasks_read = True
         if run.backfilling:
-            run.settled, run.backfilling = run.has_ended, False
-        await self.tell(self._compare.settled(run_id, run, self.clock.utc_now()))
+            run.settled, run.backfilling = run.has_ended(), False
+        await self._emit(self._diff.settled(run_id, run, self.clock.utc_now()))

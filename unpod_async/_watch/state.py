@@ -1,129 +1,246 @@
-"""What a watch has told so far, as something to keep and to start from."""
+"""What a watch knows about the runs of a space, and its saved form.
+
+`Known` is updated by events only, and an event is applied when the caller receives it. So the state never
+contains a change that the caller has not seen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
-from unpod_async._watch.known import Known, KnownRun
+from unpod_async._common import is_terminal, run_has_ended
+from unpod_async.events import (
+    CallEnded,
+    Event,
+    RunRemoved,
+    RunSeen,
+    RunSettled,
+    RunStatusChanged,
+    TaskRemoved,
+    TaskSeen,
+    TaskStatusChanged,
+)
 
-__all__ = ["STATE_VERSION", "WatchState", "known_of", "state_of"]
+__all__ = ["STATE_VERSION", "Known", "KnownRun", "WatchState", "restore_known", "save_known"]
+
+STATE_VERSION: Final = 2
+"""Version of the format of `WatchState`."""
 
 
-STATE_VERSION = 2
-"""The version of the format of `WatchState`."""
+class KnownRun(msgspec.Struct):
+    """A run that has been reported.
+
+    Times are seconds on the monotonic clock of the watch.
+
+    Attributes:
+        status: the status reported last.
+        previous_status: the status reported before that.
+        tasks: the status of each of its tasks, by task id.
+        settled: the run has ended, this is known to the caller, and nothing has changed since.
+        backfilling: the run existed when the watch started and its tasks have not all been read. A task that
+            has ended may have ended long ago, so no `CallEnded` is reported for it.
+        tasks_read: all its tasks were read once. A task that is not known yet is newer.
+        pending_ended: tasks whose terminal status was reported, but not yet their `CallEnded`.
+        depth: how many older runs there were when the run was last listed; None if unknown.
+        active: the run is new, or a change in it was seen.
+        changed_at: when something in it was last seen to change.
+        due_at: when to read it again.
+        failures: how many times in a row its tasks could not be read.
+    """
+
+    status: str | None
+    previous_status: str | None = None
+    tasks: dict[str, str | None] = msgspec.field(default_factory=dict[str, str | None])
+    settled: bool = False
+    backfilling: bool = False
+    tasks_read: bool = False
+    pending_ended: set[str] = msgspec.field(default_factory=set[str])
+    depth: int | None = None
+    active: bool = False
+    changed_at: float = 0.0
+    due_at: float = 0.0
+    failures: int = 0
+
+    def has_ended(self) -> bool:
+        """Return whether the run has ended. Call this only if all its tasks have been read."""
+        return run_has_ended(self.status, self.tasks.values(), all_tasks_read=True)
+
+    def mark_changed(self, now: float) -> None:
+        """Record that something in the run changed, so that the next poll reads it."""
+        self.settled, self.active = False, True
+        self.changed_at = self.due_at = now
 
 
-class ToldRun(msgspec.Struct, array_like=True, gc=False):
-    """A run as `KnownRun` has it; tasks as ids by status."""
+class Known:
+    """The runs of one space that have been reported.
+
+    Attributes:
+        runs: the runs by id.
+        last_resync: when the last complete resync started, in Unix seconds. None until the first one is
+            complete: not every existing run has been reported yet.
+        unverified: runs reported since the newest runs were last read without a gap. There may be unreported
+            runs behind them.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, KnownRun] = {}
+        self.last_resync: float | None = None
+        self.unverified: set[str] = set()
+
+    def apply(self, event: Event, now: float) -> None:
+        """Record an event that the caller received at `now` on the monotonic clock of the watch."""
+        match event:
+            case RunSeen():
+                self.runs[event.run_id] = KnownRun(
+                    event.new, backfilling=event.existing, active=not event.existing, changed_at=now
+                )
+                self.unverified.add(event.run_id)
+            case RunRemoved():
+                self.runs.pop(event.run_id, None)
+                self.unverified.discard(event.run_id)
+            case RunSettled():
+                self.runs[event.run_id].settled = True
+            case RunStatusChanged():
+                run = self.runs[event.run_id]
+                run.previous_status, run.status = run.status, event.new
+                run.mark_changed(now)
+            case TaskSeen() if event.existing:
+                self.runs[event.run_id].tasks[event.task_id] = event.new
+            case TaskSeen() | TaskStatusChanged():
+                run = self.runs[event.run_id]
+                run.tasks[event.task_id] = event.new
+                if is_terminal(event.new):
+                    run.pending_ended.add(event.task_id)
+                else:
+                    run.pending_ended.discard(event.task_id)
+                run.mark_changed(now)
+            case CallEnded():
+                self.runs[event.run_id].pending_ended.discard(event.task_id)
+            case TaskRemoved():
+                run = self.runs[event.run_id]
+                run.tasks.pop(event.task_id, None)
+                run.pending_ended.discard(event.task_id)
+                run.mark_changed(now)
+            case _:
+                pass
+
+
+class SavedRun(msgspec.Struct, array_like=True, gc=False):
+    """A `KnownRun` in a `WatchState`. `tasks` has task ids by status; an empty status stands for none."""
 
     status: str | None
     tasks: dict[str, list[str]]
     settled: bool
     backfilling: bool
-    read: bool
+    tasks_read: bool
     active: bool
     depth: int | None
-    before: str | None
+    previous_status: str | None
     pending_ended: list[str]
 
 
-class ToldSpace(msgspec.Struct, gc=False):
-    """A space: as `Known` has it."""
+class SavedSpace(msgspec.Struct, gc=False):
+    """A `Known` in a `WatchState`."""
 
+    # The defaults let states of other versions decode, so that `runs.watch` can refuse them by version.
     last_resync: float | None = None
-    runs: dict[str, ToldRun] = {}
+    runs: dict[str, SavedRun] = {}
     unverified: list[str] = []
 
 
 class WatchState(msgspec.Struct, gc=False):
-    """What a watch has told: `runs.watch(…, state=…)` goes on from here, in another process too.
+    """What a watch has reported so far. `runs.watch(..., state=state)` resumes from it in any process.
 
-    `msgspec.json.encode(events.state)` and `msgspec.json.decode(text, type=WatchState)`. It holds ids and
-    statuses, about 40 bytes a task, and nothing about people. Taking it copies all that: with 10,000 runs,
-    take it after what must not be told twice, rather than after each event.
+    Save it with `msgspec.json.encode(events.state)` and load it with
+    `msgspec.json.decode(data, type=WatchState)`. It contains ids and statuses and no personal data, about
+    40 bytes for each task. Each access to `events.state` copies everything: with 10,000 runs, save it after
+    events that must not be reported twice, not after every event.
 
     Attributes:
         tasks: whether tasks were watched.
-        spaces: what was told, by space token.
-        chosen: the runs that were watched; None for all.
+        spaces: what was reported, by space token.
+        run_ids: the runs that were watched; None if all were.
+        version: the version of this format. Other versions are refused.
     """
 
     tasks: bool
-    spaces: dict[str, ToldSpace]
-    chosen: list[str] | None = None
+    spaces: dict[str, SavedSpace]
+    run_ids: list[str] | None = None
     version: int = STATE_VERSION
 
-    def covers(self, chosen: frozenset[str] | None, *, tasks: bool) -> bool:
-        """Whether all that is asked for now was asked for then."""
-        runs = self.chosen is None or (chosen is not None and chosen <= set(self.chosen))
-        return runs and (self.tasks or not tasks)
+    def covers(self, run_ids: frozenset[str] | None, *, tasks: bool) -> bool:
+        """Return whether the earlier watch covered everything that a watch of `run_ids` covers."""
+        all_runs = self.run_ids is None or (run_ids is not None and run_ids <= set(self.run_ids))
+        return all_runs and (self.tasks or not tasks)
 
 
-def state_of(known: Mapping[str, Known], chosen: frozenset[str] | None, *, tasks: bool) -> WatchState:
-    """A copy of what is known now."""
-    spaces = {
-        token: ToldSpace(
-            space.last_resync,
-            {name: _told(run) for name, run in space.runs.items()},
-            sorted(space.unverified),
+def save_known(spaces: Mapping[str, Known], run_ids: frozenset[str] | None, *, tasks: bool) -> WatchState:
+    """Return a copy of what is known now, by space token."""
+    saved = {
+        token: SavedSpace(
+            known.last_resync,
+            {name: _save_run(run) for name, run in known.runs.items()},
+            sorted(known.unverified),
         )
-        for token, space in known.items()
+        for token, known in spaces.items()
     }
-    return WatchState(tasks, spaces, None if chosen is None else sorted(chosen))
+    return WatchState(tasks, saved, None if run_ids is None else sorted(run_ids))
 
 
-def _told(run: KnownRun) -> ToldRun:
+def _save_run(run: KnownRun) -> SavedRun:
     tasks: dict[str, list[str]] = {}
     for name, status in run.tasks.items():
-        # An empty status is none.
         tasks.setdefault(status or "", []).append(name)
-    return ToldRun(
+    return SavedRun(
         run.status,
         tasks,
         settled=run.settled,
         backfilling=run.backfilling,
-        read=run.read,
+        tasks_read=run.tasks_read,
         active=run.active,
         depth=run.depth,
-        before=run.before,
+        previous_status=run.previous_status,
         pending_ended=sorted(run.pending_ended),
     )
 
 
-def known_of(
-    state: WatchState, space_token: str, chosen: frozenset[str] | None, *, tasks: bool, now: float
+def restore_known(
+    state: WatchState, space_token: str, run_ids: frozenset[str] | None, *, tasks: bool, now: float
 ) -> Known:
-    """What was told of a space, to go on from.
+    """Return what a saved state knows about a space.
 
-    What was not asked for then is there at the start now, and told so.
+    Runs and tasks that the earlier watch did not cover will be reported with `existing=True`.
 
     Args:
-        now: on the clock of the watch.
+        run_ids: the runs to watch now; None for all.
+        tasks: whether tasks are watched now.
+        now: the time on the monotonic clock of the watch.
     """
     known = Known()
-    told = state.spaces.get(space_token)
-    if told is None:
+    saved = state.spaces.get(space_token)
+    if saved is None:
         return known
-    if state.covers(chosen, tasks=tasks):
-        known.last_resync = told.last_resync
-    all_tasks = state.tasks or not tasks
-    for name, run in told.runs.items():
-        if chosen is not None and name not in chosen:
+    if state.covers(run_ids, tasks=tasks):
+        known.last_resync = saved.last_resync
+    tasks_covered = state.tasks or not tasks
+    for name, run in saved.runs.items():
+        if run_ids is not None and name not in run_ids:
             continue
-        each = {task: status or None for status, names in run.tasks.items() for task in names}
+        statuses = {task: status or None for status, names in run.tasks.items() for task in names}
         known.runs[name] = KnownRun(
             run.status,
-            run.before,
-            each if tasks else {},
-            settled=run.settled and all_tasks,
-            backfilling=run.backfilling or not all_tasks,
-            read=run.read and state.tasks,
+            run.previous_status,
+            statuses if tasks else {},
+            settled=run.settled and tasks_covered,
+            backfilling=run.backfilling or not tasks_covered,
+            tasks_read=run.tasks_read and state.tasks,
             pending_ended=set(run.pending_ended) if tasks else set(),
             depth=run.depth,
             active=run.active,
-            changed=now,
+            changed_at=now,
         )
-    known.unverified = {name for name in told.unverified if name in known.runs}
+    known.unverified = {name for name in saved.unverified if name in known.runs}
     return known

@@ -1,35 +1,40 @@
-"""`Watch`: the stream of events, one worker per space behind it."""
+"""`Watch`: a stream of events, with one worker for each space."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from unpod_async._common import run_workers
 from unpod_async._http import is_retryable_get, retry_after_of
 from unpod_async._paging import ClientContext, SendBatch, Stream
-from unpod_async._watch.clock import Clock
-from unpod_async._watch.connection import ConnectionState
-from unpod_async._watch.known import Known
 from unpod_async._watch.poll import SpacePoll
-from unpod_async._watch.schedule import Schedule
+from unpod_async._watch.schedule import Clock, Schedule
 from unpod_async._watch.source import SpaceSource
-from unpod_async._watch.state import WatchState, state_of
+from unpod_async._watch.state import Known, WatchState, save_known
 from unpod_async.errors import AuthenticationError, ConfigurationError, RunNotFound, UnpodError
-from unpod_async.events import Event
+from unpod_async.events import Disconnected, Event, Reconnected
 
-__all__ = ["Watch"]
+__all__ = ["ConnectionState", "Watch"]
 
-_ENDS_AT_ONCE = (AuthenticationError, ConfigurationError, RunNotFound)
+_log = logging.getLogger("unpod_async")
 
-_STRIKES = 3
-"""Polls in a row that end in an error which asking again does not help, before it is raised."""
+_ENDS_WATCH: Final = (AuthenticationError, ConfigurationError, RunNotFound)
+
+_MAX_FINAL_ERRORS: Final = 3
+"""Polls in a row with an error that retrying does not help, before the watch raises it."""
+
+_MAX_INTERRUPTED: Final = 3
+"""Polls in a row that received responses but were interrupted, before the space counts as disconnected."""
 
 
 class Watch(Stream[Event]):
-    """Events of runs and tasks: `async with unpod.runs.watch(space) as events: async for event in events`.
+    """The events of `runs.watch`: `async with unpod.runs.watch(space) as events: async for event in events`.
 
-    Nothing is asked while an event is being dealt with: who is slow sees changes later, and loses none.
-    Leaving the block stops it and waits for its requests.
+    It starts background tasks; use it with `async with`. Leaving the block stops them and waits for their
+    requests. Nothing is requested while the caller handles an event: a slow caller sees changes later, but
+    misses none.
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class Watch(Stream[Event]):
         clock: Clock,
         *,
         tasks: bool,
-        chosen: frozenset[str] | None,
+        run_ids: frozenset[str] | None,
     ) -> None:
         super().__init__(f"watch of {len(known)} spaces" if len(known) > 1 else "watch", self._watch)
         self._context = context
@@ -48,59 +53,125 @@ class Watch(Stream[Event]):
         self._schedule = schedule
         self._clock = clock
         self._tasks = tasks
-        self._chosen = chosen
+        self._run_ids = run_ids
         self._polls: list[SpacePoll] = []
 
     @property
     def polls(self) -> int:
-        """Polls that came to their end, over all spaces: a sign of life for health checks."""
+        """The number of completed polls of all spaces: a sign of life for health checks."""
         return sum(poll.polls for poll in self._polls)
 
     @property
     def resyncs(self) -> int:
-        """Resyncs that came to their end, over all spaces."""
+        """The number of completed resyncs of all spaces."""
         return sum(poll.resyncs for poll in self._polls)
 
     @property
     def state(self) -> WatchState:
-        """What has been told until now, this event included: a watch that starts from it tells the rest."""
-        return state_of(self._known, self._chosen, tasks=self._tasks)
+        """What has been reported so far, including the current event.
+
+        A watch that starts with this state reports everything after it. Each access makes a copy.
+        """
+        return save_known(self._known, self._run_ids, tasks=self._tasks)
 
     def _handed_out(self, rows: Sequence[Event]) -> Iterator[Event]:
-        # Known only now: what was not taken any more is told again after a restart.
-        return map(self._note, rows)
+        # Apply each event only now: after a restart, events that were not received are reported again.
+        return map(self._apply, rows)
 
-    def _note(self, event: Event) -> Event:
+    def _apply(self, event: Event) -> Event:
         self._known[event.space_token].apply(event, self._clock.monotonic())
         return event
 
     async def _watch(self, put: SendBatch[Event]) -> None:
-        spaces = iter(self._known.items())
+        spaces = iter(self._known)
 
         async def work() -> None:
-            token, known = next(spaces)
-            line = ConnectionState(token, put, self._clock)
-            questions = SpaceSource(self._context, token, known, line.tell, self._clock, self._chosen)
-            poll = SpacePoll(questions, self._schedule, tasks=self._tasks)
-            self._polls.append(poll)
-            failures, strikes, hint = 0, 0, None
-            while True:
-                try:
-                    await poll.poll()
-                except UnpodError as error:
-                    strikes += not is_retryable_get(error, 1)
-                    # What worked before may be on the mend: a strange answer in a deploy is no reason to end.
-                    if (
-                        isinstance(error, _ENDS_AT_ONCE)
-                        or (strikes and not poll.polls)
-                        or strikes == _STRIKES
-                    ):
-                        raise
-                    failures, hint = failures + 1, retry_after_of(error)
-                    await line.failed(error)
-                else:
-                    failures, strikes, hint = 0, 0, None
-                    await line.succeeded()
-                await self._clock.sleep(self._schedule.pause(failures, hint))
+            await self._watch_space(next(spaces), put)
 
         await run_workers(len(self._known), work)
+
+    async def _watch_space(self, space_token: str, put: SendBatch[Event]) -> None:
+        connection = ConnectionState(space_token, put, self._clock)
+        source = SpaceSource(
+            self._context, space_token, self._known[space_token], connection.emit, self._clock, self._run_ids
+        )
+        poll = SpacePoll(source, self._schedule, tasks=self._tasks)
+        self._polls.append(poll)
+        failures, final_errors, retry_after = 0, 0, None
+        while True:
+            try:
+                await poll.poll()
+            except UnpodError as error:
+                final_errors += not is_retryable_get(error, 1)
+                # After a first success, even a final error may be temporary, such as during a deployment.
+                limit = _MAX_FINAL_ERRORS if poll.polls else 1
+                if isinstance(error, _ENDS_WATCH) or final_errors >= limit:
+                    raise
+                failures, retry_after = failures + 1, retry_after_of(error)
+                await connection.interrupted(error)
+            else:
+                failures, final_errors, retry_after = 0, 0, None
+                await connection.completed()
+            await self._clock.sleep(self._schedule.pause(failures, retry_after))
+
+
+class ConnectionState:
+    """Reports when a space becomes unreachable and when it can be reached again.
+
+    A space is disconnected if a poll gets no response at all, until the next response. It is also
+    disconnected if several polls in a row get responses but are interrupted, until a poll completes.
+    """
+
+    def __init__(self, space_token: str, put: SendBatch[Event], clock: Clock) -> None:
+        self._space = space_token
+        self._put = put
+        self._clock = clock
+        self._disconnected_at: float | None = None
+        self._interrupted = 0
+        self._no_response = True  # in the current poll
+
+    async def emit(self, events: Sequence[Event]) -> None:
+        """Pass on the events of a response, possibly none."""
+        self._no_response = False
+        if self._interrupted < _MAX_INTERRUPTED:
+            await self._reconnect()
+        await self._put(events)
+
+    async def completed(self) -> None:
+        """Record that a poll completed."""
+        self._interrupted, self._no_response = 0, True
+        await self._reconnect()
+
+    async def interrupted(self, error: UnpodError) -> None:
+        """Record that an error interrupted a poll."""
+        if not self._no_response:
+            self._interrupted += 1
+            if self._interrupted == 1:
+                _log.warning("a poll of space %s was interrupted: %s", self._space, error.summary)
+        is_unreachable = self._no_response or self._interrupted >= _MAX_INTERRUPTED
+        if is_unreachable and self._disconnected_at is None:
+            self._disconnected_at = self._clock.monotonic()
+            _log.warning("space %s cannot be read; polling continues: %s", self._space, error.summary)
+            event = Disconnected(
+                space_token=self._space,
+                seen_at=self._clock.utc_now(),
+                old="connected",
+                new="disconnected",
+                reason=error.summary,
+            )
+            await self._put([event])
+        self._no_response = True
+
+    async def _reconnect(self) -> None:
+        if self._disconnected_at is None:
+            return
+        after, self._disconnected_at = self._clock.monotonic() - self._disconnected_at, None
+        _log.warning("space %s can be read again after %.0f s", self._space, after)
+        event = Reconnected(
+            space_token=self._space,
+            seen_at=self._clock.utc_now(),
+            old="disconnected",
+            new="connected",
+            after=after,
+        )
+        await self._put([event])

@@ -1,0 +1,223 @@
+"""The request body of a create, checked and encoded.
+
+A create places phone calls. It cannot be undone and is not safe to repeat, and some malformed bodies leave an
+empty run behind. So everything that the server is known to refuse or to misread is refused here, before
+anything is sent.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+
+from unpod_async._common import shorten
+from unpod_async._http import check_id
+from unpod_async.create import Schedule, ScheduleAuto, ScheduleCustom, ScheduleNow
+from unpod_async.errors import InvalidArgument
+
+__all__ = ["CreateRequest", "EncodedCreate", "encode_create", "own_id"]
+
+_MAX_DEPTH: Final = 100
+_UNSENDABLE: Final = re.compile("[\x00\ud800-\udfff]")
+# Errors show a key only if it looks like the name of a field: any other key may be personal data.
+_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+
+
+class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request of `tasks.create_many`.
+
+    Attributes:
+        pilot: see `tasks.create`.
+        documents: one mapping for each call; see `tasks.create`.
+        context: see `tasks.create`.
+        schedule: see `tasks.create`; "now" by default.
+    """
+
+    pilot: str
+    documents: Sequence[Mapping[str, Any]]
+    context: str
+    schedule: Schedule = "now"
+
+
+class EncodedCreate(NamedTuple):
+    """The body of a create, ready to be sent.
+
+    Attributes:
+        body: the JSON of the request.
+        document_ids: the ids of the documents that have one, in order. The server returns the id of a
+            document as the `ref_id` of its task.
+    """
+
+    body: bytes
+    document_ids: tuple[str, ...]
+
+
+def encode_create(
+    *,
+    pilot: str,
+    documents: Iterable[Mapping[str, object]],
+    context: str,
+    schedule: Schedule = "now",
+    make_id: Callable[[], str] | None = None,
+) -> EncodedCreate:
+    """Check the arguments of a create and encode them.
+
+    The documents are copied; the caller's objects stay unchanged. The API documents the body in "Create a
+    Task in a Space".
+
+    Args:
+        pilot: the handle of the agent that calls. The server does not check that the agent exists.
+        documents: one mapping for each call, with the strings `name` and `contact_number`. All other values
+            are JSON. The server returns `id`, or else `document_id`, as the `ref_id` of the task.
+        context: what the calls are about. The API documents it as optional, but refuses a body without it.
+        schedule: a `ScheduleNow`, `ScheduleAuto` or `ScheduleCustom`, or "now" or "auto".
+        make_id: creates the `document_id` of a document without an id. None, the default, adds no ids.
+
+    Raises:
+        InvalidArgument: an argument is not accepted. The message names the place ("documents[3].age") and
+            contains no values.
+    """
+    copies = _copy_documents(documents)
+    if make_id is not None:
+        for copy in copies:
+            if not own_id(copy):
+                copy["document_id"] = make_id()
+    body = {
+        "pilot": check_id("pilot", pilot),
+        "documents": copies,
+        "context": _non_blank("context", context),
+        "schedule": _schedule_object(schedule),
+    }
+    return EncodedCreate(msgspec.json.encode(body), _unique_ids(copies))
+
+
+def own_id(document: Mapping[str, object]) -> object:
+    """Return the id of a document; a false value if it has none.
+
+    An empty id counts as none: spreadsheet exports write one into every row that has no id.
+    """
+    return document.get("id") or document.get("document_id")
+
+
+def _schedule_object(value: object) -> ScheduleNow | ScheduleAuto | ScheduleCustom:
+    if isinstance(value, ScheduleNow | ScheduleAuto | ScheduleCustom):
+        return value
+    if isinstance(value, str) and value in {"now", "auto"}:
+        return ScheduleNow() if value == "now" else ScheduleAuto()
+    raise InvalidArgument(
+        "schedule must be 'now', 'auto', a ScheduleNow, a ScheduleAuto or a ScheduleCustom",
+        argument="schedule",
+        hint="use ScheduleCustom(date, time) or ScheduleCustom.at(datetime) for a given time",
+    )
+
+
+def _copy_documents(value: object) -> list[dict[str, object]]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise _invalid("documents", f"must be a sequence of mappings, not {type(value).__name__}")
+    documents = enumerate(cast("Iterable[object]", value))
+    copies = [_copy_document(f"documents[{index}]", document) for index, document in documents]
+    if not copies:
+        raise _invalid("documents", "must contain at least one mapping", "each mapping is one call")
+    return copies
+
+
+def _copy_document(where: str, document: object) -> dict[str, object]:
+    if not isinstance(document, Mapping):
+        raise _invalid(where, f"must be a mapping, not {type(document).__name__}")
+    copy = _copy_mapping(where, cast("Mapping[object, object]", document), 1)
+    for key in ("name", "contact_number"):
+        if key not in copy:
+            raise _invalid(where, f"must have {key!r}, a non-empty str")
+        _non_blank(f"{where}.{key}", copy[key])
+    for key in ("id", "document_id"):
+        if copy.get(key) is not None:
+            _sendable(f"{where}.{key}", copy[key])
+    return copy
+
+
+def _unique_ids(documents: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    index_of: dict[str, int] = {}
+    for index, document in enumerate(documents):
+        document_id = own_id(document)
+        if not isinstance(document_id, str) or not document_id:
+            continue
+        if document_id in index_of:
+            raise _invalid(
+                f"documents[{index}]",
+                f"has the same id as documents[{index_of[document_id]}]",
+                "use a different id for each document, so that their tasks can be told apart",
+            )
+        index_of[document_id] = index
+    return tuple(index_of)
+
+
+def _copy_json(where: str, value: object, depth: int) -> object:
+    """Return a copy of `value` that contains plain JSON types only."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _sendable(where, value)
+    if isinstance(value, int | float):
+        return _copy_number(where, value)
+    if isinstance(value, Mapping):
+        return _copy_mapping(where, cast("Mapping[object, object]", value), depth)
+    if isinstance(value, list | tuple):
+        _check_depth(where, depth)
+        items = enumerate(cast("Sequence[object]", value))
+        return [_copy_json(f"{where}[{index}]", item, depth + 1) for index, item in items]
+    kind = type(value).__name__
+    raise _invalid(
+        where,
+        f"must be a JSON value, not {kind}",
+        "use str, int, float, bool, None, mappings, lists and tuples",
+    )
+
+
+def _copy_number(where: str, value: float) -> float:
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise _invalid(where, "must be within signed 64 bits", "send a longer number as a str")
+        return int(value)
+    if not math.isfinite(value):
+        raise _invalid(where, "must be a finite number", "JSON has neither NaN nor infinity")
+    return float(value)
+
+
+def _copy_mapping(where: str, value: Mapping[object, object], depth: int) -> dict[str, object]:
+    _check_depth(where, depth)
+    copy: dict[str, object] = {}
+    for index, (key, item) in enumerate(value.items()):
+        field = _sendable(f"key {index} of {where}", key)
+        inner = f"{where}.{field}" if _FIELD.fullmatch(field) else f"{where}.<key {index}>"
+        copy[field] = _copy_json(inner, item, depth + 1)
+    return copy
+
+
+def _check_depth(where: str, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise _invalid(shorten(where, 120), f"is nested more than {_MAX_DEPTH} levels deep")
+
+
+def _sendable(where: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _invalid(where, f"must be a str, not {type(value).__name__}")
+    text = str.__str__(value)
+    if _UNSENDABLE.search(text):
+        raise _invalid(where, "must not contain a NUL character or a lone surrogate")
+    return text
+
+
+def _non_blank(where: str, value: object) -> str:
+    text = _sendable(where, value)
+    if not text.strip():
+        raise _invalid(where, "must be a str that is not blank")
+    return text
+
+
+def _invalid(where: str, problem: str, hint: str | None = None) -> InvalidArgument:
+    argument = "documents" if "documents" in where else where
+    return InvalidArgument(f"{where} {problem}", argument=argument, hint=hint)

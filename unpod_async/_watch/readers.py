@@ -1,0 +1,181 @@
+"""The parts of a poll that read rows of runs, and tasks of many runs at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from unpod_async._watch.diff import task_key
+from unpod_async._watch.source import SpaceSource, concerns_one_run
+from unpod_async._watch.state import KnownRun
+from unpod_async.errors import IncompleteListing, UnpodError
+from unpod_async.models import Run
+
+__all__ = ["RunListReader", "read_tasks_together"]
+
+_log = logging.getLogger("unpod_async")
+
+_MAX_READS: Final = 4
+"""Attempts to read the newest runs without a gap before this is left to the next resync."""
+
+_MIN_RUNS: Final = 10
+"""The tasks of at least this many runs are read together."""
+
+
+class RunListReader:
+    """Reads rows of runs: the newest ones, and those of unsettled runs further back.
+
+    Attributes:
+        listed: the ids of the runs that were listed in this poll.
+    """
+
+    def __init__(self, source: SpaceSource) -> None:
+        self.listed: set[str] = set()
+        self._source = source
+        self._known = source.known
+        self._count: int | None = None
+        self._rows_per_page = source.page_size  # the server may return fewer than requested
+
+    async def read_newest(self) -> bool:
+        """Read the newest runs down to one that is known, and emit the changes.
+
+        Returns:
+            Whether every new run was read. If not, an earlier resync is needed.
+        """
+        self.listed.clear()
+        missing_before: set[str] | None = None
+        for _ in range(_MAX_READS):
+            try:
+                missing = await self._read_down_to_known()
+            except IncompleteListing as error:
+                _log.warning("the newest runs of a space could not be read completely: %s", error.summary)
+                break
+            if missing is None:
+                continue
+            self._known.unverified.clear()
+            if missing and missing_before is None:
+                # One response without some runs is not enough to report them as removed.
+                missing_before = missing
+                continue
+            await self._source.emit_removed_runs(missing & (missing_before or set()))
+            return True
+        return False
+
+    async def _read_down_to_known(self) -> set[str] | None:
+        """Read runs until one is known and so are all runs behind it.
+
+        Returns:
+            The known runs that are missing, if all runs were read; else an empty set. None if a new run may
+            have been skipped.
+        """
+        known_before, self.listed = set(self._known.runs), set()
+        verified = known_before - self._known.unverified
+        walk = self._source.runs()
+        count_before: int | None = 0
+        position, steady, readable = 0, True, True
+        while (page := await walk.next_page()) is not None:
+            # If the count falls, a run behind this page may have moved onto an earlier one.
+            steady = (
+                steady and count_before is not None and page.count is not None and page.count >= count_before
+            )
+            readable = readable and not (page.rejected or page.unreadable)
+            count_before = self._count = page.count
+            rows = len(page.items) + len(page.rejected) + len(page.unreadable)
+            is_first = page.number == 1
+            is_everything = readable and is_first and page.count == len(page.items) < self._source.page_size
+            if is_first and rows and page.count is not None and rows < page.count:
+                self._rows_per_page = rows
+            reached_known = any(row.run_id in verified for row in page.items)
+            await self._source.emit_runs(page.items)
+            self._record_depths(page.items, position, page.count)
+            position += rows
+            if self._source.run_ids is not None or (reached_known and not is_everything):
+                return set() if steady or is_first else None
+        return known_before - self.listed if readable else set()
+
+    def _record_depths(self, rows: list[Run], position: int, count: int | None) -> None:
+        """Record how many older runs there are behind each of these rows, the first of them at `position`."""
+        for index, row in enumerate(rows, position + 1):
+            if row.run_id is not None:
+                self.listed.add(row.run_id)
+                run = self._known.runs.get(row.run_id)
+                if run is not None:
+                    run.depth = None if count is None else count - index
+
+    async def read_older(self, runs: Mapping[str, KnownRun]) -> None:
+        """Read the rows of those of these runs that were not listed in this poll yet.
+
+        Each run's page is computed from the number of runs behind it.
+        """
+        count = self._count
+        pages: dict[int, set[str]] = {}
+        for run_id, run in runs.items():
+            if run_id not in self.listed and run.depth is not None and count is not None:
+                number = max(1, -(-(count - run.depth) // self._rows_per_page))
+                pages.setdefault(number, set()).add(run_id)
+        for number in sorted(pages):
+            # If older runs were removed, the runs are on the next page.
+            for candidate in (number, number + 1):
+                if pages[number] <= self.listed:
+                    break
+                await self._read_page(candidate)
+
+    async def _read_page(self, number: int) -> None:
+        rows, count = await self._source.page_of_runs(number)
+        await self._source.emit_runs(rows)
+        self._record_depths(rows, (number - 1) * self._rows_per_page, count)
+
+
+async def read_tasks_together(source: SpaceSource, run_ids: set[str]) -> set[str]:
+    """Read the tasks of many runs from the listing of the space, if that takes fewer requests.
+
+    Batches with one call each are common: the tasks of 1,000 active runs are then on ten pages. New tasks are
+    at the front of the listing. So once all known tasks of a run were listed, and the count has not fallen,
+    all its tasks have been read. The reading stops after half as many pages as there are runs.
+
+    Args:
+        run_ids: runs whose tasks have all been read before.
+
+    Returns:
+        The runs whose tasks have all been read now.
+
+    Raises:
+        UnpodError: the service cannot be reached.
+    """
+    known = source.known.runs
+    remaining = {
+        run_id: set(run.tasks) for run_id in run_ids if (run := known.get(run_id)) is not None and run.tasks
+    }
+    max_pages = len(remaining) // 2
+    expected_pages = sum(map(len, remaining.values())) / source.page_size
+    if len(remaining) < _MIN_RUNS or expected_pages > max_pages:
+        return set()
+    complete: set[str] = set()
+    try:
+        await _read_tasks(source, remaining, max_pages, complete)
+    except UnpodError as error:
+        if not concerns_one_run(error):
+            raise
+        return set()
+    return complete
+
+
+async def _read_tasks(
+    source: SpaceSource, remaining: dict[str, set[str]], max_pages: int, complete: set[str]
+) -> None:
+    """Move each run from `remaining`, which has its unread tasks, to `complete` once there are none left."""
+    walk = source.tasks()
+    count_before = 0
+    while remaining and max_pages and (page := await walk.next_page()) is not None:
+        if page.count is None or page.count < count_before or page.rejected or page.unreadable:
+            return
+        count_before, max_pages = page.count, max_pages - 1
+        await source.emit_tasks(page.items)
+        for row in page.items:
+            unread = remaining.get(row.run_id or "")
+            if unread is not None and row.run_id is not None:
+                unread.discard(task_key(row) or "")
+                if not unread:
+                    del remaining[row.run_id]
+                    complete.add(row.run_id)
