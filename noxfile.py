@@ -1,9 +1,10 @@
-"""Every check of the project, by one name each; `python -m nox -l` lists them.
+"""The checks of the project, one nox session each. `python -m nox -l` lists them.
 
     python -m pip install nox && python -m nox -s tests
 
-needs Python 3.11+, pip and git, nothing else: the backend is virtualenv (which nox brings along), and
-pyright's node comes from PyPI. What is installed is read from pyproject.toml, so that nothing is said twice.
+This needs Python 3.11 or newer, pip and git, and nothing else: the environments are made by virtualenv, which
+nox depends on, and pyright's node is installed from PyPI. The requirements are read from pyproject.toml, so
+each stands in one place.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 nox.needs_version = ">=2025.5.1"
-# virtualenv carries its own pip, so this works where Debian has split `ensurepip` off the interpreter.
+# virtualenv brings its own pip, so it also works on Debian, where `ensurepip` is a separate package.
 nox.options.default_venv_backend = "virtualenv"
-# A reused environment keeps what a change of pyproject.toml has dropped, and so passes where a clean clone
-# fails. `nox -r` reuses them when only speed matters.
+# A reused environment keeps packages that pyproject.toml no longer names, so it can pass where a clean
+# clone fails. `nox -r` reuses environments when speed matters more.
 nox.options.reuse_venv = "no"
-nox.options.sessions = ["lint", "types", "tests", "wheel"]
+nox.options.sessions = ["lint", "types", "tests", "tests-slow", "wheel", "gate"]
 
 ROOT = Path(__file__).resolve().parent
 PROJECT: dict[str, Any] = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -36,22 +37,34 @@ RUNNING = f"3.{sys.version_info.minor}"
 
 
 def group(*names: str) -> tuple[str, ...]:
-    """The requirements of dependency groups: `pip install --group` would need a pip of 2025."""
+    """Return the requirements of dependency groups. `pip install --group` would need a pip of 2025."""
     return tuple(nox.project.dependency_groups(PROJECT, *names))
 
 
-def run_pytest(session: nox.Session) -> None:
-    # -m pytest, not the script: it has to be the one of this environment.
-    session.run("python", "-m", "pytest", *session.posargs)
+def workers() -> int:
+    """Return how many processes run tests: one more than there are cores, because many tests wait for I/O."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available + 1, 8)
+
+
+def run_pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None = None) -> None:
+    """Run pytest in parallel. The arguments after `--` come last, so they override the ones given here."""
+    # -m pytest instead of the script: it is certainly the one of this environment.
+    command = ("python", "-m", "pytest", f"--numprocesses={workers()}", "--dist=worksteal")
+    session.run(*command, *arguments, *session.posargs, env=env)
+
+
+FAST = ("-m", "not slow")
 
 
 # --- tests -----------------------------------------------------------------------------------------------
 
 
 def candidates(version: str) -> Iterator[Path]:
-    """Where a Python of this version may be: pyenv's own folders, then every folder of PATH.
+    """Yield the paths where a Python of this version may be: the folders of pyenv, then those on PATH.
 
-    Not just the first hit on PATH: that may be a shim which refuses to run, with a real one further on.
+    The first match on PATH is not enough: it may be a pyenv shim that refuses to run, with a working
+    interpreter in a later folder.
     """
     name = f"python{version}"
     for home in sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*"), reverse=True):
@@ -62,17 +75,17 @@ def candidates(version: str) -> Iterator[Path]:
 
 
 def find_python(version: str) -> str | None:
-    """The path of an interpreter of this version that has really been run, or None."""
+    """Return the path of an interpreter of this version that runs, or None."""
     if version == RUNNING:
         return sys.executable
-    ask = "import sys; print('3.%d' % sys.version_info[1], sys.executable, sep='|')"
+    code = "import sys; print('3.%d' % sys.version_info[1], sys.executable, sep='|')"
     for candidate in candidates(version):
         if not candidate.is_file():
             continue
         try:
-            # A pyenv shim of a version that is not activated exists, is executable, and exits with 127.
-            answer = subprocess.run(
-                [candidate, "-I", "-c", ask],
+            # The pyenv shim of a version that is not activated is an executable file, and exits with 127.
+            result = subprocess.run(
+                [candidate, "-I", "-c", code],
                 capture_output=True,
                 text=True,
                 timeout=20,
@@ -81,7 +94,7 @@ def find_python(version: str) -> str | None:
             )
         except (OSError, subprocess.SubprocessError):
             continue
-        found, _, executable = answer.stdout.strip().partition("|")
+        found, _, executable = result.stdout.strip().partition("|")
         if found == version and executable:
             return executable
     return None
@@ -89,22 +102,51 @@ def find_python(version: str) -> str | None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The tests on the running Python; arguments after `--` go to pytest."""
+    """Run the tests, without the slow ones. Arguments after `--` go to pytest."""
     session.install("-e", EVERYTHING, *group("test"))
-    run_pytest(session)
+    run_pytest(session, *FAST)
+
+
+@nox.session(name="tests-slow")
+def tests_slow(session: nox.Session) -> None:
+    """Run the tests that kill processes or run whole demos, and more of the random histories."""
+    session.install("-e", EVERYTHING, *group("test"))
+    run_pytest(session, "-m", "slow")
+    if not session.posargs:
+        run_pytest(session, *HISTORIES, env={"UNPOD_HISTORIES": "100"})
+
+
+HISTORIES = ("tests/export/test_incremental.py", "tests/watch/test_watch_promise.py")
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Run the tests without the slow ones, and fail if they cover less than 94 % of lines and branches."""
+    session.install("-e", EVERYTHING, *group("test", "coverage"))
+    report = ("--cov=unpod_async", "--cov-branch", "--cov-report=term-missing:skip-covered")
+    run_pytest(session, *FAST, *report, "--cov-fail-under=94")
+
+
+@nox.session(name="fault-table", default=False)
+def fault_table(session: nox.Session) -> None:
+    """Write tests/faults/README.md from a run of tests/faults; with `-- check`, fail if it would change."""
+    session.install("-e", EVERYTHING, *group("test"))
+    mode = "check" if "check" in session.posargs else "write"
+    # In one process: the table is collected while the tests run.
+    session.run("python", "-m", "pytest", "tests/faults", env={"UNPOD_FAULT_TABLE": mode})
 
 
 def define_tests(version: str) -> None:
-    """A session `tests-3.X`. All of them: `nox -t matrix`."""
+    """Define the session `tests-3.X`. `nox -t matrix` runs all of them."""
     name, python = f"tests-{version}", find_python(version)
 
     if python is None:
-        # Defined all the same, so that asking for it says what is missing rather than "no such session".
+        # It is defined all the same, so that nox names the missing interpreter, not a missing session.
         @nox.session(name=name, tags=["matrix"], venv_backend="none", default=False)
         def skip_tests(session: nox.Session) -> None:
-            session.skip(f"no Python {version} that runs was found in ~/.pyenv/versions or on PATH")
+            session.skip(f"no working Python {version} in ~/.pyenv/versions or on PATH")
 
-        skip_tests.__doc__ = f"Skipped: no Python {version} on this machine."
+        skip_tests.__doc__ = f"Skipped: this machine has no Python {version}."
     else:
 
         @nox.session(name=name, tags=["matrix"], python=python, default=False)
@@ -112,7 +154,7 @@ def define_tests(version: str) -> None:
             session.install("-e", EVERYTHING, *group("test"))
             run_pytest(session)
 
-        tests_on.__doc__ = f"The tests on Python {version}."
+        tests_on.__doc__ = f"Run all tests on Python {version}."
 
 
 for _version in nox.project.python_versions(PROJECT):
@@ -121,25 +163,25 @@ for _version in nox.project.python_versions(PROJECT):
 
 @nox.session
 def floors(session: nox.Session) -> None:
-    """The tests with the lowest release of every run-time dependency that pyproject.toml allows."""
+    """Run the tests with the lowest version of each run-time dependency that pyproject.toml allows."""
     pins: list[str] = []
     extras = PROJECT["project"]["optional-dependencies"]
     for line in [*PROJECT["project"]["dependencies"], *extras["cli"], *extras["parquet"]]:
         requirement = Requirement(line)
         lowest = [item.version for item in requirement.specifier if item.operator == ">="]
         if len(lowest) != 1:
-            session.error(f"{line!r} does not name its lowest release with exactly one >=")
+            session.error(f"{line!r} must name its lowest version with exactly one >=")
         pins.append(f"{requirement.name}=={lowest[0]}")
-    # One call, so that pip refuses a floor which cannot be had, instead of raising it silently.
+    # In one call, so that pip fails on a version that cannot be installed instead of choosing a newer one.
     session.install("-e", EVERYTHING, *group("test"), *pins)
     session.run("python", "-m", "pip", "list")
-    run_pytest(session)
+    run_pytest(session, *FAST)
 
 
 # --- lint and types ----------------------------------------------------------------------------------------
 
-# ASYNC119 is a preview rule, which a release of ruff may rename or drop, and a rule that is gone finds
-# nothing. So it is asked first whether it still sees what it is there for.
+# ASYNC119 is a preview rule: a release of ruff may rename or drop it, and then it finds nothing. So the
+# session first checks that the rule still flags these functions.
 YIELDS = """
 import asyncio
 
@@ -174,7 +216,7 @@ async def e():
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff: the format, the rules, and no `yield` inside a task group or a deadline."""
+    """Check format and rules with ruff, and that nothing yields inside a task group or a deadline."""
     session.install(*group("lint"))
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
@@ -188,29 +230,29 @@ def lint(session: nox.Session) -> None:
             silent=True,
             success_codes=[1],
         )
-    flagged, meant = str(seen).count('"ASYNC119"'), YIELDS.count("yield")
-    if flagged != meant:
-        session.error(f"ASYNC119 saw {flagged} of {meant} yields inside task groups and deadlines")
-    # No excuse is accepted in the package: not even a noqa.
+    flagged, expected = str(seen).count('"ASYNC119"'), YIELDS.count("yield")
+    if flagged != expected:
+        session.error(f"ASYNC119 flags {flagged} of {expected} yields inside task groups and deadlines")
+    # Without exceptions in the package, not even with a noqa comment.
     session.run("ruff", "check", "--select=ASYNC119", "--ignore-noqa", "unpod_async")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict and pyright (strict, in pyproject.toml): the package, and uses of its public API."""
-    # The [nodejs] extra in the group brings node as a wheel; else pyright would download one on first use.
+    """Check the package and uses of its public API with mypy --strict and pyright (strict)."""
+    # The extra [nodejs] installs node as a wheel. Without it, pyright downloads node on first use.
     session.install("-e", EVERYTHING, *group("types"))
-    # tests/typing is checked and never run; the rest of the tests would gain little from types.
+    # tests/typing is checked and never run. Strict types would add little to the other tests.
     where = ["unpod_async", *(["tests/typing"] if any((ROOT / "tests/typing").glob("*.py")) else [])]
     session.run("mypy", "--strict", *where)
-    # Neither a node that happens to be on PATH nor a newer pyright from npm: what pyproject.toml pins.
+    # Use the versions of pyproject.toml, neither a node on PATH nor a newer pyright from npm.
     env = {"PYRIGHT_PYTHON_GLOBAL_NODE": "0", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     session.run("pyright", *where, env=env)
 
 
-@nox.session
+@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
-    """100,000 mutated pages, which may end in the errors of the package only."""
+    """Decode 100,000 mutated pages; each must give rows or one of the package's own errors."""
     session.install("-e", EVERYTHING, *group("test"))
     env = {"UNPOD_FUZZ": "100000"}
     session.run(
@@ -220,11 +262,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def torture(session: nox.Session) -> None:
-    """200 exports killed at random moments; 1,000 histories of a space, exported and watched."""
+    """Kill 200 exports at random moments; export and watch 1,000 random histories of a space."""
     session.install("-e", EVERYTHING, *group("test"))
     session.run(
         *("python", "-m", "pytest", "--timeout=3600", "tests/export/test_kills.py"),
-        *("tests/export/test_incremental.py", "tests/watch/test_watch_promise.py", *session.posargs),
+        *(*HISTORIES, *session.posargs),
         env={"UNPOD_KILLS": "200", "UNPOD_HISTORIES": "1000"},
     )
 
@@ -234,7 +276,7 @@ def torture(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def promises(session: nox.Session) -> None:
-    """What the README promises of limits and deadlines, measured over real sockets; red when not kept."""
+    """Measure over real sockets that limits and deadlines hold as the README says; fail if one does not."""
     session.install(".")
     session.run("python", "benchmarks/promises.py", *session.posargs)
 
@@ -244,21 +286,21 @@ def promises(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """The benchmarks of benchmarks/README.md: table, targets, JSON and plots; about half an hour."""
+    """Run the benchmarks of benchmarks/README.md: table, targets, JSON and plots. Takes half an hour."""
     session.install("-e", ".", *group("bench"))
     session.run("python", "benchmarks/bench.py", *session.posargs)
 
 
 @nox.session(name="bench-quick", default=False)
 def bench_quick(session: nox.Session) -> None:
-    """The same with little data in under a minute."""
+    """Run the benchmarks with little data, in under a minute."""
     session.install("-e", ".", *group("bench"))
     session.run("python", "benchmarks/bench.py", "--quick", *session.posargs)
 
 
-@nox.session(default=False)
+@nox.session
 def gate(session: nox.Session) -> None:
-    """Whether exports and walks cost more than kept in benchmarks/gate.json, next to aiohttp by hand."""
+    """Compare the cost of exports and walks with benchmarks/gate.json, relative to hand-written aiohttp."""
     session.install("-e", ".")
     session.run("python", "benchmarks/bench.py", "--gate", *session.posargs)
 
@@ -308,12 +350,12 @@ print(importlib.metadata.version("unpod-async"), "from", package, "lists", len(r
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the sdist and from it the wheel; install the wheel alone, elsewhere; use it."""
+    """Build the sdist, and the wheel from it; install only the wheel in another place, and use it."""
     session.install(*group("wheel"))
-    # Not session.create_tmp(): that lies in .nox, hence inside the source tree.
+    # session.create_tmp() would be in .nox, that is, inside the source tree.
     with tempfile.TemporaryDirectory(prefix="unpod-wheel-") as folder:
         tmp = Path(folder).resolve()
-        # Without --wheel or --sdist, `build` makes the wheel from the sdist: what that lacks, fails here.
+        # Without --wheel or --sdist, `build` makes the wheel from the sdist: a file missing there fails here.
         session.run("python", "-m", "build", "--installer=pip", "--outdir", str(tmp / "dist"))
         (built,) = (tmp / "dist").glob("*.whl")
         session.run("python", "-m", "virtualenv", "--quiet", str(tmp / "clean"))
@@ -322,19 +364,19 @@ def wheel(session: nox.Session) -> None:
         (tmp / "elsewhere").mkdir()
         (tmp / "smoke.py").write_text(SMOKE, encoding="utf-8")
         with session.chdir(tmp / "elsewhere"):
-            # -I: neither working directory nor PYTHONPATH lends a module. -W error: no warning.
+            # -I: no module comes from the working directory or PYTHONPATH. -W error: no warning.
             session.run(python, "-I", "-W", "error", str(tmp / "smoke.py"), str(ROOT), external=True)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The package at work against its own sandbox; needs no key and no network."""
+    """Export from a local sandbox, kill the export, resume it and compare. Needs no key and no network."""
     session.install(".[cli]")
     session.run("python", "-m", "unpod_async.testing.demos.export", *session.posargs)
 
 
 @nox.session(name="demo-watch", default=False)
 def demo_watch(session: nox.Session) -> None:
-    """A watch through changes, an outage and a kill: every change told once; needs no key and no network."""
+    """Watch a local sandbox through changes, an outage and a kill. Needs no key and no network."""
     session.install(".[cli]")
     session.run("python", "-m", "unpod_async.testing.demos.watch", *session.posargs)

@@ -7,6 +7,7 @@ import gc
 import inspect
 import itertools
 import logging
+import signal
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +43,28 @@ settings.register_profile(
 )
 # The command line's choice is loaded after this file, and so wins.
 settings.load_profile("ci")
+
+
+# --- processes that tests start ----------------------------------------------------------------------------
+
+SLOW_TESTS = 120
+"""The most cases that may be marked `slow`; every other test runs in `nox -s tests`."""
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt the processes they start, even if the suite itself ignores SIGINT.
+
+    A shell without job control starts `command &` with SIGINT ignored, and child processes inherit that. A
+    signal that has a handler is set back to its default in a child.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = sum(item.get_closest_marker("slow") is not None for item in items)
+    if slow > SLOW_TESTS:
+        raise pytest.UsageError(f"{slow} tests are marked slow, {SLOW_TESTS} may be")
 
 
 # --- asyncio -----------------------------------------------------------------------------------------------

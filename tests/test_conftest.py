@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -13,6 +14,8 @@ SUITE = r"""
 import asyncio
 import gc
 import socket
+import subprocess
+import sys
 
 import aiohttp
 import pytest
@@ -124,6 +127,12 @@ async def test_clean_with_an_older_session(shared):
     assert not shared.closed
 
 
+def test_child_can_be_interrupted():
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout == "True\n"
+
+
 def test_after_all_that():
     for kept in KEPT:
         if isinstance(kept, socket.socket):
@@ -145,8 +154,12 @@ EXPECTED = {
     "test_clean_under_hypothesis": None,
     "test_method": None,
     "test_sync": None,
+    "test_child_can_be_interrupted": None,
     "test_after_all_that": None,
 }
+
+IGNORING_SIGINT = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh") if os.name == "posix" else ()
+"""Starts a command as a script does with `command &`; its children must be interruptible even so."""
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +175,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
         (folder / to).write_text((here / name).read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "test_suite.py").write_text(SUITE, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "--junit-xml=report.xml", "-q"]
+    command = [*IGNORING_SIGINT, sys.executable, "-m", "pytest", "--junit-xml=report.xml", "-q"]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)  # noqa: S603
     assert (folder / "report.xml").exists(), run.stdout + run.stderr
     # A test that fails while it is torn down is reported as a case of its own.

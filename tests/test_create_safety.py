@@ -512,6 +512,7 @@ async def start_job(sandbox: Sandbox, journal: Path, batches: int) -> asyncio.su
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 async def test_a_job_killed_again_and_again_dials_nobody_twice(tmp_path: Path) -> None:
     rng, batches, kills = random.Random(0), 40, 0

@@ -50,6 +50,7 @@ def lines(out: Path, kind: str) -> list[dict[str, Any]]:
     ])
 
 
+@pytest.mark.slow
 def test_killed_half_way_and_run_again_the_files_hold_what_the_service_serves(tmp_path: Path) -> None:
     # 62 pages of tasks, four at a time: 5 s, while each second what has come goes to the disk.
     out = tmp_path / "deep" / "set"
@@ -85,6 +86,7 @@ def test_killed_half_way_and_run_again_the_files_hold_what_the_service_serves(tm
     assert sandbox.token not in said + told
 
 
+@pytest.mark.slow
 def test_files_that_are_not_the_data_set_end_with_1_and_a_next_demo_replaces_them(tmp_path: Path) -> None:
     out = tmp_path / "set"
     small = ("--runs", "5", "--tasks-per-run", "4", "--latency", "0", "--out", out)
@@ -104,6 +106,7 @@ def test_files_that_are_not_the_data_set_end_with_1_and_a_next_demo_replaces_the
     assert ("KILLED" in said) != ("It was done before it could be killed" in said)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 @pytest.mark.parametrize(
     ("number", "status", "word"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGKILL, -9, "")]
@@ -151,6 +154,7 @@ def test_an_error_is_told_and_ends_with_1(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.startswith("FAILED: ")
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_fails_the_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     # One row more than the client asks for.
     assert main(["--runs", "1", "--page-size", "2147483648", "--out", str(tmp_path / "set")]) == 1

@@ -24,6 +24,7 @@ def start(*options: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_change_is_told_once() -> None:
     process = start(*SMALL, "--seed", "7")
     said, told = process.communicate()
@@ -59,6 +60,7 @@ def test_what_does_not_match_is_named_and_ends_with_1(capsys: pytest.CaptureFixt
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_ctrl_c_ends_it_and_the_watch() -> None:
     process = start(*SMALL)

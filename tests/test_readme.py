@@ -320,6 +320,7 @@ async def first_terminal(block: str, folder: Path, environment: dict[str, str]) 
     assert f"A sandbox with {counts} listens on " in complaints.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32" or shutil.which("bash") is None, reason="its shell is bash")
 async def test_the_chapter_on_exports_runs_from_the_sandbox_to_the_query(tmp_path: Path) -> None:
     environment = as_installed(tmp_path)
@@ -373,7 +374,8 @@ def test_ci_runs_the_readmes_test_command_then_the_rest() -> None:
     first, second = f"{SETUP}tests".split(" && ")
     install = script.index(first.replace("python", '"$PYTHON"', 1).replace("install", "install --quiet"))
     tests = script.index(second.replace("python", '"$PYTHON"', 1))
-    assert install < tests < script.index("-m nox -s lint types wheel")
+    slow, rest = script.index("-m nox -s tests-slow"), script.index("-m nox -s lint types wheel gate")
+    assert install < tests < slow < rest
 
 
 def test_what_it_refers_to_exists() -> None:

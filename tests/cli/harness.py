@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import io
 import os
@@ -117,6 +118,8 @@ class Terminal:
         self._columns = columns
         self._stdout = stdout
         self.shown = ""
+        # A read can end inside a character of several bytes.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._news = asyncio.Event()
         self._over = False
 
@@ -153,7 +156,7 @@ class Terminal:
             new = os.read(self._ours, 65536)
         except OSError:  # Linux says so when nobody has it open any more
             new = b""
-        self.shown += new.decode("utf-8", "replace")
+        self.shown += self._decoder.decode(new)
         if not new:
             self._over = True
             asyncio.get_running_loop().remove_reader(self._ours)

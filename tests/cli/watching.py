@@ -34,7 +34,7 @@ class Screenful(Terminal):
     async def until(self, pattern: str) -> None:
         """Wait until it has shown a line in which this is found."""
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(50):
                 while not any(re.search(pattern, line) for line in self.lines()):
                     assert not self._over, f"it ended without {pattern!r}: {self.shown}"
                     self._news.clear()
@@ -56,7 +56,7 @@ class Screenful(Terminal):
 def last_table(terminal: Terminal) -> list[str]:
     """What stays on the terminal."""
     lines = terminal.lines()
-    return lines[max(place for place, line in enumerate(lines) if line.startswith("●")) :]
+    return lines[max((place for place, line in enumerate(lines) if line.startswith("●")), default=0) :]
 
 
 class Reading:

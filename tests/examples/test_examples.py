@@ -194,6 +194,7 @@ COMMANDS = {
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 async def test_a_server_that_is_told_to_stop_finishes_open_streams_and_ends_cleanly(
     app: str, free_tcp_port: int

@@ -20,7 +20,7 @@ from tests.export.dataset import assert_holds, found_rows, sandbox_rows
 from unpod_async import ExportError, UnpodClient, UnpodError
 from unpod_async.testing import Sandbox, faults
 
-HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "60"))
+HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "25"))
 ENDED = {"completed", "failed"}
 
 

@@ -20,7 +20,10 @@ import unpod_async
 from tests.export.dataset import assert_holds
 from unpod_async.testing import Sandbox
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX"),
+]
 
 KILLS = int(os.environ.get("UNPOD_KILLS", "20"))
 FORMS = ["jsonl", "jsonl.gz", "csv", "parquet"]

@@ -31,6 +31,7 @@ def client(sandbox: Sandbox) -> UnpodClient:
     return UnpodClient(sandbox.token, base_url=sandbox.base_url)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
 @pytest.mark.timeout(240)  # about ten processes
 async def test_row_48_kill_9(row: Row, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from unpod_async import UnpodClient, WatchState
 from unpod_async.events import Event
 from unpod_async.testing import Sandbox, faults
 
-HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "100"))
+HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "40"))
 RESYNC = 600.0
 ENDED = {"completed", "failed", "partially_completed"}
 NEW_STATUS = {"redial": "scheduled", "mended": "completed", "hold": "hold"}
