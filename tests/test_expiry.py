@@ -82,7 +82,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up_with_the_attempt() 
         RawServer(drip) as server,
         UnpodClient("t", "org", server.base_url, timeout=0.1, retry=once) as unpod,
     ):
-        with pytest.raises(TransportError, match="no answer in time") as caught:
+        with pytest.raises(TransportError, match="no response in time") as caught:
             await unpod.runs.list("S").collect()
     assert caught.value.timed_out
     assert caught.value.sent

@@ -35,7 +35,6 @@ HTTP_CLIENT = {
     "_http.transport",
     "_http.sessions",
     "_http.transport_errors",
-    "_http.prepared_requests",
     "_recordings.http",
 }
 """The modules that may import aiohttp's client."""

@@ -461,7 +461,7 @@ async def test_the_provider_is_asked_once_for_64_calls_that_meet_the_401_togethe
         async def newer() -> str:
             return "newer"
 
-        unpod._context.executor.transport._provider = newer
+        unpod._context.executor.transport._token_provider = newer
         await unpod.runs.list("S").collect()
         assert asked == 1
 

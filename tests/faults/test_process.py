@@ -476,7 +476,7 @@ async def test_row_46_never_closed_and_the_loop_has_ended(row: Row) -> None:
         )
         _, complained = await process.communicate()
     ours = re.findall(
-        r"ResourceWarning: the UnpodClient made at <string>:6 was never closed", complained.decode()
+        r"ResourceWarning: the UnpodClient created at <string>:6 was never closed", complained.decode()
     )
     assert len(ours) == 1, complained.decode()
     assert "Unclosed" not in complained.decode()

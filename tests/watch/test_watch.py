@@ -465,7 +465,7 @@ async def test_the_deadline_of_the_client_bounds_a_poll_and_not_the_watch() -> N
     ):
         sandbox.script(faults.stall())
         assert [type(event) for event in await told_by(step, replay)] == [Disconnected]
-        assert "no answer in time" in replay.told[-1].reason  # type: ignore[attr-defined]
+        assert "no response in time" in replay.told[-1].reason  # type: ignore[attr-defined]
         assert [type(event).__name__ for event in await told_by(step, replay)] == ["Reconnected"]
 
 

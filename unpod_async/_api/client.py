@@ -154,7 +154,7 @@ class UnpodClient(Exporting):
             max_response_bytes=max_response_bytes,
             proxy=proxy,
             ssl_context=ssl_context,
-            made_at=f"{caller_frame.f_code.co_filename}:{caller_frame.f_lineno}",
+            created_at=f"{caller_frame.f_code.co_filename}:{caller_frame.f_lineno}",
         )
         stats = Stats()
         caller = RequestExecutor(

@@ -1,15 +1,16 @@
-"""Ids checked, endpoint paths built, and time bounds turned into query parameters.
+"""The endpoints of the platform: paths from checked ids, and query parameters.
 
-Ids go into paths, where `..`, `/`, `?`, `#` and `%` reach other endpoints: such ids are refused here, before
-anything is sent. Every path ends with a slash, since without it the server redirects, and a redirected POST
+Ids become path segments, where `..`, `/`, `?`, `#` and `%` would reach other endpoints, so they are checked
+before anything is sent. Every path ends with a slash: without it the server redirects, and a redirected POST
 becomes a GET.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import msgspec
 
@@ -22,6 +23,7 @@ __all__ = [
     "agent_tasks",
     "agents",
     "organizations",
+    "query_string",
     "run_tasks",
     "runs",
     "space",
@@ -30,20 +32,17 @@ __all__ = [
     "unix_bounds",
 ]
 
-# Characters of an id that stand in a path as they are; the others are quoted.
-_PLAIN: Final = "!$&'()*+,;=:@~"
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One address of the platform.
+    """One endpoint of the platform.
 
     Attributes:
-        path: relative to the platform root, with a trailing slash and already quoted.
+        path: percent-encoded path relative to the platform root, with a trailing slash.
         template: the path with names in place of ids, for logs and metrics.
-        label: a piece of a sentence for people, such as "runs of space X".
+        label: a description for error messages, such as "runs of space X".
     """
 
     path: str
@@ -64,7 +63,7 @@ def spaces() -> Endpoint:
 def space(space_token: object) -> Endpoint:
     """One space."""
     token = check_id("space_token", space_token)
-    return Endpoint(f"spaces/{_quoted(token)}/", "spaces/{space_token}/", f"space {token}")
+    return Endpoint(f"spaces/{_segment(token)}/", "spaces/{space_token}/", f"space {token}")
 
 
 def agents() -> Endpoint:
@@ -75,14 +74,14 @@ def agents() -> Endpoint:
 def agent_tasks(agent_handle: object) -> Endpoint:
     """The tasks of one agent."""
     handle = check_id("agent_handle", agent_handle)
-    path = f"agents/{_quoted(handle)}/tasks/"
+    path = f"agents/{_segment(handle)}/tasks/"
     return Endpoint(path, "agents/{agent_handle}/tasks/", f"tasks of agent {handle}")
 
 
 def runs(space_token: object) -> Endpoint:
     """The runs of one space."""
     token = check_id("space_token", space_token)
-    path = f"spaces/{_quoted(token)}/runs/"
+    path = f"spaces/{_segment(token)}/runs/"
     return Endpoint(path, "spaces/{space_token}/runs/", f"runs of space {token}")
 
 
@@ -90,63 +89,75 @@ def run_tasks(space_token: object, run_id: object) -> Endpoint:
     """The tasks of one run."""
     token = check_id("space_token", space_token)
     run = check_id("run_id", run_id)
-    path = f"spaces/{_quoted(token)}/runs/{_quoted(run)}/tasks/"
+    path = f"spaces/{_segment(token)}/runs/{_segment(run)}/tasks/"
     label = f"tasks of run {run} in space {token}"
     return Endpoint(path, "spaces/{space_token}/runs/{run_id}/tasks/", label)
 
 
 def space_tasks(space_token: object) -> Endpoint:
-    """The tasks of one space; a POST here creates tasks."""
+    """The tasks of one space. A POST here creates tasks."""
     token = check_id("space_token", space_token)
-    path = f"spaces/{_quoted(token)}/tasks/"
+    path = f"spaces/{_segment(token)}/tasks/"
     return Endpoint(path, "spaces/{space_token}/tasks/", f"tasks of space {token}")
 
 
-def _quoted(text: str) -> str:
-    return text if text.isalnum() else quote(text, safe=_PLAIN)
+def _segment(text: str) -> str:
+    return text if text.isalnum() else quote(text, safe="!$&'()*+,;=:@~")
+
+
+def query_string(query: Mapping[str, str]) -> str:
+    """Return `query` as the percent-encoded query of a URL."""
+    return "&".join([f"{name}={_query_value(value)}" for name, value in query.items()])
+
+
+def _query_value(value: str) -> str:
+    return value if value.isascii() and value.isalnum() else quote_plus(value, safe="/?:@!$'()*,")
 
 
 class TimeWindow(msgspec.Struct, frozen=True):
     """Creation times from `created_from` to `created_to`, both inclusive; None leaves a side open.
 
     Raises:
-        InvalidArgument: a bound is no datetime or has no zone, or `created_from` is after `created_to`.
+        InvalidArgument: a bound is not a timezone-aware datetime, or `created_from` is after `created_to`.
     """
 
     created_from: datetime | None = None
     created_to: datetime | None = None
 
     def __post_init__(self) -> None:
-        first = _check_bound("created_from", self.created_from)
-        last = _check_bound("created_to", self.created_to)
+        first = _since_epoch("created_from", self.created_from)
+        last = _since_epoch("created_to", self.created_to)
         if first is not None and last is not None and first > last:
             raise InvalidArgument("created_from is after created_to", argument="created_from")
 
     def contains(self, created: datetime | None) -> bool:
-        """Whether a row created then belongs here; a time without a zone is UTC, as the server means it.
+        """Return whether a row created at this time belongs to the window.
 
-        True for None: the server matched that row by a time that cannot be read here.
+        A time without a zone is UTC, as on the server. None belongs to the window: the server selected that
+        row by a time that cannot be read here.
         """
         if created is None:
             return True
         if created.utcoffset() is None:
             created = created.replace(tzinfo=UTC)
-        age = created - _EPOCH
-        after = self.created_from is None or self.created_from - _EPOCH <= age
-        before = self.created_to is None or age <= self.created_to - _EPOCH
-        return after and before
+        since_epoch = created - _EPOCH
+        after_start = self.created_from is None or self.created_from - _EPOCH <= since_epoch
+        before_end = self.created_to is None or since_epoch <= self.created_to - _EPOCH
+        return after_start and before_end
 
 
 def unix_bounds(created_from: datetime | None, created_to: datetime | None) -> dict[str, str]:
-    """The query parameters `from_ts` and `to_ts`: whole unix seconds that take in the window and at most a
-    second more on each side, so `TimeWindow.contains` has the last word on every row.
+    """Return the query parameters `from_ts` and `to_ts` for a time window.
+
+    They are whole unix seconds and include up to one second more on each side. `TimeWindow.contains` decides
+    about each row.
 
     Raises:
         InvalidArgument: as `TimeWindow`.
     """
     window = TimeWindow(created_from, created_to)
     query: dict[str, str] = {}
-    # Not below zero: the server silently drops what it does not read as a number of seconds.
+    # Not below zero: the server silently ignores what it does not parse as a number of seconds.
     if window.created_from is not None:
         query["from_ts"] = str(max(0, (window.created_from - _EPOCH) // _SECOND))
     if window.created_to is not None:
@@ -154,9 +165,7 @@ def unix_bounds(created_from: datetime | None, created_to: datetime | None) -> d
     return query
 
 
-def _check_bound(name: str, value: object) -> timedelta | None:
-    if value is None:
-        return None
-    # Two datetimes of one zone compare by wall clock, which runs twice through an hour in autumn, and
-    # astimezone() overflows at the ends of the calendar: the distance to the epoch has neither fault.
-    return check_aware_datetime(name, value) - _EPOCH
+def _since_epoch(name: str, value: object) -> timedelta | None:
+    # Two datetimes of one zone compare by wall clock, which is ambiguous for an hour in autumn, and
+    # astimezone() overflows at the ends of the calendar. Differences to the epoch have neither problem.
+    return None if value is None else check_aware_datetime(name, value) - _EPOCH

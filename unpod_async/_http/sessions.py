@@ -1,8 +1,8 @@
-"""What a client holds open: its two sessions, made on first use and closed once.
+"""The two aiohttp sessions of a client, created on first use and closed once.
 
-Reads share a pool whose connections are dropped before the server drops them. A create goes over a
-connection of its own: on a kept-alive one that the server is just closing, a POST fails although nothing was
-processed, and one cannot tell.
+Reads share a connection pool, whose idle connections are dropped before the server drops them. Each create
+uses a connection of its own: if the server is just closing a kept-alive connection, a POST on it fails
+although nothing was processed, and the client cannot tell.
 """
 
 from __future__ import annotations
@@ -11,73 +11,77 @@ import asyncio
 import contextlib
 import warnings
 from collections.abc import Mapping
-from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["KEEP_ALIVE", "SentFlag", "Sessions", "reading"]
+__all__ = ["KEEP_ALIVE", "SentFlag", "Sessions"]
 
 KEEP_ALIVE: Final = 4.0
-"""Seconds an idle connection is kept; the server closes it after 5 to 6 without a word."""
+"""Seconds for which an idle connection is kept. The server closes it after 5 to 6 without notice."""
 
 
 class SentFlag:
-    """Whether the head of a request was handed to the socket."""
+    """Whether a request may have left this machine: set when it is handed to the socket."""
 
     sent = False
 
 
-reading: Final[ContextVar[SentFlag]] = ContextVar("unpod_async_reading")
-"""The flag of the read that a task is sending."""
-
-
 class Sessions:
-    """The sessions of one client. Ours set a request's `SentFlag`: of a read the one in `reading`, when there
-    is a connection for it; of a create its trace context, when its head goes out.
+    """The sessions of one client.
+
+    The session for creates sets the `SentFlag` that is passed as the trace context of a request.
 
     Args:
-        lifetime: asked before a session is handed out.
-        headers: of every request over our sessions; never the token.
-        given: a session of the caller's for reads; it is never closed here.
-        made_at: the line where the client was made, for the warning when it is never closed.
+        lifecycle: checked before a session is returned.
+        headers: sent with every request over sessions created here; never the token.
+        given: a session of the user for reads; it is never closed here.
+        created_at: the source line that created the client, for the warning that it was not closed.
     """
 
     def __init__(
         self,
-        lifetime: ClientLifecycle,
+        lifecycle: ClientLifecycle,
         headers: Mapping[str, str],
         given: aiohttp.ClientSession | None,
-        made_at: str,
+        created_at: str,
     ) -> None:
         self.given = given
         self.reads: aiohttp.ClientSession | None = None
         self.creates: aiohttp.ClientSession | None = None
-        self._lifetime = lifetime
+        self._lifecycle = lifecycle
         self._headers = headers
-        self._made_at = made_at
+        self._created_at = created_at
         self._closed = False
 
     def for_read(self) -> aiohttp.ClientSession:
-        """Raises ConfigurationError when the client cannot be used here (any more)."""
-        self._lifetime.check()
+        """Return the session for reads.
+
+        Raises:
+            ConfigurationError: the client cannot be used here, or the given session is closed.
+        """
+        self._lifecycle.check()
         if self.given is not None and self.given.closed:
-            raise ConfigurationError("the session that was given as session= is closed")
+            raise ConfigurationError("the session passed as session= is closed", argument="session")
         if self.reads is None or self.reads.closed:
             self.reads = self.given or aiohttp.ClientSession(
-                connector=_Pool(limit=0, keepalive_timeout=KEEP_ALIVE),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
             )
         return self.reads
 
     def for_create(self) -> aiohttp.ClientSession:
-        """Raises ConfigurationError when the client cannot be used here (any more)."""
-        self._lifetime.check()
+        """Return the session for creates.
+
+        Raises:
+            ConfigurationError: the client cannot be used here.
+        """
+        self._lifecycle.check()
         if self.creates is None or self.creates.closed:
             self.creates = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
@@ -88,9 +92,9 @@ class Sessions:
         return self.creates
 
     async def aclose(self) -> None:
-        """Close our sessions; a given one stays open. Closing twice does nothing."""
-        if self._closed or self._lifetime.forked:
-            # In a forked process the connections are still those of its parent.
+        """Close the sessions created here; a given one stays open. Closing twice has no effect."""
+        if self._closed or self._lifecycle.forked:
+            # In a forked process the connections still belong to the parent.
             self._closed = True
             return
         self._closed = True
@@ -98,7 +102,7 @@ class Sessions:
         try:
             if reads is not None:
                 await reads.close()
-        finally:  # when cancelled, too
+        finally:  # also when cancelled
             if creates is not None:
                 await creates.close()
 
@@ -106,39 +110,29 @@ class Sessions:
         return (None if self.reads is self.given else self.reads), self.creates
 
     def __del__(self) -> None:
-        lifetime: ClientLifecycle | None = getattr(
-            self, "_lifetime", None
-        )  # missing on a copy that failed half-way
-        if lifetime is None or lifetime.loop is None or lifetime.forked or self._closed:
+        # The attribute is missing on a copy whose creation failed.
+        lifecycle: ClientLifecycle | None = getattr(self, "_lifecycle", None)
+        if lifecycle is None or lifecycle.loop is None or lifecycle.forked or self._closed:
             return
-        left = [session for session in self._own() if session is not None and not session.closed]
-        if left:
+        unclosed = [session for session in self._own() if session is not None and not session.closed]
+        if unclosed:
             warnings.warn(
-                f"the UnpodClient made at {self._made_at or 'an unknown place'} was never closed: use "
+                f"the UnpodClient created at {self._created_at or 'an unknown place'} was never closed: use "
                 "`async with UnpodClient() as unpod`, or `await unpod.aclose()`",
                 ResourceWarning,
                 source=self,
                 stacklevel=2,
             )
-        for session in left:
+        for session in unclosed:
             closing = session.close()
-            if lifetime.loop.is_running() and asyncio._get_running_loop() is not lifetime.loop:
-                # Collected in another thread.
-                lifetime.loop.call_soon_threadsafe(lifetime.loop.create_task, closing)
+            if lifecycle.loop.is_running() and asyncio._get_running_loop() is not lifecycle.loop:
+                # The garbage collector runs in another thread.
+                lifecycle.loop.call_soon_threadsafe(lifecycle.loop.create_task, closing)
             else:
                 # Its first step drops the connections; the rest would only wait for that.
                 with contextlib.suppress(StopIteration):
                     closing.send(None)
                 closing.close()
-
-
-class _Pool(aiohttp.TCPConnector):
-    """Connections of reads. Tracing tells the same, and more exactly, for 10 % of the cost of a request."""
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        connection = await super().connect(*args, **kwargs)
-        reading.get().sent = True
-        return connection
 
 
 def _tracing() -> aiohttp.TraceConfig:

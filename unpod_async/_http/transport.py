@@ -1,26 +1,30 @@
-"""The only module that speaks HTTP with the API: one request in, one answer read whole out."""
+"""Sends one HTTP request to the API and reads the response completely.
+
+The only module that talks to the API. Each call is exactly one request on the wire.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import io
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeAlias
-from urllib.parse import quote_plus
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 from yarl import URL
 
+from unpod_async._http.endpoints import query_string
 from unpod_async._http.lifecycle import ClientLifecycle
-from unpod_async._http.prepared_requests import Prepared, prepare
 from unpod_async._http.responses import Request, Response
 from unpod_async._http.secret import Secret
-from unpod_async._http.sessions import SentFlag, Sessions, reading
+from unpod_async._http.sessions import SentFlag, Sessions
 from unpod_async._http.settings import Settings
 from unpod_async._http.timeouts import AttemptTimeout
-from unpod_async._http.transport_errors import ConnectionLost, explain, spoke_otherwise
+from unpod_async._http.transport_errors import send_once, to_transport_error
 from unpod_async._http.validate import check_instance, check_str
 from unpod_async._version import VERSION
 from unpod_async.errors import ConfigurationError, TransportError
@@ -28,30 +32,33 @@ from unpod_async.errors import ConfigurationError, TransportError
 __all__ = ["TokenProvider", "Transport"]
 
 CONNECT: Final = 10.0
+"""Seconds for establishing a connection, within the timeout of the attempt."""
+
 SILENCE: Final = 30.0
-"""Seconds for a connection, and between two pieces of an answer, within the time of the attempt."""
+"""Seconds without a byte of the response, within the timeout of the attempt."""
 
 _SMALL: Final = 2**16
-"""Bytes of an answer that is decoded in well under a millisecond."""
+"""Bytes of a response that is decoded in well under a millisecond."""
 
 TokenProvider: TypeAlias = Callable[[], Awaitable[str]]
-"""Gives a new token, without its scheme."""
+"""Returns a new token, without its scheme."""
 
 _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Language": "en",
-    # Said here, so that an installed brotli or zstd does not change what goes over the wire.
+    # Explicit, so that an installed brotli or zstd does not change the request.
     "Accept-Encoding": "gzip, deflate",
     "User-Agent": f"unpod-async/{VERSION}",
 }
 
 _JSON: Final = {"Content-Type": "application/json"}
+_AUTHORIZATION: Final = "Authorization"
 
-_TIMES: Final = aiohttp.ClientTimeout(
-    total=None,  # this and `sock_read`: see `AttemptTimeout`
+_TIMEOUT: Final = aiohttp.ClientTimeout(
+    total=None,  # `AttemptTimeout` is used for this and for `sock_read`
     connect=CONNECT,
     sock_connect=CONNECT,
-    # Without it aiohttp rounds time-outs over 5 s up to the next whole second.
+    # By default aiohttp rounds timeouts over 5 s up to the next whole second.
     ceil_threshold=float("inf"),
 )
 
@@ -59,40 +66,51 @@ _log = logging.getLogger("unpod_async")
 
 
 class Transport:
-    """Requests under one base URL and token.
+    """Sends requests under one base URL with one token.
 
     Args:
-        lifetime: of the client; asked before anything is sent.
-        session: a session of the caller's for reads; it is never closed here, and its middlewares are left
-            out: one attempt is one send.
-        token_provider: asked for a new token when the one in use is not accepted.
-        max_response_bytes: an answer longer than this, decompressed, is given up while it comes in.
-        proxy, ssl_context: as aiohttp takes them; verification cannot be switched off.
-        made_at: the line where the client was made, for the warning when it is never closed.
+        settings: base URL, organization and scheme.
+        secret: the token.
+        lifecycle: of the client; checked before anything is sent.
+        session: a session of the user for reads. It is never closed here, and its middlewares are not used:
+            one attempt is one request.
+        token_provider: called for a new token when the server does not accept the current one.
+        max_response_bytes: a longer response, after decompression, is aborted while it is read.
+        proxy: proxy URL.
+        ssl_context: TLS settings; certificate verification cannot be switched off otherwise.
+        created_at: the source line that created the client, for the warning that it was not closed.
+
+    Attributes:
+        token: the token in use.
+        sessions: the aiohttp sessions.
+
+    Raises:
+        ConfigurationError: an argument is not accepted.
     """
 
     def __init__(
         self,
         settings: Settings,
         secret: Secret,
-        lifetime: ClientLifecycle,
+        lifecycle: ClientLifecycle,
         *,
         session: aiohttp.ClientSession | None = None,
         token_provider: TokenProvider | None = None,
         max_response_bytes: int = 256 * 2**20,
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        made_at: str = "",
+        created_at: str = "",
     ) -> None:
         if session is not None:
             check_instance("session", session, aiohttp.ClientSession, error=ConfigurationError)
         if ssl_context is not None:  # False would switch the verification off
             check_instance("ssl_context", ssl_context, ssl.SSLContext, error=ConfigurationError)
-        if proxy is not None:
-            check_str("proxy", proxy, error=ConfigurationError)
         if token_provider is not None and not callable(token_provider):
             raise ConfigurationError("token_provider must be an async function", argument="token_provider")
-        if proxy is not None and not proxy.startswith(("http://", "https://")):
+        if proxy is not None and not check_str("proxy", proxy, error=ConfigurationError).startswith((
+            "http://",
+            "https://",
+        )):
             raise ConfigurationError(
                 "proxy must be a URL that starts with http:// or https://", argument="proxy"
             )
@@ -100,40 +118,40 @@ class Transport:
         self._settings = settings
         self._root = URL(settings.base_url)
         headers = _HEADERS if settings.org_handle is None else {**_HEADERS, "Org-Handle": settings.org_handle}
-        self.sessions = Sessions(lifetime, headers, session, made_at)
-        # A session that was given has headers of its own.
+        self.sessions = Sessions(lifecycle, headers, session, created_at)
+        # A given session has its own default headers, so each request brings ours.
         self._read_headers = None if session is None else headers
-        self._prepared: Prepared | None = None
-        self._provider = token_provider
+        self._prepared: _PreparedGet | None = None
+        self._token_provider = token_provider
         self._renewing: asyncio.Lock | None = None
         self._renewals = 0
-        self._most = max_response_bytes
+        self._max_bytes = max_response_bytes
         self._turn = asyncio.Lock()
         self._proxy = proxy
         self._ssl = True if ssl_context is None else ssl_context
 
     def get(self, path: str, query: Mapping[str, str], timeout: float) -> Awaitable[Response]:
-        """One GET, sent once and read whole within `timeout` seconds; any status.
+        """Send one GET and read the response within `timeout` seconds, whatever its status.
 
         Raises:
-            TransportError: no whole answer came.
+            TransportError: no complete response came.
             ConfigurationError: the client is closed or belongs to another event loop.
         """
         session = self.sessions.for_read()
         url = self._url(path, query)
         if self.sessions.given is not None:
             return self._exchange("GET", path, timeout, self._open(session, "GET", url), None)
-        told = SentFlag()
-        reading.set(told)
-        return self._exchange("GET", path, timeout, self._open_prepared(session, url), told)
+        sent = SentFlag()
+        return self._exchange("GET", path, timeout, self._open_prepared(session, url, sent), sent)
 
     def post(self, path: str, body: bytes, timeout: float, sent: SentFlag) -> Awaitable[Response]:
-        """One POST over a connection of its own, sent at most once; any status.
+        """Send one POST over a connection of its own and read the response, whatever its status.
 
-        `sent` is set when the head of the request goes out.
+        Args:
+            sent: set when the head of the request is sent.
 
         Raises:
-            TransportError: no whole answer came; `sent` is False when the request certainly never left.
+            TransportError: no complete response came; `sent` is False if the request certainly never left.
             ConfigurationError: the client is closed or belongs to another event loop.
         """
         session = self.sessions.for_create()
@@ -141,23 +159,27 @@ class Transport:
         return self._exchange("POST", path, timeout, opening, sent)
 
     async def renew(self, refused: Secret) -> bool:
-        """After a 401 for `refused`: whether there is another token to try.
+        """Get a new token after a 401 for `refused`. Returns whether there is another token to try.
 
-        The provider is asked once for all who wait for its answer, also when it has none.
+        The provider is called once for all requests that wait for it at the same time, even if it fails.
         """
-        if self._provider is None:
+        if self._token_provider is None:
             return False
         if self._renewing is None:
             self._renewing = asyncio.Lock()
-        asked = self._renewals
+        renewals = self._renewals
         async with self._renewing:
-            if self.token is refused and asked == self._renewals:
+            if self.token is refused and renewals == self._renewals:
                 try:
-                    self.token = Secret((await self._provider()).strip())
-                except Exception as fault:  # noqa: BLE001 - the 401 is what is raised; this may tell of a token
+                    self.token = Secret((await self._token_provider()).strip())
+                except Exception as fault:  # noqa: BLE001 - the 401 is raised; this text may contain a token
                     _log.warning("the token_provider failed: %s", type(fault).__name__)
                 self._renewals += 1
         return self.token != refused
+
+    def request(self, method: str, path: str) -> Request:
+        """Return what an error message may say about a request."""
+        return Request(method, f"/{path}", self._settings.auth_scheme)
 
     async def _exchange(
         self,
@@ -165,43 +187,47 @@ class Transport:
         path: str,
         timeout: float,
         opening: Awaitable[aiohttp.ClientResponse],
-        told: SentFlag | None,
+        sent: SentFlag | None,
     ) -> Response:
         try:
             response = await self._read(opening, timeout)
             if response is not None and len(response.body) > _SMALL:
                 await self._take_turn()
         except asyncio.CancelledError as cancelled:
-            # The frames below hold what has come of the answer, which may be anything.
+            # The frames of the traceback hold parts of the response, and with it personal data.
             cancelled.__traceback__ = None
             raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
-            # Its text, arguments and traceback can hold the request's headers, and so the token.
-            error = explain(method, path, fault, sent=None if told is None else told.sent)
-            if spoke_otherwise(fault) and self._root.scheme == "http":
-                error.args = (f"{error.args[0]}; if the server wants https, say so in base_url",)
+            error = to_transport_error(
+                method,
+                path,
+                fault,
+                plain_http=self._root.scheme == "http",
+                sent=None if sent is None else sent.sent,
+            )
         else:
             if response is not None:
                 return response
             error = TransportError(
-                f"{method} /{path}: the answer is longer than max_response_bytes ({self._most}); ask for "
-                "smaller pages (page_size=), or raise the limit",
+                f"{method} /{path}: the response is longer than max_response_bytes ({self._max_bytes})",
                 sent=True,
                 permanent=True,
+                hint="use a smaller page_size, or raise max_response_bytes",
             )
+        # Outside the except block: the error of aiohttp can contain the token, and must not be its context.
         raise error
 
     async def _read(self, opening: Awaitable[aiohttp.ClientResponse], timeout: float) -> Response | None:
-        """The answer, or None when it is too long."""
+        """Return the response, or None if it is too long."""
         length = 0
         pieces: list[bytes] = []
-        with AttemptTimeout(timeout, SILENCE) as expiry:
+        with AttemptTimeout(timeout, SILENCE) as attempt:
             async with await opening as response:
-                expiry.touch()
+                attempt.touch()
                 while piece := await response.content.readany():
-                    expiry.touch()
+                    attempt.touch()
                     length += len(piece)
-                    if length > self._most:
+                    if length > self._max_bytes:
                         response.close()
                         return None
                     pieces.append(piece)
@@ -209,29 +235,32 @@ class Transport:
         return Response(response.status, headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     async def _take_turn(self) -> None:
-        """Wait for a turn of the loop in which no other large answer is handed out.
+        """Wait for an iteration of the event loop in which no other large response is returned.
 
-        Those that come at the same time would all be decoded in one, and nobody could ask for more meanwhile.
+        Otherwise responses that arrive together are all decoded in one iteration, and no request is sent
+        meanwhile.
         """
         await self._turn.acquire()
         asyncio.get_running_loop().call_soon(self._turn.release)
 
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
-        """Quoted here: by aiohttp (`params=`) the numbers of a page cost 16 us, like this 1 us."""
+        """Return the URL of a request. For the numbers of a page it takes 1 us, aiohttp's `params=` 16 us."""
         return URL.build(
             scheme=self._root.scheme,
             authority=self._root.raw_authority,
             path=self._root.raw_path + path,
-            query_string="&".join([f"{name}={_quoted(value)}" for name, value in query.items()]),
+            query_string=query_string(query),
             encoded=True,
         )
 
-    async def _open_prepared(self, session: aiohttp.ClientSession, url: URL) -> aiohttp.ClientResponse:
+    async def _open_prepared(
+        self, session: aiohttp.ClientSession, url: URL, sent: SentFlag
+    ) -> aiohttp.ClientResponse:
         if self._prepared is None or self._prepared.session is not session:
-            self._prepared = await prepare(
-                session, self._root, timeout=_TIMES, proxy=self._proxy, ssl=self._ssl
+            self._prepared = await _PreparedGet.capture(
+                session, self._root, timeout=_TIMEOUT, proxy=self._proxy, ssl=self._ssl
             )
-        return await self._prepared.get(url, self._authorization)
+        return await self._prepared.open(url, self._authorization, sent)
 
     async def _open(
         self,
@@ -239,48 +268,107 @@ class Transport:
         method: str,
         url: URL,
         body: bytes | None = None,
-        told: SentFlag | None = None,
+        sent: SentFlag | None = None,
     ) -> aiohttp.ClientResponse:
         return await session.request(
             method,
             url,
-            # As bytes, a large body would make aiohttp warn, and a warning may be an error.
+            # A large body as bytes would make aiohttp warn, and a warning may be an error.
             data=None if body is None else io.BytesIO(body),
             headers=self._read_headers if body is None else _JSON,
-            middlewares=(self._send_once,),
-            timeout=_TIMES,
+            middlewares=(self._authorize, send_once),
+            timeout=_TIMEOUT,
             proxy=self._proxy,
             ssl=self._ssl,
             allow_redirects=False,
             raise_for_status=False,
-            trace_request_ctx=told,
+            trace_request_ctx=sent,
         )
 
-    async def _send_once(
+    async def _authorize(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """A middleware, run just before sending: the token comes in, and a lost connection is not retried.
+        """Middleware that adds the token.
 
-        The token comes in here because what aiohttp is called with stays in its frames, and shows with them.
+        Not an argument of the call: arguments stay in the frames of aiohttp, which tracebacks show.
         """
-        request.headers["Authorization"] = self._authorization(request.url)
-        try:
-            return await send(request)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as lost:
-            if isinstance(lost, aiohttp.ClientConnectorError):
-                raise
-            name = type(lost).__name__
-        raise ConnectionLost(name)
+        request.headers[_AUTHORIZATION] = self._authorization(request.url)
+        return await send(request)
 
     def _authorization(self, url: URL) -> str:
         if (url.scheme, url.raw_authority) != (self._root.scheme, self._root.raw_authority):
             raise ConfigurationError("the request would not go to base_url; nothing was sent")
         return f"{self._settings.auth_scheme} {self.token.reveal()}"
 
-    def request(self, method: str, path: str) -> Request:
-        """What an error text may say of a request."""
-        return Request(method, f"/{path}", self._settings.auth_scheme)
+
+class _PreparedGet:
+    """GET requests of one session to one origin, of which aiohttp prepares only the first.
+
+    `ClientSession.get` builds headers, cookies, proxy and TLS settings, and prepares for redirects and
+    retries: 60 of the 290 us of a small response. A middleware receives the built request and the function
+    that sends it, and may call that function any number of times. So one request is built and captured, and
+    then sent with other URLs. Each is sent once and not redirected.
+    """
+
+    def __init__(self, model: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> None:
+        self.session: Final = model.session
+        self._model = model
+        self._send = send
+        self._idle: list[aiohttp.ClientRequest] = []
+
+    @classmethod
+    async def capture(cls, session: aiohttp.ClientSession, root: URL, **options: Any) -> _PreparedGet:
+        """Let aiohttp build a GET to the origin of `root`. Nothing is sent.
+
+        Args:
+            session: a session without cookies; its trace configs and middlewares are not used.
+            root: any URL of the origin.
+            options: further arguments of `ClientSession.get`.
+        """
+        captured: list[_PreparedGet] = []
+
+        async def capture(
+            request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            captured.append(cls(request, send))
+            raise _Captured
+
+        with contextlib.suppress(_Captured):
+            await session.get(root, middlewares=(capture,), **options)
+        return captured[0]
+
+    async def open(
+        self, url: URL, authorization: Callable[[URL], str], sent: SentFlag
+    ) -> aiohttp.ClientResponse:
+        """Send a GET and return the response when its head has arrived. The caller reads and closes it.
+
+        Args:
+            url: the URL, of the same origin.
+            authorization: returns the value of the header, so that no frame holds it.
+            sent: set when the request was handed to a connection.
+
+        Raises:
+            aiohttp.ClientError, OSError: as the connection raises them; nothing is sent again.
+        """
+        request = self._idle.pop() if self._idle else self._copy()
+        request.url = request.original_url = url
+        request.headers[_AUTHORIZATION] = authorization(url)
+        try:
+            response = await self._send(request)
+        finally:
+            # aiohttp creates the response object when it sends the request.
+            sent.sent = request.response is not None
+            # Tools that dump objects would show the token of a request that is kept.
+            del request.headers[_AUTHORIZATION]
+        request.response = None
+        self._idle.append(request)
+        return response
+
+    def _copy(self) -> aiohttp.ClientRequest:
+        request = copy.copy(self._model)
+        request.headers = self._model.headers.copy()
+        return request
 
 
-def _quoted(value: str) -> str:
-    return value if value.isascii() and value.isalnum() else quote_plus(value, safe="/?:@!$'()*,")
+class _Captured(Exception):
+    """The request was captured and not sent."""
