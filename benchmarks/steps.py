@@ -25,7 +25,7 @@ from measuring import Origin, cpus
 from peers.harness import HEADERS, TOKEN
 
 from unpod_async import Task, UnpodClient
-from unpod_async._export import Fetching, Row, decoder, head_of, lines_of
+from unpod_async._export import FetchContext, Row, row_decoder, row_header, row_lines
 from unpod_async._http import endpoints as _paths
 from unpod_async._paging import (
     Listing,
@@ -96,9 +96,9 @@ def of_rows() -> None:
         data_set(200).task_rows(0, _ROWS),
     )
     listing = Listing(_paths.space_tasks("r20"), Task, ("task_id", "id"))
-    decode = decoder(keep_user_token=False)
+    decode = row_decoder(keep_user_token=False)
     raws, *_ = scan_page(body, 1)
-    heads = [head_of(raw) for raw in raws]
+    heads = [row_header(raw) for raw in raws]
 
     class Envelope(msgspec.Struct):
         data: list[msgspec.Raw]
@@ -106,9 +106,9 @@ def of_rows() -> None:
     scan = msgspec.json.Decoder(Envelope)
     steps: dict[str, Callable[[], object]] = {
         "msgspec: the page as a list of Raw (lower bound)": lambda: scan.decode(body),
-        "head_of: what an export has to know of a row": lambda: [head_of(raw) for raw in raws],
+        "row_header: what an export has to know of a row": lambda: [row_header(raw) for raw in raws],
         "both, with keys, as a walk of an export takes them": lambda: decode(listing, body, 1, {}),
-        "lines_of: the user's token out, UTF-8, one line": lambda: lines_of(
+        "row_lines: the user's token out, UTF-8, one line": lambda: row_lines(
             body, raws, heads, keep_user_token=False
         ),
         "lines joined": lambda: b"\n".join(raws),
@@ -132,20 +132,20 @@ async def of_runs(port: int) -> None:
     def only_fetch(*_: object) -> None:
         pass
 
-    def only_lines(_: Fetching, _space: int, _run: int, rows: Sequence[Row]) -> None:
+    def only_lines(_: FetchContext, _space: int, _run: int, rows: Sequence[Row]) -> None:
         for row in rows:
             row.line  # noqa: B018 - is made when it is asked for
 
     steps = {
         "requests, walks, rows found and their heads read": only_fetch,
         "lines made of them": only_lines,
-        "written, hashed, noted, made into parts": Fetching.stage,
+        "written, hashed, noted, made into parts": FetchContext.stage,
     }
     best = dict.fromkeys(steps, float("inf"))
     async with UnpodClient(TOKEN, "example.org", f"http://127.0.0.1:{port}", max_concurrency=32) as unpod:
         for _ in range(9):
             for name, stage in steps.items():
-                with tempfile.TemporaryDirectory() as folder, patch.object(Fetching, "stage", stage):
+                with tempfile.TemporaryDirectory() as folder, patch.object(FetchContext, "stage", stage):
                     began = time.process_time()
                     await unpod.export("r2000n", folder, concurrency=32, page_size=100)
                     best[name] = min(best[name], (time.process_time() - began) / 2000 * 1e6)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.raw_server import RawConnection, RawServer, http_response
 from unpod_async import UnpodClient
-from unpod_async._export import InvalidRow, decoder
+from unpod_async._export import InvalidRow, row_decoder
 from unpod_async._paging import (
     MAX_WHOLE_BYTES,
     SLICE_BYTES,
@@ -59,7 +59,7 @@ def plain(rows: DecodedPage) -> list[Any]:
 
 
 @pytest.mark.parametrize("listing", [LISTING, TIED], ids=["", "tied"])
-@pytest.mark.parametrize("decode", [decode_rows, decode_raw, decoder(keep_user_token=False)])
+@pytest.mark.parametrize("decode", [decode_rows, decode_raw, row_decoder(keep_user_token=False)])
 @given(rows=st.lists(st.one_of(good, odd), min_size=1, max_size=12), size=st.integers(1, 300))
 def test_slices_are_the_whole(listing: Listing[Any], decode: Decode, rows: list[bytes], size: int) -> None:
     body = b'{"count":12,"status_code":200,"message":"m","data":[%b]}' % b", ".join(rows)

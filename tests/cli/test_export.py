@@ -127,7 +127,7 @@ async def test_a_deadline_ends_the_waiting_for_a_service_that_is_not_there(tmp_p
         (("--settle-after", "soon"), "--settle-after"),
         (("--redact-key-file", "missing", "--redact", "hash"), "cannot read missing"),
         (("--format", "xml"), "--format"),
-        (("--run", "R1", "--space", "OTHER"), "one space"),
+        (("--run", "R1", "--space", "OTHER"), "a single space"),
         (("--part-size", "-1"), "--part-size"),
         (("--part-size", "nan"), "--part-size"),
         (("--deadline", "-1"), "deadline"),

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tests.export.parts import arrow_parquet, duck_csv, table
-from unpod_async._export import line_of
+from unpod_async._export import row_line
 from unpod_async._export.formats import FORMATS, Rows
 from unpod_async.testing import Sandbox
 
@@ -41,7 +41,7 @@ def found_rows(target: Path, form: str, kind: Rows) -> list[str]:
 def sandbox_rows(sandbox: Sandbox, form: str, kind: Rows) -> list[str]:
     """The same of what the sandbox serves now."""
     rows = sandbox.run_rows() if kind == "runs" else sandbox.task_rows()
-    lines = [line_of(msgspec.json.encode(row), keep_user_token=False) for row in rows]
+    lines = [row_line(msgspec.json.encode(row), keep_user_token=False) for row in rows]
     if form in {"csv", "parquet"}:
         return sorted(map(repr, table(kind, lines)))
     return sorted(_spelled(json.loads(line)) for line in lines)

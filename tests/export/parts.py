@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from unpod_async._export import line_of
+from unpod_async._export import row_line
 from unpod_async._export.formats import COLUMNS, FORMATS, Rows, cells
 from unpod_async.testing import Sandbox
 
@@ -53,7 +53,7 @@ def lines(kind: Rows) -> list[bytes]:
     sandbox = Sandbox(runs=30, tasks_per_run=(1, 6))
     rows = sandbox.run_rows() if kind == "runs" else sandbox.task_rows()
     return [
-        line_of(msgspec.json.encode(row), keep_user_token=False) for row in itertools.chain(rows, HOSTILE)
+        row_line(msgspec.json.encode(row), keep_user_token=False) for row in itertools.chain(rows, HOSTILE)
     ]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from unpod_async._call_output import Call
 from unpod_async._common import parse_time
-from unpod_async._export import line_of
+from unpod_async._export import row_line
 from unpod_async._export.formats import COLUMNS, SCHEMA_VERSION, Rows, cells, describe
 from unpod_async.models import Run, Task
 from unpod_async.testing import Sandbox
@@ -221,7 +221,7 @@ def test_a_deep_row_is_flattened(depth: int) -> None:
     got = list[dict[str, Any]]()
 
     def flatten() -> None:
-        got.append(named("tasks", line_of(line.encode(), keep_user_token=False)))
+        got.append(named("tasks", row_line(line.encode(), keep_user_token=False)))
 
     # In a thread, as the export does it: near the top of a stack, where rows as deep as any can be read.
     thread = threading.Thread(target=flatten)

@@ -229,7 +229,6 @@ async def test_cancelled_anywhere_it_leaves_nothing_and_goes_on(tmp_path: Path) 
     "wrong",
     [
         {"format": "xml"},
-        {"runs": "R1"},
         {"runs": []},
         {"since": 5},
         {"settle_after": -1},

@@ -11,7 +11,7 @@ import pytest
 
 from tests.export.dataset import assert_holds
 from unpod_async import Page, UnpodClient
-from unpod_async._export import HeadStart, RowPages, Samples, plan_for, space_tasks
+from unpod_async._export import EarlyRequests, RowPages, plan_scan, space_tasks
 from unpod_async._paging import PageResult, Walk, decode_rows
 from unpod_async.testing import Fault, Sandbox
 
@@ -81,26 +81,25 @@ def one_for_another(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("change", [no_change, new_run, gone_tasks, one_for_another])
 @pytest.mark.parametrize(
-    "when", ["before they are asked for", "before they are taken", "while they are taken"]
+    "when", ["before they are requested", "before they are taken", "while they are taken"]
 )
 async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbox], None], when: str) -> None:
     async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
         space, reader = sandbox.space_token, unpod._context.executor
         deadline = reader.deadline()
-        samples = Samples(reader, deadline)
-        sample = await samples.get(space)
+        early = EarlyRequests(reader, deadline, decode_rows, page_size=SIZE, concurrency=4)
+        sample = await early.request_sample(space)
         assert isinstance(sample, PageResult)
-        if when == "before they are asked for":
+        if when == "before they are requested":
             change(sandbox)
-        head_start = HeadStart(reader, deadline, samples, decode_rows, page_size=SIZE, concurrency=4)
-        head_start.begin(space, runs=50)
-        (asking,) = head_start._tasks
-        await asking
-        assert len(head_start.pages) == 4
-        await asyncio.wait(head_start.pages.values())
+        early.request_pages(space, runs=50)
+        (requesting,) = early._tasks
+        await requesting
+        assert len(early.pages) == 4
+        await asyncio.wait(early.pages.values())
         if when == "before they are taken":
             change(sandbox)
-        plan = plan_for(sample, SIZE, 50)
+        plan = plan_scan(sample, SIZE, 50)
         assert plan is not None
         found: list[str | None] = []
 
@@ -111,9 +110,9 @@ async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbo
 
         before = sandbox.requests
         pages = RowPages(reader, space_tasks(space), plan.page_size, deadline, decode_rows)
-        walk = Walk(page_size=plan.page_size, ahead=4, glance=plan.glance)
-        await pages.ahead(walk, take, head_start.pages)
-        assert not head_start.pages
+        walk = Walk(page_size=plan.page_size, ahead=4, glance=plan.preview)
+        await pages.prefetch(walk, take, early.pages)
+        assert not early.pages
         assert len(found) == len(set(found))
         assert set(sandbox.task_ids()) <= set(found)
         if change is no_change:
@@ -121,5 +120,4 @@ async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbo
         del pages, walk
         gc.collect()
         assert [one for one in gc.get_objects() if type(one) is PageResult] == [sample]  # no page is kept
-        assert await head_start.aclose() is None
-        assert await samples.aclose() is None
+        await early.__aexit__(None, None, None)

@@ -6,13 +6,17 @@ import copy
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +26,8 @@ from unpod_async.testing import Sandbox, faults
 
 HISTORIES = int(os.environ.get("UNPOD_HISTORIES", "25"))
 ENDED = {"completed", "failed"}
+ENDED_RUN = {*ENDED, "partially_completed"}
+WEEK = timedelta(days=7)
 
 
 def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
@@ -38,12 +44,23 @@ def unsettled(sandbox: Sandbox, newest: int) -> list[str]:
     """Runs that may change: the newest, and older ones that have not ended."""
     runs = list(sandbox.run_rows())
     moving = [row["run_id"] for row in runs[:newest]]
-    return moving + [
-        row["run_id"]
-        for row in runs[newest:]
-        if row["status"] not in ENDED
-        or any(task["status"] not in ENDED for task in sandbox.task_rows(row["run_id"]))
-    ]
+    return moving + [row["run_id"] for row in runs[newest:] if not has_ended(sandbox, row)]
+
+
+def has_ended(sandbox: Sandbox, run: dict[str, Any]) -> bool:
+    """The rule of the README, written anew."""
+    tasks = sandbox.task_rows(run["run_id"])
+    return run["status"] in ENDED_RUN and all(task["status"] in ENDED for task in tasks)
+
+
+def settled(sandbox: Sandbox) -> set[str]:
+    """Runs that have ended and are older than a week."""
+    return {
+        run["run_id"]
+        for run in sandbox.run_rows()
+        if has_ended(sandbox, run)
+        and datetime.fromisoformat(run["created"]).replace(tzinfo=UTC) < datetime.now(UTC) - WEEK
+    }
 
 
 @contextmanager
@@ -142,6 +159,55 @@ async def test_a_quiet_space_of_settled_runs_costs_one_request(tmp_path: Path) -
         assert (summary.fetched_runs, summary.fetched_tasks) == (1, 2)
         assert sandbox.requests == before + 3
         assert_holds(tmp_path / "set", sandbox)
+
+
+async def test_runs_that_ended_partially_completed_are_not_read_again(tmp_path: Path) -> None:
+    async with Sandbox(runs=200, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert summary.fetched_runs == 200
+        done = settled(sandbox)
+        partially = {run["run_id"] for run in sandbox.run_rows() if run["status"] == "partially_completed"}
+        assert len(partially & done) > 10
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert summary.fetched_runs == 200 - len(done)
+        assert_holds(tmp_path, sandbox)
+
+
+@asynccontextmanager
+async def dated(sandbox: Sandbox, date: str) -> AsyncIterator[str]:
+    """The address of a server that answers as the sandbox does, with another `Date`."""
+
+    async def answer(request: web.Request) -> web.Response:
+        url = f"{sandbox.base_url}{request.raw_path}"
+        async with session.get(url, headers={"Authorization": request.headers["Authorization"]}) as response:
+            body = await response.read()
+            headers = {"Date": date, "Content-Type": response.headers["Content-Type"]}
+            return web.Response(status=response.status, body=body, headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with aiohttp.ClientSession() as session, TestServer(app) as server:
+        yield str(server.make_url("/"))
+
+
+@pytest.mark.parametrize(
+    ("ahead", "settles"),
+    [(-timedelta(days=4000), False), (timedelta(days=4000), True), (None, False)],
+    ids=["the server's clock is behind", "the server's clock is ahead", "the server sends no date"],
+)
+async def test_the_age_of_a_run_is_measured_with_the_clock_of_the_server(
+    tmp_path: Path, ahead: timedelta | None, settles: bool
+) -> None:
+    date = "" if ahead is None else format_datetime(datetime.now(UTC) + ahead, usegmt=True)
+    async with (
+        Sandbox(runs=30, tasks_per_run=2) as sandbox,
+        dated(sandbox, date) as base_url,
+        UnpodClient(sandbox.token, base_url=base_url) as unpod,
+    ):
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert summary.fetched_runs == 30
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert summary.fetched_runs == (len(unsettled(sandbox, 0)) if settles else 30)
 
 
 async def test_full_reads_everything_again(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._export import InvalidRow, line_of
+from unpod_async._export import InvalidRow, row_line
 from unpod_async.testing import Sandbox
 
 SECRET = "SYNSECRET0000"
@@ -61,8 +61,8 @@ def test_only_the_token_of_a_sandbox_row_changes() -> None:
     for row in Sandbox(runs=20, tasks_per_run=5).task_rows():
         sent = msgspec.json.encode(row)
         token = row["user_info"]["user_token"]
-        assert line_of(sent, keep_user_token=True) == sent
-        assert line_of(sent, keep_user_token=False) == sent.replace(f'"{token}"'.encode(), b"null")
+        assert row_line(sent, keep_user_token=True) == sent
+        assert row_line(sent, keep_user_token=False) == sent.replace(f'"{token}"'.encode(), b"null")
 
 
 ROWS = {
@@ -129,8 +129,8 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_line_of(name: str) -> None:
     row, line = ROWS[name]
-    assert line_of(row, keep_user_token=False) == line
-    kept = line_of(row, keep_user_token=True)
+    assert row_line(row, keep_user_token=False) == line
+    kept = row_line(row, keep_user_token=True)
     assert kept == row.replace(b"\n", b" ").replace(b"\r", b" ")
 
 
@@ -156,7 +156,7 @@ NO_ROWS = {
 @pytest.mark.parametrize("row", NO_ROWS, ids=lambda row: row[:24].decode("latin-1"))
 def test_what_is_no_row_says_why_and_shows_nothing(row: bytes) -> None:
     with pytest.raises(InvalidRow) as caught:
-        line_of(row, keep_user_token=False)
+        row_line(row, keep_user_token=False)
     assert caught.value.reason == str(caught.value) == NO_ROWS[row]
     assert caught.value.__cause__ is caught.value.__context__ is None
 
@@ -164,7 +164,7 @@ def test_what_is_no_row_says_why_and_shows_nothing(row: bytes) -> None:
 def test_what_raw_lets_through_is_a_line() -> None:
     page = b'[ {"a":1,\r\n "b": "\xc3\xa9"} ,\n{"user_info":{"user_token":"s"}}\n]'
     lines = [
-        line_of(bytes(raw), keep_user_token=False)
+        row_line(bytes(raw), keep_user_token=False)
         for raw in msgspec.json.decode(page, type=list[msgspec.Raw])
     ]
     assert lines == [b'{"a":1,   "b": "\xc3\xa9"}', b'{"user_info":{"user_token":null}}']
@@ -225,11 +225,11 @@ ROW = objects(VALUES).map(str.encode)
 @given(ROW)
 def test_any_row_keeps_all_but_the_tokens_at_their_path(row: bytes) -> None:
     assert msgspec.json.decode(b"[%b]" % row, type=list[msgspec.Raw])  # as it would come
-    line = line_of(row, keep_user_token=False)
+    line = row_line(row, keep_user_token=False)
     assert b"\n" not in line
     assert b"\r" not in line
     assert pairs(line) == expected(row)
-    kept = line_of(row, keep_user_token=True)
+    kept = row_line(row, keep_user_token=True)
     assert len(kept) == len(row)
     assert without_space(kept) == without_space(row)
     # What was taken out of the row is all that makes the two lines differ.
@@ -241,7 +241,7 @@ def test_any_row_keeps_all_but_the_tokens_at_their_path(row: bytes) -> None:
 def test_a_damaged_row_is_a_line_or_no_row(row: bytes, place: int, damage: bytes) -> None:
     row = row[:place] + damage + row[place:]
     try:
-        line = line_of(row, keep_user_token=False)
+        line = row_line(row, keep_user_token=False)
     except InvalidRow:
         with pytest.raises(ValueError):
             msgspec.json.decode(row.decode(), type=dict[str, msgspec.Raw])

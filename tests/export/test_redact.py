@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._export import line_of
+from unpod_async._export import row_line
 from unpod_async._export.redaction import Redactor, kind_of_key
 from unpod_async.errors import InvalidArgument
 from unpod_async.testing import Sandbox
@@ -23,7 +23,7 @@ drop, hashed = Redactor("drop"), Redactor("hash", KEY)
 
 
 def line(row: object) -> bytes:
-    return line_of(msgspec.json.encode(row), keep_user_token=False)
+    return row_line(msgspec.json.encode(row), keep_user_token=False)
 
 
 def dropped(row: object) -> Any:
@@ -449,10 +449,10 @@ def test_a_name_and_a_number_met_are_nowhere_in_the_line(
     ids=lambda sent: sent[:30].decode(),
 )
 def test_odd_rows_are_redacted_as_well(sent: bytes) -> None:
-    row = line_of(sent, keep_user_token=False)
+    row = row_line(sent, keep_user_token=False)
     for redactor in (drop, hashed):
         redacted = redactor(row)
-        assert line_of(redacted, keep_user_token=True) == redacted
+        assert row_line(redacted, keep_user_token=True) == redacted
         for secret in (b"Zed", b"Quix", b"j@x.io"):
             assert secret not in redacted
 

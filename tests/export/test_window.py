@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._export import Window
+from unpod_async._export import PrefetchWindow
 
 
-def after(window: Window, pages: int, *, wall: float, work: float) -> int:
+def after(window: PrefetchWindow, pages: int, *, wall: float, work: float) -> int:
     """So many pages, each of which takes so long and so much work."""
     for number in range(1, pages + 1):
-        window.handled(number * wall, number * work)
+        window.page_handled(number * wall, number * work)
     return window.pages
 
 
@@ -27,11 +27,11 @@ def after(window: Window, pages: int, *, wall: float, work: float) -> int:
     ],
 )
 def test_it_is_as_wide_as_hides_the_latency(wall: float, work: float, pages: int) -> None:
-    assert after(Window(32, 0, 0), 4, wall=wall, work=work) == pages
+    assert after(PrefetchWindow(32, 0, 0), 4, wall=wall, work=work) == pages
 
 
 def test_one_request_at_a_time_stays_one() -> None:
-    assert after(Window(1, 0, 0), 50, wall=1, work=0.001) == 1
+    assert after(PrefetchWindow(1, 0, 0), 50, wall=1, work=0.001) == 1
 
 
 @given(
@@ -39,9 +39,9 @@ def test_one_request_at_a_time_stays_one() -> None:
     pages=st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), max_size=60),
 )
 def test_it_never_narrows_nor_leaves_its_bounds(most: int, pages: list[tuple[float, float]]) -> None:
-    window = Window(most, 0, 0)
+    window = PrefetchWindow(most, 0, 0)
     now = busy = 0.0
     for passed, worked in pages:
         before = window.pages
         now, busy = now + passed, busy + worked
-        assert before <= window.handled(now, busy) <= min(most, 12)
+        assert before <= window.page_handled(now, busy) <= min(most, 12)

@@ -225,7 +225,7 @@ async def test_row_56_the_hook_raises(row: Row, tmp_path: Path, caplog: pytest.L
             summary = await unpod.export(sandbox.space_token, tmp_path, on_progress=hook)
         assert summary.complete
         assert [record.getMessage() for record in caplog.records] == [
-            "the progress hook raised ZeroDivisionError; the export goes on"
+            "on_progress raised ZeroDivisionError; the export continues"
         ]
         assert_holds(tmp_path, sandbox)
     row.note("the export goes on, one warning", "–")

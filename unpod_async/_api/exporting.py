@@ -66,7 +66,7 @@ class Exporting:
             ConfigurationError: A package that the format needs is not installed.
         """
         # Imported here because programs that export nothing need no database.
-        from unpod_async._export import ExportSpec, Job
+        from unpod_async._export import ExportSpec, run_export
 
         if isinstance(spaces, ExportSpec):
             if options:
@@ -77,7 +77,7 @@ class Exporting:
             spec = ExportSpec(spaces=cast("Any", spaces), **cast("Any", options))
         if on_progress is not None and not callable(on_progress):
             raise InvalidArgument("on_progress must be a function that takes an ExportProgress")
-        return await Job(self._context, spec, _path(target), on_progress).run()
+        return await run_export(self._context, spec, _path(target), on_progress)
 
 
 def _path(target: object) -> Path:

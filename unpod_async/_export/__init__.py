@@ -11,16 +11,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unpod_async._export.early_pages import HeadStart
-    from unpod_async._export.job import Job
-    from unpod_async._export.prefetch_window import Window
+    from unpod_async._export.job import run_export
     from unpod_async._export.results import BadRow, ExportProgress, ExportSummary, FailedRun
-    from unpod_async._export.row_header import head_of
-    from unpod_async._export.row_line import InvalidRow, line_of, lines_of
-    from unpod_async._export.row_pages import RowPages
-    from unpod_async._export.rows import Row, decoder
-    from unpod_async._export.run_tasks import Fetching
-    from unpod_async._export.scan_plan import Samples, plan_for, space_tasks
+    from unpod_async._export.rows import (
+        InvalidRow,
+        Row,
+        RowPages,
+        row_decoder,
+        row_header,
+        row_line,
+        row_lines,
+    )
+    from unpod_async._export.run_tasks import FetchContext
+    from unpod_async._export.space_scan import EarlyRequests, PrefetchWindow, plan_scan, space_tasks
     from unpod_async._export.spec import (
         ExportFormat,
         ExportOptions,
@@ -32,43 +35,37 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadRow",
+    "EarlyRequests",
     "ExportFormat",
     "ExportOptions",
     "ExportProgress",
     "ExportSpec",
     "ExportSummary",
     "FailedRun",
-    "Fetching",
-    "HeadStart",
+    "FetchContext",
     "InvalidRow",
-    "Job",
+    "PrefetchWindow",
     "Redaction",
     "Row",
     "RowPages",
-    "Samples",
-    "Window",
-    "decoder",
     "differing_options",
     "field_types",
-    "head_of",
-    "line_of",
-    "lines_of",
-    "plan_for",
+    "plan_scan",
+    "row_decoder",
+    "row_header",
+    "row_line",
+    "row_lines",
+    "run_export",
     "space_tasks",
 ]
 
 # Modules are imported on first use: `unpod-async export --help` needs `spec` only, and no database.
 _MODULES = {
-    "early_pages": "HeadStart",
-    "job": "Job",
-    "prefetch_window": "Window",
+    "job": "run_export",
     "results": "BadRow ExportProgress ExportSummary FailedRun",
-    "row_header": "head_of",
-    "row_line": "InvalidRow line_of lines_of",
-    "row_pages": "RowPages",
-    "rows": "Row decoder",
-    "run_tasks": "Fetching",
-    "scan_plan": "Samples plan_for space_tasks",
+    "rows": "InvalidRow Row RowPages row_decoder row_header row_line row_lines",
+    "run_tasks": "FetchContext",
+    "space_scan": "EarlyRequests PrefetchWindow plan_scan space_tasks",
     "spec": "ExportFormat ExportOptions ExportSpec Redaction differing_options field_types",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}

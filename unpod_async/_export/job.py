@@ -1,291 +1,247 @@
-"""One export from beginning to end: list the runs, fetch what is wanted, write it, say what there is."""
+"""One export: list the runs, read their tasks, publish the files, and summarise."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from unpod_async._common import join_shielded
-from unpod_async._export.early_pages import HeadStart
+from unpod_async._common import cancel_and_wait
 from unpod_async._export.formats import FORMATS
-from unpod_async._export.outage import OutageRetrier, passes
+from unpod_async._export.outage import OutageRetrier, probe_service
 from unpod_async._export.progress import ProgressReporter
-from unpod_async._export.recordings import load_recordings, recording_url
+from unpod_async._export.recordings import download_recordings, recording_url
 from unpod_async._export.redaction import Redactor
 from unpod_async._export.results import ExportProgress, ExportSummary
-from unpod_async._export.row_pages import RowPages
-from unpod_async._export.rows import decoder
+from unpod_async._export.rows import RowPages, row_decoder
 from unpod_async._export.run_sync import PAGE_SIZE, RunReader, RunSync
-from unpod_async._export.run_tasks import Fetching, fetch_runs
-from unpod_async._export.scan_plan import FEW_REQUESTS, Plan, Samples, plan_for
-from unpod_async._export.space_scan import fetch_flat
+from unpod_async._export.run_tasks import FetchContext, fetch_runs
+from unpod_async._export.space_scan import FEW_REQUESTS, EarlyRequests, ScanPlan, plan_scan, scan_space
 from unpod_async._export.spec import ExportSpec
-from unpod_async._export.storage import (
-    MANIFEST,
-    Contents,
-    DataSet,
-    Disk,
-    Publisher,
-    RunState,
-    Staging,
-    contents,
-    manifest,
-)
-from unpod_async._paging import ClientContext, PageFailure, PageRequest, fetch, space_runs
+from unpod_async._export.storage import Contents, RunState, Workspace, open_workspace
+from unpod_async._http import Deadline
+from unpod_async._paging import ClientContext, PageFailure, space_runs
 from unpod_async.errors import ExportError, IncompleteListing
 
-__all__ = ["Job"]
+__all__ = ["run_export"]
 
-_TELL_EVERY = 0.2
-"""Seconds between two events of the progress."""
+_EMIT_SECONDS = 0.2
+"""Time between two progress events."""
+
+_NAMED = 100
+"""Failed runs and bad rows that the summary names."""
 
 
-class Job:
-    """One export. `run` is called once."""
+async def run_export(
+    client: ClientContext,
+    spec: ExportSpec,
+    target: Path,
+    on_progress: Callable[[ExportProgress], object] | None = None,
+) -> ExportSummary:
+    """Run an export; see `UnpodClient.export`."""
+    FORMATS[spec.format].check()
+    deadline = client.executor.deadline()
+    deadline.start()
+    retrier = OutageRetrier(
+        client.executor, lambda: probe_service(client.executor, spec.spaces[0], deadline), deadline
+    )
+    progress = ProgressReporter(on_progress, client.executor.stats, lambda: retrier.waiting)
+    dataset_options = spec.dataset_options(client.settings.base_url)
+    async with open_workspace(target, spec, dataset_options) as workspace:
+        summary = await _ExportJob(client, spec, workspace, deadline, retrier, progress).run()
+    progress.enter("done")
+    return summary
+
+
+class _ExportJob:
+    """One export into an open workspace."""
 
     def __init__(
         self,
-        context: ClientContext,
+        client: ClientContext,
         spec: ExportSpec,
-        target: Path,
-        on_progress: Callable[[ExportProgress], object] | None = None,
+        workspace: Workspace,
+        deadline: Deadline,
+        retrier: OutageRetrier,
+        progress: ProgressReporter,
     ) -> None:
-        FORMATS[spec.format].check()
-        self._context = context
+        self._client = client
         self._spec = spec
-        self._dataset_options = spec.dataset_options(context.settings.base_url)
-        self._set = DataSet(target, spec, self._dataset_options)
-        self._disk = Disk(str(target))
+        self._workspace = workspace
+        self._catalog = workspace.catalog
+        self._io = workspace.io
+        self._staging = workspace.staging
+        self._deadline = deadline
+        self._retrier = retrier
+        self._progress = progress
         self._started = datetime.now(UTC)
-        self._deadline = context.executor.deadline()
-        self._patience = OutageRetrier(
-            context.executor, self._probe, self._deadline, repeats=context.executor.options.retry is not None
+        self._reasons: list[str] = []
+        self._redact = (
+            None
+            if spec.redact is None or workspace.redact_key is None
+            else Redactor(spec.redact, workspace.redact_key)
         )
-        self._samples = Samples(self._patience, self._deadline)
-        self._decode = decoder(keep_user_token=spec.keep_user_tokens)
-        self._head_start = HeadStart(
-            self._patience,
-            self._deadline,
-            self._samples,
-            self._decode,
+        self._context = FetchContext(
+            catalog=workspace.catalog,
+            io=workspace.io,
+            staging=workspace.staging,
+            retrier=retrier,
+            deadline=deadline,
+            decode=row_decoder(keep_user_token=spec.keep_user_tokens),
+            page_size=client.page_size(spec.page_size),
+            concurrency=spec.concurrency,
+            redact=self._redact,
+            recording_url=recording_url if spec.recordings else None,
+        )
+        self._early = EarlyRequests(
+            retrier,
+            deadline,
+            self._context.decode,
             page_size=spec.page_size,
             concurrency=spec.concurrency,
         )
-        self._meter = ProgressReporter(on_progress, context.executor.stats, lambda: self._patience.waiting)
-        self._reasons: list[str] = []
-        self._publisher: Publisher
-        self._staging: Staging
-        self._redactor: Redactor | None = None
+        progress.counts = lambda: (self._staging.runs, self._staging.failed, self._staging.rows)
 
     async def run(self) -> ExportSummary:
-        self._deadline.start()
-        ticking: asyncio.Task[None] | None = None
-        try:
-            await self._disk.run(self._open)
-            ticking = asyncio.create_task(self._tick())
-            for space, token in self._set.spaces:
-                await self._list(space, token)
-            await self._fetch()
+        async with self._ticking(), self._early:
+            for space, token in self._workspace.spaces:
+                await self._list_runs(space, token)
+            await self._fetch_tasks()
             if self._spec.recordings:
-                await self._load_recordings()
-            self._meter.enter("writing")
-            found = await self._disk.run(self._finish)
+                await self._download_recordings()
+            self._progress.enter("writing")
+            gone, found = await self._io.run(self._publish)
+        return self._summarise(found, gone)
+
+    @contextlib.asynccontextmanager
+    async def _ticking(self) -> AsyncGenerator[None, None]:
+        """Emit progress in the background."""
+        ticker = asyncio.create_task(self._tick())
+        try:
+            yield
         finally:
-            cancelled = await self._head_start.aclose()
-            cancelled = await self._samples.aclose() or cancelled
-            if ticking is not None:
-                ticking.cancel()
-                cancelled = await join_shielded(ticking) or cancelled
-                cancelled = await self._staging.finish_noting() or cancelled
-            self._disk.close()
-            self._set.close()
+            cancelled = await cancel_and_wait([ticker])
             if cancelled is not None:
                 raise cancelled
-        self._meter.enter("done")
-        return self._summary(found)
 
     async def _tick(self) -> None:
         while True:
-            self._meter.tell()
-            await asyncio.sleep(_TELL_EVERY)
-            if self._patience.waiting:
-                with contextlib.suppress(ExportError):  # the next checkpoint of the job raises it as well
+            self._progress.emit()
+            await asyncio.sleep(_EMIT_SECONDS)
+            if self._retrier.waiting:
+                with contextlib.suppress(ExportError):  # the next checkpoint of the job raises it too
                     await self._staging.flush_if_due()
 
-    def _open(self) -> None:
-        """Blocks."""
-        self._set.open()
-        self._publisher = Publisher(
-            self._set.state, self._set.work, self._set.parts, self._set.spool, self._spec.part_bytes
+    # -- listing the runs ---------------------------------------------------------------------------------
+
+    async def _list_runs(self, space: int, token: str) -> None:
+        sync = RunSync(
+            self._catalog,
+            space,
+            self._workspace.listing,
+            resumed_since=self._workspace.resumed_since,
+            now=time.time(),
         )
-        # While there is a whole data set, it stays as it is until all of the next one has come.
-        is_first = self._set.store.size(MANIFEST) is None
-        self._staging = Staging(
-            self._set.state,
-            self._set.spool,
-            self._disk,
-            self._publisher.publish_full_parts if is_first else lambda: None,
-        )
-        self._meter.counts = lambda: (self._staging.runs, self._staging.failed, self._staging.rows)
-        if self._spec.redact is not None:
-            self._redactor = Redactor(self._spec.redact, self._set.redact_key())
+        had_bad_runs = await self._io.run(self._catalog.forget_bad_runs, space)
 
-    # -- listing ------------------------------------------------------------------------------------------
-
-    async def _list(self, space: int, token: str) -> None:
-        noted = RunSync(self._set.state, space, self._set.round, since=self._set.since, now=time.time())
-        stable = await self._disk.run(self._forget_bad_runs, space)
-        pages = RowPages(
-            self._patience,
-            space_runs(token),
-            self._spec.page_size or PAGE_SIZE,
-            self._deadline,
-            self._decode,
-        )
-
-        def on_bad(place: int | None, reason: str) -> None:
-            self._staging.add_bad(space, None, place, reason)
-
-        wants_all = self._spec.selects_all_runs and self._spec.concurrency > 1
+        def on_bad(position: int | None, reason: str) -> None:
+            self._staging.add_bad(space, None, position, reason)
 
         def on_page(count: int | None, runs: int) -> None:
-            self._meter.runs_seen += runs
-            # A first export fetches all of them, so what it asks next can be asked beside the listing.
-            if reading.is_first and wants_all and (count or 0) > FEW_REQUESTS:
-                self._samples.ask(token)
-                if len(self._set.spaces) == 1:  # else its pages would lie about while others are listed
-                    self._head_start.begin(token, count or 0)
+            self._progress.runs_seen += runs
+            if reader.is_first:
+                self._request_early(token, count or 0)
 
-        reading = RunReader(
-            noted,
+        reader = RunReader(
+            sync,
             self._spec,
-            self._disk,
-            self._redactor,
+            self._io,
+            self._redact,
             on_bad,
             on_page,
-            stable=stable,
+            may_stop_early=not had_bad_runs,
         )
+        page_size = self._spec.page_size or PAGE_SIZE
+        listing = space_runs(token)
         try:
-            await reading.read(pages)
-        except IncompleteListing as error:
-            self._reasons.append(f"runs may be missing: {error}")
-        if noted.disturbed:
-            await self._disk.run(self._set.state.drop_flat, space)
-        if self._spec.runs is not None:
-            missing = await self._disk.run(self._not_listed, space)
-            if missing:
-                self._reasons.append(
-                    f"{len(missing)} runs that were asked for are not in the listing, such as {missing[0]}"
-                )
-
-    def _forget_bad_runs(self, space: int) -> bool:
-        """Whether there were none."""
-        return self._set.state.run("DELETE FROM bad WHERE space = ? AND run IS NULL", (space,)).rowcount == 0
-
-    def _not_listed(self, space: int) -> list[str]:
-        listed = {
-            name
-            for (name,) in self._set.state.run(
-                "SELECT id FROM run WHERE space = ? AND listed = ?", (space, self._set.round)
+            await reader.read(
+                RowPages(self._retrier, listing, page_size, self._deadline, self._context.decode)
             )
-        }
-        return [name for name in self._spec.runs or () if name not in listed]
+        except IncompleteListing as error:
+            self._reasons.append(f"runs may be missing: {error.summary}")
+        if sync.changed:
+            await self._io.run(self._catalog.discard_scan, space)
+        if self._spec.runs is not None:
+            listed = await self._io.run(self._catalog.listed_ids, space, self._workspace.listing)
+            missing = [run for run in self._spec.runs if run not in listed]
+            if missing:
+                self._reasons.append(f"{len(missing)} selected runs are not listed, such as {missing[0]}")
 
-    # -- fetching -----------------------------------------------------------------------------------------
+    def _request_early(self, token: str, runs: int) -> None:
+        """Send requests for a scan while the runs of a first export are still being listed."""
+        if self._spec.selects_all_runs and self._spec.concurrency > 1 and runs > FEW_REQUESTS:
+            self._early.request_sample(token)
+            # With several spaces, the pages would stay in memory while the other spaces are listed.
+            if len(self._workspace.spaces) == 1:
+                self._early.request_pages(token, runs)
 
-    async def _fetch(self) -> None:
-        self._meter.runs_total = await self._disk.run(
-            self._set.state.value, "SELECT count(*) FROM run WHERE state = ?", (RunState.WANTED,)
-        )
-        self._meter.enter("fetching")
-        job = Fetching(
-            state=self._set.state,
-            disk=self._disk,
-            staging=self._staging,
-            patience=self._patience,
-            deadline=self._deadline,
-            page_size=self._context.page_size(self._spec.page_size),
-            concurrency=self._spec.concurrency,
-            keep_user_token=self._spec.keep_user_tokens,
-            redact=self._redactor,
-            recording_of=recording_url if self._spec.recordings else None,
-        )
-        for space, token in self._set.spaces:
-            plan = await self._flat_plan(job, space, token)
+    # -- reading the tasks --------------------------------------------------------------------------------
+
+    async def _fetch_tasks(self) -> None:
+        self._progress.runs_total = await self._io.run(self._catalog.count_runs, RunState.WANTED)
+        self._progress.enter("fetching")
+        for space, token in self._workspace.spaces:
+            plan = await self._scan_plan(space, token)
             if plan is not None:
-                await fetch_flat(job, space, token, plan, self._head_start.pages)
+                await scan_space(self._context, space, token, plan, self._early.pages)
             else:
-                await self._disk.run(self._set.state.drop_flat, space)
-            self._meter.rows_total = None
-        await fetch_runs(job, self._set.spaces)
+                await self._io.run(self._catalog.discard_scan, space)
+            self._progress.rows_total = None
+        await fetch_runs(self._context, self._workspace.spaces)
 
-    async def _flat_plan(self, job: Fetching, space: int, token: str) -> Plan | None:
-        """How to read the space-wide listing; None where it takes no fewer requests than the runs."""
-        begun = await self._disk.run(self._set.state.flat, space)
-        if begun is not None:
-            self._meter.rows_total = begun.length
-            return Plan(self._spec.page_size or begun.page_size, None)
-        one_by_one = await self._disk.run(self._set.state.requests_for, space, job.page_size)
-        if one_by_one <= FEW_REQUESTS:
+    async def _scan_plan(self, space: int, token: str) -> ScanPlan | None:
+        """Return how to scan the space-wide listing, or None if reading run by run takes as few requests."""
+        interrupted = await self._io.run(self._catalog.scan_progress, space)
+        if interrupted is not None:
+            self._progress.rows_total = interrupted.length
+            return ScanPlan(self._spec.page_size or interrupted.page_size, None)
+        requests = await self._io.run(self._catalog.requests_by_run, space, self._context.page_size)
+        if requests <= FEW_REQUESTS:
             return None
-        answer = await self._samples.get(token)
-        if isinstance(answer, PageFailure):
-            if job.ends_all(answer.error):
-                raise answer.error
+        sample = await self._early.request_sample(token)
+        if isinstance(sample, PageFailure):
+            if self._context.is_fatal(sample.error):
+                raise sample.error
             return None
-        plan = plan_for(answer, self._spec.page_size, one_by_one)
-        self._meter.rows_total = None if plan is None else answer.count
+        plan = plan_scan(sample, self._spec.page_size, requests)
+        self._progress.rows_total = None if plan is None else sample.count
         return plan
 
-    async def _load_recordings(self) -> None:
-        self._meter.enter("recordings")
-        await load_recordings(
-            self._context.executor,
-            self._set.state,
-            self._disk,
-            self._set.work.target / "recordings",
+    async def _download_recordings(self) -> None:
+        self._progress.enter("recordings")
+        await download_recordings(
+            self._client.executor,
+            self._catalog,
+            self._io,
+            self._workspace.directory / "recordings",
             hosts=self._spec.recording_hosts,
             concurrency=self._spec.concurrency,
             deadline=self._deadline,
         )
 
-    async def _probe(self) -> None:
-        """Ask something that no bad row can spoil, once."""
-        executor = self._context.executor
-        once = executor.with_options(executor.options._replace(retry=None), None)
-        listing = space_runs(self._spec.spaces[0])
-        failure: object = None
-        for read in (PageRequest(1, 1), PageRequest(10**9, 1)):
-            failure = await fetch(once, listing, read, self._deadline, raw=True)
-            if not isinstance(failure, PageFailure) or not failure.unreadable:
-                break
-        if isinstance(failure, PageFailure) and (passes(failure.error) or not failure.past_end):
-            raise failure.error
-
     # -- the end ------------------------------------------------------------------------------------------
 
-    def _finish(self) -> Contents:
-        self._gone = int(
-            self._set.state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.GONE,)) or 0
-        )
-        self._set.spool.close()
-        self._publisher.publish()
-        found = contents(self._set.state, self._set.parts)
-        made = self._set.work.write(
-            MANIFEST, manifest(self._dataset_options, found, self._started, self._reasons)
-        )
-        self._set.store.put(made, MANIFEST)
-        self._set.state["complete"] = int(found.is_whole and not self._reasons)
-        self._set.clear_spool()
-        return found
+    def _publish(self) -> tuple[int, Contents]:
+        """Publish the data set. Returns the number of runs that it no longer has, and what it has. Blocks."""
+        gone = self._catalog.count_runs(RunState.GONE)
+        return gone, self._workspace.publish(self._started, self._reasons)
 
-    def _summary(self, found: Contents) -> ExportSummary:
+    def _summarise(self, found: Contents, gone: int) -> ExportSummary:
         return ExportSummary(
-            target=str(self._set.work.target),
+            target=str(self._workspace.directory),
             complete=found.is_whole and not self._reasons,
             runs=found.runs,
             tasks=found.tasks,
@@ -294,15 +250,15 @@ class Job:
             fetched_runs=self._staging.runs,
             fetched_tasks=self._staging.rows,
             unchanged_runs=max(0, found.runs - self._staging.runs - found.failed_runs),
-            gone_runs=self._gone,
+            gone_runs=gone,
             failed_runs=found.failed_runs,
-            failed=tuple(found.failed[:100]),
+            failed=tuple(found.failed[:_NAMED]),
             bad_rows=found.bad_rows,
-            bad=tuple(found.bad[:100]),
+            bad=tuple(found.bad[:_NAMED]),
             recordings=found.recordings,
             failed_recordings=found.failed_recordings,
             reasons=tuple(self._reasons),
-            requests=self._meter.requests,
-            retries=self._meter.retries,
-            seconds=self._meter.seconds,
+            requests=self._progress.requests,
+            retries=self._progress.retries,
+            seconds=self._progress.seconds,
         )

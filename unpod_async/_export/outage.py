@@ -1,8 +1,9 @@
-"""Waiting out what passes: a bulk job wants completeness, not an answer within seconds.
+"""Wait out outages: an export needs complete data, not a response within seconds.
 
-The client's own repeats come first. When they are used up, or their budget is, one question decides whether
-the service answers at all. It does not: everything waits, and one probe at a time asks again, until it does
-or the deadline ends. It does: then it is this request that fails, and after a few more rounds it is given up.
+The client's own retries come first. When they or their budget are used up, one small request, the probe,
+finds out whether the service responds at all. If it does not, all requests wait, and one probe at a time is
+sent until it succeeds or the deadline ends. If it does, the failure belongs to the request, which gets a few
+more rounds of attempts.
 """
 
 from __future__ import annotations
@@ -10,11 +11,22 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import anyio
 
-from unpod_async._http import Deadline, Endpoint, Reader, Request, Response, Stats, retry_after_of
+from unpod_async._http import (
+    Deadline,
+    Endpoint,
+    Reader,
+    Request,
+    RequestExecutor,
+    Response,
+    RetrySchedule,
+    Stats,
+    retry_after_of,
+)
+from unpod_async._paging import PageFailure, PageRequest, fetch, space_runs
 from unpod_async.errors import (
     APIError,
     RateLimitedError,
@@ -24,62 +36,62 @@ from unpod_async.errors import (
     UpstreamError,
 )
 
-__all__ = ["OutageRetrier", "passes"]
+__all__ = ["OutageRetrier", "probe_service"]
 
 T = TypeVar("T")
 
 ROUNDS = 3
-"""Rounds of attempts that a request gets while the service answers others."""
+"""Rounds of attempts for a request that fails while the service responds to others."""
 
-LIMITED_ROUNDS = 10
-"""The same where it is told to wait: a busy service may let others in first."""
+RATE_LIMITED_ROUNDS = 10
+"""Rounds if the server asks to wait: a busy service may serve others first."""
 
-LONGEST_OUTAGE = 3600.0
-"""Seconds that an outage is waited out where no deadline says how long."""
+MAX_OUTAGE = 3600.0
+"""Seconds after which an export without a deadline gives up."""
 
-_FIRST_WAIT = 0.5
-_LONGEST_WAIT = 30.0
+_FIRST_DELAY = 0.5
+_MAX_DELAY = 30.0
 
 
 class OutageRetrier:
-    """Sends requests as the client does, and waits out what passes.
+    """Sends requests like `RequestExecutor`, and waits out outages and rate limits.
 
     Args:
-        caller: the client's, with its repeats.
-        probe: asks the service something small, once; raises what went wrong.
-        deadline: of the whole job.
-        repeats: False where the client sends everything once; then nothing is waited for.
+        executor: The client's, which retries by itself. If it does not (`retry=None`), nothing is waited for.
+        probe: Sends one small request, and raises its error.
+        deadline: Deadline of the export.
+
+    Attributes:
+        gave_up: The error after which the export sends no more requests, or None.
     """
 
     def __init__(
         self,
-        caller: Reader,
+        executor: RequestExecutor,
         probe: Callable[[], Awaitable[object]],
         deadline: Deadline,
         *,
-        repeats: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._caller = caller
-        self._repeats = repeats
+        self._executor: Reader = executor
+        self._retries = executor.options.retry is not None
         self._probe = probe
         self._deadline = deadline
         self._clock = clock
-        self._turn = anyio.Lock()
-        self._answers = 0
-        self._since: float | None = None
+        self._turn = anyio.Lock()  # held by the request that finds out whether the service responds
+        self._responses = 0
+        self._down_since: float | None = None
         self._resume_at = float("-inf")
-        self.over: UnpodError | None = None
-        """The error with which waiting ended: nothing more can be asked."""
+        self.gave_up: UnpodError | None = None
 
     @property
     def stats(self) -> Stats:
-        return self._caller.stats
+        return self._executor.stats
 
     @property
     def waiting(self) -> float:
-        """Seconds that the service has been waited for, 0 when it answers."""
-        return 0.0 if self._since is None else self._clock() - self._since
+        """Seconds since the service stopped responding; 0 if it responds."""
+        return 0.0 if self._down_since is None else self._clock() - self._down_since
 
     def deadline(self) -> Deadline:
         return self._deadline
@@ -93,108 +105,126 @@ class OutageRetrier:
         *,
         single_out: bool = False,
     ) -> T:
-        """As `RequestExecutor.read`.
+        """Send a GET; see `RequestExecutor.read`.
 
         Raises:
-            UnpodError: what no waiting helps; it is `over` when nothing more can be asked.
+            UnpodError: waiting does not help. It is `gave_up` if the export sends no more requests.
         """
-        rounds = 0
+        schedule: RetrySchedule | None = None
         began = self._clock()
         while True:
-            if self._since is not None:
-                async with self._turn:  # somebody is finding out whether the service is back
+            if self._down_since is not None:
+                async with self._turn:  # another request finds out whether the service is back
                     pass
-            answers = self._answers
+            responses = self._responses
             try:
-                found = await self._caller.read(endpoint, query, parse, deadline, single_out=single_out)
+                result = await self._executor.read(endpoint, query, parse, deadline, single_out=single_out)
             except UnpodError as error:
-                if not (self._repeats and passes(error)):
-                    self._note_answer()
+                if not (self._retries and is_transient(error)):
+                    self._note_response()
                     raise
-                told = error
+                failure = error
             else:
-                self._note_answer()
-                return found
-            is_its_own = await self._outlast(told, answers, rounds)
-            rounds += is_its_own
-            if is_its_own and (
-                rounds >= _rounds_for(told, single_out=single_out) or self._clock() - began > LONGEST_OUTAGE
-            ):
-                raise told
+                self._note_response()
+                return result
+            if await self._was_outage(failure, responses):
+                continue
+            schedule = schedule or RetrySchedule(attempts=None, base=_FIRST_DELAY, cap=_MAX_DELAY)
+            has_rounds = schedule.failures + 1 < _max_rounds(failure, single_out=single_out)
+            delay = schedule.next_delay(retryable=has_rounds and self._clock() - began <= MAX_OUTAGE)
+            if delay is None:
+                raise failure
+            if not is_rate_limited(failure):  # else it has waited already
+                await self._sleep(delay, failure)
 
-    def _note_answer(self) -> None:
-        self._answers += 1
-        self._since = None
+    def _note_response(self) -> None:
+        self._responses += 1
+        self._down_since = None
 
-    async def _outlast(self, error: UnpodError, answers: int, rounds: int) -> bool:
-        """Wait until it is worth asking again; whether the service answers, save to this request."""
-        if is_limited(error):
-            # Before the turn comes: all who were told to wait, wait at the same time.
-            self._resume_at = max(self._resume_at, self._clock() + (retry_after_of(error) or _FIRST_WAIT))
+    async def _was_outage(self, error: UnpodError, responses: int) -> bool:
+        """Wait until another attempt makes sense. Returns True if the service did not respond at all."""
+        if is_rate_limited(error):
+            # Noted before the lock is taken, so that all rate-limited requests wait at the same time.
+            self._resume_at = max(self._resume_at, self._clock() + (retry_after_of(error) or _FIRST_DELAY))
         async with self._turn:
             left = self._resume_at - self._clock()
             if left > 0:
-                await self._wait(left, error)
+                await self._wait_while_down(left, error)
             if self._deadline.left() <= 0:
                 self._give_up(error)
-            if self._answers == answers and await self._find(error):
-                return False  # it was the service
-        if rounds + 1 < ROUNDS and not isinstance(error, UpstreamError):
-            await self._pause(random.uniform(0, _FIRST_WAIT * 2**rounds), error)  # noqa: S311 - jitter
-        return True
+            return self._responses == responses and await self._wait_for_service(error)
 
-    async def _find(self, error: UnpodError) -> bool:
-        """Probe until the service answers; whether it did not at first."""
-        wait = _FIRST_WAIT
-        was_down = False
+    async def _wait_for_service(self, error: UnpodError) -> bool:
+        """Probe until the service responds. Returns False if the first probe succeeds."""
+        schedule = RetrySchedule(
+            attempts=None, base=_FIRST_DELAY, cap=_MAX_DELAY, jitter=_equal_jitter, deadline=self._deadline
+        )
         while True:
             try:
                 await self._probe()
-            except UnpodError as fault:
-                if not passes(fault):
+            except UnpodError as probe_error:
+                if not is_transient(probe_error):
                     raise
-                error = fault
+                error = probe_error
             else:
-                self._note_answer()
-                return was_down
-            was_down = True
-            await self._wait(max(retry_after_of(error) or 0.0, random.uniform(wait / 2, wait)), error)  # noqa: S311
-            wait = min(2 * wait, _LONGEST_WAIT)
+                self._note_response()
+                return schedule.failures > 0
+            delay = schedule.next_delay(retry_after=retry_after_of(error))
+            if delay is None:
+                self._give_up(error)
+            await self._wait_while_down(delay, error)
 
-    async def _wait(self, seconds: float, error: UnpodError) -> None:
-        """Sleep, while nobody else asks either."""
-        if self._since is None:
-            self._since = self._clock()
-        if self._deadline.left() == float("inf") and self.waiting + seconds > LONGEST_OUTAGE:
+    async def _wait_while_down(self, seconds: float, error: UnpodError) -> None:
+        """Sleep while all other requests wait too."""
+        if self._down_since is None:
+            self._down_since = self._clock()
+        if self._deadline.left() == float("inf") and self.waiting + seconds > MAX_OUTAGE:
             self._give_up(error)
-        await self._pause(seconds, error)
+        await self._sleep(seconds, error)
 
-    async def _pause(self, seconds: float, error: UnpodError) -> None:
+    async def _sleep(self, seconds: float, error: UnpodError) -> None:
         if seconds > self._deadline.left():
             self._give_up(error)
         await anyio.sleep(seconds)
 
-    def _give_up(self, error: UnpodError) -> None:
-        self.over = error
+    def _give_up(self, error: UnpodError) -> NoReturn:
+        self.gave_up = error
         raise error
 
 
-def _rounds_for(error: UnpodError, *, single_out: bool) -> int:
-    if is_limited(error):
-        return LIMITED_ROUNDS
-    # It may be one bad row, which the walk finds by itself.
+def _equal_jitter(longest: float) -> float:
+    """Return a delay between half of `longest` and `longest`, so that probes are not sent too often."""
+    return random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+
+
+async def probe_service(executor: RequestExecutor, space_token: str, deadline: Deadline) -> None:
+    """Send one request that no unreadable row can spoil, without retries. Raises its error."""
+    once = executor.with_options(executor.options._replace(retry=None), None)
+    failure: object = None
+    for read in (PageRequest(1, 1), PageRequest(10**9, 1)):
+        failure = await fetch(once, space_runs(space_token), read, deadline, raw=True)
+        if not isinstance(failure, PageFailure) or not failure.unreadable:
+            break
+    if isinstance(failure, PageFailure) and (is_transient(failure.error) or not failure.past_end):
+        raise failure.error
+
+
+def _max_rounds(error: UnpodError, *, single_out: bool) -> int:
+    if is_rate_limited(error):
+        return RATE_LIMITED_ROUNDS
+    # The cause may be one bad row, which the walk finds by itself.
     if isinstance(error, UpstreamError) or (single_out and not isinstance(error, TransportError)):
         return 1
     return ROUNDS
 
 
-def is_limited(error: UnpodError) -> bool:
-    """Whether the service asks to wait."""
+def is_rate_limited(error: UnpodError) -> bool:
+    """Return whether the server asks to wait."""
     return isinstance(error, RateLimitedError) or retry_after_of(error) is not None
 
 
-def passes(error: UnpodError) -> bool:
-    """Whether it may be that the service, or the way to it, is down or busy."""
+def is_transient(error: UnpodError) -> bool:
+    """Return whether the service, or the connection to it, may be down or busy."""
     if isinstance(error, TransportError):
         return not error.permanent
     return isinstance(error, RateLimitedError | ServerError | UpstreamError) or (

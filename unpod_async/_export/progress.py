@@ -1,4 +1,4 @@
-"""The progress of an export, as a stream of plain events to a hook that may fail as it likes."""
+"""Report the progress of an export to the caller's `on_progress`."""
 
 from __future__ import annotations
 
@@ -11,46 +11,51 @@ from typing import Any, Literal, TypeAlias
 from unpod_async._export.results import ExportProgress
 from unpod_async._http import Stats
 
-__all__ = ["Phase", "ProgressReporter"]
+__all__ = ["ProgressReporter"]
 
 Phase: TypeAlias = Literal["listing", "fetching", "recordings", "writing", "done"]
 
 _log = logging.getLogger("unpod_async")
 
-_WINDOW = 10.0
-"""Seconds over which the rate is taken."""
+_RATE_SECONDS = 10.0
+"""The rate is measured over this time."""
 
 
 class ProgressReporter:
-    """Counts, and tells.
+    """Counts requests, runs and rows, and emits `ExportProgress` events.
 
     Args:
-        hook: called with each `ExportProgress`; what it raises is logged, once.
-        waiting: seconds that the service has been waited for just now.
+        on_progress: Called with each event. Its first exception is logged.
+        stats: Counters of the client.
+        waiting: Returns the seconds since the service stopped responding.
+
+    Attributes:
+        rows_total: Number of rows at the end, if it is known.
+        counts: Returns the runs done, the runs failed and the rows so far.
     """
 
     def __init__(
         self,
-        hook: Callable[[Any], object] | None,
+        on_progress: Callable[[Any], object] | None,
         stats: Stats,
         waiting: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._hook = hook
+        self._on_progress = on_progress
         self._stats = stats
         self._waiting = waiting
         self._clock = clock
         self._started = clock()
-        self._first = stats.attempts, sum(stats.retries.values()), stats.bytes
+        self._attempts_before = stats.attempts
+        self._retries_before = sum(stats.retries.values())
+        self._bytes_before = stats.bytes
         self._recent: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
         self._failed = False
         self.phase: Phase = "listing"
         self.runs_seen = 0
         self.runs_total: int | None = None
         self.rows_total: int | None = None
-        """Rows that will have been met at the end, where the service says how many."""
         self.counts: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
-        """Runs done, runs failed and rows, so far."""
 
     @property
     def seconds(self) -> float:
@@ -58,40 +63,42 @@ class ProgressReporter:
 
     @property
     def requests(self) -> int:
-        return self._stats.attempts - self._first[0]
+        return self._stats.attempts - self._attempts_before
 
     @property
     def retries(self) -> int:
-        return sum(self._stats.retries.values()) - self._first[1]
+        return sum(self._stats.retries.values()) - self._retries_before
 
     def enter(self, phase: Phase) -> None:
+        """Begin a phase and emit an event."""
         self.phase = phase
-        self.tell()
+        self.emit()
 
-    def tell(self) -> None:
-        if self._hook is None:
+    def emit(self) -> None:
+        """Call `on_progress` with an event."""
+        if self._on_progress is None:
             return
         event = self._event()
         try:
-            self._hook(event)
-        except Exception as fault:  # noqa: BLE001 - whatever a hook does, the export goes on
+            self._on_progress(event)
+        except Exception as error:  # noqa: BLE001 - an error of the callback does not stop the export
             if not self._failed:
                 self._failed = True
-                _log.warning("the progress hook raised %s; the export goes on", type(fault).__name__)
+                _log.warning("on_progress raised %s; the export continues", type(error).__name__)
 
     def _event(self) -> ExportProgress:
         now = self._clock()
         done, failed, rows = self.counts()
         self._recent.append((now, rows, done + failed))
-        while len(self._recent) > 2 and self._recent[1][0] < now - _WINDOW:
+        while len(self._recent) > 2 and self._recent[1][0] < now - _RATE_SECONDS:
             self._recent.popleft()
         since, rows_then, runs_then = self._recent[0]
-        spent = max(now - since, 1e-9)
+        seconds = max(now - since, 1e-9)
         if self.rows_total is not None:
-            speed = (rows - rows_then) / spent
+            speed = (rows - rows_then) / seconds
             left = self.rows_total - rows
         else:
-            speed = (done + failed - runs_then) / spent
+            speed = (done + failed - runs_then) / seconds
             left = 0 if self.runs_total is None else self.runs_total - done - failed
         return ExportProgress(
             phase=self.phase,
@@ -100,12 +107,12 @@ class ProgressReporter:
             runs_done=done,
             runs_failed=failed,
             rows=rows,
-            bytes=self._stats.bytes - self._first[2],
+            bytes=self._stats.bytes - self._bytes_before,
             requests=self.requests,
             retries=self.retries,
             waiting=self._waiting(),
             seconds=self.seconds,
-            rate=(rows - rows_then) / spent,
+            rate=(rows - rows_then) / seconds,
             remaining=self._remaining(left, speed),
         )
 

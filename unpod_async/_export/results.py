@@ -1,4 +1,4 @@
-"""What an export tells: its progress while it runs, and its summary."""
+"""What an export reports: its progress while it runs, and its summary."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ __all__ = ["BadRow", "ExportProgress", "ExportSummary", "FailedRun"]
 
 
 class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """One event of a running export; the last one has phase "done".
+    """The progress of a running export. The last event has the phase "done".
 
     Attributes:
-        phase: "listing" runs, "fetching" their tasks, "recordings", "writing" the files, "done".
-        runs_seen: runs of the listing that are asked for, so far.
-        runs_total: runs whose tasks are to be fetched by this export; None while they are being listed.
-        runs_done: of these, how many have been fetched.
-        runs_failed: of these, how many could not be read.
-        rows: tasks fetched by this export.
-        bytes: bytes received, decompressed.
-        requests: requests really sent.
-        retries: of these, repeats.
-        waiting: seconds that the service has been waited for just now; 0 when it answers.
-        seconds: since the export began.
-        rate: tasks per second, over the last seconds.
-        remaining: seconds still to go, estimated; None when nothing can be said.
+        phase: "listing" the runs, "fetching" their tasks, downloading "recordings", "writing" the files, or
+            "done".
+        runs_seen: Selected runs listed so far.
+        runs_total: Runs whose tasks this export has to read; None while the runs are being listed.
+        runs_done: Runs of these whose tasks have been read.
+        runs_failed: Runs of these whose tasks could not be read.
+        rows: Tasks read by this export.
+        bytes: Bytes received, after decompression.
+        requests: HTTP requests sent, including retries.
+        retries: Retries among the requests.
+        waiting: Seconds since the service stopped responding; 0 if it responds.
+        seconds: Seconds since the export began.
+        rate: Tasks per second, measured over the last ten seconds.
+        remaining: Estimated seconds until the tasks are read; None if unknown.
     """
 
     phase: Literal["listing", "fetching", "recordings", "writing", "done"]
@@ -44,9 +45,11 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run whose tasks could not be read; the data set has those of an earlier export, or none.
+    """A run whose tasks could not be read. The data set has its tasks from an earlier export, or none.
 
-    `run_id` is "" for a run that has none.
+    Attributes:
+        run_id: Id of the run; "" if it has none.
+        reason: Why its tasks could not be read.
     """
 
     space_token: str
@@ -55,12 +58,12 @@ class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that is in no file: the server cannot send it, or what it sends is no row.
+    """A row that is in no file because the server cannot send it or what it sends is not a row.
 
     Attributes:
-        run_id: the run it is a task of; None for a row of the listing of runs.
-        place: its place in its listing, from 1; None when it came and cannot be read.
-        reason: what is wrong with it; holds no data of the row.
+        run_id: The run that the task belongs to; None if the row is a run.
+        place: Position in its listing, from 1; None if the server sent it and it is invalid.
+        reason: What is wrong with it. Contains no data of the row.
     """
 
     space_token: str
@@ -70,22 +73,29 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What an export came to.
+    """The result of an export.
 
     Attributes:
-        target: the directory, as it was given.
-        complete: every run and every row is there.
-        runs, tasks: rows of the data set.
-        files: files with rows in them; bytes: their size together.
-        fetched_runs, fetched_tasks: runs read by this export, and their tasks.
-        unchanged_runs: runs of the data set that were not asked for again.
-        gone_runs: runs that were in the data set and are no longer in the space.
-        failed_runs: how many runs could not be read; `failed` names the first hundred.
-        bad_rows: how many rows are in no file; `bad` names the first hundred.
-        recordings: recordings in the data set; failed_recordings: those that could not be downloaded.
-        reasons: what else makes the data set incomplete, in words.
-        requests, retries: as in `ExportProgress`.
-        seconds: how long it took.
+        target: The directory, as it was given.
+        complete: True if the data set has every run and every task.
+        runs: Runs in the data set.
+        tasks: Tasks in the data set.
+        files: Number of files with rows.
+        bytes: Total size of these files.
+        fetched_runs: Runs whose tasks this export read.
+        fetched_tasks: Tasks that this export read.
+        unchanged_runs: Runs in the data set that this export did not read again.
+        gone_runs: Runs that were in the data set and are no longer in the space.
+        failed_runs: Number of runs whose tasks could not be read.
+        failed: The first hundred of these runs.
+        bad_rows: Number of rows that are in no file.
+        bad: The first hundred of these rows.
+        recordings: Recordings in the data set.
+        failed_recordings: Number of recordings that could not be downloaded.
+        reasons: Other reasons why the data set is incomplete, for people.
+        requests: HTTP requests sent, including retries.
+        retries: Retries among the requests.
+        seconds: Duration of the export.
     """
 
     target: str

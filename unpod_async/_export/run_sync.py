@@ -1,23 +1,27 @@
-"""Listing the runs again: which are new, which have changed or may have, which are gone.
+"""Bring the stored runs of a space up to date with the server's listing.
 
-Runs stand newest first and keep their order. So once no count has fallen, and a settled run was met that
-stands behind every run that is not settled, whatever comes later is settled and need not be read. Runs that
-should have been met by then and were not are gone.
+The listing shows runs newest first and keeps their order. So reading can stop early: if no count has
+dropped, and a settled run appears that is older than every run that is not settled, all runs behind it are
+settled too. A stored run that should have appeared by then and did not was deleted.
+
+A run is *settled* when it has ended (see `run_has_ended`) and is older than `settle_after`. Later exports do
+not read a settled run again. The age is measured with the server's clock, the Date of each response, so a
+wrong local clock settles nothing too early. A response without a Date settles nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from unpod_async._export.row_header import has_ended
-from unpod_async._export.row_line import InvalidRow
-from unpod_async._export.row_pages import RowPages
-from unpod_async._export.rows import Row
+from unpod_async._common import is_terminal_run
+from unpod_async._export.rows import InvalidRow, Row, RowPages
+from unpod_async._export.run_tasks import UNREADABLE
 from unpod_async._export.spec import ExportSpec
-from unpod_async._export.storage import Catalog, Disk, Listed, RunState
+from unpod_async._export.storage import Catalog, Disk, KnownRun, ListedRun, RunState
+from unpod_async._http import parse_http_date
 from unpod_async._paging import Page, Walk
 
 __all__ = ["RunReader", "RunSync", "StablePrefix"]
@@ -26,242 +30,196 @@ PAGE_SIZE = 1000
 """Rows of this listing are short."""
 
 _AHEAD = 4
-"""Pages that are asked for at a time where all of them have to be read."""
+"""Pages requested at a time when all pages have to be read."""
 
 FRESH = 3600.0
-"""Seconds for which an interrupted export trusts what it had fetched, where the run's row is as it was."""
+"""Seconds for which a resumed export keeps the tasks of a run whose row has not changed."""
 
 
 class StablePrefix:
-    """Whether the pages read so far hold every row that stood there all the time."""
+    """Tells whether the pages so far contain every run that was listed all the time."""
 
     def __init__(self) -> None:
         self.proven = True
         self._number = 0
         self._count = 0
 
-    def page(self, page: Page[Any]) -> None:
+    def add_page(self, page: Page[Any]) -> None:
         follows = page.number == self._number + 1 and page.count is not None and page.count >= self._count
         self.proven = self.proven and follows and not (page.rejected or page.unreadable)
         self._number, self._count = page.number, page.count or 0
 
 
-class _Known(NamedTuple):
-    """A run of an earlier listing."""
-
-    number: int
-    rank: int
-    seen: bytes
-    state: int
-    settled: int
-    fetched: float | None
-
-
 class RunSync:
-    """One listing of the runs of a space, noted page by page. Blocks, save where it says otherwise.
+    """Stores one listing of the runs of a space, page by page. All methods block.
 
     Args:
-        number: greater than that of every listing before.
-        since: when the unfinished export that is gone on with began, unix seconds; None for a new one.
-        now: unix seconds.
+        listing: Number of this listing, greater than that of every earlier one.
+        resumed_since: Unix time at which the resumed export began; None for a new export.
+        now: Unix time.
+
+    Attributes:
+        changed: Since an interrupted scan of the space, other runs are wanted.
     """
 
-    def __init__(self, state: Catalog, space: int, number: int, *, since: float | None, now: float) -> None:
-        self._state = state
+    def __init__(
+        self, catalog: Catalog, space: int, listing: int, *, resumed_since: float | None, now: float
+    ) -> None:
+        self._catalog = catalog
         self._space = space
-        self._number = number
-        self._since = since
+        self._listing = listing
+        self._resumed_since = resumed_since
         self._now = now
-        self._met = 0
-        self._lowest: int | None = None  # rank, until now, of the oldest known run that was met
+        self._seen = 0
+        self._oldest_rank: int | None = None  # previous rank of the last known run that appeared
         self._in_order = True
-        self.disturbed = False  # other runs are wanted than when a broken off walk staged their tasks
-        self._walked = False
+        self._was_read_to_end = False
+        self.changed = False
 
     def begin(self) -> bool:
-        """Whether no run of the space is known.
+        """Start the listing. Returns True if no run of the space is known."""
+        # Until this listing ends, there may be unknown runs between the known ones.
+        self._was_read_to_end = self._catalog.begin_listing(self._space)
+        return not self._catalog.has_runs(self._space)
 
-        Until this listing has come to its end, there may be runs between known ones that nobody knows.
-        """
-        self._walked = bool(self._state.value("SELECT walked FROM space WHERE number = ?", (self._space,)))
-        self._state.run("UPDATE space SET walked = 0 WHERE number = ?", (self._space,))
-        return self._state.value("SELECT 1 FROM run WHERE space = ? LIMIT 1", (self._space,)) is None
-
-    def page(self, rows: list[Listed]) -> bool:
-        """Note a page; whether everything behind it is known, in the known order, and settled."""
-        known = {
-            name: _Known(*found)
-            for name, *found in self._state.runs_among(
-                "id, number, rank, seen, state, settled, fetched", self._space, [row.id for row in rows]
-            )
-        }
-        new: list[tuple[object, ...]] = []
-        met: list[tuple[object, ...]] = []
-        lines: list[tuple[int, bytes]] = []
-        with self._state.transaction():
-            number = self._state.value("SELECT max(number) FROM run") or 0
-            for row in {row.id: row for row in rows}.values():
-                self._met += 1
-                # Newer than all that an earlier listing met, and older than what this one has met so far.
-                rank = (self._number << 32) - self._met
-                told = (row.seen, row.settles, row.expected, self._number)
-                if (run := known.get(row.id)) is not None:
-                    # One that was gone may have been taken out of its part already.
-                    is_other = run.seen != row.seen or run.state == RunState.GONE
-                    met.append((rank, *told, is_other, run.number))
-                    self._meet(run, same=run.seen == row.seen)
-                    if is_other:
-                        lines.append((run.number, row.line))
-                else:
-                    number += 1
-                    new.append((number, self._space, row.id, rank, *told, RunState.WANTED))
-                    lines.append((number, row.line))
-            self._write(new, met, lines)
-        self.disturbed = self.disturbed or bool(new)
-        if self._lowest is None or not (self._in_order and self._walked):
+    def add_page(self, rows: list[ListedRun]) -> bool:
+        """Store a page. Returns True if all runs behind it are known, in the known order, and settled."""
+        stored = self._catalog.known_runs(self._space, [row.id for row in rows])
+        new: list[tuple[int, ListedRun]] = []
+        known: list[tuple[int, ListedRun, KnownRun]] = []
+        wanted: list[int] = []
+        for row in {row.id: row for row in rows}.values():
+            self._seen += 1
+            # Newer than every run of an earlier listing, older than the runs of this one so far.
+            rank = (self._listing << 32) - self._seen
+            if (run := stored.get(row.id)) is None:
+                new.append((rank, row))
+                continue
+            known.append((rank, row, run))
+            if self._must_read_again(run, is_same=run.digest == row.digest):
+                wanted.append(run.number)
+        self._catalog.store_listed(self._space, self._listing, new, known, wanted)
+        self.changed = self.changed or bool(new or wanted)
+        if self._oldest_rank is None or not (self._in_order and self._was_read_to_end):
             return False
-        unsettled = self._state.value(
-            "SELECT count(*) FROM run WHERE space = ? AND listed < ? AND settled = 0 AND rank < ?",
-            (self._space, self._number, self._lowest),
-        )
-        return bool(unsettled == 0)
+        return self._catalog.all_settled_before(self._space, self._listing, self._oldest_rank)
 
-    def _write(
-        self,
-        new: Iterable[tuple[object, ...]],
-        met: Iterable[tuple[object, ...]],
-        lines: Iterable[tuple[int, bytes]],
-    ) -> None:
-        self._state.run_many(
-            "INSERT INTO run (number, space, id, rank, seen, settles, expected, listed, state) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            new,
-        )
-        self._state.run_many(
-            "UPDATE run SET rank = ?, seen = ?, settles = ?, expected = ?, listed = ?, "
-            "dirty = dirty OR ? WHERE number = ?",
-            met,
-        )
-        self._state.run_many("INSERT OR REPLACE INTO line VALUES (?, ?)", lines)
-
-    def _meet(self, run: _Known, *, same: bool) -> None:
-        self._in_order = self._in_order and (self._lowest is None or run.rank < self._lowest)
-        self._lowest = run.rank
-        is_held = run.state in (RunState.STAGED, RunState.DONE)
-        if same and (run.settled or (is_held and self._is_fresh(run.fetched))):
-            return
+    def _must_read_again(self, run: KnownRun, *, is_same: bool) -> bool:
+        """Return whether a known run becomes wanted again."""
+        self._in_order = self._in_order and (self._oldest_rank is None or run.rank < self._oldest_rank)
+        self._oldest_rank = run.rank
+        is_stored = run.state in (RunState.STAGED, RunState.DONE)
+        if is_same and (run.settled or (is_stored and self._is_fresh(run.fetched))):
+            return False
         if run.state == RunState.WANTED:
-            self.disturbed = self.disturbed or not same
-            return
-        self.disturbed = True
-        self._state.forget_staged(run.number)
-        self._state.run(
-            "UPDATE run SET state = ?, settled = 0 WHERE number = ?", (RunState.WANTED, run.number)
-        )
+            self.changed = self.changed or not is_same
+            return False
+        return True
 
     def _is_fresh(self, fetched: float | None) -> bool:
         return (
-            self._since is not None
+            self._resumed_since is not None
             and fetched is not None
-            and fetched >= self._since
+            and fetched >= self._resumed_since
             and 0 <= self._now - fetched < FRESH
         )
 
-    def end(self, *, whole: bool, readable: bool) -> None:
-        """The listing was read to its end (`whole`), or to where all is known: what was not met is gone.
+    def end(self, *, read_to_end: bool, readable: bool) -> None:
+        """Finish the listing and mark the runs that did not appear as gone.
 
-        Unless rows of it could not be read: then it may be one of those.
+        Args:
+            read_to_end: False if reading stopped where the rest is known.
+            readable: False if some rows could not be read. Then no run is gone: it may be one of those rows.
         """
-        lowest = -1 if whole or self._lowest is None else self._lowest
-        with self._state.transaction():
-            self._state.run("UPDATE space SET walked = 1 WHERE number = ?", (self._space,))
-            if not readable:
-                return
-            gone = self._state.run(
-                "SELECT number FROM run WHERE space = ? AND listed < ? AND rank > ? AND state != ?",
-                (self._space, self._number, lowest, RunState.GONE),
-            ).fetchall()
-            self.disturbed = self.disturbed or bool(gone)
-            for (number,) in gone:
-                self._state.forget_staged(number)
-            self._state.run_many(
-                "UPDATE run SET state = ?, settled = 0 WHERE number = ?",
-                ((RunState.GONE, number) for (number,) in gone),
-            )
+        oldest = -1 if read_to_end or self._oldest_rank is None else self._oldest_rank
+        gone = self._catalog.end_listing(self._space, self._listing, oldest, mark_gone=readable)
+        self.changed = self.changed or gone > 0
 
 
 class RunReader:
-    """A reading of the runs of a space, page by page.
+    """Reads the listing of the runs of a space.
 
     Args:
-        redact: what makes of a line the one that is kept.
-        on_bad: told of a row that is none, and of places that cannot be read.
-        on_page: told how many runs there are, and of how many the page is, before it is noted.
-        stable: all rows were readable at the last listing, so that the reading may end early.
+        redact: Returns the line to write for a line.
+        on_bad: Called with the position and the reason of a row that cannot be read.
+        on_page: Called with the count of the listing and the number of selected runs of a page, before they
+            are stored.
+        may_stop_early: True if all rows were readable in the previous listing.
+
+    Attributes:
+        is_first: True if no run of the space was known when reading began.
     """
 
     def __init__(
         self,
-        noted: RunSync,
+        sync: RunSync,
         spec: ExportSpec,
-        disk: Disk,
+        io: Disk,
         redact: Callable[[bytes], bytes] | None,
         on_bad: Callable[[int | None, str], None],
         on_page: Callable[[int | None, int], None],
         *,
-        stable: bool,
+        may_stop_early: bool,
     ) -> None:
-        self._noted = noted
+        self._sync = sync
         self._window = spec.window
-        self._chosen = None if spec.runs is None else set(spec.runs)
-        self._disk = disk
+        self._missing = None if spec.runs is None else set(spec.runs)
+        self._io = io
         self._redact = redact
         self._on_bad = on_bad
         self._on_page = on_page
-        self._stable = stable
+        self._may_stop_early = may_stop_early
         self._ahead = min(_AHEAD, spec.concurrency)
-        self._oldest = datetime.now(UTC) - spec.settle_after
+        self._settle_after = spec.settle_after
         self._prefix = StablePrefix()
         self._readable = True
         self.is_first = False
-        """No run of the space was known when it began."""
 
     async def read(self, pages: RowPages) -> None:
-        """To the end of the listing, or to where the rest is known.
+        """Read to the end of the listing, or to where the rest is known.
 
         Raises:
-            UnpodError: the listing was not read to its end; nothing counts as gone.
+            UnpodError: the end was not reached; no run is marked as gone.
         """
-        self.is_first = await self._disk.run(self._noted.begin)
-        whole = True
-        if self.is_first and self._chosen is None:
-            await pages.ahead(Walk(page_size=pages.page_size, ahead=self._ahead), self._take)
+        self.is_first = await self._io.run(self._sync.begin)
+        read_to_end = True
+        if self.is_first and self._missing is None:
+            await pages.prefetch(Walk(page_size=pages.page_size, ahead=self._ahead), self._take)
         else:
-            walk = pages.one_by_one()
-            while whole and (page := await walk.next_page()) is not None:
-                whole = not await self._take(page)
-        await self._disk.run(self._noted.end, whole=whole, readable=self._readable)
+            walk = pages.sequential()
+            while read_to_end and (page := await walk.next_page()) is not None:
+                read_to_end = not await self._take(page)
+        await self._io.run(self._sync.end, read_to_end=read_to_end, readable=self._readable)
 
     async def _take(self, page: Page[Row]) -> bool:
-        """Note a page; whether the rest need not be read."""
-        self._prefix.page(page)
+        """Store a page. Returns True if the rest of the listing need not be read."""
+        self._prefix.add_page(page)
         self._readable = self._readable and not (page.unreadable or page.rejected)
-        for place in page.unreadable:
-            self._on_bad(place, "the server fails to send it")
+        for position in page.unreadable:
+            self._on_bad(position, UNREADABLE)
         for rejected in page.rejected:
             self._on_bad(None, rejected.reason)
-        rows = [listed for row in page.items if (listed := self._listed(row)) is not None]
+        settled_before = self._settled_before(page)
+        rows = [run for row in page.items if (run := self._listed_run(row, settled_before)) is not None]
         self._on_page(page.count, len(rows))
-        rest_is_known = await self._disk.run(self._noted.page, rows)
-        if self._chosen is not None:
-            return not self._chosen  # what was chosen is there
-        return rest_is_known and self._stable and self._prefix.proven
+        rest_is_known = await self._io.run(self._sync.add_page, rows)
+        if self._missing is not None:
+            return not self._missing
+        return rest_is_known and self._may_stop_early and self._prefix.proven
 
-    def _listed(self, row: Row) -> Listed | None:
-        """What is noted of a run; None where it is not asked for or cannot be read."""
-        head = row.head
-        created = head.created_at
-        if self._chosen is not None and head.run_id not in self._chosen:
+    def _settled_before(self, page: Page[Row]) -> datetime:
+        """Return the time before which a run was created if it is old enough to be settled."""
+        now = parse_http_date(page.headers.get("date", ""))
+        earliest = datetime.min.replace(tzinfo=UTC)
+        if now is None or now - earliest < self._settle_after:
+            return earliest
+        return now - self._settle_after
+
+    def _listed_run(self, row: Row, settled_before: datetime) -> ListedRun | None:
+        """Return what is stored of a run; None if it is not selected or invalid."""
+        header = row.header
+        created = header.created_at
+        if self._missing is not None and header.run_id not in self._missing:
             return None
         if self._window is not None and not self._window.contains(created):
             return None
@@ -271,9 +229,9 @@ class RunReader:
             return None
         if self._redact is not None:
             line = self._redact(line)
-        seen = hashlib.blake2b(row.raw, digest_size=16).digest()
-        settles = has_ended(head.status) and created is not None and created < self._oldest
-        name = head.run_id if isinstance(head.run_id, str) and head.run_id else f"#{seen.hex()}"
-        if self._chosen is not None:
-            self._chosen.discard(name)
-        return Listed(name, line, seen, settles, head.expected)
+        digest = hashlib.blake2b(row.raw, digest_size=16).digest()
+        can_settle = is_terminal_run(header.status) and created is not None and created < settled_before
+        name = header.run_id if isinstance(header.run_id, str) and header.run_id else f"#{digest.hex()}"
+        if self._missing is not None:
+            self._missing.discard(name)
+        return ListedRun(name, line, digest, can_settle, header.expected_tasks)

@@ -1,4 +1,4 @@
-"""Fetching the tasks of runs, run by run with a few workers."""
+"""Read the tasks of the wanted runs, run by run, with a few workers."""
 
 from __future__ import annotations
 
@@ -7,123 +7,124 @@ from dataclasses import dataclass
 
 import anyio
 
-from unpod_async._common import run_workers, shorten
+from unpod_async._common import is_terminal, run_workers, shorten
 from unpod_async._export.outage import OutageRetrier
-from unpod_async._export.row_header import has_ended
-from unpod_async._export.row_line import InvalidRow
-from unpod_async._export.row_pages import RowPages
-from unpod_async._export.rows import Row, decoder
+from unpod_async._export.rows import InvalidRow, Row, RowPages
 from unpod_async._export.storage import Catalog, Disk, Staging, Wanted
 from unpod_async._http import Deadline
 from unpod_async._paging import Decode, run_tasks
-from unpod_async.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    ExportError,
-    UnpodError,
-)
+from unpod_async.errors import AuthenticationError, ConfigurationError, ExportError, UnpodError
 
-__all__ = ["Fetching", "fetch_runs"]
+__all__ = ["FetchContext", "fetch_runs"]
 
 _BATCH = 500
 
-# What ends the whole job: no other run would fare better.
-_ENDS_ALL = (AuthenticationError, ConfigurationError, ExportError)
+_FATAL = (AuthenticationError, ConfigurationError, ExportError)
+"""Errors that end the export, because every other run would fail in the same way."""
+
+UNREADABLE = "the server fails to send it"
 
 
 @dataclass(frozen=True, slots=True)
-class Fetching:
-    """What fetching needs.
+class FetchContext:
+    """What reading tasks needs.
 
     Attributes:
-        page_size: rows per page of the tasks of a run.
-        concurrency: requests that may be under way.
-        keep_user_token: rows keep the access tokens of users.
-        redact: makes of a line the one that is written; None where it stays as it is.
-        recording_of: the address of a task's recording, None without one; None when none are wanted.
+        page_size: Rows per page of the tasks of a run.
+        concurrency: Maximum number of requests in flight.
+        redact: Returns the line to write for a line; None writes lines as they are.
+        recording_url: Returns the URL of a task's recording, or None without one; None exports no recordings.
     """
 
-    state: Catalog
-    disk: Disk
+    catalog: Catalog
+    io: Disk
     staging: Staging
-    patience: OutageRetrier
+    retrier: OutageRetrier
     deadline: Deadline
+    decode: Decode
     page_size: int
     concurrency: int
-    keep_user_token: bool
     redact: Callable[[bytes], bytes] | None
-    recording_of: Callable[[bytes], str | None] | None
+    recording_url: Callable[[bytes], str | None] | None
 
-    def ends_all(self, error: UnpodError) -> bool:
-        return isinstance(error, _ENDS_ALL) or self.patience.over is not None
+    def is_fatal(self, error: UnpodError) -> bool:
+        """Return whether an error ends the export."""
+        return isinstance(error, _FATAL) or self.retrier.gave_up is not None
 
-    def stage(self, space: int, run: int, rows: Sequence[Row]) -> None:
-        """Rows of one run."""
+    def stage_rows(self, space: int, run: int, rows: Sequence[Row]) -> None:
+        """Stage rows of one run.
+
+        The run has ended (see `run_has_ended`) if all its tasks were staged, none of them is active, and no
+        row is invalid. So those rows are counted.
+        """
         lines: list[bytes] = []
-        unsettled = 0
+        active = 0
         for row in rows:
             if isinstance(line := row.line, InvalidRow):
                 self.staging.add_bad(space, run, None, line.reason)
                 continue
             lines.append(line if self.redact is None else self.redact(line))
-            unsettled += not has_ended(row.head.status)
-            url = self.recording_of(line) if self.recording_of is not None else None
-            if url is not None and isinstance(row.head.task_id, str):
-                self.staging.add_recording(row.head.task_id, run, url)
-        self.staging.add(run, lines, unsettled)
+            active += not is_terminal(row.header.status)
+            url = self.recording_url(line) if self.recording_url is not None else None
+            if url is not None and isinstance(row.header.task_id, str):
+                self.staging.add_recording(row.header.task_id, run, url)
+        self.staging.add(run, lines, active)
 
 
-async def fetch_runs(job: Fetching, spaces: Sequence[tuple[int, str]]) -> None:
-    """Fetch every wanted run; one that fails is noted as such.
+async def fetch_runs(context: FetchContext, spaces: Sequence[tuple[int, str]]) -> None:
+    """Read the tasks of every wanted run. A run that fails is noted and does not stop the others.
+
+    Args:
+        spaces: Number and token of each space.
 
     Raises:
-        UnpodError: what ends the whole job.
+        UnpodError: an error that ends the export.
     """
-    source = _wanted(job, spaces)
+    wanted = _wanted_runs(context, spaces)
     turn = anyio.Lock(fast_acquire=True)
-    decode = decoder(keep_user_token=job.keep_user_token)
 
     async def work() -> None:
         while True:
             async with turn:
-                found = await anext(source, None)
+                found = await anext(wanted, None)
             if found is None:
                 return
             space, token, run = found
             try:
-                await _fetch_run(job, space, token, run, decode)
+                await _fetch_run(context, space, token, run)
             except UnpodError as error:
-                if job.ends_all(error):
+                if context.is_fatal(error):
                     raise
-                job.staging.fail(run.number, shorten(str(error)))
-            await job.staging.flush_if_due()
+                context.staging.fail(run.number, shorten(str(error)))
+            await context.staging.flush_if_due()
 
     try:
-        await run_workers(job.concurrency, work)
+        await run_workers(context.concurrency, work)
     finally:
-        await source.aclose()
-    await job.staging.checkpoint()
+        await wanted.aclose()
+    await context.staging.checkpoint()
 
 
-async def _wanted(
-    job: Fetching, spaces: Sequence[tuple[int, str]]
+async def _wanted_runs(
+    context: FetchContext, spaces: Sequence[tuple[int, str]]
 ) -> AsyncGenerator[tuple[int, str, Wanted], None]:
     for space, token in spaces:
         last = 0
-        while batch := await job.disk.run(job.state.wanted, space, last, _BATCH):
+        while batch := await context.io.run(context.catalog.wanted, space, last, _BATCH):
             for run in batch:
                 yield space, token, run
             last = batch[-1].number
 
 
-async def _fetch_run(job: Fetching, space: int, token: str, run: Wanted, decode: Decode) -> None:
-    pages = RowPages(job.patience, run_tasks(token, run.id, None), job.page_size, job.deadline, decode)
-    walk = pages.one_by_one()
+async def _fetch_run(context: FetchContext, space: int, token: str, run: Wanted) -> None:
+    listing = run_tasks(token, run.id, None)
+    pages = RowPages(context.retrier, listing, context.page_size, context.deadline, context.decode)
+    walk = pages.sequential()
     while (page := await walk.next_page()) is not None:
-        job.stage(space, run.number, page.items)
-        for place in page.unreadable:
-            job.staging.add_bad(space, run.number, place, "the server fails to send it")
+        context.stage_rows(space, run.number, page.items)
+        for position in page.unreadable:
+            context.staging.add_bad(space, run.number, position, UNREADABLE)
         for row in page.rejected:
-            job.staging.add_bad(space, run.number, None, row.reason)
-        await job.staging.flush_if_due()
-    job.staging.finish(run.number)
+            context.staging.add_bad(space, run.number, None, row.reason)
+        await context.staging.flush_if_due()
+    context.staging.finish(run.number)

@@ -1,161 +1,372 @@
-"""Fetching the tasks of a space's runs from its space-wide listing: a tenth of the requests, or fewer.
+"""Read the tasks of a space from its space-wide listing instead of run by run.
 
-Pages are asked for ahead, so their answers come in any order, and prove something only together: as long as
-all have the same count, and the listing begins with the same row afterwards, nothing was added and nothing
-went meanwhile (see `_walk`). The walk looks at its end; one that was broken off is gone on with when that
-holds then.
+This takes a tenth of the requests or fewer. Pages are requested ahead, so their responses arrive in any order
+and prove completeness only together: nothing entered or left the listing if every response has the same count
+and the listing still begins with the same row at the end. `Walk` checks the end. An interrupted scan resumes
+only if both still hold.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar, cast
 
-from unpod_async._export.prefetch_window import Window
-from unpod_async._export.row_pages import RowPages
-from unpod_async._export.rows import Row, decoder
+from unpod_async._common import cancel_and_wait
+from unpod_async._export.rows import Row, RowPages
 from unpod_async._export.run_sync import FRESH
-from unpod_async._export.run_tasks import Fetching
-from unpod_async._export.scan_plan import Plan, space_tasks
+from unpod_async._export.run_tasks import FetchContext
 from unpod_async._export.storage import Progress
-from unpod_async._paging import Page, PageFailure, PageRequest, PrefetchedPages, Walk, fetch
+from unpod_async._http import Deadline, Reader, endpoints
+from unpod_async._paging import (
+    Decode,
+    Listing,
+    ListingPreview,
+    Page,
+    PageFailure,
+    PageRequest,
+    PageResult,
+    PrefetchedPages,
+    Walk,
+    fetch,
+)
 from unpod_async.errors import UnpodError
 from unpod_async.models import Task
 
-__all__ = ["fetch_flat"]
+__all__ = [
+    "FEW_REQUESTS",
+    "EarlyRequests",
+    "PrefetchWindow",
+    "ScanPlan",
+    "plan_scan",
+    "scan_space",
+    "space_tasks",
+]
+
+T = TypeVar("T")
+
+FEW_REQUESTS = 4
+"""If reading run by run takes at most this many requests, an export does not consider a scan."""
+
+_SAMPLE_ROWS = 10
+_MAX_PAGE_ROWS = 500
+_PAGE_BYTES = 2 * 2**20
+"""Target size of a page. Decoding it blocks the event loop for 5 ms, and making its lines for another 5."""
+
+_MIN_WINDOW = 4
+_MAX_WINDOW = 12
+"""Pages of 2 MB."""
+
+_BUSY = 0.8
+"""The window grows if the processor is busy for less than this share of the time."""
 
 
-class _Unattributable(Exception):
-    """A row of the space-wide listing is or may be missing, and nobody can say of which run."""
+def space_tasks(space_token: str) -> Listing[Task]:
+    """Return the listing of all tasks of a space."""
+    return Listing(endpoints.space_tasks(space_token), Task, ("task_id", "id"))
 
 
-async def fetch_flat(job: Fetching, space: int, token: str, plan: Plan, started: PrefetchedPages) -> bool:
-    """Fetch the wanted runs of a space from its listing of all tasks; whether that came to its end.
+# -- whether and how to scan --------------------------------------------------------------------------------
 
-    If not, nothing of it is kept, and the runs are still wanted.
+
+class ScanPlan(NamedTuple):
+    """Rows per page, and what was seen of the listing just before the scan."""
+
+    page_size: int
+    preview: ListingPreview | None
+
+
+def plan_scan(sample: PageResult, page_size: int | None, requests_by_run: int) -> ScanPlan | None:
+    """Return how to scan a space, or None if reading run by run takes as few requests.
 
     Args:
-        started: pages that were asked for already, after `plan.glance`.
+        sample: The first rows of the space-wide listing.
+        page_size: The page size that the caller wants; None derives it from the size of the sampled rows.
+        requests_by_run: Number of requests that reading run by run takes.
+    """
+    rows, count = len(sample.keys), sample.count
+    # The length is unknown if the server counts only the rows of the page.
+    if count is None or (count <= rows and rows >= _SAMPLE_ROWS):
+        return None
+    page_size = page_size or _page_size_for(sample.rows.rows)
+    if count // page_size + 2 >= requests_by_run:
+        return None
+    return ScanPlan(page_size, ListingPreview(count, sample.keys[0]) if sample.keys else None)
+
+
+def _page_size_for(rows: Sequence[object]) -> int:
+    """Return the page size for rows like these. It is limited because the newest rows are often short."""
+    sizes = [len(row) for row in rows if isinstance(row, bytes)]
+    mean = sum(sizes) // len(sizes) if sizes else 0
+    return max(1, min(_MAX_PAGE_ROWS, _PAGE_BYTES // max(1, mean)))
+
+
+# -- requests that are sent early ---------------------------------------------------------------------------
+
+_Sample: TypeAlias = "PageResult | PageFailure"
+
+
+class EarlyRequests:
+    """Requests for scans that are sent while the runs are still being listed. Use it with `async with`.
+
+    They are a sample of each space-wide listing and, in an export of one space, the first pages of the scan.
+    Listing 2,000 runs takes three round trips, one after the other, in which the processor is idle. With a
+    latency of 50 ms this saves 0.1 s of 0.9 s.
+
+    Args:
+        page_size: The page size that the caller wants, or None.
+        concurrency: Maximum number of requests in flight.
+        decode: The decoder of the scan that takes the pages.
+
+    Attributes:
+        pages: Pages that were requested and that no scan has taken yet.
+    """
+
+    def __init__(
+        self, reader: Reader, deadline: Deadline, decode: Decode, *, page_size: int | None, concurrency: int
+    ) -> None:
+        self._reader = reader
+        self._deadline = deadline
+        self._decode = decode
+        self._page_size = page_size
+        self._max_pages = initial_window(concurrency)
+        self._samples: dict[str, asyncio.Task[_Sample]] = {}
+        self._tasks: set[asyncio.Task[Any]] = (
+            set()
+        )  # in flight; a finished task would keep its page in memory
+        self._requested_pages = False
+        self.pages: PrefetchedPages = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Cancel all requests and wait for them."""
+        cancelled = await cancel_and_wait([*self._tasks, *self._samples.values()])
+        if cancelled is not None:
+            raise cancelled
+
+    def request_sample(self, space_token: str) -> asyncio.Task[_Sample]:
+        """Request the first rows of the space-wide listing, unless this was done before."""
+        sample = self._samples.get(space_token)
+        if sample is None:
+            read = PageRequest(1, _SAMPLE_ROWS)
+            request = fetch(self._reader, space_tasks(space_token), read, self._deadline, raw=True)
+            sample = self._samples[space_token] = asyncio.create_task(request)
+        return sample
+
+    def request_pages(self, space_token: str, runs: int) -> None:
+        """Request the first pages of the scan if the sample shows that it is cheaper than `runs` requests.
+
+        Only the first call has an effect.
+        """
+        if not self._requested_pages:
+            self._requested_pages = True
+            self._start(self._request_pages(space_token, runs))
+
+    async def _request_pages(self, space_token: str, runs: int) -> None:
+        sample = await self.request_sample(space_token)
+        plan = plan_scan(sample, self._page_size, runs) if isinstance(sample, PageResult) else None
+        if plan is None or plan.preview is None:
+            return
+        listing = space_tasks(space_token)
+        for number in range(1, min(self._max_pages, -(-plan.preview.length // plan.page_size)) + 1):
+            read = PageRequest(number, plan.page_size)
+            page = fetch(self._reader, listing, read, self._deadline, decode=self._decode)
+            self.pages[read] = self._start(page)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # the scan that takes the page raises it; without one it does not matter
+
+
+# -- how many pages to request ahead ------------------------------------------------------------------------
+
+
+def initial_window(max_pages: int) -> int:
+    """Return the number of pages to request ahead while the latency is unknown."""
+    return max(1, min(max_pages, _MIN_WINDOW))
+
+
+class PrefetchWindow:
+    """The number of pages to request ahead: as many as keep the processor busy.
+
+    Without latency, more pages only cost memory, so the window starts small. With a latency of 50 ms and
+    10 ms of work per page, nine pages hide the latency: 2,000 runs take 0.98 s, against 1.14 s with four.
+
+    Args:
+        max_pages: Upper limit.
+        now: Seconds of a monotonic clock.
+        busy: Processor seconds that this process has used.
+    """
+
+    def __init__(self, max_pages: int, now: float, busy: float) -> None:
+        self._max = max(1, min(max_pages, _MAX_WINDOW))
+        self.pages = initial_window(max_pages)
+        self._since = now, busy
+        self._handled = 0
+
+    def page_handled(self, now: float, busy: float) -> int:
+        """Note that a page was handled, and return the size of the window."""
+        self._handled += 1
+        if self._handled >= self.pages:
+            passed, worked = now - self._since[0], busy - self._since[1]
+            if 0 < worked < _BUSY * passed:
+                self.pages = min(self._max, math.ceil(self.pages * passed / worked))
+            self._since, self._handled = (now, busy), 0
+        return self.pages
+
+
+# -- the scan -----------------------------------------------------------------------------------------------
+
+
+class _UnattributableRow(Exception):
+    """A row of the space-wide listing is missing, or may be, and its run is unknown."""
+
+
+async def scan_space(
+    context: FetchContext, space: int, token: str, plan: ScanPlan, early_pages: PrefetchedPages
+) -> bool:
+    """Read the tasks of all wanted runs of a space from its space-wide listing.
+
+    Args:
+        early_pages: Pages that were requested after `plan.preview`.
+
+    Returns:
+        True if the scan reached its end. Otherwise nothing of it is kept, and the runs are still wanted.
 
     Raises:
-        UnpodError: what ends the whole job.
+        UnpodError: an error that ends the export.
     """
-    done = job.staging.runs
-    rows = job.staging.rows
-    progress = await job.disk.run(job.state.flat, space)
+    staging = context.staging
+    runs_before, rows_before = staging.runs, staging.rows
+    progress = await context.io.run(context.catalog.scan_progress, space)
     try:
-        if progress is None or not await _goes_on(job, token, plan.page_size, progress):
-            await job.disk.run(job.state.drop_flat, space)
+        if progress is None or not await _can_resume(context, token, plan.page_size, progress):
+            await context.io.run(context.catalog.discard_scan, space)
             progress = None
-        await _Flat(job, space, token, plan, progress).walk(started if progress is None else None)
-    except (UnpodError, _Unattributable) as error:
-        if isinstance(error, UnpodError) and job.ends_all(error):
+        await _SpaceScan(context, space, token, plan, progress).run(early_pages if progress is None else None)
+    except (UnpodError, _UnattributableRow) as error:
+        if isinstance(error, UnpodError) and context.is_fatal(error):
             raise
-        await job.staging.checkpoint()
-        await job.disk.run(job.state.drop_flat, space)
-        job.staging.runs, job.staging.rows = done, rows
+        await staging.checkpoint()
+        await context.io.run(context.catalog.discard_scan, space)
+        staging.runs, staging.rows = runs_before, rows_before
         return False
-    job.staging.runs = done + await job.disk.run(job.state.staged_flat, space, time.time())
+    staging.runs = runs_before + await context.io.run(context.catalog.finish_scan, space, time.time())
     return True
 
 
-async def _goes_on(job: Fetching, token: str, page_size: int, progress: Progress) -> bool:
-    """Whether the listing is what it was when the walk began."""
+async def _can_resume(context: FetchContext, token: str, page_size: int, progress: Progress) -> bool:
+    """Return whether the listing is as it was when the interrupted scan began."""
     if progress.page_size != page_size or not 0 <= time.time() - progress.at < FRESH:
         return False
-    first = await fetch(job.patience, space_tasks(token), PageRequest(1, 1), job.deadline)
+    first = await fetch(context.retrier, space_tasks(token), PageRequest(1, 1), context.deadline)
     if isinstance(first, PageFailure):
         raise first.error
     return (list(first.keys), first.count) == ([progress.head], progress.length)
 
 
-class _Flat:
-    """One walk over the space-wide listing."""
+class _SpaceScan:
+    """One scan of a space-wide listing."""
 
-    def __init__(self, job: Fetching, space: int, token: str, plan: Plan, progress: Progress | None) -> None:
-        self._job = job
+    def __init__(
+        self, context: FetchContext, space: int, token: str, plan: ScanPlan, resumed: Progress | None
+    ) -> None:
+        self._context = context
         self._space = space
         self._listing = space_tasks(token)
-        self._progress = progress
+        self._resumed = resumed
         self._page_size = plan.page_size
-        self._window = Window(job.concurrency, time.monotonic(), time.process_time())
+        self._window = PrefetchWindow(context.concurrency, time.monotonic(), time.process_time())
         self._machine = Walk(
             page_size=plan.page_size,
-            start_page=1 if progress is None else progress.page + 1,
+            start_page=1 if resumed is None else resumed.page + 1,
             ahead=self._window.pages,
-            glance=plan.glance,
+            glance=plan.preview,
         )
-        self._last = 0 if progress is None else progress.page
-        self._head = None if progress is None else progress.head
-        self._length = None if progress is None else progress.length
-        self._is_one_picture = True
-        self._known: set[str] = set()
-        self._run: int | None = None  # whose rows were staged last
+        self._last_page = 0 if resumed is None else resumed.page
+        self._first_key = None if resumed is None else resumed.head
+        self._length = None if resumed is None else resumed.length
+        self._is_unchanged = True  # all pages so far may be of one unchanged listing
+        self._staged_tasks: set[str] = set()  # by the interrupted scan
+        self._run: int | None = None  # the run of the last staged row
 
-    async def walk(self, started: PrefetchedPages | None) -> None:
-        """To its end.
+    async def run(self, early_pages: PrefetchedPages | None) -> None:
+        """Scan to the end.
 
         Raises:
-            UnpodError, _Unattributable: it did not come to its end.
+            UnpodError, _UnattributableRow: the scan did not reach its end.
         """
-        job = self._job
-        if self._progress is not None:
-            self._known = await job.disk.run(job.state.staged_tasks, self._space)
-        decode = decoder(keep_user_token=job.keep_user_token)
-        pages = RowPages(job.patience, self._listing, self._page_size, job.deadline, decode)
+        context = self._context
+        if self._resumed is not None:
+            self._staged_tasks = await context.io.run(context.catalog.staged_tasks, self._space)
+        pages = RowPages(context.retrier, self._listing, self._page_size, context.deadline, context.decode)
         try:
-            await pages.ahead(self._machine, self._take, started)
+            await pages.prefetch(self._machine, self._take, early_pages)
         finally:
             if self._run is not None:
-                job.staging.release(self._run)
-        if self._progress is not None and self._machine.passes > 1:
-            raise _Unattributable  # what was read before is of another listing
-        await job.staging.checkpoint()
+                context.staging.release(self._run)
+        if self._resumed is not None and self._machine.passes > 1:
+            raise _UnattributableRow  # the earlier pages are of a listing that has changed since
+        await context.staging.checkpoint()
 
     async def _take(self, page: Page[Task]) -> None:
-        rows = cast("list[Row]", page.items)  # as the decoder makes them
+        rows = cast("list[Row]", page.items)  # the decoder makes these
         if page.unreadable or page.rejected:
-            raise _Unattributable
-        self._look(page, rows)
+            raise _UnattributableRow
+        self._compare(page, rows)
         await self._stage(rows)
-        if self._is_one_picture and self._head is not None and self._length is not None:
-            reached = Progress(page.number, self._page_size, self._head, self._length, time.time())
-            self._job.staging.reach(self._space, reached)
-        # So that the disk is busy while the walk takes its closing look.
+        staging = self._context.staging
+        if self._is_unchanged and self._first_key is not None and self._length is not None:
+            reached = Progress(page.number, self._page_size, self._first_key, self._length, time.time())
+            staging.save_progress(self._space, reached)
+        # After the last page, the disk works while the walk checks the end of the listing.
         is_last = page.number * self._page_size >= (page.count or 0)
-        await self._job.staging.flush_if_due(at_once=is_last)
-        self._machine.ahead = self._window.handled(time.monotonic(), time.process_time())
+        await staging.flush_if_due(at_once=is_last)
+        self._machine.ahead = self._window.page_handled(time.monotonic(), time.process_time())
 
-    def _look(self, page: Page[Task], rows: Sequence[Row]) -> None:
-        """Whether all pages up to this one may be of one unchanged listing."""
+    def _compare(self, page: Page[Task], rows: Sequence[Row]) -> None:
+        """Note whether all pages up to this one may be of one unchanged listing."""
         if page.number == 1 and self._machine.passes == 1 and rows:
-            self._head, self._length = self._listing.key_of(rows[0].head), page.count
-        follows = page.number == self._last + 1 and page.count == self._length
-        self._is_one_picture = self._is_one_picture and follows and self._machine.passes == 1
-        self._last = page.number
-        if self._progress is not None and not self._is_one_picture:
-            raise _Unattributable
+            self._first_key, self._length = self._listing.key_of(rows[0].header), page.count
+        follows = page.number == self._last_page + 1 and page.count == self._length
+        self._is_unchanged = self._is_unchanged and follows and self._machine.passes == 1
+        self._last_page = page.number
+        if self._resumed is not None and not self._is_unchanged:
+            raise _UnattributableRow
 
     async def _stage(self, rows: Sequence[Row]) -> None:
-        job = self._job
+        context = self._context
         groups: list[tuple[str, list[Row]]] = []
         for row in rows:
-            run_id = row.head.run_id
+            run_id, task_id = row.header.run_id, row.header.task_id
             if not isinstance(run_id, str) or not run_id:
-                raise _Unattributable
-            if self._known and isinstance(row.head.task_id, str) and row.head.task_id in self._known:
+                raise _UnattributableRow
+            if self._staged_tasks and isinstance(task_id, str) and task_id in self._staged_tasks:
                 continue
             if not groups or groups[-1][0] != run_id:
                 groups.append((run_id, []))
             groups[-1][1].append(row)
         names = list({run_id for run_id, _ in groups})
-        numbers = await job.disk.run(job.state.numbers, self._space, names)
-        for run_id, of_run in groups:
+        numbers = await context.io.run(context.catalog.wanted_numbers, self._space, names)
+        for run_id, rows_of_run in groups:
             if (run := numbers.get(run_id)) is None:
                 continue
             if self._run is not None and self._run != run:
-                job.staging.release(self._run)
+                context.staging.release(self._run)
             self._run = run
-            job.stage(self._space, run, of_run)
-        job.staging.runs += len(numbers)  # about; those that go on on the next page are counted again
+            context.stage_rows(self._space, run, rows_of_run)
+        context.staging.runs += len(numbers)  # approximate: a run that spans two pages counts twice

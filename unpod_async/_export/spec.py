@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict
 
 import msgspec
 
@@ -136,7 +136,7 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.Meta(ge=1, le=1024, description="Maximum number of requests in flight."),
     ] = 4
     page_size: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None,
+        int | None,
         msgspec.Meta(description="Rows per page of every listing. By default each listing has its own size."),
     ] = None
     part_bytes: Annotated[
@@ -153,11 +153,17 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_together(self) -> None:
         if self.runs is not None and len(self.spaces) > 1:
-            raise InvalidArgument("runs can be chosen in one space only: export each space on its own")
+            raise InvalidArgument(
+                "runs can only be selected in a single space",
+                argument="runs",
+                hint="export each space into a directory of its own",
+            )
         if self.since is not None and self.until is not None and self.since > self.until:
-            raise InvalidArgument("since is later than until")
+            raise InvalidArgument("since must not be later than until", argument="since")
         if self.redact_key is not None and self.redact != "hash":
-            raise InvalidArgument("redact_key is only used with redact='hash'")
+            raise InvalidArgument(
+                "redact_key is only used with redact='hash'", argument="redact_key", hint="leave it out"
+            )
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
@@ -257,85 +263,73 @@ def _dataset_fields() -> tuple[str, ...]:
 
 
 # -- validation ---------------------------------------------------------------------------------------------
+# The checks are imported when an object is made: a program that only lists the options, such as `--help`,
+# needs no HTTP client.
 
 
 def _check(name: str, value: object, annotation: Any) -> None:
-    """Raise `InvalidArgument` unless the value has the annotated type, choices and bounds."""
-    try:
-        msgspec.convert(value, annotation)
-    except msgspec.ValidationError:
-        pass
-    else:
+    """Raise `InvalidArgument` unless a value has the annotated choices, or is a bool or int as annotated."""
+    from unpod_async import _http
+
+    kinds, bounds = _parts(annotation)
+    choices = [
+        choice for kind in kinds for choice in typing.get_args(kind) if typing.get_origin(kind) is Literal
+    ]
+    if value is None and types.NoneType in kinds:
         return
-    *most, last = _accepted(annotation)
-    raise InvalidArgument(f"{name} must be {', '.join(most)}{' or ' if most else ''}{last}")
+    if choices:
+        _http.check_choice(name, value, [*choices, *([None] if types.NoneType in kinds else [])])
+    elif bool in kinds:
+        _http.check_bool(name, value)
+    elif int in kinds:
+        _http.check_integer(name, value, minimum=bounds[0], maximum=bounds[1])
 
 
-def _accepted(annotation: Any) -> list[str]:
-    """Describe each kind of value that an annotation accepts, such as ["True", "False"]."""
-    origin = typing.get_origin(annotation)
-    if origin is Annotated:
+def _parts(annotation: Any) -> tuple[list[Any], tuple[int, int]]:
+    """Return the types of a union without their `Annotated`, and the bounds in `msgspec.Meta`."""
+    bounds = (1, 2**31 - 1)
+    if typing.get_origin(annotation) is Annotated:
         for meta in annotation.__metadata__:
             if meta.ge is not None and meta.le is not None:
-                return [f"a whole number from {meta.ge} to {meta.le}"]
-        return _accepted(annotation.__origin__)
-    if origin is Literal:
-        return [repr(choice) for choice in typing.get_args(annotation)]
-    if origin in (typing.Union, types.UnionType):
-        return [text for one in typing.get_args(annotation) for text in _accepted(one)]
-    if annotation is bool:
-        return ["True", "False"]
-    return ["None" if annotation is types.NoneType else f"a {annotation.__name__}"]
+                bounds = (meta.ge, meta.le)
+        annotation = annotation.__origin__
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return [annotation], bounds
+    return list(typing.get_args(annotation)), bounds
 
 
 def _space_tokens(name: str, value: object) -> tuple[str, ...]:
-    tokens = tuple(dict.fromkeys(_id(name, token) for token in _strings(name, value)))
+    from unpod_async._http import check_id, check_str_or_list
+
+    tokens = tuple(dict.fromkeys(check_id(name, token) for token in check_str_or_list(name, value)))
     if not tokens:
-        raise InvalidArgument(f"{name} must be the token of a space, or several of them")
+        raise InvalidArgument(f"{name} must contain at least one space token", argument=name)
     return tokens
 
 
 def _run_ids(name: str, value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise InvalidArgument(f"{name} must be several run ids, such as ['R1', 'R2']")
-    ids = {_id(name, getattr(run, "run_id", run)) for run in cast("Iterable[object]", value)}
-    if not ids:
-        raise InvalidArgument(f"{name} is empty: leave it out to export every run")
-    return tuple(sorted(ids))
+    from unpod_async._http import check_run_ids
+
+    return None if value is None else tuple(sorted(set(check_run_ids(name, value))))
 
 
-def _id(name: str, value: object) -> str:
-    from unpod_async._http import check_id
+def _hosts(name: str, value: object) -> tuple[str, ...]:
+    from unpod_async._http import check_str, check_str_or_list
 
-    return check_id(name, value)
-
-
-def _strings(name: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, Iterable):
-        strings = tuple(cast("Iterable[object]", value))
-        if all(isinstance(one, str) for one in strings):
-            return cast("tuple[str, ...]", strings)
-    raise InvalidArgument(f"{name} must be a str or several of them")
+    return tuple(check_str(name, host) for host in check_str_or_list(name, value))
 
 
-def _aware(name: str, value: object) -> datetime | None:
-    if value is None or (isinstance(value, datetime) and value.utcoffset() is not None):
-        return value
-    raise InvalidArgument(f"{name} must be a timezone-aware datetime")
+def _time(name: str, value: object) -> datetime | None:
+    from unpod_async._http import check_aware_datetime
+
+    return None if value is None else check_aware_datetime(name, value)
 
 
 def _age(name: str, value: object) -> timedelta:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        try:
-            value = timedelta(seconds=value)
-        except OverflowError:
-            value = None
+        value = timedelta(seconds=value) if abs(value) < timedelta.max.total_seconds() else None
     if not isinstance(value, timedelta) or value < timedelta(0):
-        raise InvalidArgument(f"{name} must be a timedelta or seconds, and not negative")
+        raise InvalidArgument(f"{name} must be a timedelta or seconds, and not negative", argument=name)
     return value
 
 
@@ -344,17 +338,21 @@ def _key(name: str, value: object) -> bytes | None:
         return None
     key = value.encode() if isinstance(value, str) else value
     if not isinstance(key, bytes) or len(key) < _SHORTEST_KEY:
-        raise InvalidArgument(f"{name} must be a str or bytes with at least {_SHORTEST_KEY} bytes")
+        raise InvalidArgument(
+            f"{name} must be a str or bytes of at least {_SHORTEST_KEY} bytes",
+            argument=name,
+            hint="a short key can be guessed: use a random one and keep it secret",
+        )
     return key
 
 
 _CONVERSIONS = {
     "spaces": _space_tokens,
     "runs": _run_ids,
-    "since": _aware,
-    "until": _aware,
-    "settle_after": _age,
-    "recording_hosts": _strings,
+    "since": _time,
+    "until": _time,
     "redact_key": _key,
+    "recording_hosts": _hosts,
+    "settle_after": _age,
 }
-"""How the values that a field accepts become the one that it holds."""
+"""How the values that a field accepts become the value that it holds."""

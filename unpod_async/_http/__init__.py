@@ -22,6 +22,7 @@ from unpod_async._http.responses import (
     classify,
     classify_inside,
     message_of,
+    parse_http_date,
     retry_after,
     shown_headers,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "is_retryable_get",
     "message_of",
     "organizations",
+    "parse_http_date",
     "request_options",
     "resolve",
     "retry_after",

@@ -25,6 +25,7 @@ __all__ = [
     "classify",
     "classify_inside",
     "message_of",
+    "parse_http_date",
     "redacted",
     "retry_after",
     "shown_headers",
@@ -193,10 +194,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     compared with the answer's own Date, not with this machine's clock.
     """
     asked = headers.get("retry-after", "").strip()
-    now = _http_date(headers.get("date", ""))
+    now = parse_http_date(headers.get("date", ""))
     if _SECONDS.fullmatch(asked):
         return float(asked)
-    until = _http_date(asked)
+    until = parse_http_date(asked)
     if until is not None and now is not None:
         return max(0.0, (until - now).total_seconds())
     reset = headers.get("x-ratelimit-reset", "").strip()
@@ -207,7 +208,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None if now is None else max(0.0, int(reset) - now.timestamp())
 
 
-def _http_date(text: str) -> datetime | None:
+def parse_http_date(text: str) -> datetime | None:
+    """Return the time of an HTTP date such as a `Date` header, or None if it is invalid."""
     if not text.endswith("GMT"):
         return None
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from unpod_async._export import InvalidRow, line_of
+from unpod_async._export import InvalidRow, row_line
 from unpod_async.cli._common import Common
 from unpod_async.cli._connect import client
 from unpod_async.cli._output import put_line, say, wants_json
@@ -138,7 +138,7 @@ async def _put_lines(pager: Pager[Any], statuses: frozenset[str], limit: int | N
     left, bad, reason = limit, 0, ""
     async for row in pager.raw():
         try:
-            line = line_of(row, keep_user_token=False)
+            line = row_line(row, keep_user_token=False)
             # `raw` gives every row, for it does not look into them.
             if statuses and _status(line) not in statuses:
                 continue

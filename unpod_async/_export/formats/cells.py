@@ -12,7 +12,7 @@ import msgspec
 from unpod_async._call_output import Call, TranscriptMessage, read_call
 from unpod_async._common import parse_time
 from unpod_async._export.formats.columns import COLUMNS, Column, Kind, Rows
-from unpod_async._export.json_scanner import members
+from unpod_async._export.rows import object_members
 
 __all__ = ["cells"]
 
@@ -94,7 +94,7 @@ def _split(line: bytes, extra: list[bytes]) -> list[tuple[str, bytes]]:
     if len(line) == sum(len(key) + len(raw) for key, raw in values) + 4 * len(values) + 1:
         return values
     last: dict[str, bytes] = {}
-    for key, start, end in members(line):
+    for key, start, end in object_members(line):
         if key in last:
             extra.append(_member(key, last[key]))
         last[key] = line[start:end]

@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from unpod_async._export.json_scanner import text_of
 from unpod_async._export.redaction.patterns import KeyKind, kind_of_key, words
+from unpod_async._export.rows import string_value
 
 __all__ = ["Leaf", "Place", "Texts", "read_texts"]
 
@@ -90,7 +90,7 @@ def _read(line: bytes, deepest: int, kind: KeyKind, *, is_contact: bool, is_row:
                 if not is_plain:
                     texts.leaves.append(Leaf(start, start + len(token), text, "text", "text"))
             elif not is_server and end - start > 2:
-                text = text_of(token)
+                text = string_value(token)
                 place: Place = "contact" if is_contact else "technical" if kind == "technical" else "text"
                 leaf = Leaf(start, end, text, place, kind)
                 if text[0] in "{[" and deepest and _is_json(text):
@@ -109,7 +109,7 @@ def _read(line: bytes, deepest: int, kind: KeyKind, *, is_contact: bool, is_row:
 @functools.lru_cache(maxsize=8192)
 def _key(token: bytes) -> tuple[str, KeyKind, bool]:
     """A key's text, what it says of its value, and whether it is a plain word that is never changed."""
-    text = text_of(token)
+    text = string_value(token)
     return text, kind_of_key(text), _IDENTIFIER.fullmatch(text) is not None
 
 

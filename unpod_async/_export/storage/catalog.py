@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from unpod_async._export.row_header import head_of
+from unpod_async._export.rows import row_header
 from unpod_async._export.storage.changes import Changes, Progress
 from unpod_async._export.storage.spool import Extent, SpoolReader
 
-__all__ = ["Catalog", "Listed", "RunState", "Wanted"]
+__all__ = ["Catalog", "KnownRun", "ListedRun", "RunState", "Wanted"]
 
 VERSION = 4
 
@@ -80,18 +80,42 @@ class RunState(enum.IntEnum):
     GONE = 4
 
 
-class Listed(NamedTuple):
-    """A row of the listing of runs."""
+class ListedRun(NamedTuple):
+    """A run as the listing shows it.
+
+    Attributes:
+        id: Its run_id, or "#" and a digest for a run without one.
+        line: The line to write.
+        digest: Digest of the row as the server sent it.
+        can_settle: Its status and age let it be settled once its tasks have ended.
+        expected: Number of tasks that it says it has.
+    """
 
     id: str
     line: bytes
-    seen: bytes
-    settles: bool
+    digest: bytes
+    can_settle: bool
     expected: int | None
 
 
+class KnownRun(NamedTuple):
+    """A run that is stored already.
+
+    Attributes:
+        rank: Greater for a newer run.
+        fetched: Unix time at which its tasks were read.
+    """
+
+    number: int
+    rank: int
+    digest: bytes
+    state: int
+    settled: int
+    fetched: float | None
+
+
 class Wanted(NamedTuple):
-    """A run whose tasks are to be fetched."""
+    """A run whose tasks are to be read."""
 
     number: int
     id: str
@@ -160,26 +184,160 @@ class Catalog:
         self.run("INSERT INTO space (token) VALUES (?) ON CONFLICT DO NOTHING", (token,))
         return int(self.value("SELECT number FROM space WHERE token = ?", (token,)))
 
+    def is_empty(self) -> bool:
+        """Return whether the target has no run and no part."""
+        return self.value("SELECT 1 FROM run UNION SELECT 1 FROM part LIMIT 1") is None
+
+    def unsettle_all(self) -> None:
+        """Let the next listing want every run again."""
+        self.run("UPDATE run SET settled = 0")
+
+    def used_spool_files(self) -> set[int]:
+        return {file for (file,) in self.run("SELECT DISTINCT file FROM extent")}
+
+    # -- the listing of the runs --------------------------------------------------------------------------
+
+    def begin_listing(self, space: int) -> bool:
+        """Note that a listing of the runs has begun. Returns True if the previous one reached its end."""
+        finished = bool(self.value("SELECT walked FROM space WHERE number = ?", (space,)))
+        self.run("UPDATE space SET walked = 0 WHERE number = ?", (space,))
+        return finished
+
+    def has_runs(self, space: int) -> bool:
+        return self.value("SELECT 1 FROM run WHERE space = ? LIMIT 1", (space,)) is not None
+
+    def known_runs(self, space: int, ids: Sequence[str]) -> dict[str, KnownRun]:
+        """Return those of these runs that are stored, by id."""
+        columns = "id, number, rank, seen, state, settled, fetched"
+        return {name: KnownRun(*run) for name, *run in self.runs_among(columns, space, ids)}
+
+    def store_listed(
+        self,
+        space: int,
+        listing: int,
+        new: Sequence[tuple[int, ListedRun]],
+        known: Sequence[tuple[int, ListedRun, KnownRun]],
+        wanted: Sequence[int],
+    ) -> None:
+        """Store a page of the listing.
+
+        Args:
+            listing: Number of the listing.
+            new: Runs that are not stored yet, each after its rank.
+            known: Runs that are stored, each after its rank.
+            wanted: Numbers of the runs whose tasks are to be read again.
+        """
+        lines: list[tuple[int, bytes]] = []
+        with self.transaction():
+            for run in wanted:
+                self.forget_staged(run)
+            self.run_many(
+                "UPDATE run SET state = ?, settled = 0 WHERE number = ?",
+                ((RunState.WANTED, run) for run in wanted),
+            )
+            number = int(self.value("SELECT max(number) FROM run") or 0)
+            state = RunState.WANTED
+            added = [(number, rank, row) for number, (rank, row) in enumerate(new, number + 1)]
+            self.run_many(
+                "INSERT INTO run (number, space, id, rank, seen, settles, expected, listed, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (number, space, row.id, rank, row.digest, row.can_settle, row.expected, listing, state)
+                    for number, rank, row in added
+                ),
+            )
+            lines += [(number, row.line) for number, _, row in added]
+            updates: list[tuple[object, ...]] = []
+            for rank, row, old in known:
+                # The row of a run that was gone may have been removed from its part.
+                is_other = old.digest != row.digest or old.state == RunState.GONE
+                updates.append((
+                    rank,
+                    row.digest,
+                    row.can_settle,
+                    row.expected,
+                    listing,
+                    is_other,
+                    old.number,
+                ))
+                if is_other:
+                    lines.append((old.number, row.line))
+            self.run_many(
+                "UPDATE run SET rank = ?, seen = ?, settles = ?, expected = ?, listed = ?, "
+                "dirty = dirty OR ? WHERE number = ?",
+                updates,
+            )
+            self.run_many("INSERT OR REPLACE INTO line VALUES (?, ?)", lines)
+
+    def all_settled_before(self, space: int, listing: int, rank: int) -> bool:
+        """Return whether all runs that are older than `rank` and not in this listing so far are settled."""
+        return (
+            self.value(
+                "SELECT 1 FROM run WHERE space = ? AND listed < ? AND settled = 0 AND rank < ? LIMIT 1",
+                (space, listing, rank),
+            )
+            is None
+        )
+
+    def end_listing(self, space: int, listing: int, rank: int, *, mark_gone: bool) -> int:
+        """Note that a listing reached its end.
+
+        Args:
+            mark_gone: Mark the runs newer than `rank` that it did not show as gone.
+
+        Returns:
+            The number of runs that were marked.
+        """
+        with self.transaction():
+            self.run("UPDATE space SET walked = 1 WHERE number = ?", (space,))
+            if not mark_gone:
+                return 0
+            gone = self.run(
+                "SELECT number FROM run WHERE space = ? AND listed < ? AND rank > ? AND state != ?",
+                (space, listing, rank, RunState.GONE),
+            ).fetchall()
+            for (run,) in gone:
+                self.forget_staged(run)
+            self.run_many(
+                "UPDATE run SET state = ?, settled = 0 WHERE number = ?",
+                ((RunState.GONE, run) for (run,) in gone),
+            )
+        return len(gone)
+
+    def listed_ids(self, space: int, listing: int) -> set[str]:
+        """Return the ids of the runs that a listing showed."""
+        return {
+            name
+            for (name,) in self.run("SELECT id FROM run WHERE space = ? AND listed = ?", (space, listing))
+        }
+
+    def forget_bad_runs(self, space: int) -> bool:
+        """Forget the rows of the previous listing that could not be read. Returns True if there were any."""
+        return self.run("DELETE FROM bad WHERE space = ? AND run IS NULL", (space,)).rowcount > 0
+
+    def count_runs(self, state: RunState) -> int:
+        return int(self.value("SELECT count(*) FROM run WHERE state = ?", (state,)))
+
     # -- fetching -----------------------------------------------------------------------------------------
 
     def wanted(self, space: int, after: int, most: int) -> list[Wanted]:
-        """Runs to be fetched whose number is greater than `after`."""
+        """Return wanted runs whose number is greater than `after`."""
         found = self.run(
             "SELECT number, id FROM run WHERE space = ? AND state = ? AND number > ? ORDER BY number LIMIT ?",
             (space, RunState.WANTED, after, most),
         )
         return [Wanted(*row) for row in found]
 
-    def requests_for(self, space: int, page_size: int) -> int:
-        """Requests that the wanted runs would take one by one, by what they say they have."""
+    def requests_by_run(self, space: int, page_size: int) -> int:
+        """Return the number of requests to read the wanted runs one by one, by their expected tasks."""
         asked = self.value(
             "SELECT sum(coalesce(expected, 0) / ? + 1) FROM run WHERE space = ? AND state = ?",
             (page_size, space, RunState.WANTED),
         )
         return int(asked or 0)
 
-    def numbers(self, space: int, ids: Sequence[str]) -> dict[str, int]:
-        """Numbers of those runs among `ids` that are to be fetched."""
+    def wanted_numbers(self, space: int, ids: Sequence[str]) -> dict[str, int]:
+        """Return the numbers of the wanted runs among `ids`."""
         return {
             name: number
             for name, number, state in self.runs_among("id, number, state", space, ids)
@@ -215,32 +373,33 @@ class Catalog:
                     "UPDATE run SET state = ?, reason = ? WHERE number = ?",
                     (RunState.FAILED, reason, number),
                 )
-            for space, progress in changes.flat.items():
-                self[f"flat {space}"] = msgspec.json.encode(progress)
+            for space, progress in changes.scans.items():
+                self[f"scan {space}"] = msgspec.json.encode(progress)
 
-    def flat(self, space: int) -> Progress | None:
-        kept = self[f"flat {space}"]
+    def scan_progress(self, space: int) -> Progress | None:
+        """Return how far an interrupted scan of the space-wide listing came."""
+        kept = self[f"scan {space}"]
         try:
             return None if kept is None else msgspec.json.decode(kept, type=Progress)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None  # noted by another version: the walk begins anew
+            return None  # another version wrote it: the scan starts again
 
-    def staged_flat(self, space: int, at: float) -> int:
-        """The space-wide listing was walked to its end: all its wanted runs are staged. How many."""
+    def finish_scan(self, space: int, at: float) -> int:
+        """Note that a scan of the space-wide listing staged all wanted runs. Returns their number."""
         with self.transaction():
             staged = self.run(
                 "UPDATE run SET state = ?, fetched = ?, reason = NULL, settled = settles AND open = 0 "
                 "WHERE space = ? AND state = ?",
                 (RunState.STAGED, at, space, RunState.WANTED),
             )
-            self[f"flat {space}"] = None
+            self[f"scan {space}"] = None
         return staged.rowcount
 
-    def drop_flat(self, space: int) -> None:
-        """Forget what was staged of a walk over a space-wide listing that did not come to its end."""
+    def discard_scan(self, space: int) -> None:
+        """Forget what a scan staged that did not reach its end."""
         with self.transaction():
             self._forget("SELECT number FROM run WHERE space = ? AND state = ?", (space, RunState.WANTED))
-            self[f"flat {space}"] = None
+            self[f"scan {space}"] = None
 
     def forget_staged(self, run: int) -> None:
         """Forget the staged rows of a run; those it has in a part stay."""
@@ -253,7 +412,7 @@ class Catalog:
         self.run(f"UPDATE run SET open = 0 WHERE number IN ({runs}) AND open != 0", values)  # noqa: S608 - of constants only
 
     def staged_tasks(self, space: int) -> set[str]:
-        """Ids of the tasks that a walk over a space-wide listing has staged before it was broken off."""
+        """Return the ids of the tasks that an interrupted scan has staged."""
         found = self.run(
             "SELECT file, start, length, extent.rows FROM extent JOIN run ON run.number = extent.run "
             "WHERE space = ? AND state = ?",
@@ -261,12 +420,36 @@ class Catalog:
         )
         with SpoolReader(self._folder) as spool:
             heads = (
-                head_of(line)
+                row_header(line)
                 for row in found
                 for block in spool.read(Extent(*row))
                 for line in block.splitlines()
             )
             return {head.task_id for head in heads if isinstance(head.task_id, str)}
+
+    # -- recordings ---------------------------------------------------------------------------------------
+
+    def pending_recordings(self, after: str, limit: int) -> list[tuple[str, int, str]]:
+        """Return (task id, run, URL) of recordings to download whose task id is greater than `after`."""
+        return self.run(
+            "SELECT task, run, url FROM recording WHERE file IS NULL AND url IS NOT NULL AND task > ? "
+            "ORDER BY task LIMIT ?",
+            (after, limit),
+        ).fetchall()
+
+    def recording_failed(self, task: str, run: int, reason: str) -> None:
+        """Note that a download failed. The next export reads the run again, for a new URL."""
+        with self.transaction():
+            self.run("UPDATE recording SET reason = ? WHERE task = ?", (reason, task))
+            self.run("UPDATE run SET settled = 0 WHERE number = ?", (run,))
+
+    def recording_downloaded(self, task: str, file: str, size: int) -> None:
+        self.run(
+            "UPDATE recording SET file = ?, size = ?, url = NULL, reason = NULL WHERE task = ?",
+            (file, size, task),
+        )
+
+    # -- staged rows --------------------------------------------------------------------------------------
 
     def extents(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
         """(number of the run, rows of it), by run and in their order, of all runs from `first` to `last`."""

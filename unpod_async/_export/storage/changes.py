@@ -36,7 +36,7 @@ class Changes:
         self.recordings: list[tuple[str, int, str]] = []
         self.staged: list[tuple[int, float]] = []
         self.failed: list[tuple[int, str]] = []
-        self.flat: dict[int, Progress] = {}
+        self.scans: dict[int, Progress] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.extents or self.bad or self.staged or self.failed or self.flat)
+        return bool(self.extents or self.bad or self.staged or self.failed or self.scans)

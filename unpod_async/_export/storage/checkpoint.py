@@ -87,9 +87,9 @@ class Staging:
         self._changes.failed.append((run, reason))
         self.failed += 1
 
-    def reach(self, space: int, progress: Progress) -> None:
-        """A walk over a space-wide listing has come so far."""
-        self._changes.flat[space] = progress
+    def save_progress(self, space: int, progress: Progress) -> None:
+        """Note how far a scan of the space-wide listing came."""
+        self._changes.scans[space] = progress
 
     async def flush_if_due(self, *, at_once: bool = False) -> None:
         """Have written and noted what is due; waits for the disk only when it is far behind.

@@ -1,0 +1,188 @@
+"""The target of an export, opened: its lock, catalog, spool and parts."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from unpod_async._export.spec import ExportSpec, differing_options
+from unpod_async._export.storage.catalog import VERSION, Catalog
+from unpod_async._export.storage.checkpoint import Staging
+from unpod_async._export.storage.io_thread import Disk
+from unpod_async._export.storage.manifest import Contents, contents, manifest
+from unpod_async._export.storage.parts import MANIFEST, Parts
+from unpod_async._export.storage.publish import Publisher
+from unpod_async._export.storage.spool import Spool, spool_path
+from unpod_async._export.storage.target import Directory, Workplace
+from unpod_async.errors import ExportError
+
+__all__ = ["Workspace", "open_workspace"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workspace:
+    """A target while an export writes to it. `open_workspace` makes one.
+
+    Attributes:
+        io: Runs the blocking methods of the other attributes.
+        spaces: Number and token of each space.
+        resumed_since: Unix time at which the resumed export began; None for a new export.
+        listing: Number of this export's listings of runs, greater than that of every earlier export.
+        redact_key: Key of the hashes if the export redacts.
+    """
+
+    directory: Path
+    catalog: Catalog
+    io: Disk
+    staging: Staging
+    spaces: list[tuple[int, str]]
+    resumed_since: float | None
+    listing: int
+    redact_key: bytes | None
+    dataset_options: Mapping[str, Any]
+    place: Workplace
+    parts: Parts
+    spool: Spool
+    publisher: Publisher
+
+    def publish(self, started: datetime, reasons: list[str]) -> Contents:
+        """Bring all parts up to date and write the manifest. Blocks.
+
+        Args:
+            reasons: Why the data set is incomplete, apart from what the catalog knows.
+        """
+        self.spool.close()
+        self.publisher.publish()
+        found = contents(self.catalog, self.parts)
+        made = self.place.write(MANIFEST, manifest(self.dataset_options, found, started, reasons))
+        self.parts.store.put(made, MANIFEST)
+        self.catalog["complete"] = int(found.is_whole and not reasons)
+        _clear_spool(self.catalog, self.place.folder)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def open_workspace(
+    target: Path, spec: ExportSpec, dataset_options: Mapping[str, Any]
+) -> AsyncGenerator[Workspace, None]:
+    """Lock a target, finish what a killed export was doing, and begin or resume an export.
+
+    Raises:
+        TargetLockedError: another export is writing to the target.
+        ExportError: the target has other options, was changed, or cannot be written.
+    """
+    io = Disk(str(target))
+    opened = contextlib.ExitStack()
+    try:
+        workspace = await io.run(_open, target, spec, dataset_options, io, opened)
+        try:
+            yield workspace
+        finally:
+            cancelled = await workspace.staging.finish_noting()
+            if cancelled is not None:
+                raise cancelled
+    finally:
+        io.close()
+        opened.close()
+
+
+def _open(
+    target: Path,
+    spec: ExportSpec,
+    dataset_options: Mapping[str, Any],
+    io: Disk,
+    opened: contextlib.ExitStack,
+) -> Workspace:
+    """Open a target. `opened` closes what was opened, also after an error."""
+    place = Workplace(target)
+    opened.callback(place.close)
+    place.open()
+    store = Directory(target)
+    catalog = Catalog(place.state)
+    opened.callback(catalog.close)
+    _check_options(catalog, dataset_options)
+    parts = Parts(catalog, place, store, form=spec.format, csv_safe=spec.csv_safe)
+    parts.recover()
+    first_file = _clear_spool(catalog, place.folder) + 1
+    spool = Spool(place.folder, first_file, spec.part_bytes, hashes=parts.are_lines)
+    opened.callback(spool.close)
+    publisher = Publisher(catalog, place, parts, spool, spec.part_bytes)
+    # A complete data set stays as it is until all of the next one is there.
+    is_first = store.size(MANIFEST) is None
+    staging = Staging(catalog, spool, io, publisher.publish_full_parts if is_first else lambda: None)
+    with catalog.transaction():
+        spaces = [(catalog.space(token), token) for token in spec.spaces]
+        listing = catalog["listing"] = (catalog["listing"] or 0) + 1
+        resumed_since = _begin(catalog, full=spec.full)
+    return Workspace(
+        directory=target,
+        catalog=catalog,
+        io=io,
+        staging=staging,
+        spaces=spaces,
+        resumed_since=resumed_since,
+        listing=listing,
+        redact_key=_redact_key(catalog, spec),
+        dataset_options=dataset_options,
+        place=place,
+        parts=parts,
+        spool=spool,
+        publisher=publisher,
+    )
+
+
+def _check_options(catalog: Catalog, dataset_options: Mapping[str, Any]) -> None:
+    if catalog["version"] != VERSION:
+        raise ExportError(
+            "another version of this library made the target", hint="export to another directory"
+        )
+    stored = catalog["options"]
+    # As long as the target is empty, the options may change: the first call may have had a mistake.
+    if stored is None or catalog.is_empty():
+        catalog["options"] = msgspec.json.encode(dataset_options)
+        return
+    differing = differing_options(msgspec.json.decode(stored, type=dict[str, Any]), dataset_options)
+    if differing:
+        raise ExportError(
+            f"the target was made with another {', '.join(differing)}",
+            hint="use the same options, or export to another directory",
+        )
+
+
+def _begin(catalog: Catalog, *, full: bool) -> float | None:
+    """Begin or resume an export. Returns the time at which a resumed export began."""
+    resumes = catalog["complete"] == 0
+    if full and not (resumes and catalog["full"]):
+        catalog.unsettle_all()
+        resumes = False
+    since = catalog["since"] if resumes else None
+    if since is None:
+        catalog["since"] = time.time()
+    catalog["complete"], catalog["full"] = 0, int(full)
+    return None if since is None else float(since)
+
+
+def _redact_key(catalog: Catalog, spec: ExportSpec) -> bytes | None:
+    """Return the given key, or the key that the target keeps."""
+    if spec.redact is None or spec.redact_key is not None:
+        return spec.redact_key
+    stored = catalog["redact_key"]
+    if stored is None:
+        stored = catalog["redact_key"] = secrets.token_bytes(32)
+    return bytes(stored)
+
+
+def _clear_spool(catalog: Catalog, folder: Path) -> int:
+    """Remove the spool files that are not used. Returns the number of the last file that was there."""
+    there = {int(path.name.rpartition("-")[2]) for path in folder.glob("rows-*")}
+    for number in there - catalog.used_spool_files():
+        spool_path(folder, number).unlink()
+    return max(there, default=0)
