@@ -1,4 +1,4 @@
-"""`python -m unpod_async`: the command line."""
+"""Run the command line: `python -m unpod_async`."""
 
 import sys
 

@@ -1,18 +1,9 @@
-"""The command line, `unpod-async`; needs the extra `cli`.
+"""The command line `unpod-async`. It needs the extra `cli`.
 
-_app _command_export _command_create _command_watch   the commands and their options
-_common _arguments   options that all of them, or several, have
-_listings _export _create _watch _wait _sandbox _doctor   what they do
-_documents   documents of a create out of files
-_probe _findings   what the doctor asks the server; how it tells what it found
-_progress _summary   an export while it runs, and what it came to
-_watch_lines _watch_seen _watch_view   an event as a line; what was seen so far, and how it is drawn
-_keeping _reader   the state of a watch in a file; whether anybody still reads
-_screen      lines of a terminal that are overwritten
-_connect     token and client
-_running _status   a coroutine run to its end, Ctrl-C and all; errors as texts and exit statuses
-_output _tables _log   results on stdout, talk on stderr; rows for people; the library's log
-_values      times, durations and numbers as people write them
+`app` defines the program, and `commands` has a module per command. `options` has the options that several of
+them share, `session` the token and the client, `runner` the event loop and the signals, `errors` the messages
+and exit statuses. `output` and `tables` write results; `export_progress`, `watch_lines`, `watch_table` and
+`state_file` belong to `export` and `watch`.
 """
 
 import sys
@@ -22,22 +13,22 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run the command line on the arguments of the process; the exit status."""
-    missing = [name for name in ("typer", "rich") if not _is_there(name)]
+    """Run the command line with the arguments of the process and return the exit status."""
+    missing = [name for name in ("typer", "rich") if not _is_installed(name)]
     if missing:
         sys.stderr.write(
-            f"unpod-async: the command line needs {' and '.join(missing)}, not installed here: "
-            "pip install 'unpod-async[cli]'\n"
+            f"unpod-async: the command line needs {' and '.join(missing)}\n"
+            "hint: pip install 'unpod-async[cli]'\n"
         )
         return 1
-    # Only now: it imports what may be missing.
-    from unpod_async.cli._app import run
+    # Imported late, because it imports packages that may be missing.
+    from unpod_async.cli.app import run
 
     return run(sys.argv[1:])
 
 
-def _is_there(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ValueError:  # it is in sys.modules and stands for nothing
+    except ValueError:  # it is None in sys.modules
         return False

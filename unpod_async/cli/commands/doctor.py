@@ -1,0 +1,386 @@
+"""`unpod-async doctor`: check the setup step by step, and suggest fixes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import msgspec
+import typer
+
+from unpod_async._common import looks_like_markup, printable
+from unpod_async.cli.errors import AUTHENTICATION, ERROR, SUCCESS, CliError, message_of
+from unpod_async.cli.options import GlobalOptions, JsonLines
+from unpod_async.cli.output import console, counted, echo, echo_line, wants_json
+from unpod_async.cli.runner import InterruptibleRunner
+from unpod_async.cli.session import TOKEN_VARIABLE, find_token, make_client
+from unpod_async.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    DecodeError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+    UnpodError,
+    UpstreamError,
+)
+
+if TYPE_CHECKING:
+    from unpod_async import Pager, UnpodClient
+
+__all__ = ["doctor"]
+
+_MISSING_SPACE: Final = "unpod-async-doctor"
+"""Not the token of any space. The service checks the caller's token first, so its answer shows if that is
+valid."""
+
+_SCHEMES: Final = ("Token", "JWT", "Bearer")
+_TIMEOUT: Final = 15.0  # seconds for a response
+_MAX_CLOCK_OFFSET: Final = 60.0  # seconds
+
+_FIND_HANDLE: Final = (
+    "agents, spaces and the check of the agent before a create need it: set UNPOD_ORG_HANDLE to its "
+    "domain_handle, which the web application and `unpod-async organizations` show (some servers accept only "
+    "a JWT for that)"
+)
+
+
+def doctor(
+    context: typer.Context,
+    space: Annotated[
+        str | None,
+        typer.Argument(metavar="SPACE", show_default=False, help="Token of a space that you want to read."),
+    ] = None,
+    json_lines: JsonLines = None,
+) -> int:
+    """Check token, settings, service, clock and access, and suggest fixes.
+
+    Exit status 0 if there is no problem, 4 if the token is rejected, otherwise 1.
+    """
+    options: GlobalOptions = context.obj
+    report = _Report(as_json=wants_json(json_lines))
+    _check_install(report)
+    token = _check_token(options, report)
+    if token is not None and (client := _check_settings(options, token, report)) is not None:
+        with InterruptibleRunner() as runner:
+            try:
+                runner.run(_check_service(options, token, client, space, report))
+            finally:
+                runner.run_cleanup(client.aclose())
+    if not report.problems:
+        return SUCCESS
+    return AUTHENTICATION if report.is_authentication else ERROR
+
+
+# -- findings -----------------------------------------------------------------------------------------------
+
+_State = Literal["ok", "note", "problem"]
+_STYLES: Final = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+
+class _Report:
+    """Writes each finding as soon as it is made.
+
+    Attributes:
+        problems: number of problems.
+        is_authentication: whether the token was rejected, or lacks permission.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self.problems = 0
+        self.is_authentication = False
+
+    def ok(self, check: str, message: str) -> None:
+        self._write("ok", check, message, "")
+
+    def note(self, check: str, message: str, advice: str = "") -> None:
+        self._write("note", check, message, advice)
+
+    def problem(self, check: str, message: str, advice: str, *, authentication: bool = False) -> None:
+        self.problems += 1
+        self.is_authentication |= authentication
+        self._write("problem", check, message, advice)
+
+    def _write(self, state: _State, check: str, message: str, advice: str) -> None:
+        message, advice = printable(message), printable(advice)
+        if self._as_json:
+            finding = {"check": check, "state": state, "message": message, "advice": advice or None}
+            echo_line(msgspec.json.encode(finding))
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(width=7)
+        grid.add_column(width=8)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text(state, _STYLES[state]), check, Text(message))
+        if advice:
+            grid.add_row("", "", Text(f"hint: {advice}", "bold" if state == "problem" else ""))
+        out = console(sys.stdout)
+        with out.capture() as captured:
+            out.print(grid)
+        echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+# -- checks without a request -------------------------------------------------------------------------------
+
+
+def _check_install(report: _Report) -> None:
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    if find_spec("pyarrow") is None:
+        report.note(
+            "install", f"Python {python}, without pyarrow", "for Parquet: pip install 'unpod-async[parquet]'"
+        )
+    else:
+        report.ok("install", f"Python {python}, with pyarrow for Parquet")
+
+
+def _check_token(options: GlobalOptions, report: _Report) -> str | None:
+    try:
+        token = find_token(options)
+    except CliError as error:
+        report.problem("token", error.message, error.hint or "the file must contain the API key alone")
+        return None
+    if options.token_file is None:
+        source = "typed in" if token else f"from the environment variable {TOKEN_VARIABLE}"
+    else:
+        is_stdin = options.token_file == "-"  # noqa: S105
+        source = f"from {'stdin' if is_stdin else f'the file {options.token_file}'}"
+        if os.name == "posix" and not is_stdin:
+            mode = Path(options.token_file).stat().st_mode
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                report.note("token", "other users of this machine can read its file", "chmod 600 the file")
+    report.ok("token", source)
+    return token or os.environ[TOKEN_VARIABLE]
+
+
+def _check_settings(options: GlobalOptions, token: str, report: _Report) -> UnpodClient | None:
+    try:
+        client = _client(options, token)
+    except ConfigurationError as error:
+        report.problem("settings", message_of(error), "`unpod-async --help` shows where each setting is read")
+        return None
+    report.ok("base URL", client.settings.base_url)
+    return client
+
+
+def _client(options: GlobalOptions, token: str) -> UnpodClient:
+    # A single attempt with a short timeout, because the user is waiting.
+    timeout = _TIMEOUT if options.timeout is None else options.timeout
+    return make_client(replace(options, timeout=timeout), token, retry=None)
+
+
+# -- checks with a request ----------------------------------------------------------------------------------
+
+
+class _Verdict(Enum):
+    """What a response says about the token and the service."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    FORBIDDEN = "forbidden"
+    UNREACHABLE = "unreachable"
+    WRONG_PLACE = "wrong place"
+    FAILING = "failing"
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """The first page of a listing, or why there is none.
+
+    Attributes:
+        verdict: ACCEPTED also for an unknown space or organization, because the token is checked before.
+        count: number of rows of the whole listing, if the server states it.
+        rows: rows of the first page.
+        error: the error, unless there is a page.
+        clock_offset: seconds by which the clock of this machine is ahead of the server's; None if unknown.
+    """
+
+    verdict: _Verdict
+    count: int | None = None
+    rows: tuple[Any, ...] = ()
+    error: UnpodError | None = None
+    clock_offset: float | None = None
+
+    @property
+    def message(self) -> str:
+        return "" if self.error is None else message_of(self.error)
+
+
+async def _probe(pager: Pager[Any]) -> _Probe:
+    """Request the first page of a listing."""
+    try:
+        async for page in pager.pages():
+            offset = _clock_offset(page.headers.get("date"))
+            return _Probe(_Verdict.ACCEPTED, page.count, tuple(page.items), None, offset)
+    except APIError as error:
+        return _Probe(_verdict(error), error=error, clock_offset=_clock_offset(error.headers.get("date")))
+    except DecodeError as error:
+        has_rows = error.rejected or error.unreadable
+        return _Probe(_Verdict.ACCEPTED if has_rows else _Verdict.WRONG_PLACE, error=error)
+    except TransportError as error:
+        return _Probe(_Verdict.UNREACHABLE, error=error)
+    return _Probe(_Verdict.ACCEPTED)
+
+
+def _verdict(error: APIError) -> _Verdict:
+    if isinstance(error, AuthenticationError):
+        return _Verdict.REJECTED
+    if isinstance(error, PermissionDeniedError):
+        return _Verdict.FORBIDDEN
+    if 300 <= error.status < 400 or (isinstance(error, NotFoundError) and looks_like_markup(error.body)):
+        return _Verdict.WRONG_PLACE
+    if isinstance(error, RateLimitedError | ServerError | UpstreamError):
+        return _Verdict.FAILING
+    return _Verdict.ACCEPTED
+
+
+def _clock_offset(date: str | None) -> float | None:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        server = parsedate_to_datetime(date or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    server = server if server.tzinfo is not None else server.replace(tzinfo=UTC)
+    return (datetime.now(UTC) - server).total_seconds()
+
+
+async def _check_service(
+    options: GlobalOptions, token: str, client: UnpodClient, space: str | None, report: _Report
+) -> None:
+    probe = await _probe(_listing(client, space))
+    if not _check_reachable(probe, report):
+        return
+    _check_clock(probe, report)
+    if probe.verdict is _Verdict.REJECTED:
+        await _try_other_schemes(options, token, space, probe, report)
+        return
+    if probe.verdict is _Verdict.FORBIDDEN:
+        report.problem(
+            "access",
+            probe.message,
+            "the token is valid, but its account has no role there: ask an administrator for one",
+            authentication=True,
+        )
+        return
+    report.ok("access", f"the token is accepted with --auth-scheme {client.settings.auth_scheme}")
+    await _check_organization(client, probe if space is None else None, report)
+    if space is not None:
+        _check_space(space, probe, report)
+
+
+def _listing(client: UnpodClient, space: str | None) -> Pager[Any]:
+    """Return the listing that shows whether the token is valid. Spaces and organizations reject API keys."""
+    if space is None and client.settings.org_handle is not None:
+        return client.agents.list()
+    return client.runs.list(space or _MISSING_SPACE, page_size=1)
+
+
+def _check_reachable(probe: _Probe, report: _Report) -> bool:
+    """Return True if the service responded and works."""
+    advice = {
+        _Verdict.UNREACHABLE: "check the base URL, the network, and any proxy or firewall",
+        _Verdict.WRONG_PLACE: "this is not the platform: check the host and path of the base URL",
+        _Verdict.FAILING: "the service has a problem: try again later",
+    }.get(probe.verdict)
+    if advice is not None:
+        report.problem("service", probe.message, advice)
+        return False
+    report.ok("service", "it responds")
+    return True
+
+
+def _check_clock(probe: _Probe, report: _Report) -> None:
+    offset = probe.clock_offset
+    if offset is None:
+        report.note("clock", "the service does not send its time")
+    elif abs(offset) > _MAX_CLOCK_OFFSET:
+        ahead = "ahead of" if offset > 0 else "behind"
+        report.problem(
+            "clock",
+            f"the clock of this machine is {abs(offset):,.0f} s {ahead} the service's",
+            "synchronize it (NTP): schedules and the search for lost creates depend on it",
+        )
+    else:
+        report.ok("clock", "within a minute of the service's")
+
+
+async def _try_other_schemes(
+    options: GlobalOptions, token: str, space: str | None, probe: _Probe, report: _Report
+) -> None:
+    used = options.auth_scheme or _SCHEMES[0]
+    for scheme in _SCHEMES:
+        if scheme.lower() == used.lower():
+            continue
+        other = _client(replace(options, auth_scheme=scheme), token)
+        try:
+            found = await _probe(_listing(other, space))
+        finally:
+            await other.aclose()
+        if found.verdict in (_Verdict.ACCEPTED, _Verdict.FORBIDDEN):
+            report.problem(
+                "access",
+                f"the token is rejected with --auth-scheme {used} and accepted with {scheme}",
+                f"use --auth-scheme {scheme} (in code, auth_scheme={scheme!r})",
+                authentication=True,
+            )
+            return
+    wanted = probe.error.headers.get("www-authenticate") if isinstance(probe.error, APIError) else None
+    asks = f"; the service asks for {wanted}" if wanted else ""
+    report.problem(
+        "access",
+        f"the token is rejected with each of {', '.join(_SCHEMES)}{asks}",
+        "it is incomplete, has expired, or belongs to another server: create a new key in the web "
+        "application, and check the base URL",
+        authentication=True,
+    )
+
+
+async def _check_organization(client: UnpodClient, probe: _Probe | None, report: _Report) -> None:
+    handle = client.settings.org_handle
+    if handle is None:
+        found = await _probe(client.organizations.list())
+        handles = [one.domain_handle for one in found.rows if one.domain_handle]
+        yours = f"set UNPOD_ORG_HANDLE to one of yours: {', '.join(handles)}"
+        report.note("org", "no organization is set", yours if handles else _FIND_HANDLE)
+        return
+    probe = probe or await _probe(client.agents.list())
+    if probe.error is None:
+        report.ok("org", f"{handle}, with {counted(len(probe.rows), 'agent')}")
+        return
+    report.problem(
+        "org",
+        f"{handle}: {probe.message}",
+        "check the handle, which is case-sensitive: `unpod-async organizations` lists yours",
+        authentication=probe.verdict in (_Verdict.REJECTED, _Verdict.FORBIDDEN),
+    )
+
+
+def _check_space(space: str, probe: _Probe, report: _Report) -> None:
+    if probe.error is None:
+        runs = "its runs" if probe.count is None else counted(probe.count, "run")
+        report.ok("space", f"{space}: {runs} can be read")
+    elif isinstance(probe.error, APIError):
+        report.problem(
+            "space",
+            f"{space}: {probe.message}",
+            "it does not exist, belongs to another account, or needs a higher role: `unpod-async spaces` "
+            "lists yours",
+        )
+    else:
+        report.note(
+            "space", f"{space}: {probe.message}", "its newest row cannot be read; other rows may be readable"
+        )

@@ -1,0 +1,307 @@
+"""`unpod-async export`: the options of `ExportSpec`, the progress and the summary."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import shlex
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import msgspec
+import typer
+
+from unpod_async._export import ExportSpec, field_types
+from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
+from unpod_async.cli.options import GlobalOptions, Space, parse_age, parse_seconds, parse_time
+from unpod_async.cli.output import counted, echo_err, echo_line, wants_json
+from unpod_async.cli.runner import Interrupted
+from unpod_async.cli.session import open_client, read_secret_file
+from unpod_async.cli.tables import echo_pairs
+from unpod_async.errors import APIError, TransportError
+
+if TYPE_CHECKING:
+    from unpod_async import ExportSummary, UnpodClient
+
+__all__ = ["build_spec", "export", "write_summary"]
+
+KEY_VARIABLE: Final = "UNPOD_REDACT_KEY"
+_MIB: Final = 2**20
+_SHOWN_MAX: Final = 1_000_000
+"""A larger maximum of an option is not shown in the help."""
+_EXAMPLES: Final = 5
+"""Failed runs and bad rows that are shown. The manifest has more of them."""
+
+
+# -- an option for each field of ExportSpec -----------------------------------------------------------------
+
+
+def _parse_mebibytes(text: str | int) -> int:
+    if isinstance(text, int):
+        return text
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size <= _MIB:
+        raise typer.BadParameter(f"must be a number of MiB greater than 0 and at most {_MIB:,}")
+    return math.ceil(size * _MIB)
+
+
+_METAVARS: Final = {
+    "runs": "RUN",
+    "recording_hosts": "HOST",
+    "since": "TIME",
+    "until": "TIME",
+    "settle_after": "DAYS",
+    "part_bytes": "MIB",
+    "redact_key": "FILE",
+}
+_HELP: Final = {
+    "runs": "Export only this run. Needs a single space.",
+    "recording_hosts": "Allow recordings from this host (HOST or HOST:PORT) although it is not public or "
+    "does not use https.",
+    "settle_after": "Age from which a run that has ended is settled: later exports do not read it again. In "
+    "days, or with a unit, such as 12h or 90m.",
+    "since": "Export only runs created at or after this time, such as 2030-01-31 (midnight UTC) or "
+    "2030-01-31T10:00+05:30.",
+    "part_bytes": "Size of one file of tasks, measured as JSON.",
+    "redact_key": f"File with the key of the hashes, at least 8 bytes; - is stdin. Default: {KEY_VARIABLE}, "
+    "or a key that the target generates and keeps.",
+}
+"""Help for the fields whose value looks different on the command line. The others have their description."""
+
+
+def _option_for(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """Return the parameter that typer reads to make the option for a field."""
+    metadata = annotation.__metadata__
+    kind = annotation.__origin__
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
+    if typing.get_origin(kind) is Annotated:
+        kind, metadata = kind.__origin__, (*metadata, *kind.__metadata__)
+    settings: dict[str, Any] = {
+        "help": _HELP.get(name) or next(meta.description for meta in metadata if meta.description),
+        "metavar": _METAVARS.get(name, "N" if kind is int else None),
+        "show_default": False,
+    }
+    if name == "part_bytes":
+        settings |= {"parser": _parse_mebibytes, "show_default": True}
+        default = f"{default // _MIB}"
+    elif name == "redact_key":
+        kind = str
+    elif kind is int:
+        for meta in metadata:
+            # The help shows the range. A limit that nobody reaches is left to `ExportSpec`.
+            settings |= {"min": meta.ge} if meta.ge is not None else {}
+            settings |= {"max": meta.le} if meta.le is not None and meta.le < _SHOWN_MAX else {}
+        settings["show_default"] = default is not None
+    elif kind is datetime:
+        settings["parser"] = parse_time
+    elif kind is timedelta:
+        settings |= {"parser": parse_age, "show_default": True}
+        default = f"{default / timedelta(days=1):g}"
+    elif typing.get_origin(kind) is tuple:
+        kind, default = list[str], None
+        settings["help"] = f"{settings['help']} Repeatable."
+    elif typing.get_origin(kind) is Literal:
+        settings["show_default"] = default is not None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[
+            kind | None if default is None else kind, typer.Option(option_name(name), **settings)
+        ],
+    )
+
+
+def _with_spec_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Replace `**fields` of a command by an option for each field of `ExportSpec` but `spaces`.
+
+    typer makes options from a signature, so this gives it the signature that the command would have if the
+    fields were written out.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [one for one in signature.parameters.values() if one.kind != one.VAR_KEYWORD]
+    defaults = dict(
+        zip(reversed(ExportSpec.__struct_fields__), reversed(ExportSpec.__struct_defaults__), strict=False)
+    )
+    options = [
+        _option_for(name, annotation, defaults[name])
+        for name, annotation in field_types().items()
+        if name != "spaces"
+    ]
+    positional = [one for one in parameters if one.kind != one.KEYWORD_ONLY]
+    keywords = [one for one in parameters if one.kind == one.KEYWORD_ONLY]
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*positional, *options, *keywords]
+    )
+    return command
+
+
+def build_spec(spaces: Sequence[str], fields: Mapping[str, Any]) -> ExportSpec:
+    """Return the spec for options as typer parsed them. Reads the key of the hashes.
+
+    Raises:
+        CliError: the key cannot be read.
+        InvalidArgument: a value is not accepted.
+    """
+    # An option that was not given is None, or an empty list if it is repeatable.
+    values: dict[str, Any] = {name: value for name, value in fields.items() if value not in (None, [])}
+    values["redact_key"] = _redact_key(fields.get("redact"), fields.get("redact_key"))
+    return ExportSpec(spaces=tuple(spaces), **values)
+
+
+def _redact_key(redact: str | None, file: str | None) -> bytes | None:
+    if redact != "hash":
+        if file is not None:
+            raise CliError("--redact-key-file is only used with --redact hash", status=USAGE)
+        return None
+    if file is not None:
+        return read_secret_file("--redact-key-file", file).strip()
+    return os.environ.get(KEY_VARIABLE, "").encode("utf-8", "surrogateescape") or None
+
+
+# -- the command --------------------------------------------------------------------------------------------
+
+
+@_with_spec_options
+def export(
+    context: typer.Context,
+    space: Space,
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", show_default=False, help="Directory of the data set.")
+    ],
+    more_spaces: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space", metavar="SPACE", show_default=False, help="Export this space too. Repeatable."
+        ),
+    ] = None,
+    *,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            show_default=False,
+            parser=parse_seconds,
+            help="Stop after this time, also written 10m or 2h.",
+        ),
+    ] = None,
+    json_lines: Annotated[
+        bool | None,
+        typer.Option(
+            "--json/--table",
+            show_default=False,
+            help="The summary as JSON or as text. Default: text on a terminal, otherwise JSON.",
+        ),
+    ] = None,
+    **fields: Any,
+) -> int:
+    """Export runs and tasks to files in a directory.
+
+    If it is stopped or killed, run the same command again: it resumes. Run it again later to fetch only what
+    is new or may have changed.
+    """
+    options: GlobalOptions = context.obj
+    if options.token_file == fields["redact_key"] == "-":  # noqa: S105 - stdin
+        raise CliError("--token-file and --redact-key-file cannot both be stdin", status=USAGE)
+    spec = build_spec([space, *(more_spaces or ())], fields)
+    command = shlex.join(["unpod-async", *options.argv])
+    with open_client(options, deadline=deadline, max_concurrency=max(8, spec.concurrency)) as (
+        runner,
+        client,
+    ):
+        try:
+            summary = runner.run(_export(client, spec, target))
+        except Interrupted as interrupted:
+            echo_err("Interrupted.")
+            _explain_resuming(target, command)
+            interrupted.reported = True
+            raise
+        except (APIError, TransportError):
+            _explain_resuming(target, command)
+            raise
+    write_summary(summary, as_json=wants_json(json_lines), command=command)
+    return SUCCESS if summary.complete else INCOMPLETE
+
+
+async def _export(client: UnpodClient, spec: ExportSpec, target: str) -> ExportSummary:
+    from unpod_async.cli.export_progress import progress_display
+
+    with progress_display() as show:
+        return await client.export(spec, target, on_progress=show)
+
+
+def _explain_resuming(target: str, command: str) -> None:
+    if Path(target).is_dir():
+        echo_err(f"The rows fetched so far are kept in {target}. To resume, run the same command again:")
+    else:
+        echo_err("Nothing was fetched. To try again, run the same command:")
+    echo_err(command, indent="  ", wrap=False)
+
+
+# -- the summary --------------------------------------------------------------------------------------------
+
+
+def write_summary(summary: ExportSummary, *, as_json: bool, command: str) -> None:
+    """Write the summary to stdout, and what is missing to stderr.
+
+    Args:
+        command: the command line that fetches what is missing.
+    """
+    if as_json:
+        echo_line(msgspec.json.encode(summary))
+    else:
+        echo_pairs(_summary_pairs(summary))
+    _report_missing(summary, command)
+
+
+def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str]]:
+    pairs = [
+        ("Target", summary.target),
+        ("Complete", "yes" if summary.complete else "NO, see below"),
+        ("Data set", f"{counted(summary.runs, 'run')}, {counted(summary.tasks, 'task')}"),
+        ("Files", f"{summary.files:,}, {summary.bytes / 1e6:,.1f} MB"),
+        ("Fetched", f"{counted(summary.fetched_runs, 'run')}, {counted(summary.fetched_tasks, 'task')}"),
+    ]
+    if summary.unchanged_runs:
+        pairs.append(("Unchanged", f"{counted(summary.unchanged_runs, 'run')}, not read again"))
+    if summary.gone_runs:
+        pairs.append(("Removed", f"{counted(summary.gone_runs, 'run')}, no longer in the space"))
+    if summary.recordings or summary.failed_recordings:
+        failed = f", {summary.failed_recordings:,} failed" if summary.failed_recordings else ""
+        pairs.append(("Recordings", f"{summary.recordings:,}{failed}"))
+    retries = f", {summary.retries:,} of them retries" if summary.retries else ""
+    pairs.append(("Requests", f"{summary.requests:,}{retries}, in {summary.seconds:,.1f} s"))
+    return pairs
+
+
+def _report_missing(summary: ExportSummary, command: str) -> None:
+    for run in summary.failed[:_EXAMPLES]:
+        echo_err(f"failed: run {run.run_id or '(without an id)'}: {run.reason}")
+    if summary.failed_runs > _EXAMPLES:
+        more = summary.failed_runs - min(_EXAMPLES, len(summary.failed))
+        echo_err(f"failed: {counted(more, 'more run')}")
+    for row in summary.bad[:_EXAMPLES]:
+        listing = "the listing of runs" if row.run_id is None else f"run {row.run_id}"
+        position = "" if row.place is None else f", position {row.place:,}"
+        echo_err(f"left out: a row of {listing}{position}: {row.reason}")
+    if summary.bad_rows > _EXAMPLES:
+        more = summary.bad_rows - min(_EXAMPLES, len(summary.bad))
+        echo_err(f"left out: {counted(more, 'more row')}")
+    for reason in summary.reasons:
+        echo_err(f"incomplete: {reason}")
+    if summary.failed_recordings:
+        echo_err(f"incomplete: {counted(summary.failed_recordings, 'recording')} could not be downloaded")
+    if summary.bad_rows:
+        echo_err("hint: the service cannot deliver the rows that were left out; report them to its support")
+    if not summary.complete:
+        echo_err("hint: everything else was exported; run the same command again to fetch what is missing:")
+        echo_err(command, indent="  ", wrap=False)

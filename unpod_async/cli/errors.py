@@ -1,0 +1,157 @@
+"""Errors of the command line: messages, hints and exit statuses."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from unpod_async._common import looks_like_markup, printable
+from unpod_async.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    DecodeError,
+    IncompleteListing,
+    InvalidArgument,
+    PermissionDeniedError,
+    TargetLockedError,
+    TransportError,
+    UnpodError,
+    WaitTimeout,
+)
+
+__all__ = [
+    "AUTHENTICATION",
+    "BROKEN_PIPE",
+    "ERROR",
+    "EXIT_STATUSES",
+    "INCOMPLETE",
+    "INTERRUPTED",
+    "LOCKED",
+    "OPTION_NAMES",
+    "SUCCESS",
+    "TIMEOUT",
+    "USAGE",
+    "CliError",
+    "exit_status",
+    "hint_of",
+    "message_of",
+    "option_name",
+    "os_error_text",
+]
+
+SUCCESS: Final = 0
+ERROR: Final = 1
+USAGE: Final = 2
+INCOMPLETE: Final = 3
+AUTHENTICATION: Final = 4
+TIMEOUT: Final = 5
+LOCKED: Final = 75
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+EXIT_STATUSES: Final = """\
+Exit status:
+    0  success
+    1  error
+    2  usage error: an argument or a setting is missing or invalid
+    3  incomplete: some rows are missing, all others are there
+    4  the token was rejected (401) or lacks permission (403)
+    5  timeout: some of the runs have not ended
+   75  another export is writing to the target
+  130  interrupted (Ctrl-C)
+  141  the program that reads stdout has exited (| head)"""
+
+OPTION_NAMES: Final = {
+    "keep_user_tokens": "--keep-user-token",
+    "part_bytes": "--part-size",
+    "pilot": "--agent",
+    "recording_hosts": "--recording-host",
+    "redact_key": "--redact-key-file",
+    "run_id": "RUN",
+    "runs": "--run",
+    "space_token": "SPACE",
+    "spaces": "SPACE",
+    "target": "TARGET",
+    "token": "token",
+}
+"""Arguments of the library whose name on the command line does not follow the rule of `option_name`."""
+
+_BASE_URL_HINT: Final = "check the host and path of --base-url or UNPOD_BASE_URL"
+_SETTING_HINTS: Final = {
+    "auth_scheme": "use --auth-scheme Token, JWT or Bearer",
+    "base_url": "check --base-url or UNPOD_BASE_URL; --allow-http permits http:// beyond this machine",
+    "org_handle": "set UNPOD_ORG_HANDLE or use --org-handle HANDLE",
+    "token": "give the API key alone, in UNPOD_PLATFORM_TOKEN or with --token-file FILE",
+}
+"""Hints for the settings of the client, by argument. The library's own hints show Python code."""
+
+
+class CliError(Exception):
+    """End the command with a message, a hint and an exit status.
+
+    Attributes:
+        message: what happened.
+        hint: what the user can do about it, or "".
+        status: the exit status.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", status: int = ERROR) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.status = status
+
+
+def exit_status(error: UnpodError) -> int:
+    """Return the exit status for an error of the library."""
+    if isinstance(error, TargetLockedError):
+        return LOCKED
+    if isinstance(error, AuthenticationError | PermissionDeniedError):
+        return AUTHENTICATION
+    if isinstance(error, InvalidArgument | ConfigurationError):
+        return USAGE
+    if isinstance(error, WaitTimeout):
+        return TIMEOUT
+    if isinstance(error, IncompleteListing):
+        return INCOMPLETE
+    if isinstance(error, DecodeError) and (error.rejected or error.unreadable):
+        return INCOMPLETE
+    return ERROR
+
+
+def option_name(argument: str) -> str:
+    """Return how an argument of the library is named on the command line: `page_size` is `--page-size`."""
+    return OPTION_NAMES.get(argument) or f"--{argument.replace('_', '-')}"
+
+
+def message_of(error: UnpodError) -> str:
+    """Return what happened, on one line, with the name of an option instead of that of an argument."""
+    text = error.summary
+    argument: str | None = getattr(error, "argument", None)
+    if argument and text.startswith(argument):
+        text = option_name(argument) + text[len(argument) :]
+    return printable(" ".join([text, *getattr(error, "__notes__", ())]))
+
+
+def hint_of(error: UnpodError) -> str:
+    """Return what the user can do about an error, or ""."""
+    match error:
+        case AuthenticationError():
+            return "run `unpod-async doctor`: it checks the token and --auth-scheme"
+        case APIError() if 300 <= error.status < 400 or (
+            error.status == 404 and looks_like_markup(error.body)
+        ):
+            return _BASE_URL_HINT
+        case DecodeError() if error.rejected or error.unreadable:
+            return "all other rows were shown; report these rows to the support of the service"
+        case TransportError() if not error.hint:
+            return "check the network and --base-url, or run `unpod-async doctor`"
+        case ConfigurationError() | InvalidArgument():
+            return _SETTING_HINTS.get(error.argument or "") or printable(error.hint or "")
+        case _:
+            return printable(error.hint or "")
+
+
+def os_error_text(error: Exception) -> str:
+    """Return the reason of a failed operation on a file or a socket, without its path."""
+    return getattr(error, "strerror", None) or type(error).__name__

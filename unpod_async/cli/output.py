@@ -1,0 +1,212 @@
+"""Results to stdout, diagnostics to stderr, and lines of a terminal that are redrawn."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import IO, TYPE_CHECKING, Final, Self
+
+from unpod_async._common import printable
+from unpod_async.cli.errors import CliError, os_error_text
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = [
+    "Draw",
+    "Screen",
+    "can_redraw",
+    "clock",
+    "console",
+    "counted",
+    "echo",
+    "echo_err",
+    "echo_error",
+    "echo_line",
+    "is_terminal",
+    "wants_json",
+]
+
+_DEFAULT_COLUMNS: Final = 80
+_DEFAULT_LINES: Final = 25
+_SPARE_LINES: Final = 3
+"""Lines left free below a screen, so that ^C and the next prompt do not push its first line out."""
+
+
+def wants_json(option: bool | None) -> bool:
+    """Return True for JSON: as `--json` or `--table` says, otherwise if stdout is not a terminal."""
+    return not is_terminal(sys.stdout) if option is None else option
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    # A stream is None if its file descriptor was closed when the program started.
+    return stream is not None and stream.isatty()
+
+
+def can_redraw(stream: IO[str] | None) -> bool:
+    """Return True if the stream is a terminal that can overwrite lines."""
+    return is_terminal(stream) and os.environ.get("TERM", "") not in {"dumb", "unknown"}
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 run" or "2,000 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as m:ss or h:mm:ss."""
+    minutes, rest = divmod(int(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+# -- stderr -------------------------------------------------------------------------------------------------
+
+
+def echo_err(text: str, *, indent: str = "", wrap: bool = True) -> None:
+    """Write a line of diagnostics to stderr.
+
+    Args:
+        text: control characters in it are escaped.
+        indent: put in front of each line.
+        wrap: on a terminal, wrap between words. False for text that the user may copy.
+    """
+    if sys.stderr is None:
+        return
+    line = indent + printable(text)
+    if is_terminal(sys.stderr) and wrap:
+        line = textwrap.fill(
+            line,
+            _columns(sys.stderr),
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def echo_error(message: str, hint: str = "") -> None:
+    """Write an error to stderr: what happened, and the hint on a line of its own."""
+    echo_err(f"unpod-async: {message}")
+    if hint:
+        echo_err(f"hint: {hint}")
+
+
+# -- stdout -------------------------------------------------------------------------------------------------
+
+
+def echo_line(line: bytes) -> None:
+    """Write a line to stdout and flush it, because another program may be reading along.
+
+    Raises:
+        BrokenPipeError: the reader has exited.
+        CliError: stdout cannot be written.
+    """
+    if sys.stdout is None:
+        raise CliError("cannot write to stdout: it is closed")
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CliError(f"cannot write to stdout: {os_error_text(error)}") from None
+
+
+def echo(text: str) -> None:
+    """Write lines of text to stdout. Raises as `echo_line`."""
+    encoding = None if sys.stdout is None else sys.stdout.encoding
+    echo_line(text.encode(encoding or "utf-8", "backslashreplace"))
+
+
+def _columns(stream: IO[str]) -> int:
+    setting = os.environ.get("COLUMNS", "")
+    if setting.isdecimal() and int(setting) > 0:
+        return int(setting)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_COLUMNS
+    except (OSError, ValueError):
+        return _DEFAULT_COLUMNS
+
+
+def console(stream: IO[str]) -> Console:
+    """Return a console of rich that prints text as it is, and without colour if NO_COLOR is set."""
+    from rich.console import Console
+
+    redraws = can_redraw(stream)
+    return Console(
+        file=stream,
+        color_system="auto" if redraws and not os.environ.get("NO_COLOR") else None,
+        # rich does not ask a terminal that cannot redraw for its width.
+        width=None if redraws else _columns(stream),
+        height=None if redraws else _DEFAULT_LINES,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+# -- lines of a terminal that are redrawn -------------------------------------------------------------------
+
+Draw = Callable[[int, int, bool], "Sequence[Text]"]
+"""Returns the lines for a width and a height in cells, in ASCII only or not."""
+
+
+class Screen:
+    """The last lines of a terminal, redrawn in place: `with Screen(stream, draw) as screen`.
+
+    Nothing is written while the lines stay the same. On exit the last lines stay, unless `transient`.
+    """
+
+    def __init__(self, stream: IO[str], draw: Draw, *, transient: bool = False) -> None:
+        from rich.live import Live
+
+        self._console = console(stream)
+        if isinstance(stream, io.TextIOWrapper):
+            # A character that the terminal does not have is replaced instead of raising an error.
+            stream.reconfigure(errors="replace")
+        self._ascii_only = not self._console.encoding.startswith("utf")
+        self._draw = draw
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=transient,
+            redirect_stdout=stream is not sys.stdout,
+            vertical_overflow="crop",
+        )
+        self._size = self._console.size
+        self._lines: Sequence[Text] | None = None
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        self.refresh()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.refresh()
+        self._live.__exit__(kind, error, trace)
+
+    def refresh(self) -> None:
+        """Draw the lines again if they have changed."""
+        from rich.console import Group
+
+        size = self._console.size
+        if size != self._size:
+            # The terminal has moved the old lines to an unknown place.
+            self._console.clear()
+            self._size, self._lines = size, None
+        spare = _SPARE_LINES if size.height > 4 * _SPARE_LINES else 1
+        lines = self._draw(size.width, max(size.height - spare, 1), self._ascii_only)
+        if lines != self._lines:
+            self._lines = lines
+            self._live.update(Group(*lines), refresh=True)

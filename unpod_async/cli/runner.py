@@ -1,0 +1,228 @@
+"""Run a command to its end: its coroutines, signals, errors, and a reader that exits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import stat
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import IO, Any, Final, NoReturn, Self, TypeVar
+
+from unpod_async._common import printable
+from unpod_async.cli.errors import (
+    BROKEN_PIPE,
+    ERROR,
+    INTERRUPTED,
+    CliError,
+    exit_status,
+    hint_of,
+    message_of,
+    os_error_text,
+)
+from unpod_async.cli.output import echo_err, echo_error, is_terminal
+from unpod_async.errors import UnpodError
+
+__all__ = ["Interrupted", "InterruptibleRunner", "log_to_stderr", "reader_exit", "run_command", "shut_down"]
+
+T = TypeVar("T")
+
+_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+_SHOW_CURSOR: Final = b"\x1b[?25h"
+
+
+class Interrupted(Exception):
+    """A signal ended the coroutine of a command.
+
+    Attributes:
+        status: the exit status.
+        reported: whether the user has been told; otherwise `run_command` does it.
+    """
+
+    def __init__(self, signal_number: int, *, reported: bool = False) -> None:
+        super().__init__(signal_number)
+        self.status = 128 + signal_number
+        self.reported = reported
+
+
+class InterruptibleRunner:
+    """An event loop that runs the coroutines of a command, one after another, in a `with` block.
+
+    The first Ctrl-C (or SIGTERM, SIGHUP) cancels the coroutine that runs, so that it can clean up. The second
+    one ends the process at once. Between two coroutines Ctrl-C raises KeyboardInterrupt as usual.
+    """
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._task: asyncio.Task[Any] | None = None
+        self._signal = 0
+
+    def __enter__(self) -> Self:
+        self._runner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.__exit__(kind, error, trace)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and return its result.
+
+        Raises:
+            Interrupted: a signal cancelled it. The notes of the CancelledError have been shown.
+        """
+        previous = self._install_handlers()
+        try:
+            return self._runner.run(self._as_task(coroutine))
+        except asyncio.CancelledError as cancelled:
+            if not self._signal:
+                raise
+            notes: list[str] = getattr(cancelled, "__notes__", [])
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if is_terminal(sys.stderr):
+            sys.stderr.write("\n")  # after the ^C that the terminal shows
+        for note in notes:
+            echo_err(note)
+        raise Interrupted(self._signal, reported=bool(notes))
+
+    def run_cleanup(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run a short coroutine that closes something, also after an interruption."""
+        self._runner.run(coroutine)
+
+    async def _as_task(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        self._task = asyncio.current_task()
+        if self._signal and self._task is not None:
+            self._task.cancel()
+        return await coroutine
+
+    def _install_handlers(self) -> dict[int, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        # A program that was started with a signal ignored (nohup, a background job) keeps ignoring it.
+        handled = [number for number in _SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        return {number: signal.signal(number, self._on_signal) for number in handled}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:
+            _exit_now(number)
+        self._signal = number
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+def _exit_now(number: int) -> NoReturn:
+    with suppress(OSError):
+        if is_terminal(sys.stderr):
+            os.write(2, _SHOW_CURSOR)
+        os.write(2, b"\nunpod-async: ended at once\n")
+    os._exit(128 + number)
+
+
+def run_command(command: Callable[[], int | None], *, verbose: int = 0) -> int:
+    """Run a command and return its exit status. Expected errors become messages on stderr.
+
+    Args:
+        verbose: from 2 on, tracebacks are shown.
+    """
+    try:
+        return command() or 0
+    except CliError as error:
+        echo_error(error.message, error.hint)
+        return error.status
+    except UnpodError as error:
+        if verbose > 1:
+            # Without the local variables, which contain rows and the token.
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                sys.stderr.write(printable(line) + "\n")
+        echo_error(message_of(error), hint_of(error))
+        return exit_status(error)
+    except Interrupted as interrupted:
+        if not interrupted.reported:
+            echo_error("interrupted")
+        return interrupted.status
+    except KeyboardInterrupt:
+        if is_terminal(sys.stderr):
+            sys.stderr.write("\n")
+        echo_error("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return BROKEN_PIPE
+
+
+def shut_down(status: int) -> int:
+    """Flush stdout and return the exit status, changed if that fails."""
+    if sys.stdout is None:
+        return status
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = BROKEN_PIPE
+    except OSError as error:
+        echo_error(f"cannot write to stdout: {os_error_text(error)}")
+        status = ERROR
+    if status == BROKEN_PIPE:
+        # The interpreter flushes again when it exits, and would complain.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+async def reader_exit(stream: IO[str] | None) -> NoReturn:
+    """Wait until the reader of a pipe exits; forever if `stream` is no pipe or the platform cannot tell.
+
+    It notices also while there is nothing to write.
+
+    Raises:
+        BrokenPipeError: the reader has exited.
+    """
+    closed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    pipe: int | None = None
+    # Not a file, or Windows, whose event loop cannot do that: the next write fails instead.
+    with suppress(OSError, ValueError, NotImplementedError):
+        if stream is not None and stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+            # The writing end of a pipe never has data to read: it becomes readable when the other end closes.
+            loop.add_reader(stream.fileno(), closed.set)
+            pipe = stream.fileno()
+    try:
+        await closed.wait()
+    finally:
+        if pipe is not None:
+            loop.remove_reader(pipe)
+    raise BrokenPipeError
+
+
+class _StderrHandler(logging.Handler):
+    """Looks sys.stderr up for each record, because a progress display may have replaced it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        echo_err(self.format(record))
+
+
+@contextmanager
+def log_to_stderr(verbose: int) -> Generator[None]:
+    """Show the library's log on stderr: nothing for 0, INFO for 1, DEBUG from 2 on."""
+    if not verbose:
+        yield
+        return
+    logger = logging.getLogger("unpod_async")
+    handler, level = _StderrHandler(), logger.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,106 @@
+"""The token, wherever the user keeps it, and the client."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from unpod_async._common import shorten
+from unpod_async.cli.errors import USAGE, CliError, os_error_text
+from unpod_async.cli.options import GlobalOptions
+from unpod_async.cli.output import is_terminal
+from unpod_async.cli.runner import InterruptibleRunner
+
+if TYPE_CHECKING:
+    from unpod_async import UnpodClient
+
+__all__ = ["TOKEN_VARIABLE", "find_token", "make_client", "open_client", "read_secret_file"]
+
+TOKEN_VARIABLE: Final = "UNPOD_PLATFORM_TOKEN"  # noqa: S105 - its name
+_MAX_SECRET: Final = 65_536  # bytes; a token has a few hundred
+
+
+@contextmanager
+def open_client(
+    options: GlobalOptions, **client_options: Any
+) -> Generator[tuple[InterruptibleRunner, UnpodClient]]:
+    """Yield an event loop and a client, which is closed at the end.
+
+    Raises:
+        CliError: there is no token.
+        ConfigurationError: a setting is not accepted.
+    """
+    client = make_client(options, find_token(options), **client_options)
+    with InterruptibleRunner() as runner:
+        try:
+            yield runner, client
+        finally:
+            runner.run_cleanup(client.aclose())
+
+
+def make_client(options: GlobalOptions, token: str | None, **client_options: Any) -> UnpodClient:
+    """Return a client. It reads settings that are None from the environment."""
+    from unpod_async import UnpodClient
+
+    if options.timeout is not None:
+        client_options["timeout"] = options.timeout
+    return UnpodClient(
+        token,
+        options.org_handle,
+        options.base_url,
+        auth_scheme=options.auth_scheme or "Token",
+        allow_http=options.allow_http,
+        **client_options,
+    )
+
+
+def find_token(options: GlobalOptions) -> str | None:
+    """Return the token from --token-file or from a prompt; None if it is in the environment.
+
+    Raises:
+        CliError: there is none.
+    """
+    if options.token_file is not None:
+        token = read_secret_file("--token-file", options.token_file).decode("utf-8", "replace").strip()
+        if not token:
+            raise CliError("--token-file: the file contains no token", status=USAGE)
+        return token
+    if os.environ.get(TOKEN_VARIABLE, "").strip():
+        return None
+    if is_terminal(sys.stdin) and is_terminal(sys.stderr):
+        import getpass
+
+        try:
+            token = getpass.getpass("API key (not shown while you type): ").strip()
+        except EOFError:
+            token = ""
+        if token:
+            return token
+    raise CliError("there is no token", hint=f"set {TOKEN_VARIABLE} or use --token-file FILE", status=USAGE)
+
+
+def read_secret_file(option: str, name: str) -> bytes:
+    """Return the content of a small file, or of stdin for "-".
+
+    Raises:
+        CliError: it cannot be read or is too long.
+    """
+    try:
+        if name == "-":
+            if sys.stdin is None:
+                raise CliError(f"{option}: stdin is closed", status=USAGE)
+            content = sys.stdin.buffer.read(_MAX_SECRET + 1)
+        else:
+            with Path(name).open("rb") as file:
+                content = file.read(_MAX_SECRET + 1)
+    except (OSError, ValueError) as error:
+        raise CliError(
+            f"{option}: cannot read {shorten(name, 80)}: {os_error_text(error)}", status=USAGE
+        ) from None
+    if len(content) > _MAX_SECRET:
+        raise CliError(f"{option}: {shorten(name, 80)} is too long to be a key", status=USAGE)
+    return content

@@ -1,0 +1,432 @@
+"""The table of `watch`: the state that the events add up to, and how it is drawn. No I/O."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rich.text import Text
+
+from unpod_async._common import printable
+from unpod_async.cli.output import clock
+from unpod_async.cli.tables import GAP, ID_WIDTH, Column, lay_out
+from unpod_async.cli.watch_lines import duration_of, outcome_of
+from unpod_async.events import (
+    CallEnded,
+    Disconnected,
+    Event,
+    Reconnected,
+    RunEvent,
+    RunRemoved,
+    RunSeen,
+    RunStatusChanged,
+    TaskRemoved,
+    TaskSeen,
+    TaskStatusChanged,
+)
+
+if TYPE_CHECKING:
+    from unpod_async import WatchState
+
+__all__ = ["WatchView", "draw"]
+
+_IN_PROGRESS: Final = frozenset({"in_progress", "processing"})
+_KEPT: Final = 50
+"""Ended calls, and changes of runs, that are remembered."""
+
+_MAX_ROWS: Final = 10
+"""Rows of a list."""
+_BAR: Final = 40
+"""Cells of the longest bar."""
+_STATUS_WIDTH: Final = 24
+"""Cells of a status."""
+_REASON_LINES: Final = 3
+"""Lines for the reason of an outage."""
+_ORDER: Final = ("pending", "scheduled", "in_progress", "processing", "hold")
+_STYLES: Final = {
+    "completed": "green",
+    "partially_completed": "yellow",
+    "failed": "red",
+    "in_progress": "cyan",
+    "processing": "cyan",
+    "hold": "magenta",
+    "pending": "blue",
+    "scheduled": "blue",
+}
+
+
+class ActiveCall(NamedTuple):
+    """A call in progress. `since` is None if its start is not known."""
+
+    space: str
+    run: str
+    task: str
+    since: datetime | None
+
+
+class EndedCall(NamedTuple):
+    """A call that ended; `duration` is in seconds."""
+
+    space: str
+    run: str
+    task: str
+    status: str | None
+    outcome: str | None
+    duration: float | None
+    at: datetime
+
+
+class RunChange(NamedTuple):
+    """A new status of a run; `new` is None if the run was removed."""
+
+    space: str
+    run: str
+    old: str | None
+    new: str | None
+    at: datetime
+
+
+class Outage(NamedTuple):
+    """A space that cannot be read."""
+
+    space: str
+    since: datetime
+    reason: str
+
+
+class WatchView:
+    """The state of the watched spaces, updated by `view(event)` for each event.
+
+    Attributes:
+        spaces: the tokens of the watched spaces.
+        tasks: whether tasks are watched.
+        active: the calls in progress, by space and task.
+        ended: the latest calls that ended, newest first.
+        changes: the latest changes of runs, newest first.
+        ended_count: how many calls ended.
+        outages: the spaces that cannot be read, by token.
+        polls: how many polls are complete.
+        polled_at: when the last one was complete.
+    """
+
+    def __init__(self, spaces: Sequence[str], *, tasks: bool, state: WatchState | None = None) -> None:
+        self.spaces = tuple(dict.fromkeys(spaces))
+        self.tasks = tasks
+        self.active: dict[tuple[str, str], ActiveCall] = {}
+        self.ended: deque[EndedCall] = deque(maxlen=_KEPT)
+        self.changes: deque[RunChange] = deque(maxlen=_KEPT)
+        self.ended_count = 0
+        self.outages: dict[str, Outage] = {}
+        self.polls = 0
+        self.polled_at: datetime | None = None
+        self._runs: dict[tuple[str, str], str | None] = {}
+        if state is not None:
+            self._load(state)
+
+    def _load(self, state: WatchState) -> None:
+        """Start with what a saved state contains: a watch that resumes does not report it again."""
+        for space, saved in state.spaces.items():
+            for run, known in saved.runs.items():
+                self._runs[space, run] = known.status
+                for status in _IN_PROGRESS & set(known.tasks):
+                    self.active |= {
+                        (space, task): ActiveCall(space, run, task, None) for task in known.tasks[status]
+                    }
+
+    @property
+    def statuses(self) -> Counter[str]:
+        """The number of runs per status."""
+        return Counter(status or "-" for status in self._runs.values())
+
+    def set_polls(self, polls: int, now: datetime) -> None:
+        """Record how many polls are complete."""
+        if polls != self.polls:
+            self.polls, self.polled_at = polls, now
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Disconnected():
+                self.outages[event.space_token] = Outage(event.space_token, event.seen_at, event.reason)
+            case Reconnected():
+                self.outages.pop(event.space_token, None)
+            case RunEvent():
+                self._update_run(event)
+            case _:
+                pass
+
+    def _update_run(self, event: RunEvent) -> None:
+        space, run, at = event.space_token, event.run_id, event.seen_at
+        match event:
+            case RunSeen() | RunStatusChanged():
+                self._runs[space, run] = event.new
+            case RunRemoved():
+                self._runs.pop((space, run), None)
+                for key in [key for key, call in self.active.items() if call[:2] == (space, run)]:
+                    del self.active[key]
+            case TaskSeen() | TaskStatusChanged() | TaskRemoved():
+                self._update_call(event)
+            case CallEnded():
+                self.ended_count += 1
+                outcome, duration = outcome_of(event.task), duration_of(event.task)
+                self.ended.appendleft(EndedCall(space, run, event.task_id, event.new, outcome, duration, at))
+            case _:
+                pass
+        if isinstance(event, RunStatusChanged | RunRemoved) or (
+            isinstance(event, RunSeen) and not event.existing
+        ):
+            self.changes.appendleft(RunChange(space, run, event.old, event.new, at))
+
+    def _update_call(self, event: TaskSeen | TaskStatusChanged | TaskRemoved) -> None:
+        key = (event.space_token, event.task_id)
+        before = self.active.pop(key, None)
+        if event.new not in _IN_PROGRESS:
+            return
+        since: datetime | None = event.seen_at
+        if before is not None:
+            since = before.since
+        elif isinstance(event, TaskSeen) and event.existing:
+            since = event.task.last_status_change_at or event.task.modified_at
+        self.active[key] = ActiveCall(event.space_token, event.run_id, event.task_id, since)
+
+
+# -- drawing ------------------------------------------------------------------------------------------------
+
+
+class _List(NamedTuple):
+    """Rows under a title.
+
+    Attributes:
+        total: the number in the title, if only the latest rows are kept; otherwise the rows are counted.
+        style: returns the style of a cell, from the title of its column and its row.
+    """
+
+    title: str
+    total: int | None
+    rows: Sequence[Any]
+    columns: Sequence[Column]
+    style: Callable[[str, Any], str]
+
+    def heading(self, hidden: int = 0) -> Text:
+        """Return the title line; `hidden` is the number of rows that are not shown."""
+        line = _title(self.title, f"{self.total or len(self.rows):,}" if self.rows else "none")
+        return line.append(f", {hidden:,} not shown", "dim") if hidden and self.total is None else line
+
+
+def draw(view: WatchView, now: datetime, *, width: int, height: int, ascii_only: bool = False) -> list[Text]:
+    """Return at most `height` lines, none wider than `width` cells.
+
+    If there is too little room, rows of the lists are left out first, then the bars, then the lists.
+
+    Args:
+        now: a timezone-aware datetime.
+        ascii_only: the terminal has no other characters.
+    """
+    dot, dash = ("*", "=") if ascii_only else ("●", "━")
+    lines = _header(view, now, width, dot)[: max(height, 1)]
+    room = height - len(lines)
+    gap = 1 if room >= 8 else 0
+    statuses = _sorted_statuses(view)
+    lists = _lists(view, now)
+    # Draw bars only if a few rows of each list still fit.
+    if room >= len(statuses) + 1 + gap + len(lists) * (gap + 4):
+        runs = _bars(statuses, width, dash)
+    else:
+        runs = [_counts(statuses)]
+    blocks = [runs, *_fill(lists, room - gap - len(runs), gap, width)]
+    for block in blocks:
+        lines += [Text()] * gap + block
+    lines = lines[: max(height, 1)]
+    for line in lines:
+        line.no_wrap = True
+        line.truncate(width, overflow="ellipsis")
+    return lines
+
+
+def _header(view: WatchView, now: datetime, width: int, dot: str) -> list[Text]:
+    spaces = view.spaces
+    connected = [space for space in spaces if space not in view.outages]
+    lines: list[Text] = []
+    if connected:
+        name = (
+            printable(connected[0]) if len(spaces) == 1 else f"{len(connected):,} of {len(spaces):,} spaces"
+        )
+        style, state = ("green", "connected") if view.polls else ("yellow", "connecting")
+        lines.append(Text.assemble((f"{dot} ", style), (name, "bold"), "  ", state))
+    for outage in view.outages.values():
+        line = Text.assemble((f"{dot} ", "red"), (printable(outage.space), "bold"), "  ")
+        line.append(f"disconnected since {_time(outage.since, now)}", "red")
+        duration = f", {clock((now - outage.since).total_seconds())}"
+        if line.cell_len + len(duration) <= width:
+            line.append(duration, "red")
+        lines.append(line)
+        reason = textwrap.wrap(
+            printable(outage.reason), max(width - GAP, 1), max_lines=_REASON_LINES, placeholder=" …"
+        )
+        lines += [Text(f"{' ' * GAP}{part}", "red") for part in reason]
+    if view.polled_at is not None:
+        polled = f"polled {_time(view.polled_at, now)}"
+        free = width - lines[0].cell_len - len(polled)
+        if free >= GAP:
+            lines[0].append(" " * free + polled, "dim")
+    return lines
+
+
+def _sorted_statuses(view: WatchView) -> list[tuple[str, int]]:
+    """Return statuses and counts: statuses of runs in progress first, then the others by frequency."""
+    rank = {status: index for index, status in enumerate(_ORDER)}
+    return sorted(view.statuses.items(), key=lambda item: (rank.get(item[0], len(rank)), -item[1], item[0]))
+
+
+def _bars(statuses: Sequence[tuple[str, int]], width: int, dash: str) -> list[Text]:
+    total = sum(count for _, count in statuses)
+    lines = [_title("RUNS", f"{total:,}" if total else "none")]
+    if not statuses:
+        return lines
+    names = [printable(status) for status, _ in statuses]
+    most = max(count for _, count in statuses)
+    name_width = min(max(len(name) for name in names), _STATUS_WIDTH, max(width // 2, 4))
+    count_width = len(f"{most:,}")
+    bar = min(width - name_width - count_width - 2 * GAP, _BAR)
+    for name, (status, count) in zip(names, statuses, strict=True):
+        line = Text(name[:name_width].ljust(name_width) + " " * GAP + f"{count:,}".rjust(count_width))
+        if bar > 0:
+            line.append(" " * GAP + dash * max(round(bar * count / most), 1), _style(status))
+        lines.append(line)
+    return lines
+
+
+def _counts(statuses: Sequence[tuple[str, int]]) -> Text:
+    line = _title("RUNS", "" if statuses else "none")
+    for index, (status, count) in enumerate(statuses):
+        line.append(" " * GAP if index else "")
+        line.append(f"{count:,} {printable(status)}", _style(status))
+    return line
+
+
+def _lists(view: WatchView, now: datetime) -> list[_List]:
+    return [_active_calls(view, now), _ended_calls(view, now)] if view.tasks else [_run_changes(view, now)]
+
+
+def _fill(lists: Sequence[_List], room: int, gap: int, width: int) -> list[list[Text]]:
+    """Return the lists in `room` lines; only their titles if there is no room for more."""
+    rows = room - len(lists) * (gap + 2)
+    if rows < len(lists):
+        return [[one.heading()] for one in lists[: max(room // (gap + 1), 0)]]
+    blocks: list[list[Text]] = []
+    for index, one in enumerate(lists):
+        needed_after = sum(min(len(other.rows), _MAX_ROWS) for other in lists[index + 1 :])
+        # An equal share of the rest, plus what the lists after this one do not need.
+        share = max(-(-rows // (len(lists) - index)), rows - needed_after)
+        shown = list(one.rows)[: min(share, _MAX_ROWS, rows)]
+        rows -= len(shown)
+        blocks.append(_draw_list(one, shown, width))
+    return blocks
+
+
+def _draw_list(one: _List, shown: Sequence[Any], width: int) -> list[Text]:
+    title = one.heading(len(one.rows) - len(shown))
+    if not shown:
+        return [title]
+    columns, (headings, *lines) = lay_out(shown, one.columns, width)
+    block = [title, Text((" " * GAP).join(headings).rstrip(), "dim")]
+    for row, cells in zip(shown, lines, strict=True):
+        line = Text()
+        for index, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+            line.append((" " * GAP if index else "") + cell, one.style(column.title, row))
+        line.rstrip()
+        block.append(line)
+    return block
+
+
+def _active_calls(view: WatchView, now: datetime) -> _List:
+    def since(row: ActiveCall) -> str | None:
+        return None if row.since is None else _time(row.since, now)
+
+    def duration(row: ActiveCall) -> str | None:
+        return None if row.since is None else clock((now - row.since).total_seconds())
+
+    def style(title: str, row: ActiveCall) -> str:
+        return "cyan" if title == "DURATION" else ""
+
+    columns = (
+        Column("CALL", "task", ID_WIDTH, firm=True),
+        *_place_columns(view, run_rank=2),
+        Column("SINCE", since, 8),
+        Column("DURATION", duration, 8, rank=1, right=True),
+    )
+    # The longest first, because a call that hangs is what users look for.
+    rows = sorted(view.active.values(), key=lambda row: (row.since is None, row.since or now, row.task))
+    return _List("CALLS IN PROGRESS", None, rows, columns, style)
+
+
+def _ended_calls(view: WatchView, now: datetime) -> _List:
+    def outcome(row: EndedCall) -> str | None:
+        return row.outcome or row.status
+
+    def duration(row: EndedCall) -> str | None:
+        return None if row.duration is None else clock(row.duration)
+
+    def at(row: EndedCall) -> str:
+        return _time(row.at, now)
+
+    def style(title: str, row: EndedCall) -> str:
+        return _style(row.status) if title == "OUTCOME" else ""
+
+    columns = (
+        Column("CALL", "task", ID_WIDTH, firm=True),
+        *_place_columns(view, run_rank=3),
+        Column("OUTCOME", outcome, 12),
+        Column("DURATION", duration, 8, right=True),
+        Column("ENDED", at, 8, rank=2),
+    )
+    return _List("CALLS ENDED", view.ended_count, view.ended, columns, style)
+
+
+def _run_changes(view: WatchView, now: datetime) -> _List:
+    def old(row: RunChange) -> str:
+        return row.old or "new"
+
+    def new(row: RunChange) -> str:
+        return row.new or "removed"
+
+    def at(row: RunChange) -> str:
+        return _time(row.at, now)
+
+    def style(title: str, row: RunChange) -> str:
+        return _style(row.new) if title == "AFTER" else ""
+
+    columns = (
+        Column("RUN", "run", ID_WIDTH, firm=True),
+        *_space_column(view),
+        Column("BEFORE", old, 11, rank=1),
+        Column("AFTER", new, 11),
+        Column("SEEN", at, 8, rank=2),
+    )
+    return _List("LATEST CHANGES", None, view.changes, columns, style)
+
+
+def _space_column(view: WatchView) -> list[Column]:
+    """Return the column of the space if several are watched."""
+    return [Column("SPACE", "space", 8, rank=4)] if len(view.spaces) > 1 else []
+
+
+def _place_columns(view: WatchView, *, run_rank: int) -> list[Column]:
+    """Return the columns that show where a call belongs."""
+    return [*_space_column(view), Column("RUN", "run", 8, rank=run_rank)]
+
+
+def _title(title: str, note: str) -> Text:
+    return Text.assemble((title, "bold"), " " * GAP, note)
+
+
+def _style(status: str | None) -> str:
+    return _STYLES.get(status or "", "")
+
+
+def _time(at: datetime, now: datetime) -> str:
+    """Return the local time, or the date if it is long ago."""
+    local = at.astimezone()
+    return f"{local:%H:%M:%S}" if abs(now - at) < timedelta(hours=20) else f"{local:%b %d}"
