@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import unpod_async
-from unpod_async.cli._status import STATUSES
+from unpod_async.cli.errors import EXIT_STATUSES
 from unpod_async.testing import Fault, Sandbox
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ async def first_terminal(block: str, folder: Path, environment: dict[str, str]) 
         said, complaints = await process.communicate()
     assert (process.returncode, said) == (0, b"")
     (counts,) = re.findall(r"holds (\d+ runs and [\d,]+ tasks) that are made up", README)
-    assert f"A sandbox with {counts} listens on " in complaints.decode()
+    assert f"Sandbox with {counts} at " in complaints.decode()
 
 
 @pytest.mark.slow
@@ -359,7 +359,7 @@ async def test_the_chapter_on_exports_runs_from_the_sandbox_to_the_query(tmp_pat
 def test_the_exit_statuses_are_those_of_the_help() -> None:
     table = README.partition("| Exit status |")[2].partition("\n\n")[0]
     told = re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)
-    assert told == re.findall(r"^ +(\d+)  ", STATUSES, flags=re.MULTILINE)
+    assert told == re.findall(r"^ +(\d+)  ", EXIT_STATUSES, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("session", ["demo", "demo-watch", "tests"])

@@ -1,4 +1,4 @@
-"""export: the summary, what is missing, and the exit statuses."""
+"""`export`: the options, the progress, the summary, what is missing, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import unpod_async
-from tests.cli.harness import here, settings, start, there
-from unpod_async import ExportProgress, ExportSummary
-from unpod_async.cli._export import Wishes
-from unpod_async.cli._progress import Lines
-from unpod_async.cli._status import Stop
-from unpod_async.cli._summary import tell_summary
+from tests.cli.harness import run_cli, run_process, settings, start_process
+from unpod_async import ExportProgress, ExportSpec, ExportSummary
+from unpod_async.cli.app import run
+from unpod_async.cli.commands.export import build_spec, write_summary
+from unpod_async.cli.errors import CliError
+from unpod_async.cli.export_progress import ProgressLines
+from unpod_async.cli.options import parse_age
 from unpod_async.testing import Fault, Sandbox
 
 if TYPE_CHECKING:
@@ -32,17 +33,17 @@ def rows_in(target: Path, kind: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_the_summary_is_one_object_and_the_talk_is_plain_lines(tmp_path: Path) -> None:
+async def test_the_summary_is_one_object_and_the_progress_is_plain_lines(tmp_path: Path) -> None:
     async with Sandbox(runs=25, tasks_per_run=4) as sandbox:
-        ended = await there(settings(sandbox), "export", sandbox.space_token, str(tmp_path / "out"))
+        result = await run_process(settings(sandbox), "export", sandbox.space_token, str(tmp_path / "out"))
 
-        assert ended.status == 0
-        (line,) = ended.out.splitlines()
+        assert result.status == 0
+        (line,) = result.out.splitlines()
         summary = json.loads(line)
         assert summary["complete"] is True
         assert (summary["runs"], summary["tasks"]) == (25, 100)
-        assert ended.err.splitlines()[-1].startswith("Done: 25/25 runs; 100 tasks, ")
-        assert len(ended.err.splitlines()) <= 6
+        assert result.err.splitlines()[-1].startswith("Done: 25/25 runs; 100 tasks, ")
+        assert len(result.err.splitlines()) <= 6
         assert sorted(row["task_id"] for row in rows_in(tmp_path / "out", "tasks")) == sorted(
             sandbox.task_ids()
         )
@@ -53,11 +54,11 @@ async def test_options_reach_the_export(tmp_path: Path) -> None:
         target, chosen = tmp_path / "out", sandbox.run_ids()[1:3]
         runs = [f"--run={run_id}" for run_id in chosen]
         more = ("--format", "jsonl.gz", "--keep-user-token", "--table")
-        ended = await here(settings(sandbox), "export", sandbox.space_token, str(target), *runs, *more)
+        result = await run_cli(settings(sandbox), "export", sandbox.space_token, str(target), *runs, *more)
         rows = rows_in(target, "tasks")
 
-        assert ended.status == 0
-        assert "Data set  2 runs, 4 tasks" in ended.out
+        assert result.status == 0
+        assert "Data set  2 runs, 4 tasks" in result.out
         assert {row["run_id"] for row in rows} == set(chosen)
         assert all(row["user_info"]["user_token"] for row in rows)
 
@@ -65,152 +66,163 @@ async def test_options_reach_the_export(tmp_path: Path) -> None:
 async def test_several_spaces(tmp_path: Path) -> None:
     async with Sandbox(runs=2, tasks_per_run=2) as sandbox:
         argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--space", "SPACEEMPTY00000000000005")
-        ended = await here(settings(sandbox), *argv)
+        result = await run_cli(settings(sandbox), *argv)
 
-    assert ended.status == 0
-    assert json.loads(ended.out)["runs"] == 2
+    assert result.status == 0
+    assert json.loads(result.out)["runs"] == 2
 
 
 @pytest.mark.parametrize("form", ["--json", "--table"])
-async def test_a_row_that_cannot_be_read_is_named_and_ends_with_3(tmp_path: Path, form: str) -> None:
+async def test_an_unreadable_row_is_reported_and_gives_status_3(tmp_path: Path, form: str) -> None:
     async with Sandbox(runs=4, tasks_per_run=3) as sandbox:
         sandbox.poison(sandbox.task_ids()[4])
         argv = ("export", sandbox.space_token, str(tmp_path / "out"), form)
-        ended = await here(settings(sandbox), *argv)
+        result = await run_cli(settings(sandbox), *argv)
 
-    assert ended.status == 3
-    assert "left out: a row of run R" in ended.err
-    assert "run the same again" in ended.err.lower()
-    assert f"  unpod-async export {sandbox.space_token} {tmp_path / 'out'} {form}\n" in ended.err
+    assert result.status == 3
+    assert "left out: a row of run R" in result.err
+    assert "run the same command again" in result.err
+    assert f"  unpod-async export {sandbox.space_token} {tmp_path / 'out'} {form}\n" in result.err
 
 
 async def test_a_second_export_on_the_same_target_is_refused(tmp_path: Path) -> None:
     target = str(tmp_path / "out")
     async with Sandbox(runs=2) as sandbox:
         sandbox.script(Fault(stall=60))
-        first = await start(settings(sandbox), "export", sandbox.space_token, target)
+        first = await start_process(settings(sandbox), "export", sandbox.space_token, target)
         await sandbox.arrived(1)
-        second = await here(settings(sandbox), "export", sandbox.space_token, target)
+        second = await run_cli(settings(sandbox), "export", sandbox.space_token, target)
         first.terminate()
         _, err = await first.communicate()
 
     assert (second.status, second.out) == (75, "")
     assert "unpod-async: " in second.err
     assert first.returncode == 143
-    assert b"run the same again" in err
+    assert b"run the same command again" in err
 
 
-async def test_a_token_that_is_refused(tmp_path: Path) -> None:
+async def test_a_rejected_token(tmp_path: Path) -> None:
     async with Sandbox(runs=2) as sandbox:
         environment = settings(sandbox, UNPOD_PLATFORM_TOKEN="wrong")
-        ended = await here(environment, "export", sandbox.space_token, str(tmp_path / "out"))
+        result = await run_cli(environment, "export", sandbox.space_token, str(tmp_path / "out"))
 
-    assert ended.status == 4
+    assert result.status == 4
 
 
-async def test_a_deadline_ends_the_waiting_for_a_service_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_deadline_ends_the_retries_of_an_unreachable_service(tmp_path: Path) -> None:
     async with Sandbox(runs=2) as sandbox:
         environment = settings(sandbox)
     argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--deadline", "0.2")
-    ended = await here(environment, *argv)
+    result = await run_cli(environment, *argv)
 
-    assert ended.status == 1
-    assert "no connection" in ended.err
-    assert "run the same again" in ended.err
+    assert result.status == 1
+    assert "no connection" in result.err
+    assert "run the same command" in result.err
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (("--since", "yesterday"), "--since"),
-        (("--since", "2030-01-31T10:00"), "say the zone"),
+        (("--since", "2030-01-31T10:00"), "has no time zone"),
         (("--settle-after", "soon"), "--settle-after"),
         (("--redact-key-file", "missing", "--redact", "hash"), "cannot read missing"),
         (("--format", "xml"), "--format"),
         (("--run", "R1", "--space", "OTHER"), "a single space"),
         (("--part-size", "-1"), "--part-size"),
         (("--part-size", "nan"), "--part-size"),
-        (("--deadline", "-1"), "deadline"),
+        (("--deadline", "-1"), "--deadline"),
         (("--redact-key-file", "-", "--token-file", "-", "--redact", "hash"), "cannot both be stdin"),
     ],
 )
-async def test_what_cannot_be_asked_is_a_matter_of_usage(
-    tmp_path: Path, argv: tuple[str, ...], said: str
+async def test_an_invalid_option_is_a_usage_error(
+    tmp_path: Path, argv: tuple[str, ...], message: str
 ) -> None:
     async with Sandbox(runs=1) as sandbox:
-        ended = await here(
+        result = await run_cli(
             settings(sandbox), "export", sandbox.space_token, str(tmp_path / "out"), *argv, typed=b"x" * 20
         )
 
-        assert (ended.status, ended.out) == (2, "")
-        assert said in ended.err
+        assert (result.status, result.out) == (2, "")
+        assert message in result.err
         assert sandbox.requests == 0
     assert not (tmp_path / "out").exists()
 
 
-def wishes(**more: Any) -> dict[str, Any]:
-    plain = Wishes(
-        format="jsonl",
-        runs=(),
-        since=None,
-        until=None,
-        full=False,
-        settle_after="7",
-        concurrency=4,
-        page_size=None,
-        keep_user_token=False,
-        csv_safe=False,
-        redact=None,
-        redact_key_file=None,
-        recordings=False,
-        recording_hosts=(),
-        part_size=64,
-    )
-    return Wishes(**{**{name: getattr(plain, name) for name in plain.__slots__}, **more}).arguments()
+def spec_of(**options: Any) -> ExportSpec:
+    return build_spec(["S"], {"redact": None, "redact_key": None, **options})
+
+
+def test_each_field_of_the_spec_has_an_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command passes each option, parsed, to the field of the spec. A new field needs an example here."""
+    (tmp_path / "key").write_bytes(b"k" * 16 + b"\n")
+    options: dict[str, tuple[str, object]] = {
+        "runs": ("--run=R2 --run=R1", ("R1", "R2")),
+        "since": ("--since=2030-01-31", datetime(2030, 1, 31, tzinfo=UTC)),
+        "until": (
+            "--until=2030-01-31T10:00+05:30",
+            datetime(2030, 1, 31, 10, tzinfo=timezone(timedelta(hours=5.5))),
+        ),
+        "format": ("--format=jsonl.gz", "jsonl.gz"),
+        "keep_user_tokens": ("--keep-user-token", True),
+        "csv_safe": ("--csv-safe", True),
+        "redact": ("--redact=hash", "hash"),
+        "redact_key": (f"--redact-key-file={tmp_path / 'key'}", b"k" * 16),
+        "recordings": ("--recordings", True),
+        "recording_hosts": (
+            "--recording-host=a.example --recording-host=b.example",
+            ("a.example", "b.example"),
+        ),
+        "full": ("--full", True),
+        "settle_after": ("--settle-after=12h", timedelta(hours=12)),
+        "concurrency": ("--concurrency=7", 7),
+        "page_size": ("--page-size=9", 9),
+        "part_bytes": ("--part-size=1.5", 3 * 2**19),
+    }
+    specs: list[ExportSpec] = []
+
+    def keep(spaces: list[str], fields: dict[str, Any]) -> ExportSpec:
+        specs.append(build_spec(spaces, fields))
+        raise CliError("the spec is built")
+
+    monkeypatch.setattr("unpod_async.cli.commands.export.build_spec", keep)
+    assert run(["export", "S", "out", *" ".join(text for text, _ in options.values()).split()]) == 1
+    assert run(["export", "S", "out"]) == 1
+    chosen, default = specs
+
+    assert chosen.spaces == ("S",)
+    assert {name: getattr(chosen, name) for name in ExportSpec.__struct_fields__ if name != "spaces"} == {
+        name: value for name, (_, value) in options.items()
+    }
+    assert default == ExportSpec(spaces=("S",))
 
 
 @pytest.mark.parametrize(
-    ("typed", "argument"),
-    [
-        ({"since": "2030-01-31"}, {"since": datetime(2030, 1, 31, tzinfo=UTC)}),
-        (
-            {"until": "2030-01-31T10:00+05:30"},
-            {"until": datetime(2030, 1, 31, 10, tzinfo=timezone(timedelta(hours=5.5)))},
-        ),
-        ({"settle_after": "2"}, {"settle_after": timedelta(days=2)}),
-        ({"settle_after": "12h"}, {"settle_after": timedelta(hours=12)}),
-        ({"settle_after": "0"}, {"settle_after": timedelta(0)}),
-        ({"part_size": 1.5}, {"part_bytes": 3 * 2**19}),
-        ({"keep_user_token": True}, {"keep_user_tokens": True}),
-        ({"runs": ["R1"]}, {"runs": ["R1"]}),
-        ({}, {"runs": None, "keep_user_tokens": False, "part_bytes": 64 * 2**20, "redact_key": None}),
-        ({"redact": "hash"}, {"redact_key": b"k" * 16}),
-        ({"redact": "drop"}, {"redact_key": None}),
-    ],
+    ("text", "age"), [("2", timedelta(days=2)), ("0", timedelta(0)), ("90m", timedelta(hours=1.5))]
 )
-def test_options_as_arguments(
-    monkeypatch: pytest.MonkeyPatch, typed: dict[str, Any], argument: dict[str, Any]
+def test_an_age_is_in_days_or_has_a_unit(text: str, age: timedelta) -> None:
+    assert parse_age(text) == age
+
+
+def test_the_redaction_key_of_the_environment_is_used_for_hashes_only(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("UNPOD_REDACT_KEY", "k" * 16)
-    found = wishes(**typed)
 
-    assert {name: found[name] for name in argument} == argument
+    assert spec_of(redact="hash").redact_key == b"k" * 16
+    assert spec_of(redact="drop").redact_key is None
+    assert spec_of().redact_key is None
 
 
-def test_a_key_of_a_file_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_key_file_overrides_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNPOD_REDACT_KEY", "k" * 16)
     (tmp_path / "key").write_bytes(b"from-the-file\n")
 
-    assert wishes(redact="hash", redact_key_file=str(tmp_path / "key"))["redact_key"] == b"from-the-file"
-
-
-def test_a_time_that_is_none_is_refused() -> None:
-    with pytest.raises(Stop, match="--until"):
-        wishes(until="2030-13-01")
+    assert spec_of(redact="hash", redact_key=str(tmp_path / "key")).redact_key == b"from-the-file"
 
 
 class Clock:
-    """A clock that tests set."""
+    """A clock that the test sets."""
 
     now = 0.0
 
@@ -218,27 +230,27 @@ class Clock:
         return self.now
 
 
-def test_lines_of_a_log_come_with_each_tenth_and_now_and_then() -> None:
-    told: list[str] = []
+def test_a_log_has_a_line_for_each_tenth_and_each_half_minute() -> None:
+    written: list[str] = []
     clock = Clock()
-    lines = Lines(told.append, clock)
+    progress = ProgressLines(written.append, clock)
 
     def at(now: float, done: int, *, phase: Any = "fetching", waiting: float = 0.0) -> int:
-        before, clock.now = len(told), now
+        before, clock.now = len(written), now
         event = ExportProgress(phase=phase, runs_total=100, runs_done=done, waiting=waiting, rate=12.0)
-        lines(event)
-        return len(told) - before
+        progress(event)
+        return len(written) - before
 
     assert at(0, 0, phase="listing") == 1
     assert [at(1, 0), at(2, 9), at(3, 10), at(3.5, 20), at(4.5, 21)] == [1, 0, 1, 0, 1]
-    assert [at(30, 25), at(34.5, 25), at(40, 25)] == [0, 1, 0]  # nothing moves
+    assert [at(30, 25), at(34.5, 25), at(40, 25)] == [0, 1, 0]  # nothing changes
     assert [at(41, 25, waiting=5.0), at(43, 25, waiting=7.0), at(44, 26), at(71, 26)] == [1, 0, 0, 1]
     assert at(72, 100, phase="done") == 1
-    assert told[1] == "Fetching: 0/100 runs; 0 tasks, 0.0 MB, 12/s"
-    assert "waiting for the service, 5 s" in told[5]
+    assert written[1] == "Fetching tasks: 0/100 runs; 0 tasks, 0.0 MB, 12 tasks/s"
+    assert "no answer from the service for 5 s, retrying" in written[5]
 
 
-def test_a_summary_names_a_few_and_counts_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_summary_shows_a_few_problems_and_counts_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     failed = tuple(
         {"space_token": "S", "run_id": f"R{number}", "reason": "answered 500"} for number in range(7)
     )
@@ -255,9 +267,9 @@ def test_a_summary_names_a_few_and_counts_the_others(capsys: pytest.CaptureFixtu
         unchanged_runs=1,
         gone_runs=2,
         failed_runs=250,
-        failed=tuple(_told(failed, "FailedRun")),
+        failed=tuple(_structs(failed, "FailedRun")),
         bad_rows=1,
-        bad=tuple(_told(bad, "BadRow")),
+        bad=tuple(_structs(bad, "BadRow")),
         recordings=4,
         failed_recordings=3,
         reasons=("the listing of runs ended early",),
@@ -265,22 +277,22 @@ def test_a_summary_names_a_few_and_counts_the_others(capsys: pytest.CaptureFixtu
         retries=5,
         seconds=12.3,
     )
-    tell_summary(summary, as_json=False, again="unpod-async export S out")
+    write_summary(summary, as_json=False, command="unpod-async export S out")
     out, err = capsys.readouterr()
 
-    assert "Complete    NO: see below" in out
-    assert "Requests    1,000, 5 of them repeats, in 12.3 s" in out
+    assert "Complete    NO, see below" in out
+    assert "Requests    1,000, 5 of them retries, in 12.3 s" in out
     assert err.splitlines() == [
         *(f"failed: run R{number}: answered 500" for number in range(5)),
         "failed: 245 more runs",
-        r"left out: a row of the listing of runs, place 3: no \x1b row",
+        r"left out: a row of the listing of runs, position 3: no \x1b row",
         "incomplete: the listing of runs ended early",
         "incomplete: 3 recordings could not be downloaded",
-        "Rows that are left out are damaged in the service: its makers have to mend them.",
-        "All the rest is there. Run the same again to fetch just what is missing:",
+        "hint: the service cannot deliver the rows that were left out; report them to its support",
+        "hint: everything else was exported; run the same command again to fetch what is missing:",
         "  unpod-async export S out",
     ]
 
 
-def _told(found: tuple[dict[str, Any], ...], name: str) -> list[Any]:
+def _structs(found: tuple[dict[str, Any], ...], name: str) -> list[Any]:
     return [getattr(unpod_async, name)(**one) for one in found]

@@ -1,4 +1,4 @@
-"""Signals, pipes that are closed early, disks that are full, and the sandbox as a command."""
+"""Signals, closed pipes, full disks, and the `sandbox` command."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import PROGRAM, clean, here, settings, start
+from tests.cli.harness import PROGRAM, clean_environment, run_cli, settings, start_process
 from tests.leaks import SANDBOX_SECRETS
 from unpod_async.testing import Fault, Sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")
 
 
-async def test_a_reader_that_leaves_ends_it_quietly() -> None:
+async def test_a_closed_pipe_ends_the_program_silently() -> None:
     async with Sandbox(runs=300, tasks_per_run=5) as sandbox:
-        ours, theirs = os.pipe()
+        reading_end, writing_end = os.pipe()
         process = await asyncio.create_subprocess_exec(
             *(*PROGRAM, "tasks", sandbox.space_token),
-            env={**clean(), **settings(sandbox)},
-            stdout=theirs,
+            env={**clean_environment(), **settings(sandbox)},
+            stdout=writing_end,
             stderr=asyncio.subprocess.PIPE,
         )
-        os.close(theirs)
-        line = await asyncio.to_thread(os.read, ours, 10)
-        os.close(ours)
+        os.close(writing_end)
+        line = await asyncio.to_thread(os.read, reading_end, 10)
+        os.close(reading_end)
         _, err = await process.communicate()
 
         assert line.startswith(b"{")
         assert (process.returncode, err) == (141, b"")
-        assert sandbox.requests < 15  # the other pages were not asked for
+        assert sandbox.requests < 15  # the other pages were not requested
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("argv", [("runs", "SPACEMAIN000000000000001"), ("--version",)])
-async def test_a_stdout_that_cannot_be_written_to(argv: tuple[str, ...]) -> None:
+async def test_a_full_disk(argv: tuple[str, ...]) -> None:
     async with Sandbox(runs=2) as sandbox:
         with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
             process = await asyncio.create_subprocess_exec(
                 *(*PROGRAM, *argv),
-                env={**clean(), **settings(sandbox)},
+                env={**clean_environment(), **settings(sandbox)},
                 stdout=full,
                 stderr=asyncio.subprocess.PIPE,
             )
@@ -55,10 +55,10 @@ async def test_a_stdout_that_cannot_be_written_to(argv: tuple[str, ...]) -> None
     assert b"Traceback" not in err
 
 
-async def test_ctrl_c_ends_a_walk() -> None:
+async def test_ctrl_c_ends_a_listing() -> None:
     async with Sandbox(runs=2) as sandbox:
         sandbox.script(Fault(stall=60))
-        process = await start(settings(sandbox), "runs", sandbox.space_token)
+        process = await start_process(settings(sandbox), "runs", sandbox.space_token)
         await sandbox.arrived(1)
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
@@ -66,23 +66,23 @@ async def test_ctrl_c_ends_a_walk() -> None:
     assert (process.returncode, out, err) == (130, b"", b"unpod-async: interrupted\n")
 
 
-async def test_a_create_that_is_interrupted_says_what_may_have_been_queued() -> None:
+async def test_an_interrupted_create_reports_what_may_have_been_queued() -> None:
     async with Sandbox(runs=1) as sandbox:
         sandbox.script(Fault(stall=60, method="POST"))
         argv = ("create", sandbox.space_token, "--agent", sandbox.agent_handle, "--context", "x", "--yes")
-        process = await start(settings(sandbox), *argv, "--name", "A", "--number", "9000000001")
+        process = await start_process(settings(sandbox), *argv, "--name", "A", "--number", "9000000001")
         await sandbox.arrived(2)
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
 
     assert process.returncode == 130
-    assert b"cancelled while a create was under way: calls may be queued" in err
+    assert b"calls may be queued" in err
     assert len(sandbox.ledger) <= 1
 
 
 _STUBBORN = """\
 import asyncio, sys
-from unpod_async.cli._running import Loop
+from unpod_async.cli.runner import InterruptibleRunner
 
 async def stubborn():
     print("ready", flush=True)
@@ -92,25 +92,25 @@ async def stubborn():
         except asyncio.CancelledError:
             print("not yet", flush=True)
 
-with Loop() as loop:
-    loop.run(stubborn())
+with InterruptibleRunner() as runner:
+    runner.run(stubborn())
 """
 
 
-async def test_the_second_signal_ends_it_whatever_it_does() -> None:
-    process = await start({}, program=(sys.executable, "-c", _STUBBORN))
+async def test_the_second_signal_ends_the_program_at_once() -> None:
+    process = await start_process({}, program=(sys.executable, "-c", _STUBBORN))
     assert process.stdout is not None
-    for said in (b"ready\n", b"not yet\n"):
-        assert await process.stdout.readline() == said
+    for line in (b"ready\n", b"not yet\n"):
+        assert await process.stdout.readline() == line
         process.send_signal(signal.SIGINT)
     _, err = await process.communicate()
 
     assert (process.returncode, err) == (130, b"\nunpod-async: ended at once\n")
 
 
-_DEAF = """\
+_IGNORING = """\
 import asyncio, os, signal, sys
-from unpod_async.cli._running import Loop
+from unpod_async.cli.runner import InterruptibleRunner
 
 async def signalled():
     os.kill(os.getpid(), signal.SIGINT)
@@ -119,26 +119,26 @@ async def signalled():
     return 7
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-with Loop() as loop:
-    sys.exit(loop.run(signalled()))
+with InterruptibleRunner() as runner:
+    sys.exit(runner.run(signalled()))
 """
 
 
-async def test_who_was_started_to_ignore_a_signal_goes_on_ignoring_it() -> None:
-    process = await start({}, program=(sys.executable, "-c", _DEAF))
+async def test_a_signal_that_is_ignored_at_the_start_stays_ignored() -> None:
+    process = await start_process({}, program=(sys.executable, "-c", _IGNORING))
     _, err = await process.communicate()
 
     assert (process.returncode, err) == (7, b"")
 
 
-async def test_the_sandbox_says_how_to_reach_it_and_ends_by_ctrl_c() -> None:
+async def test_the_sandbox_prints_its_variables_and_ends_with_ctrl_c() -> None:
     argv = ("sandbox", "--port", "0", "--runs", "3", "--tasks-per-run", "2..2", "--seed", "5")
-    process = await start({}, *argv)
+    process = await start_process({}, *argv)
     assert process.stdout is not None
     lines = [(await process.stdout.readline()).decode() for _ in range(5)]
     names = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
-    listed = await here(names, "tasks", names["SPACE"])
-    of_agent = await here(names, "tasks", "--agent", names["AGENT"])
+    listed = await run_cli(names, "tasks", names["SPACE"])
+    of_agent = await run_cli(names, "tasks", "--agent", names["AGENT"])
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
 
@@ -148,23 +148,24 @@ async def test_the_sandbox_says_how_to_reach_it_and_ends_by_ctrl_c() -> None:
     assert (process.returncode, out) == (0, b"")
     assert b"3 runs and 6 tasks" in err
     assert b"Traceback" not in err
-    assert not SANDBOX_SECRETS.search(err.decode())  # its tokens stand in the lines to paste only
+    assert not SANDBOX_SECRETS.search(err.decode())  # its tokens are in the lines on stdout only
 
 
-async def test_a_port_in_use_is_told() -> None:
+async def test_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = await here({}, "sandbox", "--port", str(port), "--runs", "1")
+        result = await run_cli({}, "sandbox", "--port", str(port), "--runs", "1")
 
-    assert (ended.status, ended.out) == (1, "")
-    assert ended.err == (
-        f"unpod-async: port {port} of 127.0.0.1 is in use: name another with --port (0 is any free one)\n"
+    assert (result.status, result.out) == (1, "")
+    assert result.err == (
+        f"unpod-async: port {port} of 127.0.0.1 is in use\n"
+        "hint: choose another with --port; 0 picks a free one\n"
     )
 
 
 @pytest.mark.parametrize("text", ["x", "5..", "9..2", "-1"])
-async def test_tasks_per_run_that_are_no_such_numbers(text: str) -> None:
-    ended = await here({}, "sandbox", f"--tasks-per-run={text}")
+async def test_invalid_tasks_per_run(text: str) -> None:
+    result = await run_cli({}, "sandbox", f"--tasks-per-run={text}")
 
-    assert ended.status == 2
-    assert "--tasks-per-run" in ended.err
+    assert result.status == 2
+    assert "--tasks-per-run" in result.err

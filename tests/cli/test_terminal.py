@@ -1,4 +1,4 @@
-"""What people see: on a terminal of 60 columns, with its prompts, its progress and its Ctrl-C."""
+"""The program on a terminal of 60 columns: prompts, progress and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-
 PERSON = ("--name", "A. Example", "--number", "9000000001", "--context", "Ask whether Tuesday suits.")
 
 
-def look_at(terminal: Terminal, columns: int = 60) -> None:
+def check_screen(terminal: Terminal, columns: int = 60) -> None:
     assert max(cell_len(line) for line in terminal.lines()) <= columns
     assert not SANDBOX_SECRETS.search(terminal.shown)
     assert "Traceback" not in terminal.shown
@@ -30,86 +30,88 @@ def look_at(terminal: Terminal, columns: int = 60) -> None:
 async def test_a_table_fits_and_keeps_the_ids_whole() -> None:
     async with Sandbox(runs=60) as sandbox:
         async with Terminal(settings(sandbox), "runs", sandbox.space_token) as terminal:
-            assert await terminal.ended() == 0
+            assert await terminal.wait() == 0
         ids = sandbox.run_ids()[:50]
 
-    look_at(terminal)
+    check_screen(terminal)
     lines = [line for line in terminal.lines() if line]
     assert lines[0].split() == ["RUN", "STATUS", "TASKS"]
     assert [line.split()[0] for line in lines[1:51]] == ids
     assert lines[51].startswith("The first 50 of 60 runs")
-    assert "\x1b[1m" in terminal.shown  # the head
+    assert "\x1b[1m" in terminal.shown  # the headings
 
 
 @pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-async def test_no_colour_is_no_control_sequence_at_all(variable: dict[str, str]) -> None:
+async def test_without_colour_there_are_no_control_sequences(variable: dict[str, str]) -> None:
     async with Sandbox(runs=2) as sandbox:
         environment = {**settings(sandbox), **variable}
         async with Terminal(environment, "doctor", sandbox.space_token) as terminal:
-            assert await terminal.ended() == 0
+            assert await terminal.wait() == 0
 
-    look_at(terminal)
+    check_screen(terminal)
     assert "\x1b" not in terminal.shown
 
 
-async def test_the_token_is_asked_for_and_not_shown() -> None:
+async def test_the_prompt_for_the_token_does_not_show_it() -> None:
     async with Sandbox(runs=2) as sandbox:
         environment = settings(sandbox, UNPOD_PLATFORM_TOKEN=None)
         async with Terminal(environment, "runs", sandbox.space_token, columns=100) as terminal:
-            await terminal.until("it is not shown): ")
+            await terminal.until("not shown while you type): ")
             terminal.type(f"{sandbox.token}\n")
-            assert await terminal.ended() == 0
+            assert await terminal.wait() == 0
             assert sandbox.run_ids()[0] in terminal.shown
 
-    look_at(terminal, 100)
+    check_screen(terminal, 100)
 
 
 @pytest.mark.parametrize(("typed", "status", "calls"), [("y\n", 0, 1), ("\n", 1, 0), ("\x03", 130, 0)])
-async def test_calls_are_placed_by_a_yes_alone(typed: str, status: int, calls: int) -> None:
+async def test_calls_are_placed_only_after_a_yes(typed: str, status: int, calls: int) -> None:
     async with Sandbox(runs=1) as sandbox:
         argv = ("create", sandbox.space_token, "--agent", sandbox.agent_handle, *PERSON)
         async with Terminal(settings(sandbox), *argv) as terminal:
             await terminal.until("Place this call? [y/N] ")
             terminal.type(typed)
-            assert await terminal.ended() == status
+            assert await terminal.wait() == status
 
         assert len(sandbox.ledger) == calls
         assert sum(received.method == "POST" for received in sandbox.log) == calls
-    look_at(terminal)
+    check_screen(terminal)
     assert "9000000001 A. Example" in terminal.shown
 
 
-async def test_an_export_shows_how_far_it_is(tmp_path: Path) -> None:
+async def test_an_export_shows_its_progress(tmp_path: Path) -> None:
     async with Sandbox(runs=30, tasks_per_run=3) as sandbox:
         argv = ("export", sandbox.space_token, str(tmp_path / "out"))
         async with Terminal(settings(sandbox), *argv) as terminal:
-            assert await terminal.ended() == 0
+            assert await terminal.wait() == 0
 
-    look_at(terminal)
+    check_screen(terminal)
     text = "\n".join(terminal.lines())
     assert "Done: 30/30 runs" in text
     assert "100%" in text
     assert "Complete  yes" in text
     assert "Data set  30 runs, 90 tasks" in text
-    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")  # the cursor is back
+    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind(
+        "\x1b[?25l"
+    )  # the cursor is visible again
 
 
 async def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
     async with Sandbox(runs=3, tasks_per_run=3) as sandbox:
         argv = ("export", sandbox.space_token, str(tmp_path / "out"))
         async with Terminal({**settings(sandbox), "TERM": "dumb"}, *argv) as terminal:
-            assert await terminal.ended() == 0
+            assert await terminal.wait() == 0
 
-    look_at(terminal)
+    check_screen(terminal)
     assert "\x1b" not in terminal.shown
     assert "Done: 3/3 runs; 9 tasks" in terminal.shown
 
 
-async def test_ctrl_c_leaves_a_target_that_the_same_command_completes(tmp_path: Path) -> None:
+async def test_the_same_command_completes_an_export_after_ctrl_c(tmp_path: Path) -> None:
     target = tmp_path / "out"
     async with Sandbox(runs=12, tasks_per_run=20) as sandbox:
         argv = ("export", sandbox.space_token, str(target), "--page-size", "20")
-        # The second page is the one that does not come.
+        # The response with the second page stalls.
         sandbox.script(Fault(stall=60, page=2, path="/tasks/"))
         async with Terminal(settings(sandbox), *argv, columns=300) as terminal:
             await terminal.until("Fetching")
@@ -119,13 +121,13 @@ async def test_ctrl_c_leaves_a_target_that_the_same_command_completes(tmp_path: 
             ):
                 await sandbox.arrived(sandbox.requests + 1)
             terminal.type("\x03")
-            assert await terminal.ended() == 130
-        again = " ".join(["unpod-async", *argv])
-        assert f"What has been fetched is kept in {target}" in terminal.shown
-        assert again in terminal.shown
-        look_at(terminal, 300)
+            assert await terminal.wait() == 130
+        command = " ".join(["unpod-async", *argv])
+        assert f"The rows fetched so far are kept in {target}." in terminal.shown
+        assert command in terminal.shown
+        check_screen(terminal, 300)
 
         async with Terminal(settings(sandbox), *argv, columns=300) as terminal:
-            assert await terminal.ended() == 0
+            assert await terminal.wait() == 0
         rows = [json.loads(line) for file in target.glob("tasks*") for line in file.read_bytes().splitlines()]
         assert sorted(row["task_id"] for row in rows) == sorted(sandbox.task_ids())

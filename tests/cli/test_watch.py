@@ -1,4 +1,4 @@
-"""watch: the table on a terminal, the lines in a pipe, outages, and how it ends."""
+"""`watch`: the table on a terminal, the lines in a pipe, outages, and how it ends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
-from tests.cli.harness import PROGRAM, clean, here, settings
-from tests.cli.watching import QUICK, SPACE, Screenful, last_table, posix, reading
+from tests.cli.harness import PROGRAM, clean_environment, run_cli, settings
+from tests.cli.watching import QUICK, SPACE, WatchTerminal, last_table, posix, watch_process
 from tests.leaks import SANDBOX_SECRETS
-from unpod_async.cli._screen import Screen
+from unpod_async.cli.output import Screen
 from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tests.cli.harness import Terminal
 
 
-def on_a_port_of_its_own() -> Sandbox:
-    """A sandbox that comes back where it was."""
+def with_fixed_port() -> Sandbox:
+    """Return a sandbox that listens on the same port after a restart."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return Sandbox(runs=2, port=free.getsockname()[1])
 
@@ -35,21 +35,23 @@ def on_a_port_of_its_own() -> Sandbox:
 # --- on a terminal -----------------------------------------------------------------------------------------
 
 
-def look_at(terminal: Terminal, columns: int) -> None:
+def check_screen(terminal: Terminal, columns: int) -> None:
     assert max(cell_len(line) for line in terminal.lines()) <= columns
     assert not SANDBOX_SECRETS.search(terminal.shown)
     assert "Traceback" not in terminal.shown
     assert "Person" not in terminal.shown
-    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")  # the cursor is back
+    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind(
+        "\x1b[?25l"
+    )  # the cursor is visible again
 
 
 @posix
 @pytest.mark.parametrize("columns", [60, 120])
-async def test_a_table_follows_what_happens_and_stays_after_ctrl_c(columns: int) -> None:
+async def test_a_table_is_updated_and_stays_after_ctrl_c(columns: int) -> None:
     ended = r"^{}  ((?!R[0-9a-f]{{8}}).*|R\S+  .* \d\d:\d\d:\d\d)$"
     async with (
         Sandbox(runs=12, tasks_per_run=2) as sandbox,
-        Screenful(settings(sandbox), "watch", SPACE, *QUICK, columns=columns) as terminal,
+        WatchTerminal(settings(sandbox), "watch", SPACE, *QUICK, columns=columns) as terminal,
     ):
         await terminal.until("polled ")
         run = sandbox.insert_run(2)
@@ -64,27 +66,27 @@ async def test_a_table_follows_what_happens_and_stays_after_ctrl_c(columns: int)
         for status, count in counts.items():
             await terminal.until(f"^{status} +{count}( |$)")
         terminal.type("\x03")
-        assert await terminal.ended() == 130
+        assert await terminal.wait() == 130
 
-    look_at(terminal, columns)
+    check_screen(terminal, columns)
     lines = last_table(terminal)
     assert lines[0].split()[:4] == ["●", SPACE, "connected", "polled"]
     drawn = {tuple(line.split()[:2]) for line in lines[lines.index("RUNS  13") + 1 :][: len(counts)]}
     assert drawn == {(status, str(count)) for status, count in counts.items()}
-    calls = next(place for place, line in enumerate(lines) if line.startswith("CALLS ENDED  "))
+    calls = next(index for index, line in enumerate(lines) if line.startswith("CALLS ENDED  "))
     assert lines[calls + 1].split() == (
-        ["CALL", "OUTCOME", "LENGTH"] if columns == 60 else ["CALL", "RUN", "OUTCOME", "LENGTH", "ENDED"]
+        ["CALL", "OUTCOME", "DURATION"] if columns == 60 else ["CALL", "RUN", "OUTCOME", "DURATION", "ENDED"]
     )
-    assert "interrupted" not in terminal.shown  # that is how a watch ends
+    assert "interrupted" not in terminal.shown  # Ctrl-C is how a watch ends
 
 
 @posix
-async def test_an_outage_is_shown_and_its_end(tmp_path: Path) -> None:
-    sandbox = on_a_port_of_its_own()
+async def test_the_table_shows_an_outage_and_its_end(tmp_path: Path) -> None:
+    sandbox = with_fixed_port()
     async with sandbox:
         environment = settings(sandbox)
     argv = ("watch", SPACE, *QUICK, "--state", str(tmp_path / "state"))
-    async with sandbox, Screenful(environment, *argv, columns=120) as terminal:
+    async with sandbox, WatchTerminal(environment, *argv, columns=120) as terminal:
         await terminal.until("polled ")
         await sandbox.__aexit__(None, None, None)
         await terminal.until("disconnected since ")
@@ -92,19 +94,19 @@ async def test_an_outage_is_shown_and_its_end(tmp_path: Path) -> None:
         terminal.shown = ""
         await terminal.until(f"● {SPACE}  connected")
         terminal.type("\x03")
-        assert await terminal.ended() == 130
+        assert await terminal.wait() == 130
 
-    look_at(terminal, 120)
+    check_screen(terminal, 120)
     assert "connected" in last_table(terminal)[0]
-    assert "the same command goes on from there" in " ".join(terminal.lines())
+    assert "Run the same command again to resume." in " ".join(terminal.lines())
 
 
 @posix
 @pytest.mark.parametrize(("columns", "lines"), [(200, 50), (40, 12), (3, 2)])
-async def test_the_table_fits_whatever_the_terminal_becomes(columns: int, lines: int) -> None:
+async def test_the_table_fits_after_a_resize(columns: int, lines: int) -> None:
     async with (
         Sandbox(runs=12, tasks_per_run=2) as sandbox,
-        Screenful(settings(sandbox), "watch", SPACE, *QUICK) as terminal,
+        WatchTerminal(settings(sandbox), "watch", SPACE, *QUICK) as terminal,
     ):
         await terminal.until("polled ")
         terminal.resize(columns, lines)
@@ -112,53 +114,55 @@ async def test_the_table_fits_whatever_the_terminal_becomes(columns: int, lines:
             await sandbox.arrived(sandbox.requests + 1)
         before = terminal.shown.index("\x1b[2J")
         terminal.type("\x03")
-        assert await terminal.ended() == 130
+        assert await terminal.wait() == 130
 
     terminal.shown = terminal.shown[before:]
-    look_at(terminal, columns)
+    check_screen(terminal, columns)
     assert len(last_table(terminal)) < lines
 
 
 @posix
 async def test_nothing_is_written_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    ours, theirs = os.openpty()
-    os.set_blocking(ours, False)
+    own_end, terminal_end = os.openpty()
+    os.set_blocking(own_end, False)
 
     def shown() -> str:
-        """What has come since the last time."""
+        """Return what was written since the last call."""
         pieces: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
             while True:
-                pieces.append(os.read(ours, 65536))
+                pieces.append(os.read(own_end, 65536))
         return b"".join(pieces).decode()
 
-    said = "first"
+    text = "first"
     with (
-        os.fdopen(theirs, "w", encoding="utf-8") as stream,
-        Screen(stream, lambda *_: [Text(said)]) as screen,
+        os.fdopen(terminal_end, "w", encoding="utf-8") as stream,
+        Screen(stream, lambda *_: [Text(text)]) as screen,
     ):
         assert "first" in shown()
-        screen.look()
+        screen.refresh()
         assert not shown()
-        said = "second"
-        screen.look()
+        text = "second"
+        screen.refresh()
         assert "second" in shown()
-    os.close(ours)
+    os.close(own_end)
 
 
 @posix
 async def test_a_dumb_terminal_gets_plain_lines() -> None:
     async with Sandbox(runs=2) as sandbox:
         environment = {**settings(sandbox), "TERM": "dumb"}
-        async with Screenful(environment, "watch", SPACE, *QUICK, "--changes-only", columns=200) as terminal:
+        async with WatchTerminal(
+            environment, "watch", SPACE, *QUICK, "--changes-only", columns=200
+        ) as terminal:
             await sandbox.arrived(20)
             run = sandbox.insert_run(1)
             await terminal.until(f"run {run}: pending .new.$")
             sandbox.delete_run(run)
-            await terminal.until(f"run {run}: pending → gone$")
+            await terminal.until(f"run {run}: pending → removed$")
             terminal.type("\x03")
-            assert await terminal.ended() == 130
+            assert await terminal.wait() == 130
     assert "\x1b" not in terminal.shown
 
 
@@ -166,12 +170,12 @@ async def test_a_dumb_terminal_gets_plain_lines() -> None:
 
 
 @posix
-async def test_each_event_is_a_line_at_once() -> None:
-    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, reading(sandbox) as watch:
+async def test_each_event_is_a_line_immediately() -> None:
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, watch_process(sandbox) as watch:
         oldest = sandbox.run_ids()[-1]
         await watch.until_all(set(sandbox.task_ids()))
         assert all(line["existing"] for line in watch.lines)
-        # Further polls, so that the watch has noticed that it has told all.
+        # Further polls, so that the watch knows that it has reported everything.
         await sandbox.arrived(sandbox.requests + 10)
         run = sandbox.insert_run(1)
         await watch.until("RunSeen", run=run, existing=False)
@@ -184,7 +188,7 @@ async def test_each_event_is_a_line_at_once() -> None:
         await watch.until("RunSettled", run=run, new=ended["new"], tasks={ended["new"]: 1})
         sandbox.delete_run(oldest)
         await watch.until("RunRemoved", run=oldest, new=None)
-        assert await watch.interrupted() == "unpod-async: interrupted\n"
+        assert await watch.interrupt() == "unpod-async: interrupted\n"
 
     kinds = Counter(line["event"] for line in watch.lines)
     assert (kinds["RunSeen"], kinds["RunRemoved"]) == (4, 1)
@@ -194,9 +198,9 @@ async def test_each_event_is_a_line_at_once() -> None:
 
 
 @posix
-async def test_an_outage_is_told_once_and_its_end() -> None:
-    sandbox = on_a_port_of_its_own()
-    async with sandbox, reading(sandbox, "--changes-only") as watch:
+async def test_an_outage_and_its_end_are_reported_once() -> None:
+    sandbox = with_fixed_port()
+    async with sandbox, watch_process(sandbox, "--changes-only") as watch:
         await sandbox.arrived(10)
         await sandbox.__aexit__(None, None, None)
         down = await watch.until("Disconnected")
@@ -205,7 +209,7 @@ async def test_an_outage_is_told_once_and_its_end() -> None:
         assert (await watch.until("Reconnected"))["after"] >= 0
         run = sandbox.insert_run(1)
         await watch.until("TaskSeen", run=run)
-        await watch.interrupted()
+        await watch.interrupt()
     assert [line["event"] for line in watch.lines] == ["Disconnected", "Reconnected", "RunSeen", "TaskSeen"]
 
 
@@ -213,69 +217,67 @@ async def test_an_outage_is_told_once_and_its_end() -> None:
 async def test_chosen_runs_alone_are_watched() -> None:
     async with Sandbox(runs=5, tasks_per_run=2) as sandbox:
         chosen = sandbox.run_ids()[:2]
-        async with reading(sandbox, *(part for run in chosen for part in ("--run", run))) as watch:
+        async with watch_process(sandbox, *(part for run in chosen for part in ("--run", run))) as watch:
             await watch.until_all({task_id for run in chosen for task_id in sandbox.task_ids(run)})
             sandbox.advance()
             await watch.until("TaskStatusChanged")
-            await watch.interrupted()
+            await watch.interrupt()
     assert {line["run"] for line in watch.lines} == set(chosen)
 
 
 @posix
-async def test_a_reader_that_leaves_a_quiet_watch_ends_it() -> None:
+async def test_a_closed_pipe_ends_an_idle_watch() -> None:
     async with Sandbox(runs=1, tasks_per_run=1) as sandbox:
-        ours, theirs = os.pipe()
+        reading_end, writing_end = os.pipe()
         process = await asyncio.create_subprocess_exec(
             *(*PROGRAM, "watch", SPACE, "--interval", "60"),
-            env={**clean(), **settings(sandbox)},
-            stdout=theirs,
+            env={**clean_environment(), **settings(sandbox)},
+            stdout=writing_end,
             stderr=asyncio.subprocess.PIPE,
         )
-        os.close(theirs)
-        assert await asyncio.to_thread(os.read, ours, 10) == b'{"event":"'
-        os.close(ours)
+        os.close(writing_end)
+        assert await asyncio.to_thread(os.read, reading_end, 10) == b'{"event":"'
+        os.close(reading_end)
         _, err = await process.communicate()
 
     assert (process.returncode, err) == (141, b"")
 
 
-# --- what is refused ---------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("argv", "environment", "status", "said"),
+    ("argv", "environment", "status", "message"),
     [
         (("NOSPACE",), {}, 1, "Invalid Space Token"),
         ((SPACE, "--run", "Rnone"), {}, 1, f"run Rnone is not listed in space {SPACE}"),
         ((SPACE,), {"UNPOD_PLATFORM_TOKEN": "wrong"}, 4, "answered 401"),
-        (("../x",), {}, 2, "space_token"),
-        ((SPACE, "--interval", "0"), {}, 2, "--interval: must be more than 0"),
-        ((SPACE, "--interval", "soon"), {}, 2, "--interval: 'soon' is not seconds"),
-        ((SPACE, "--resync", "5"), {}, 2, "resync must not be shorter than interval"),
-        ((SPACE, "--state", "/no/such/folder/x"), {}, 2, "--state: cannot keep /no/such/folder/x: No such"),
-        ((SPACE, "OTHER", "--run", "R1"), {}, 2, "runs cannot be used with several spaces"),
+        (("../x",), {}, 2, "SPACE"),
+        ((SPACE, "--interval", "0"), {}, 2, "must be greater than 0"),
+        ((SPACE, "--interval", "soon"), {}, 2, "'soon' is not a duration"),
+        ((SPACE, "--resync", "5"), {}, 2, "resync"),
+        ((SPACE, "--state", "/no/such/folder/x"), {}, 2, "--state: cannot use /no/such/folder/x: No such"),
+        ((SPACE, "OTHER", "--run", "R1"), {}, 2, "--run cannot be used with several spaces"),
         ((), {}, 2, "SPACE"),
     ],
 )
-async def test_what_cannot_be_watched_is_one_line_and_a_status(
-    argv: tuple[str, ...], environment: dict[str, str], status: int, said: str
+async def test_an_error_has_a_message_and_an_exit_status(
+    argv: tuple[str, ...], environment: dict[str, str], status: int, message: str
 ) -> None:
     async with Sandbox(runs=1) as sandbox:
-        ended = await here({**settings(sandbox), **environment}, "watch", *argv)
+        result = await run_cli({**settings(sandbox), **environment}, "watch", *argv)
 
-    assert (ended.status, ended.out) == (status, "")
-    assert said in ended.err
-    assert "Traceback" not in ended.err
-    if argv:
-        assert ended.err.count("\n") == 1
+    assert (result.status, result.out) == (status, "")
+    assert message in result.err
+    assert "Traceback" not in result.err
 
 
 @posix
 async def test_several_spaces_are_watched_at_once() -> None:
     other = "SPACEPOISON0000000000004"
-    async with Sandbox(runs=1) as sandbox, reading(sandbox, other, "--no-tasks") as watch:
+    async with Sandbox(runs=1) as sandbox, watch_process(sandbox, other, "--no-tasks") as watch:
         await watch.until("RunSeen", space=SPACE)
         if all(line["space"] == SPACE for line in watch.lines):
             await watch.until("RunSeen", space=other)
-        await watch.interrupted()
+        await watch.interrupt()
     assert {line["event"] for line in watch.lines} == {"RunSeen"}

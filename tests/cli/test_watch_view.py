@@ -1,4 +1,4 @@
-"""The table and the lines of a watch, of events made by hand."""
+"""The table and the lines of a watch, for handmade events."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 
 from tests.cli.watching import SPACE
 from unpod_async import Run, Task
-from unpod_async.cli._watch_lines import json_line, length_of, outcome_of, text_line
-from unpod_async.cli._watch_seen import Seen
-from unpod_async.cli._watch_view import draw
+from unpod_async.cli.watch_lines import duration_of, json_line, outcome_of, text_line
+from unpod_async.cli.watch_table import WatchView, draw
 from unpod_async.events import (
     CallEnded,
     Disconnected,
@@ -69,20 +68,20 @@ EVENTS: list[Event] = [
 ]
 
 
-def table(seen: Seen, now: datetime = NOW, *, width: int = 120, height: int = 40) -> list[str]:
-    return [line.plain for line in draw(seen, now, width=width, height=height)]
+def table(view: WatchView, now: datetime = NOW, *, width: int = 120, height: int = 40) -> list[str]:
+    return [line.plain for line in draw(view, now, width=width, height=height)]
 
 
-def folded(events: Iterable[Event], spaces: tuple[str, ...] = (SPACE,), *, tasks: bool = True) -> Seen:
-    seen = Seen(spaces, tasks=tasks)
+def view_of(events: Iterable[Event], spaces: tuple[str, ...] = (SPACE,), *, tasks: bool = True) -> WatchView:
+    view = WatchView(spaces, tasks=tasks)
     for event in events:
-        seen(event)
-    return seen
+        view(event)
+    return view
 
 
-def busy(spaces: tuple[str, ...], *, tasks: bool) -> Seen:
-    """Much of everything, with statuses that are as odd as can be."""
-    seen = folded([], spaces, tasks=tasks)
+def busy(spaces: tuple[str, ...], *, tasks: bool) -> WatchView:
+    """Return a view with many rows and odd statuses."""
+    view = view_of([], spaces, tasks=tasks)
     for number, status in enumerate(
         ["completed"] * 30 + ["in_progress"] * 12 + ["\x1b[2Jnew\u202e" * 9, "保留"]
     ):
@@ -91,78 +90,78 @@ def busy(spaces: tuple[str, ...], *, tasks: bool) -> Seen:
             "space_token": spaces[number % len(spaces)],
             "run_id": f"R{number:032x}",
         }
-        seen(RunSeen(**where, new=status, run=Run()))
+        view(RunSeen(**where, new=status, run=Run()))
         where["task_id"] = f"T{number:032x}"
         if status == "in_progress":
-            seen(TaskSeen(**where, new=status, task=task(status)))
+            view(TaskSeen(**where, new=status, task=task(status)))
         else:
-            seen(CallEnded(**where, new="failed", task=task("failed", {"error": "busy"})))
-    seen(Disconnected(**{**AT, "space_token": spaces[-1]}, reason="GET /spaces/ answered 503: " + "x" * 300))
-    seen.polled(1, NOW)
-    return seen
+            view(CallEnded(**where, new="failed", task=task("failed", {"error": "busy"})))
+    view(Disconnected(**{**AT, "space_token": spaces[-1]}, reason="GET /spaces/ answered 503: " + "x" * 300))
+    view.set_polls(1, NOW)
+    return view
 
 
 @pytest.mark.parametrize("tasks", [True, False])
 @pytest.mark.parametrize("spaces", [(SPACE,), (SPACE, "保" * 20, "S3")])
-def test_every_size_has_a_table_that_fits(spaces: tuple[str, ...], tasks: bool) -> None:
-    seen = busy(spaces, tasks=tasks)
+def test_the_table_fits_every_size(spaces: tuple[str, ...], tasks: bool) -> None:
+    view = busy(spaces, tasks=tasks)
     for width in (*range(1, 70, 3), 100, 160, 300):
         for height in (*range(1, 32), 60):
-            lines: list[Text] = draw(seen, NOW, width=width, height=height)
+            lines: list[Text] = draw(view, NOW, width=width, height=height)
             assert 1 <= len(lines) <= height
             assert max(line.cell_len for line in lines) <= width
             assert not any(set(line.plain) & {"\x1b", "\u202e", "\n"} for line in lines)
 
 
-def test_the_ascii_table_has_ascii_only() -> None:
-    seen = folded(EVENTS[:6])
-    seen.polled(1, NOW)
-    assert all(line.plain.isascii() for line in draw(seen, NOW, width=120, height=40, ascii_only=True))
+def test_the_ascii_table_is_ascii() -> None:
+    view = view_of(EVENTS[:6])
+    view.set_polls(1, NOW)
+    assert all(line.plain.isascii() for line in draw(view, NOW, width=120, height=40, ascii_only=True))
 
 
-def test_a_call_is_in_progress_and_then_ended() -> None:
-    assert "CALLS IN PROGRESS  none" in table(folded(EVENTS[:2]))
+def test_a_call_is_in_progress_and_then_ends() -> None:
+    assert "CALLS IN PROGRESS  none" in table(view_of(EVENTS[:2]))
 
-    lines = table(folded(EVENTS[:4]), NOW + timedelta(seconds=83))
+    lines = table(view_of(EVENTS[:4]), NOW + timedelta(seconds=83))
     assert lines[lines.index("CALLS IN PROGRESS  1") + 2].split()[-1] == "1:23"
 
-    lines = table(folded(EVENTS[:6]))
+    lines = table(view_of(EVENTS[:6]))
     assert "CALLS IN PROGRESS  none" in lines
     assert lines[lines.index("CALLS ENDED  1") + 2].split()[:4] == ["T1", "R1", "Interested", "1:27"]
 
 
-def test_since_when_a_call_goes_on_is_what_the_service_says_of_those_from_before() -> None:
+def test_the_start_of_an_existing_call_is_that_of_the_service() -> None:
     row = task("in_progress", modified="2030-01-31T11:58:30Z")
     for existing, length in ((True, "1:30"), (False, "0:00")):
-        seen = folded([*EVENTS[:1], TaskSeen(**OF_TASK, new="in_progress", task=row, existing=existing)])
-        lines = table(seen)
+        view = view_of([*EVENTS[:1], TaskSeen(**OF_TASK, new="in_progress", task=row, existing=existing)])
+        lines = table(view)
         assert lines[lines.index("CALLS IN PROGRESS  1") + 2].split()[-1] == length
 
 
-def test_what_is_gone_is_no_longer_shown() -> None:
-    assert "RUNS  none" in table(folded(EVENTS))
-    assert "CALLS IN PROGRESS  none" in table(folded([*EVENTS[:4], RunRemoved(**OF_RUN, old="in_progress")]))
+def test_removed_runs_are_not_shown() -> None:
+    assert "RUNS  none" in table(view_of(EVENTS))
+    assert "CALLS IN PROGRESS  none" in table(view_of([*EVENTS[:4], RunRemoved(**OF_RUN, old="in_progress")]))
 
 
-def test_an_outage_is_shown_until_it_is_over() -> None:
-    seen = folded(EVENTS[:8], (SPACE, "OTHER"))
-    seen.polled(3, NOW)
-    lines = table(seen, NOW + timedelta(seconds=62))
+def test_an_outage_is_shown_until_its_end() -> None:
+    view = view_of(EVENTS[:8], (SPACE, "OTHER"))
+    view.set_polls(3, NOW)
+    lines = table(view, NOW + timedelta(seconds=62))
     assert lines[0].startswith("● 1 of 2 spaces  connected ")
     assert lines[1].startswith(f"● {SPACE}  disconnected since ")
     assert lines[1].endswith(", 1:02")
     assert lines[2] == "  GET /x answered 503"
 
-    seen(EVENTS[8])
-    assert table(seen)[0].startswith("● 2 of 2 spaces  connected ")
-    assert table(folded([]))[0] == f"● {SPACE}  connecting"
+    view(EVENTS[8])
+    assert table(view)[0].startswith("● 2 of 2 spaces  connected ")
+    assert table(view_of([]))[0] == f"● {SPACE}  connecting"
 
 
-def test_without_tasks_the_changes_of_runs_are_shown() -> None:
-    lines = table(folded([EVENTS[0], EVENTS[2], EVENTS[-1]], tasks=False), width=60)
+def test_without_tasks_the_table_shows_changes_of_runs() -> None:
+    lines = table(view_of([EVENTS[0], EVENTS[2], EVENTS[-1]], tasks=False), width=60)
     assert [line.split()[:3] for line in lines[lines.index("LATEST CHANGES  2") + 1 :]] == [
-        ["RUN", "WAS", "IS"],
-        ["R1", "completed", "gone"],
+        ["RUN", "BEFORE", "AFTER"],
+        ["R1", "completed", "removed"],
         ["R1", "pending", "in_progress"],
     ]
 
@@ -170,11 +169,11 @@ def test_without_tasks_the_changes_of_runs_are_shown() -> None:
 # --- lines -------------------------------------------------------------------------------------------------
 
 
-def test_lines_of_json_have_ids_and_statuses_and_nobody() -> None:
-    told = [json.loads(json_line(event)) for event in EVENTS]
-    assert [line["event"] for line in told] == [type(event).__name__ for event in EVENTS]
+def test_lines_of_json_contain_no_data_about_people() -> None:
+    lines = [json.loads(json_line(event)) for event in EVENTS]
+    assert [line["event"] for line in lines] == [type(event).__name__ for event in EVENTS]
     common = {"space": SPACE, "run": "R1", "task": "T1", "seen_at": "2030-01-31T12:00:00Z"}
-    assert told[5] == common | {
+    assert lines[5] == common | {
         "event": "CallEnded",
         "old": "in_progress",
         "new": "completed",
@@ -183,9 +182,9 @@ def test_lines_of_json_have_ids_and_statuses_and_nobody() -> None:
         "end_reason": "customer-ended-call",
         "cost": 0.25,
     }
-    assert (told[0]["existing"], told[1]["existing"]) == (True, False)
-    assert told[6]["tasks"] == {"completed": 1}
-    assert told[7] == {
+    assert (lines[0]["existing"], lines[1]["existing"]) == (True, False)
+    assert lines[6]["tasks"] == {"completed": 1}
+    assert lines[7] == {
         "event": "Disconnected",
         "space": SPACE,
         "old": None,
@@ -193,21 +192,21 @@ def test_lines_of_json_have_ids_and_statuses_and_nobody() -> None:
         "seen_at": "2030-01-31T12:00:00Z",
         "reason": "GET /x answered 503",
     }
-    assert told[8]["after"] == 61.235
-    everything = json.dumps(told) + "".join(map(text_line, EVENTS))
+    assert lines[8]["after"] == 61.235
+    everything = json.dumps(lines) + "".join(map(text_line, EVENTS))
     assert "Person" not in everything
     assert "9000000001" not in everything
     assert "a secret" not in everything
 
 
-def test_an_output_that_cannot_be_read_costs_its_figures_only() -> None:
+def test_an_unreadable_output_leaves_its_fields_empty() -> None:
     row = Task(status="completed", output_json=task("completed", CALL).output_json)
     broken = Task(task_id="T1", status="completed", output_json=msgspec.Raw(b'{"duration": '))
     event = CallEnded(**OF_TASK, old="in_progress", new="completed", task=broken)
     line = json.loads(json_line(event))
     assert (line["outcome"], line["duration"], line["unreadable"]) == (None, None, True)
-    assert "(cannot be read)" in text_line(event)
-    assert (outcome_of(row), length_of(row)) == ("Interested", 87.4)
-    assert length_of(task("failed", {"error": "busy"})) is None
+    assert "(unreadable)" in text_line(event)
+    assert (outcome_of(row), duration_of(row)) == ("Interested", 87.4)
+    assert duration_of(task("failed", {"error": "busy"})) is None
     times = {"id": "c", "startedAt": "2030-01-31T12:00:00Z", "endedAt": "2030-01-31T12:02:30Z"}
-    assert length_of(task("completed", times)) == 150
+    assert duration_of(task("completed", times)) == 150

@@ -1,4 +1,4 @@
-"""What the tests of `watch` share: a screen, and lines that are read as they come."""
+"""Helpers for the tests of `watch`: a terminal with a table, and a process whose lines are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.harness import Terminal, settings, start
+from tests.cli.harness import Terminal, settings, start_process
 from tests.leaks import SANDBOX_SECRETS
 
 if TYPE_CHECKING:
@@ -21,53 +21,53 @@ if TYPE_CHECKING:
 
     from unpod_async.testing import Sandbox
 
-__all__ = ["QUICK", "SPACE", "Reading", "Screenful", "last_table", "posix", "reading"]
+__all__ = ["QUICK", "SPACE", "WatchProcess", "WatchTerminal", "last_table", "posix", "watch_process"]
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and terminals of POSIX")
 QUICK = ("--interval", "0.05", "--resync", "0.2")
 SPACE = "SPACEMAIN000000000000001"
 
 
-class Screenful(Terminal):
-    """A terminal whose size changes, and whose text is looked for without its colours."""
+class WatchTerminal(Terminal):
+    """A terminal that can be resized, and whose text is searched without control sequences."""
 
     async def until(self, pattern: str) -> None:
-        """Wait until it has shown a line in which this is found."""
+        """Wait until a line matches the pattern."""
         try:
             async with asyncio.timeout(50):
                 while not any(re.search(pattern, line) for line in self.lines()):
-                    assert not self._over, f"it ended without {pattern!r}: {self.shown}"
-                    self._news.clear()
-                    await self._news.wait()
+                    assert not self._closed, f"the program ended without {pattern!r}: {self.shown}"
+                    self._output.clear()
+                    await self._output.wait()
         except TimeoutError:
             pytest.fail("\n".join([f"no {pattern!r} in:", *last_table(self)]))
 
     def lines(self) -> list[str]:
-        # A terminal shows ^C at the end of the line in which it is pressed.
+        # A terminal shows ^C at the end of the current line.
         return [line.replace("^C", "") for line in super().lines() if line]
 
     def resize(self, columns: int, lines: int) -> None:
         import fcntl
         import termios
 
-        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        fcntl.ioctl(self._own_end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
 
 def last_table(terminal: Terminal) -> list[str]:
-    """What stays on the terminal."""
+    """Return the table that stays on the terminal."""
     lines = terminal.lines()
-    return lines[max((place for place, line in enumerate(lines) if line.startswith("●")), default=0) :]
+    return lines[max((index for index, line in enumerate(lines) if line.startswith("●")), default=0) :]
 
 
-class Reading:
-    """A watch in a pipe, read line by line."""
+class WatchProcess:
+    """A watch that writes to a pipe, read line by line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.lines: list[dict[str, Any]] = []
 
     async def until(self, event: str, **fields: object) -> dict[str, Any]:
-        """Read on until there is such a line."""
+        """Read until there is a line of this event with these fields."""
         while True:
             line = await self.next_line()
             if {**line, **fields, "event": event} == line:
@@ -76,18 +76,18 @@ class Reading:
     async def next_line(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
-        assert line, f"it ended: {self.lines}"
+        assert line, f"the watch ended: {self.lines}"
         assert not SANDBOX_SECRETS.search(line.decode())
         self.lines.append(json.loads(line))
         return self.lines[-1]
 
     async def until_all(self, tasks: set[str]) -> None:
-        """Read on until each of these tasks has a line."""
+        """Read until each of these tasks has a line."""
         while not tasks <= {line.get("task") for line in self.lines}:
             await self.next_line()
 
-    async def interrupted(self) -> str:
-        """End it by Ctrl-C; what it said."""
+    async def interrupt(self) -> str:
+        """End the watch with SIGINT and return what it wrote to stderr."""
         self.process.send_signal(signal.SIGINT)
         out, err = await self.process.communicate()
         self.lines += map(json.loads, out.splitlines())
@@ -96,10 +96,10 @@ class Reading:
 
 
 @asynccontextmanager
-async def reading(sandbox: Sandbox, *argv: str) -> AsyncIterator[Reading]:
-    process = await start(settings(sandbox), "watch", SPACE, *QUICK, *argv)
+async def watch_process(sandbox: Sandbox, *argv: str) -> AsyncIterator[WatchProcess]:
+    process = await start_process(settings(sandbox), "watch", SPACE, *QUICK, *argv)
     try:
-        yield Reading(process)
+        yield WatchProcess(process)
     finally:
         if process.returncode is None:
             process.kill()

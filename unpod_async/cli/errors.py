@@ -53,13 +53,13 @@ EXIT_STATUSES: Final = """\
 Exit status:
     0  success
     1  error
-    2  usage error: an argument or a setting is missing or invalid
-    3  incomplete: some rows are missing, all others are there
-    4  the token was rejected (401) or lacks permission (403)
-    5  timeout: some of the runs have not ended
+    2  usage: an argument or setting is missing or invalid
+    3  incomplete: some rows are missing
+    4  the token was rejected (401) or not allowed (403)
+    5  timeout: some runs have not ended
    75  another export is writing to the target
   130  interrupted (Ctrl-C)
-  141  the program that reads stdout has exited (| head)"""
+  141  the reader of stdout has exited (| head)"""
 
 OPTION_NAMES: Final = {
     "keep_user_tokens": "--keep-user-token",
@@ -68,6 +68,7 @@ OPTION_NAMES: Final = {
     "recording_hosts": "--recording-host",
     "redact_key": "--redact-key-file",
     "run_id": "RUN",
+    "run_ids": "RUN",
     "runs": "--run",
     "space_token": "SPACE",
     "spaces": "SPACE",
@@ -77,13 +78,20 @@ OPTION_NAMES: Final = {
 """Arguments of the library whose name on the command line does not follow the rule of `option_name`."""
 
 _BASE_URL_HINT: Final = "check the host and path of --base-url or UNPOD_BASE_URL"
+_HTTP_HINT: Final = "check --base-url or UNPOD_BASE_URL; --allow-http permits http:// to other machines"
+_TOKEN_HINT: Final = "give the API key alone, in UNPOD_PLATFORM_TOKEN or with --token-file FILE"  # noqa: S105
+_ORG_HINT: Final = "set UNPOD_ORG_HANDLE or use --org-handle HANDLE"
 _SETTING_HINTS: Final = {
     "auth_scheme": "use --auth-scheme Token, JWT or Bearer",
-    "base_url": "check --base-url or UNPOD_BASE_URL; --allow-http permits http:// beyond this machine",
-    "org_handle": "set UNPOD_ORG_HANDLE or use --org-handle HANDLE",
-    "token": "give the API key alone, in UNPOD_PLATFORM_TOKEN or with --token-file FILE",
+    "base_url": _HTTP_HINT,
+    "UNPOD_BASE_URL": _HTTP_HINT,
+    "UNPOD_PLATFORM_BASE_URL": _HTTP_HINT,
+    "org_handle": _ORG_HINT,
+    "UNPOD_ORG_HANDLE": _ORG_HINT,
+    "token": _TOKEN_HINT,
+    "UNPOD_PLATFORM_TOKEN": _TOKEN_HINT,
 }
-"""Hints for the settings of the client, by argument. The library's own hints show Python code."""
+"""Hints for the settings of the client, by argument or variable. The library's own hints show Python code."""
 
 
 class CliError(Exception):
@@ -127,8 +135,8 @@ def option_name(argument: str) -> str:
 def message_of(error: UnpodError) -> str:
     """Return what happened, on one line, with the name of an option instead of that of an argument."""
     text = error.summary
-    argument: str | None = getattr(error, "argument", None)
-    if argument and text.startswith(argument):
+    argument = _argument_of(error)
+    if argument and not argument.isupper() and text.startswith(argument):
         text = option_name(argument) + text[len(argument) :]
     return printable(" ".join([text, *getattr(error, "__notes__", ())]))
 
@@ -146,10 +154,16 @@ def hint_of(error: UnpodError) -> str:
             return "all other rows were shown; report these rows to the support of the service"
         case TransportError() if not error.hint:
             return "check the network and --base-url, or run `unpod-async doctor`"
-        case ConfigurationError() | InvalidArgument():
-            return _SETTING_HINTS.get(error.argument or "") or printable(error.hint or "")
         case _:
-            return printable(error.hint or "")
+            return _SETTING_HINTS.get(_argument_of(error)) or printable(error.hint or "")
+
+
+def _argument_of(error: UnpodError) -> str:
+    """Return the argument or the variable with which the message of an error begins, or ""."""
+    if not isinstance(error, ConfigurationError | InvalidArgument):
+        return ""
+    named = error.summary.removeprefix("the environment variable ").partition(" ")[0]
+    return error.argument or (named if named in _SETTING_HINTS else "")
 
 
 def os_error_text(error: Exception) -> str:

@@ -49,7 +49,7 @@ class GlobalOptions:
         """Set an option that is given after the command. It overrides the one before; -v is added to -v."""
         if name == "verbose":
             value = self.verbose + int(str(value))
-        if value not in (None, False):
+        if value is not None and value is not False:
             setattr(self, name, value)
 
 

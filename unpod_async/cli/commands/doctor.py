@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from unpod_async._common import looks_like_markup, printable
-from unpod_async.cli.errors import AUTHENTICATION, ERROR, SUCCESS, CliError, message_of
+from unpod_async.cli.errors import AUTHENTICATION, ERROR, SUCCESS, CliError, hint_of, message_of
 from unpod_async.cli.options import GlobalOptions, JsonLines
 from unpod_async.cli.output import console, counted, echo, echo_line, wants_json
 from unpod_async.cli.runner import InterruptibleRunner
@@ -170,7 +170,7 @@ def _check_settings(options: GlobalOptions, token: str, report: _Report) -> Unpo
     try:
         client = _client(options, token)
     except ConfigurationError as error:
-        report.problem("settings", message_of(error), "`unpod-async --help` shows where each setting is read")
+        report.problem("settings", message_of(error), hint_of(error) or "see `unpod-async --help`")
         return None
     report.ok("base URL", client.settings.base_url)
     return client
