@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["is_terminal", "is_terminal_run", "run_has_ended"]
+__all__ = ["count_active", "is_terminal", "is_terminal_run", "run_has_ended"]
 
 _TERMINAL: Final = frozenset({"completed", "failed"})
 # The service sets "partially_completed" when some tasks of a run failed and the others completed.
@@ -19,6 +19,11 @@ def is_terminal(status: object) -> bool:
     that is not a string is not terminal.
     """
     return isinstance(status, str) and status in _TERMINAL
+
+
+def count_active(statuses: Iterable[object]) -> int:
+    """Return how many of the statuses of tasks are not terminal."""
+    return len([status for status in statuses if not (isinstance(status, str) and status in _TERMINAL)])
 
 
 def is_terminal_run(status: object) -> bool:

@@ -21,7 +21,7 @@ from unpod_async._export.run_sync import PAGE_SIZE, RunReader, RunSync
 from unpod_async._export.run_tasks import FetchContext, fetch_runs
 from unpod_async._export.space_scan import FEW_REQUESTS, EarlyRequests, ScanPlan, plan_scan, scan_space
 from unpod_async._export.spec import ExportSpec
-from unpod_async._export.storage import Contents, RunState, Workspace, open_workspace
+from unpod_async._export.storage import Contents, Progress, RunState, Workspace, open_workspace
 from unpod_async._http import Deadline
 from unpod_async._paging import ClientContext, PageFailure, space_runs
 from unpod_async.errors import ExportError, IncompleteListing
@@ -145,7 +145,6 @@ class _ExportJob:
             resumed_since=self._workspace.resumed_since,
             now=time.time(),
         )
-        had_bad_runs = await self._io.run(self._catalog.forget_bad_runs, space)
 
         def on_bad(position: int | None, reason: str) -> None:
             self._staging.add_bad(space, None, position, reason)
@@ -155,15 +154,7 @@ class _ExportJob:
             if reader.is_first:
                 self._request_early(token, count or 0)
 
-        reader = RunReader(
-            sync,
-            self._spec,
-            self._io,
-            self._redact,
-            on_bad,
-            on_page,
-            may_stop_early=not had_bad_runs,
-        )
+        reader = RunReader(sync, self._spec, self._io, self._redact, on_bad, on_page)
         page_size = self._spec.page_size or PAGE_SIZE
         listing = space_runs(token)
         try:
@@ -172,13 +163,10 @@ class _ExportJob:
             )
         except IncompleteListing as error:
             self._reasons.append(f"runs may be missing: {error.summary}")
-        if sync.changed:
-            await self._io.run(self._catalog.discard_scan, space)
-        if self._spec.runs is not None:
-            listed = await self._io.run(self._catalog.listed_ids, space, self._workspace.listing)
-            missing = [run for run in self._spec.runs if run not in listed]
-            if missing:
-                self._reasons.append(f"{len(missing)} selected runs are not listed, such as {missing[0]}")
+            await self._io.run(sync.discard_stale_scan)
+        if reader.missing:
+            first = min(reader.missing)
+            self._reasons.append(f"{len(reader.missing)} selected runs are not listed, such as {first}")
 
     def _request_early(self, token: str, runs: int) -> None:
         """Send requests for a scan while the runs of a first export are still being listed."""
@@ -191,10 +179,10 @@ class _ExportJob:
     # -- reading the tasks --------------------------------------------------------------------------------
 
     async def _fetch_tasks(self) -> None:
-        self._progress.runs_total = await self._io.run(self._catalog.count_runs, RunState.WANTED)
+        self._progress.runs_total, scans = await self._io.run(self._plan_fetching)
         self._progress.enter("fetching")
-        for space, token in self._workspace.spaces:
-            plan = await self._scan_plan(space, token)
+        for space, token, requests, interrupted in scans:
+            plan = await self._scan_plan(token, requests, interrupted)
             if plan is not None:
                 await scan_space(self._context, space, token, plan, self._early.pages)
             else:
@@ -202,15 +190,28 @@ class _ExportJob:
             self._progress.rows_total = None
         await fetch_runs(self._context, self._workspace.spaces)
 
-    async def _scan_plan(self, space: int, token: str) -> ScanPlan | None:
+    def _plan_fetching(self) -> tuple[int, list[tuple[int, str, int, Progress | None]]]:
+        """Return what there is to fetch. Blocks.
+
+        Returns:
+            The number of wanted runs, and the spaces that a scan may suit, each with the number of requests
+            that reading run by run takes, and how far an interrupted scan came.
+        """
+        scans: list[tuple[int, str, int, Progress | None]] = []
+        for space, token in self._workspace.spaces:
+            interrupted = self._catalog.scan_progress(space)
+            requests = self._catalog.requests_by_run(space, self._context.page_size)
+            if interrupted is not None or requests > FEW_REQUESTS:
+                scans.append((space, token, requests, interrupted))
+            else:
+                self._catalog.discard_scan(space)
+        return self._catalog.count_runs(RunState.WANTED), scans
+
+    async def _scan_plan(self, token: str, requests: int, interrupted: Progress | None) -> ScanPlan | None:
         """Return how to scan the space-wide listing, or None if reading run by run takes as few requests."""
-        interrupted = await self._io.run(self._catalog.scan_progress, space)
         if interrupted is not None:
             self._progress.rows_total = interrupted.length
             return ScanPlan(self._spec.page_size or interrupted.page_size, None)
-        requests = await self._io.run(self._catalog.requests_by_run, space, self._context.page_size)
-        if requests <= FEW_REQUESTS:
-            return None
         sample = await self._early.request_sample(token)
         if isinstance(sample, PageFailure):
             if self._context.is_fatal(sample.error):

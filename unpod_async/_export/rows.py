@@ -315,6 +315,11 @@ class Row(msgspec.Struct, gc=False):
         """The line that is written, or why the row is invalid."""
         return self.page.lines[self.index]
 
+    @staticmethod
+    def lines(rows: Sequence[Row]) -> list[bytes | InvalidRow]:
+        """Return the lines of rows of one page."""
+        return [row.page.lines[row.index] for row in rows]
+
 
 class _PageLines:
     """The lines of all rows of a page."""

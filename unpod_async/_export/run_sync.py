@@ -57,9 +57,6 @@ class RunSync:
         listing: Number of this listing, greater than that of every earlier one.
         resumed_since: Unix time at which the resumed export began; None for a new export.
         now: Unix time.
-
-    Attributes:
-        changed: Since an interrupted scan of the space, other runs are wanted.
     """
 
     def __init__(
@@ -74,13 +71,18 @@ class RunSync:
         self._oldest_rank: int | None = None  # previous rank of the last known run that appeared
         self._in_order = True
         self._was_read_to_end = False
-        self.changed = False
+        self._changed = False  # other runs are wanted than when the space was scanned
 
-    def begin(self) -> bool:
-        """Start the listing. Returns True if no run of the space is known."""
+    def begin(self) -> tuple[bool, bool]:
+        """Start the listing.
+
+        Returns:
+            Whether no run of the space is known, and whether all rows of the previous listing were readable.
+        """
         # Until this listing ends, there may be unknown runs between the known ones.
         self._was_read_to_end = self._catalog.begin_listing(self._space)
-        return not self._catalog.has_runs(self._space)
+        had_bad_rows = self._catalog.forget_bad_runs(self._space)
+        return not self._catalog.has_runs(self._space), not had_bad_rows
 
     def add_page(self, rows: list[ListedRun]) -> bool:
         """Store a page. Returns True if all runs behind it are known, in the known order, and settled."""
@@ -99,7 +101,7 @@ class RunSync:
             if self._must_read_again(run, is_same=run.digest == row.digest):
                 wanted.append(run.number)
         self._catalog.store_listed(self._space, self._listing, new, known, wanted)
-        self.changed = self.changed or bool(new or wanted)
+        self._changed = self._changed or bool(new or wanted)
         if self._oldest_rank is None or not (self._in_order and self._was_read_to_end):
             return False
         return self._catalog.all_settled_before(self._space, self._listing, self._oldest_rank)
@@ -112,7 +114,7 @@ class RunSync:
         if is_same and (run.settled or (is_stored and self._is_fresh(run.fetched))):
             return False
         if run.state == RunState.WANTED:
-            self.changed = self.changed or not is_same
+            self._changed = self._changed or not is_same
             return False
         return True
 
@@ -127,13 +129,21 @@ class RunSync:
     def end(self, *, read_to_end: bool, readable: bool) -> None:
         """Finish the listing and mark the runs that did not appear as gone.
 
+        If anything has changed, an interrupted scan of the space is of no use, and is discarded.
+
         Args:
             read_to_end: False if reading stopped where the rest is known.
             readable: False if some rows could not be read. Then no run is gone: it may be one of those rows.
         """
         oldest = -1 if read_to_end or self._oldest_rank is None else self._oldest_rank
         gone = self._catalog.end_listing(self._space, self._listing, oldest, mark_gone=readable)
-        self.changed = self.changed or gone > 0
+        self._changed = self._changed or gone > 0
+        self.discard_stale_scan()
+
+    def discard_stale_scan(self) -> None:
+        """Discard an interrupted scan of the space if other runs are wanted since."""
+        if self._changed:
+            self._catalog.discard_scan(self._space)
 
 
 class RunReader:
@@ -144,10 +154,10 @@ class RunReader:
         on_bad: Called with the position and the reason of a row that cannot be read.
         on_page: Called with the count of the listing and the number of selected runs of a page, before they
             are stored.
-        may_stop_early: True if all rows were readable in the previous listing.
 
     Attributes:
         is_first: True if no run of the space was known when reading began.
+        missing: Selected runs that have not appeared; None if the export does not select runs by id.
     """
 
     def __init__(
@@ -158,17 +168,15 @@ class RunReader:
         redact: Callable[[bytes], bytes] | None,
         on_bad: Callable[[int | None, str], None],
         on_page: Callable[[int | None, int], None],
-        *,
-        may_stop_early: bool,
     ) -> None:
         self._sync = sync
         self._window = spec.window
-        self._missing = None if spec.runs is None else set(spec.runs)
+        self.missing = None if spec.runs is None else set(spec.runs)
         self._io = io
         self._redact = redact
         self._on_bad = on_bad
         self._on_page = on_page
-        self._may_stop_early = may_stop_early
+        self._may_stop_early = False
         self._ahead = min(_AHEAD, spec.concurrency)
         self._settle_after = spec.settle_after
         self._prefix = StablePrefix()
@@ -181,9 +189,9 @@ class RunReader:
         Raises:
             UnpodError: the end was not reached; no run is marked as gone.
         """
-        self.is_first = await self._io.run(self._sync.begin)
+        self.is_first, self._may_stop_early = await self._io.run(self._sync.begin)
         read_to_end = True
-        if self.is_first and self._missing is None:
+        if self.is_first and self.missing is None:
             await pages.prefetch(Walk(page_size=pages.page_size, ahead=self._ahead), self._take)
         else:
             walk = pages.sequential()
@@ -203,8 +211,8 @@ class RunReader:
         rows = [run for row in page.items if (run := self._listed_run(row, settled_before)) is not None]
         self._on_page(page.count, len(rows))
         rest_is_known = await self._io.run(self._sync.add_page, rows)
-        if self._missing is not None:
-            return not self._missing
+        if self.missing is not None:
+            return not self.missing
         return rest_is_known and self._may_stop_early and self._prefix.proven
 
     def _settled_before(self, page: Page[Row]) -> datetime:
@@ -219,7 +227,7 @@ class RunReader:
         """Return what is stored of a run; None if it is not selected or invalid."""
         header = row.header
         created = header.created_at
-        if self._missing is not None and header.run_id not in self._missing:
+        if self.missing is not None and header.run_id not in self.missing:
             return None
         if self._window is not None and not self._window.contains(created):
             return None
@@ -232,6 +240,6 @@ class RunReader:
         digest = hashlib.blake2b(row.raw, digest_size=16).digest()
         can_settle = is_terminal_run(header.status) and created is not None and created < settled_before
         name = header.run_id if isinstance(header.run_id, str) and header.run_id else f"#{digest.hex()}"
-        if self._missing is not None:
-            self._missing.discard(name)
+        if self.missing is not None:
+            self.missing.discard(name)
         return ListedRun(name, line, digest, can_settle, header.expected_tasks)

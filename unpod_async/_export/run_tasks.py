@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
 
-from unpod_async._common import is_terminal, run_workers, shorten
+from unpod_async._common import count_active, run_workers, shorten
 from unpod_async._export.outage import OutageRetrier
 from unpod_async._export.rows import InvalidRow, Row, RowPages
 from unpod_async._export.storage import Catalog, Disk, Staging, Wanted
@@ -58,17 +59,17 @@ class FetchContext:
         row is invalid. So those rows are counted.
         """
         lines: list[bytes] = []
-        active = 0
-        for row in rows:
-            if isinstance(line := row.line, InvalidRow):
+        statuses: list[object] = []
+        for row, line in zip(rows, Row.lines(rows), strict=True):
+            if isinstance(line, InvalidRow):
                 self.staging.add_bad(space, run, None, line.reason)
                 continue
             lines.append(line if self.redact is None else self.redact(line))
-            active += not is_terminal(row.header.status)
+            statuses.append(row.header.status)
             url = self.recording_url(line) if self.recording_url is not None else None
             if url is not None and isinstance(row.header.task_id, str):
                 self.staging.add_recording(row.header.task_id, run, url)
-        self.staging.add(run, lines, active)
+        self.staging.add(run, lines, count_active(statuses))
 
 
 async def fetch_runs(context: FetchContext, spaces: Sequence[tuple[int, str]]) -> None:
@@ -80,40 +81,54 @@ async def fetch_runs(context: FetchContext, spaces: Sequence[tuple[int, str]]) -
     Raises:
         UnpodError: an error that ends the export.
     """
-    wanted = _wanted_runs(context, spaces)
-    turn = anyio.Lock(fast_acquire=True)
+    wanted = _WantedRuns(context, spaces)
+    workers = min(context.concurrency, await wanted.load())
 
     async def work() -> None:
-        while True:
-            async with turn:
-                found = await anext(wanted, None)
-            if found is None:
-                return
+        while (found := await wanted.take()) is not None:
             space, token, run = found
             try:
                 await _fetch_run(context, space, token, run)
             except UnpodError as error:
                 if context.is_fatal(error):
                     raise
-                context.staging.fail(run.number, shorten(str(error)))
+                context.staging.fail(run.number, shorten(error.summary))
             await context.staging.flush_if_due()
 
-    try:
-        await run_workers(context.concurrency, work)
-    finally:
-        await wanted.aclose()
+    if workers:
+        await run_workers(workers, work)
     await context.staging.checkpoint()
 
 
-async def _wanted_runs(
-    context: FetchContext, spaces: Sequence[tuple[int, str]]
-) -> AsyncGenerator[tuple[int, str, Wanted], None]:
-    for space, token in spaces:
-        last = 0
-        while batch := await context.io.run(context.catalog.wanted, space, last, _BATCH):
-            for run in batch:
-                yield space, token, run
-            last = batch[-1].number
+class _WantedRuns:
+    """The wanted runs of some spaces, loaded batch by batch."""
+
+    def __init__(self, context: FetchContext, spaces: Sequence[tuple[int, str]]) -> None:
+        self._context = context
+        self._spaces = deque(spaces)
+        self._runs: deque[tuple[int, str, Wanted]] = deque()
+        self._last = 0  # number of the last run that was loaded
+        self._turn = anyio.Lock(fast_acquire=True)
+
+    async def take(self) -> tuple[int, str, Wanted] | None:
+        """Return the next run with the number and token of its space, or None if there is none left."""
+        if not self._runs:
+            async with self._turn:
+                await self.load()
+        return self._runs.popleft() if self._runs else None
+
+    async def load(self) -> int:
+        """Load enough runs for all workers, and return how many are waiting. Fewer than that is the rest."""
+        while self._spaces and len(self._runs) < self._context.concurrency:
+            space, token = self._spaces[0]
+            batch = await self._context.io.run(self._context.catalog.wanted, space, self._last, _BATCH)
+            self._runs.extend((space, token, run) for run in batch)
+            if len(batch) < _BATCH:
+                self._spaces.popleft()
+                self._last = 0
+            else:
+                self._last = batch[-1].number
+        return len(self._runs)
 
 
 async def _fetch_run(context: FetchContext, space: int, token: str, run: Wanted) -> None:

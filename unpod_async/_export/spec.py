@@ -145,10 +145,14 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
     ] = 64 * 2**20
 
     def __post_init__(self) -> None:
-        for name, convert in _CONVERSIONS.items():
-            msgspec.structs.force_setattr(self, name, convert(name, getattr(self, name)))
         for name, annotation in field_types().items():
-            _check(name, getattr(self, name), annotation)
+            value = getattr(self, name)
+            if value is _DEFAULTS.get(name, msgspec.UNSET):
+                continue
+            if name in _CONVERSIONS:
+                msgspec.structs.force_setattr(self, name, _CONVERSIONS[name](name, value))
+            else:
+                _check(name, value, annotation)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -221,6 +225,12 @@ class ExportOptions(TypedDict, total=False):
     part_bytes: int
 
 
+_DEFAULTS: dict[str, Any] = dict(
+    zip(reversed(ExportSpec.__struct_fields__), reversed(ExportSpec.__struct_defaults__), strict=False)
+)
+"""The default of each field that has one."""
+
+
 @functools.cache
 def field_types() -> Mapping[str, Any]:
     """Return the annotation of each field of `ExportSpec`, with its `msgspec.Meta`."""
@@ -247,10 +257,7 @@ def differing_options(stored: Mapping[str, Any], current: Mapping[str, Any]) -> 
 
     An option that did not exist when `stored` was written counts as its default.
     """
-    defaults = dict(
-        zip(reversed(ExportSpec.__struct_fields__), reversed(ExportSpec.__struct_defaults__), strict=False)
-    )
-    return [name for name, value in current.items() if stored.get(name, defaults.get(name)) != value]
+    return [name for name, value in current.items() if stored.get(name, _DEFAULTS.get(name)) != value]
 
 
 @functools.cache

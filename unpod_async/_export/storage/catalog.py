@@ -304,13 +304,6 @@ class Catalog:
             )
         return len(gone)
 
-    def listed_ids(self, space: int, listing: int) -> set[str]:
-        """Return the ids of the runs that a listing showed."""
-        return {
-            name
-            for (name,) in self.run("SELECT id FROM run WHERE space = ? AND listed = ?", (space, listing))
-        }
-
     def forget_bad_runs(self, space: int) -> bool:
         """Forget the rows of the previous listing that could not be read. Returns True if there were any."""
         return self.run("DELETE FROM bad WHERE space = ? AND run IS NULL", (space,)).rowcount > 0

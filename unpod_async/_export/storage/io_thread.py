@@ -52,15 +52,22 @@ class Disk:
     async def _do(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         self.check()
         piece = asyncio.get_running_loop().run_in_executor(thread, work)
-        cancelled = await join_shielded(piece)
-        fault = piece.exception()
-        if fault is not None and self._refused is None:
-            self._refused = self._refusal(fault)
-        if cancelled is not None:
-            raise cancelled
-        if fault is not None:
+        try:
+            return await asyncio.shield(piece)
+        except asyncio.CancelledError as asked:
+            cancelled = await join_shielded(piece) or asked
+            fault = piece.exception()
+            if fault is not None:
+                self._note_failure(fault)
+            raise cancelled from None
+        except BaseException as fault:
+            self._note_failure(fault)
             self.check()
-        return piece.result()
+            raise
+
+    def _note_failure(self, fault: BaseException) -> None:
+        if self._refused is None:
+            self._refused = self._refusal(fault)
 
     def _refusal(self, fault: BaseException) -> BaseException:
         if isinstance(fault, sqlite3.Error):
