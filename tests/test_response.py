@@ -249,9 +249,9 @@ def test_a_404_with_a_page_means_a_wrong_address() -> None:
         ("//user:pw@other.example/a", "//other.example/a"),
         ("http://[::1]:80/a", "http://[::1]:80/a"),
         ("/login?next=pw", "/login"),
-        ("https:/user:pw@host/", "an address that cannot be read"),
-        ("user:pw@host/", "an address that cannot be read"),
-        ("http://[bad", "an address that cannot be read"),
+        ("https:/user:pw@host/", "an unreadable address"),
+        ("user:pw@host/", "an unreadable address"),
+        ("http://[bad", "an unreadable address"),
         ("?token=pw", "nowhere"),
         ("", "nowhere"),
     ],
@@ -259,7 +259,7 @@ def test_a_404_with_a_page_means_a_wrong_address() -> None:
 def test_a_redirect_names_its_target_and_no_secret(location: str, shown: str) -> None:
     error = answered(301, b"", {"location": location})
     text = str(error)
-    assert f"redirects to {shown}, and redirects are not followed" in text
+    assert f"redirects to {shown} and redirects are not followed" in text
     assert "pw" not in text
     assert error.headers == {}
 

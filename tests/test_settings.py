@@ -94,13 +94,13 @@ def test_a_token_with_its_scheme_is_refused(scheme: str, where: str) -> None:
     value = f"{scheme} {KEY}"
     given_as = {"token": value} if where == "argument" else {"environ": {"UNPOD_PLATFORM_TOKEN": value}}
     text = refusal(**{"token": None} | given_as)
-    assert "give the key alone" in text
+    assert "pass the key alone" in text
     assert "auth_scheme=" in text
     assert KEY not in text
 
 
 def test_a_scheme_without_a_key_is_refused() -> None:
-    assert "give the key alone" in refusal(token="Token ")
+    assert "pass the key alone" in refusal(token="Token ")
 
 
 @pytest.mark.parametrize("token", ["", "  ", "a b", "a\nb", "a\x00b", "a\x7f", "schlüssel", "a\u2028b"])
@@ -269,7 +269,7 @@ def test_the_refusal_names_the_variable_the_url_came_from() -> None:
 )
 def test_http_beyond_this_machine_needs_to_be_allowed(url: str) -> None:
     text = refusal(base_url=url)
-    assert "token in the clear" in text
+    assert "token unencrypted" in text
     assert "allow_http=True" in text
     assert base(url, allow_http=True).startswith("http://")
 

@@ -1,6 +1,6 @@
-"""Which error an answer is. Pure: status, headers and body in, exception out.
+"""Maps a response to the error it stands for. No I/O: status, headers and body in, exception out.
 
-Nothing is decided by message text: the server translates it.
+Nothing depends on the text of a message, because the server translates it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -31,16 +31,16 @@ __all__ = [
     "shown_headers",
 ]
 
-KEPT_BODY = 4096
+_KEPT_BODY: Final = 4096
 
-_SHOWN = re.compile(r"date|retry-after|x-ratelimit-.+|x-request-id|www-authenticate")
-_SECONDS = re.compile(r"[0-9]{1,9}")
-# X-RateLimit-Reset is a unix time; a number this small is a delay some gateways send in its place.
-_LATEST_DELAY = 10**7
+_SHOWN: Final = re.compile(r"date|retry-after|x-ratelimit-.+|x-request-id|www-authenticate")
+_SECONDS: Final = re.compile(r"[0-9]{1,9}")
+# X-RateLimit-Reset is a unix time. A smaller number is a delay, which some gateways send instead.
+_LONGEST_RESET_DELAY: Final = 10**7
 
 
 class Request(NamedTuple):
-    """What was asked, as far as an error text needs it."""
+    """The parts of a request that an error message needs."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """An answer, read whole. Header names are lower-case."""
+    """A complete response. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -56,54 +56,55 @@ class Response(NamedTuple):
 
 
 def redacted(response: Response, token: Secret) -> Response:
-    """The answer without the token, which some servers repeat where they refuse it."""
+    """Return the response without the token, which some servers repeat when they refuse it."""
     headers = {name: token.redact(value) for name, value in response.headers.items()}
     return Response(response.status, headers, token.redact_bytes(response.body))
 
 
 def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that may be shown: an allow-list, since others can carry cookies and internals."""
+    """Return the headers that may be shown: an allow-list, because others may contain secrets."""
     return {name: value for name, value in headers.items() if _SHOWN.fullmatch(name)}
 
 
 def classify(request: Request, response: Response) -> APIError | None:
-    """The error this answer is by its HTTP status; None for a 200, whose body `classify_inside` reads.
+    """Return the error of a response according to its HTTP status, or None for a success.
 
-    Any other success counts as a 200, whatever it is called on the way: only its body can tell.
+    Only the body of a success can tell whether it contains an error; see `classify_inside`.
     """
     if 200 <= response.status < 300 and response.status != 206:
         return None
-    return _error(request, response, response.status, _told(response.body))
+    return _error(request, response, response.status, _json_object(response.body))
 
 
 def message_of(response: Response) -> str:
-    """The server's message in an answer of any status, "" where there is none."""
-    return _message(_told(response.body))
+    """Return the server's message in a response of any status, or ""."""
+    return _message(_json_object(response.body))
 
 
 def classify_inside(request: Request, response: Response) -> APIError | None:
-    """The error that the body of a 200 states as its `status_code`, or None.
+    """Return the error that the body of a 200 states as its `status_code`, or None.
 
-    Reads the body untyped, so it is for answers that did not decode or that stated another status.
+    It decodes the body a second time, untyped. Call it for responses that did not decode or that state
+    another status.
     """
-    told = _told(response.body)
-    status = told.get("status_code")
+    payload = _json_object(response.body)
+    status = payload.get("status_code")
     if type(status) is int and (status == 206 or 300 <= status <= 599):
-        return _error(request, response, status, told)
+        return _error(request, response, status, payload)
     return None
 
 
-def _error(request: Request, response: Response, status: int, told: Mapping[str, Any]) -> APIError:
-    data = told.get("data")
+def _error(request: Request, response: Response, status: int, payload: Mapping[str, Any]) -> APIError:
+    data = payload.get("data")
     inner = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-    stated = _stated(told.get("errors"), inner.get("errors"))
-    kind = _kind(status, stated, readable=bool(told))
-    error = kind(
+    errors_field = _first_stated(payload.get("errors"), inner.get("errors"))
+    error_class = _error_class(status, errors_field, readable=bool(payload))
+    error = error_class(
         status,
-        _message(told),
-        inner.get("detail") or None if stated is None else stated,
+        _message(payload),
+        inner.get("detail") or None if errors_field is None else errors_field,
         shown_headers(response.headers),
-        response.body[:KEPT_BODY],
+        response.body[:_KEPT_BODY],
         method=request.method,
         path=request.path,
         hint=_hint(request, response, status),
@@ -113,16 +114,16 @@ def _error(request: Request, response: Response, status: int, told: Mapping[str,
     return error
 
 
-def _stated(*places: object) -> object:
-    """What is under `errors`; an empty text is a text, for an upstream may fail without words."""
-    return next((found for found in places if found or isinstance(found, str)), None)
+def _first_stated(*candidates: object) -> object:
+    """Return the first `errors` that is present, even "": an upstream may fail without a text."""
+    return next((found for found in candidates if found or isinstance(found, str)), None)
 
 
-def _kind(status: int, stated: object, *, readable: bool) -> type[APIError]:
+def _error_class(status: int, errors_field: object, *, readable: bool) -> type[APIError]:
     if status == 206:
-        if isinstance(stated, str) or not readable:
+        if isinstance(errors_field, str) or not readable:
             return errors.UpstreamError
-        return errors.InvalidRequestError if stated else errors.RefusedError
+        return errors.InvalidRequestError if errors_field else errors.RefusedError
     if status >= 500:
         return errors.ServerError
     return {
@@ -135,75 +136,73 @@ def _kind(status: int, stated: object, *, readable: bool) -> type[APIError]:
     }.get(status, APIError)
 
 
-def _told(body: bytes) -> Mapping[str, Any]:
+def _json_object(body: bytes) -> Mapping[str, Any]:
     if looks_like_markup(body):
         return {}
     try:
-        told = msgspec.json.decode(body)
+        payload = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    return cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+    return cast("dict[str, Any]", payload) if isinstance(payload, dict) else {}
 
 
-def _message(told: Mapping[str, Any]) -> str:
-    for found in (told.get("message"), told.get("detail"), told.get("error")):
+def _message(payload: Mapping[str, Any]) -> str:
+    for found in (payload.get("message"), payload.get("detail"), payload.get("error")):
         text: object = cast("dict[str, Any]", found).get("message") if isinstance(found, dict) else found
         if isinstance(text, str) and text:
             return text
     return ""
 
 
-def _hint(request: Request, response: Response, status: int) -> str:
+def _hint(request: Request, response: Response, status: int) -> str | None:
     if 300 <= status < 400:
-        return (
-            f"It redirects to {_target(response.headers.get('location', ''))}, and redirects are not "
-            "followed: check base_url"
-        )
+        target = _redirect_target(response.headers.get("location", ""))
+        return f"the server redirects to {target} and redirects are not followed: check base_url"
     if status == 401:
-        wanted = printable(response.headers.get("www-authenticate", ""))[:80]
-        asks = f"; the server asks for {wanted!r}" if wanted else ""
+        scheme = printable(response.headers.get("www-authenticate", ""))[:80]
+        wanted = f" and the server asks for {scheme!r}" if scheme else ""
         return (
-            f"The token was sent with auth_scheme={request.scheme!r}{asks}. Check that the token is whole "
-            "and not expired; API keys go with 'Token', and some servers take only a JWT with 'JWT' or "
-            "'Bearer' for spaces and organizations"
+            f"the token was sent with auth_scheme={request.scheme!r}{wanted}: check that it is complete and "
+            "not expired; API keys need 'Token', and some servers accept only a JWT with 'JWT' or 'Bearer' "
+            "for spaces and organizations"
         )
     if status == 404 and looks_like_markup(response.body):
-        return "An HTML page means that there is no such path: check base_url"
-    return ""
+        return "an HTML page means that the path does not exist: check base_url"
+    return None
 
 
-def _target(location: str) -> str:
-    """A redirect's target without what it may carry in user info, query or fragment."""
+def _redirect_target(location: str) -> str:
+    """Return the target of a redirect without user info, query and fragment, which may contain secrets."""
     try:
         parts = urlsplit(location)
     except ValueError:
-        return "an address that cannot be read"
+        return "an unreadable address"
     host = parts.netloc.rpartition("@")[2]
     if not host and (parts.scheme or "@" in parts.path):
-        # Not an address; what looks like a path may be user info.
-        return "an address that cannot be read"
+        # Not an address: what looks like a path may be user info.
+        return "an unreadable address"
     scheme = f"{parts.scheme}:" if parts.scheme else ""
     origin = f"{scheme}//{host}" if host else ""
     return printable(f"{origin}{parts.path}")[:200] or "nowhere"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds the server asks to wait, from Retry-After or X-RateLimit-Reset; None when it does not say.
+    """Return the seconds that the server asks to wait, from Retry-After or X-RateLimit-Reset, or None.
 
-    Both are read strictly: "inf", "nan" or other digits would make a wait that never ends. Dates are
-    compared with the answer's own Date, not with this machine's clock.
+    Both are parsed strictly: "inf" or "nan" would be a delay that never ends. Dates are compared with the
+    Date header of the response, not with the local clock.
     """
-    asked = headers.get("retry-after", "").strip()
+    value = headers.get("retry-after", "").strip()
     now = parse_http_date(headers.get("date", ""))
-    if _SECONDS.fullmatch(asked):
-        return float(asked)
-    until = parse_http_date(asked)
+    if _SECONDS.fullmatch(value):
+        return float(value)
+    until = parse_http_date(value)
     if until is not None and now is not None:
         return max(0.0, (until - now).total_seconds())
     reset = headers.get("x-ratelimit-reset", "").strip()
     if not re.fullmatch(r"[0-9]{1,12}", reset):
         return None
-    if int(reset) < _LATEST_DELAY:
+    if int(reset) < _LONGEST_RESET_DELAY:
         return float(reset)
     return None if now is None else max(0.0, int(reset) - now.timestamp())
 

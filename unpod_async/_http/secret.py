@@ -1,4 +1,4 @@
-"""The platform token, kept out of every text, dump and copy."""
+"""The platform token, which no text, dump or copy shows."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ _MASK: Final = "***"
 
 @final
 class Secret:
-    """A text that shows itself only when asked to by `reveal`.
+    """A string that only `reveal` returns.
 
-    `repr`, `str` and `format` give `***`. It is no `str`, so it is not joined, encoded or written to JSON by
-    accident; it is not pickled, copied or hashed; and two are compared in constant time.
+    `repr`, `str` and `format` return `***`. It is not a `str`, so it cannot be joined, encoded or written to
+    JSON by accident. It cannot be pickled, copied or hashed, and comparison takes constant time.
 
     Raises:
-        ConfigurationError: the value is not text, is empty, or holds anything but printable ASCII.
+        ConfigurationError: the value is not a non-empty str of printable ASCII without spaces.
     """
 
-    # Slots: `vars()`, `__dict__` and the error reporters that read it find nothing.
+    # With slots, `vars()` and error reporters that read `__dict__` find nothing.
     __slots__ = ("__value",)
 
     def __init__(self, value: str) -> None:
         self.__value: Final = _checked(value)
 
     def reveal(self) -> str:
-        """The text itself. Only the code that writes the Authorization header has a reason to call this."""
+        """Return the string itself. Only the code that writes the Authorization header needs this."""
         return self.__value
 
     def redact(self, text: str) -> str:
-        """`text` with the secret replaced by `***`, also where it stands JSON-escaped or percent-encoded."""
+        """Return `text` with the secret replaced by `***`, even if it is JSON-escaped or percent-encoded."""
         return re.sub(_pattern(self.__value), _MASK, text)
 
     def redact_bytes(self, data: bytes) -> bytes:
-        """The same for bytes, which need not be UTF-8."""
-        # Latin-1 maps every byte to one character and back, so nothing but the secret is changed.
+        """Do the same for bytes, which need not be UTF-8."""
+        # Latin-1 maps each byte to one character and back, so nothing but the secret changes.
         return self.redact(data.decode("latin-1")).encode("latin-1")
 
     def __repr__(self) -> str:
         return _MASK
 
     def __format__(self, spec: str, /) -> str:
-        # A width or precision would be a way to learn about the value; it is ignored.
+        # A width or precision would reveal the length of the value, so it is ignored.
         return _MASK
 
     def __eq__(self, other: object) -> bool:
@@ -57,28 +57,28 @@ class Secret:
 
     def __reduce_ex__(self, protocol: Any, /) -> NoReturn:
         raise TypeError(
-            "a Secret is not pickled or copied, because that would write the token out: "
-            "hand on the name of the variable that holds it and build the client where it is used"
+            "a Secret cannot be pickled or copied, because that would write the token: pass on the name of "
+            "the environment variable instead, and create the client where it is used"
         )
 
-    # Since Python 3.11 `object.__getstate__` hands out the values of slots.
+    # Since Python 3.11 `object.__getstate__` returns the values of slots.
     def __getstate__(self) -> NoReturn:
         self.__reduce_ex__(0)
 
 
 def _checked(value: object) -> str:
     if not isinstance(value, str) or re.fullmatch(r"[!-~]+", value) is None:
-        raise ConfigurationError("a secret is a non-empty text of printable ASCII without blanks")
+        raise ConfigurationError("a secret must be a non-empty str of printable ASCII without spaces")
     return str.__str__(value)
 
 
 def _pattern(value: str) -> str:
-    # Character by character, since quoting functions differ in which characters they leave alone.
+    # For each character, because quoting functions differ in the characters that they leave unchanged.
     return "".join(map(_character, value))
 
 
 def _character(character: str) -> str:
-    """A pattern for a character that may be plain, JSON-escaped or percent-encoded."""
+    """Return a pattern for a character that may be plain, JSON-escaped or percent-encoded."""
     if character.isalnum():
         return character
     # Longest first: a plain "%" or "\" is also the start of its own escape.

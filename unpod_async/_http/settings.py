@@ -1,6 +1,6 @@
-"""Where the platform is and how it is spoken to: arguments, then environment, then defaults.
+"""The settings of a client: from arguments, then environment variables, then defaults.
 
-Pure: the environment comes in as a mapping, no file is read, and no error text is built from the token.
+No I/O: the environment is passed in as a mapping. No error message contains the token.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["DEFAULT_BASE_URL", "PLATFORM_PATH", "RequestOptions", "Settings", "r
 DEFAULT_BASE_URL: Final = "https://unpod.ai"
 PLATFORM_PATH: Final = "/api/v2/platform/"
 
-_KEY_VARIABLES: Final = ("UNPOD_PLATFORM_TOKEN",)
+_TOKEN_VARIABLES: Final = ("UNPOD_PLATFORM_TOKEN",)
 _ORG_VARIABLES: Final = ("UNPOD_ORG_HANDLE",)
 _URL_VARIABLES: Final = ("UNPOD_PLATFORM_BASE_URL", "UNPOD_BASE_URL")
 
-# What may stand in a header value: aiohttp refuses line breaks but sends anything else as it is.
+# Allowed in a header value: aiohttp refuses line breaks but sends everything else unchanged.
 _HEADER_TEXT: Final = re.compile(r"[\x21-\x7e]+")
 _SCHEME_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _WITH_SCHEME: Final = re.compile(
@@ -35,22 +35,22 @@ _WITH_SCHEME: Final = re.compile(
 )
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-# A last label that inet_aton would read as a number: "127.1" and "0x7f000001" are loopback in disguise.
+# A last label that inet_aton reads as a number: "127.1" and "0x7f000001" are loopback addresses.
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)")
-# No percent-escapes: "%2e%2e" is a dot segment to some readers and not to others.
+# No percent-encoding: some servers treat "%2e%2e" as a dot segment, others do not.
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client is set up with; the token is kept apart, so this may be shown and pickled.
+    """The settings of a client, without the token, so they can be shown and pickled.
 
     Attributes:
-        base_url: the platform root, always ending with "/api/v2/platform/".
-        org_handle: sent as Org-Handle, or None.
-        auth_scheme: the first word of the Authorization header.
-        page_size: rows asked for per page.
-        max_concurrency: requests in flight at once.
-        allow_http: whether the token may go out unencrypted beyond this machine.
+        base_url: the platform root; it ends with "/api/v2/platform/".
+        org_handle: value of the Org-Handle header, or None.
+        auth_scheme: first word of the Authorization header.
+        page_size: rows requested per page.
+        max_concurrency: maximum number of requests in flight.
+        allow_http: whether the token may be sent unencrypted to other machines.
     """
 
     base_url: str
@@ -72,10 +72,10 @@ def resolve(
     allow_http: bool = False,
     environ: Mapping[str, str],
 ) -> tuple[Settings, Secret]:
-    """Settings and token out of arguments, `environ` and defaults, in this order.
+    """Return settings and token from arguments, `environ` and defaults, in this order.
 
-    `environ` is asked for UNPOD_PLATFORM_TOKEN, UNPOD_ORG_HANDLE, and UNPOD_PLATFORM_BASE_URL before
-    UNPOD_BASE_URL; a blank value counts as unset. The base URL is https://unpod.ai when nobody names one.
+    The variables are UNPOD_PLATFORM_TOKEN, UNPOD_ORG_HANDLE, and UNPOD_PLATFORM_BASE_URL before
+    UNPOD_BASE_URL. An empty value counts as unset. The default base URL is https://unpod.ai.
 
     Raises:
         ConfigurationError: an argument or variable is missing, of the wrong type, or cannot work.
@@ -85,7 +85,8 @@ def resolve(
         scheme = check_str("auth_scheme", auth_scheme, error=ConfigurationError)
         if _SCHEME_NAME.fullmatch(scheme) is None:
             raise ConfigurationError(
-                "auth_scheme must be one word of letters, digits and '-', such as 'Token'"
+                "auth_scheme must be one word of letters, digits and '-', such as 'Token'",
+                argument="auth_scheme",
             )
         http = check_bool("allow_http", allow_http, error=ConfigurationError)
         settings = Settings(
@@ -97,7 +98,7 @@ def resolve(
             allow_http=http,
         )
     except ConfigurationError as error:
-        # Arguments get swapped: what is shown of a URL may be the token.
+        # If arguments were swapped, the part of a URL that is shown may be the token.
         hint = None if error.hint is None else secret.redact(error.hint)
         raise ConfigurationError(secret.redact(error.summary), argument=error.argument, hint=hint) from None
     return settings, secret
@@ -129,21 +130,23 @@ def request_options(retry: object, timeout: object, deadline: object) -> Request
 
 
 def _token(argument: object, environ: Mapping[str, str]) -> Secret:
-    found = _first("token", argument, _KEY_VARIABLES, environ)
+    found = _first("token", argument, _TOKEN_VARIABLES, environ)
     if found is None:
-        raise ConfigurationError(f"no token: pass token= or set the environment variable {_KEY_VARIABLES[0]}")
-    source, value = found[0], found[1].strip()
-    if _WITH_SCHEME.fullmatch(value):
         raise ConfigurationError(
-            f"{source} carries its scheme: give the key alone, and name the scheme with "
-            "auth_scheme='Token' (the default) or auth_scheme='Bearer'"
+            "no token", hint=f"pass token=, or set the environment variable {_TOKEN_VARIABLES[0]}"
+        )
+    value = found.value.strip()
+    if _WITH_SCHEME.fullmatch(value):
+        raise found.error(
+            "must not include the scheme",
+            hint="pass the key alone, and the scheme with auth_scheme='Token' (the default) or 'Bearer'",
         )
     if not value:
-        raise ConfigurationError(f"{source} is blank: give the key of the platform")
+        raise found.error("is empty")
     if _HEADER_TEXT.fullmatch(value) is None:
-        raise ConfigurationError(
-            f"{source} holds a blank, a line break or a character outside ASCII: give the key alone, "
-            "without its scheme, which is named with auth_scheme="
+        raise found.error(
+            "contains a space, a line break or a character outside ASCII",
+            hint="pass the key alone; its scheme belongs to auth_scheme=",
         )
     return Secret(value)
 
@@ -152,43 +155,52 @@ def _org_handle(argument: object, environ: Mapping[str, str]) -> str | None:
     found = _first("org_handle", argument, _ORG_VARIABLES, environ)
     if found is None:
         return None
-    source, value = found[0], found[1].strip()
+    value = found.value.strip()
     if _HEADER_TEXT.fullmatch(value) is None:
-        raise ConfigurationError(
-            f"{source} must be the domain handle of an organization: printable ASCII without blanks"
+        raise found.error(
+            "must be printable ASCII without spaces", hint="pass the domain handle of an organization"
         )
     return value
 
 
 def _base_url(argument: object, environ: Mapping[str, str], *, allow_http: bool) -> str:
-    source, value = _first("base_url", argument, _URL_VARIABLES, environ) or ("base_url", DEFAULT_BASE_URL)
+    found = _first("base_url", argument, _URL_VARIABLES, environ) or _Setting("base_url", DEFAULT_BASE_URL)
     try:
-        return _normalise(value, allow_http=allow_http)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{source} {error}") from None
+        return _normalize(found.value, allow_http=allow_http)
+    except _UrlProblem as problem:
+        error = found.error(str(problem), hint=problem.hint)
+    raise error
 
 
-def _normalise(url: str, *, allow_http: bool) -> str:
-    # No text below shows more than a scheme, a host or a port: user info, path and query may hold secrets.
+class _UrlProblem(Exception):
+    """What is wrong with a URL, and advice."""
+
+    def __init__(self, text: str, hint: str | None = None) -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
+def _normalize(url: str, *, allow_http: bool) -> str:
+    # The messages show at most a scheme, a host or a port: user info, path and query may contain secrets.
     if not url or _HEADER_TEXT.fullmatch(url) is None or "\\" in url:
-        raise ConfigurationError("must be a URL of printable ASCII without blanks and backslashes")
+        raise _UrlProblem("must be a URL of printable ASCII without spaces and backslashes")
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
     elif scheme.lower() not in {"http", "https"}:
-        raise ConfigurationError("must start with https:// (or http:// for this machine)")
+        raise _UrlProblem("must start with https://, or http:// for this machine")
     if "?" in rest or "#" in rest:
-        raise ConfigurationError("must have no query and no fragment")
+        raise _UrlProblem("must not have a query or a fragment")
     authority, _, path = rest.partition("/")
     if "@" in authority:
-        raise ConfigurationError("must hold no user name or password: the token is given with token=")
+        raise _UrlProblem("must not contain a user name or password", "pass the token with token=")
     host, port = _authority(authority)
     loopback = _is_loopback(host)
     scheme = scheme.lower() or ("http" if loopback else "https")
     if scheme == "http" and not (loopback or allow_http):
-        raise ConfigurationError(
-            f"would send the token in the clear to {shorten(host, 80)}: use https://, or allow_http=True "
-            "if the network between is trusted"
+        raise _UrlProblem(
+            f"would send the token unencrypted to {shorten(host, 80)}",
+            "use https://, or allow_http=True if the network is trusted",
         )
     if port is not None and port != {"http": 80, "https": 443}[scheme]:
         host = f"{host}:{port}"
@@ -199,30 +211,34 @@ def _authority(authority: str) -> tuple[str, int | None]:
     if authority.startswith("["):
         inside, closing, tail = authority[1:].partition("]")
         if not closing or (tail and not tail.startswith(":")):
-            raise ConfigurationError("must have a host in brackets, then a port, a path or nothing")
+            raise _UrlProblem("must have nothing but a port or a path after the host in brackets")
         try:
-            host = f"[{ipaddress.IPv6Address(inside.replace('%', '/')).compressed}]"  # no zone ("%eth0")
+            host = (
+                f"[{ipaddress.IPv6Address(inside.replace('%', '/')).compressed}]"  # no zone such as "%eth0"
+            )
         except ValueError:
-            raise ConfigurationError("must have an IPv6 address between '[' and ']'") from None
+            raise _UrlProblem("must have an IPv6 address between '[' and ']'") from None
         return host, _port(tail[1:]) if tail else None
     name, separator, port = authority.partition(":")
     if not name:
-        raise ConfigurationError("must name a host (an IPv6 address stands in brackets: [::1])")
+        raise _UrlProblem("must contain a host", "an IPv6 address needs brackets: [::1]")
     if len(name) > 253 or _HOST_NAME.fullmatch(name) is None:
-        raise ConfigurationError("must name a host of letters, digits, '-', '_' and '.' (IDNA names as xn--)")
+        raise _UrlProblem(
+            "must have a host name of letters, digits, '-', '_' and '.'", "write an IDNA name as xn--…"
+        )
     if _NUMERIC.fullmatch(name):
         try:
             name = str(ipaddress.IPv4Address(name))
         except ValueError:
-            raise ConfigurationError("must write an IPv4 address as four decimal numbers") from None
+            raise _UrlProblem("must contain an IPv4 address as four decimal numbers") from None
     return name.lower(), _port(port) if separator else None
 
 
 def _port(text: str) -> int:
-    # int() would also take "+80", "8_0" and digits of other scripts.
+    # int() would also accept "+80", "8_0" and digits of other scripts.
     if re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= 65535:
         return int(text)
-    raise ConfigurationError("must have a port from 1 to 65535, or none")
+    raise _UrlProblem("must have a port from 1 to 65535")
 
 
 def _is_loopback(host: str) -> bool:
@@ -235,21 +251,34 @@ def _path(path: str) -> str:
     segments = [segment for segment in path.split("/") if segment]
     for segment in segments:
         if segment in {".", ".."}:
-            raise ConfigurationError("must have no '.' or '..' in its path")
+            raise _UrlProblem("must not have '.' or '..' in its path")
         if _SEGMENT.fullmatch(segment) is None:
-            raise ConfigurationError("must have a path that needs no quoting and holds no '%'")
+            raise _UrlProblem("must have a path without '%' and without characters that need encoding")
     path = "".join(f"/{segment}" for segment in segments) + "/"
     return path if path.endswith(PLATFORM_PATH) else path[:-1] + PLATFORM_PATH
 
 
+class _Setting(NamedTuple):
+    """A value, and the argument or environment variable that it comes from."""
+
+    source: str
+    value: str
+
+    def error(self, problem: str, *, hint: str | None = None) -> ConfigurationError:
+        is_argument = self.source.isidentifier()
+        return ConfigurationError(
+            f"{self.source} {problem}", argument=self.source if is_argument else None, hint=hint
+        )
+
+
 def _first(
     name: str, argument: object, variables: tuple[str, ...], environ: Mapping[str, str]
-) -> tuple[str, str] | None:
-    """Where the value came from, for people, and the value; None when nobody gave one."""
+) -> _Setting | None:
+    """Return the argument if there is one, else the first variable that is set."""
     if argument is not None:
-        return name, check_str(name, argument, error=ConfigurationError)
+        return _Setting(name, check_str(name, argument, error=ConfigurationError))
     for variable in variables:
         value = environ.get(variable, "")
         if value.strip():
-            return f"the environment variable {variable}", value
+            return _Setting(f"the environment variable {variable}", value)
     return None

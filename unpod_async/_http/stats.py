@@ -1,4 +1,4 @@
-"""What a client has done so far, in numbers."""
+"""Counters of the requests of a client."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["Stats"]
 
 @dataclass(slots=True)
 class Stats:
-    """Counters of one client since it was made; views from `with_options` count into the same ones.
+    """Counters of a client since its creation. Views from `with_options` add to the counters of their client.
 
     Attributes:
-        requests: calls for one page or object; repeats are not counted.
-        attempts: requests really sent, repeats included.
-        retries: repeats by cause: the HTTP status, or the name of the error class.
-        bytes: bodies received, decompressed.
-        waited: seconds slept between attempts and at the gate, added up over all calls.
-        rows: rows that listings handed on.
-        rejected: rows that came and did not fit.
-        unreadable: rows the server could not send.
-        repeated: rows met again because the listing moved, and left out.
+        requests: requested pages and objects, without retries.
+        attempts: requests sent, including retries.
+        retries: retries by cause: the HTTP status, or the name of the error class.
+        bytes: bytes of response bodies, decompressed.
+        waited: seconds spent in delays before retries and at the rate gate, summed over all calls.
+        rows: rows that listings returned.
+        rejected: received rows that did not fit their type.
+        unreadable: rows that the server could not send.
+        repeated: rows that were received again because the listing changed, and left out.
     """
 
     requests: int = 0
