@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async._call_output import Call, TranscriptMessage, read_call
 
 # "Runs API", tasks of a run.
@@ -162,7 +163,7 @@ def test_the_newer_documented_output_reads_as_a_call() -> None:
     )
 
 
-@pytest.mark.parametrize("output", [None, {}, [], ["x"], "text", 7, True])
+@each_row("output", [None, {}, [], ["x"], "text", 7, True])
 def test_without_an_object_there_is_no_call(output: object) -> None:
     assert read_call(output) is None
 
@@ -177,7 +178,7 @@ def test_a_failed_call_has_the_text_of_its_error() -> None:
     assert call_of({"error": {(): object()}}).error == "dict"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "direction"),
     [
         ("inbound", "inbound"),
@@ -197,7 +198,7 @@ def test_a_direction_has_one_name_wherever_it_is_said(sent: object, direction: s
     assert call_of({"metadata": {"type": sent}}).direction == direction
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "duration"),
     [
         (285, 285.0),
@@ -232,7 +233,7 @@ def test_a_duration_is_seconds_or_none(sent: object, duration: float | None) -> 
     assert read is None or type(read) is float
 
 
-@pytest.mark.parametrize("sent", ["NULL", "None", "N/A", "", None, 12.5, [], True])
+@each_row("sent", ["NULL", "None", "N/A", "", None, 12.5, [], True])
 def test_times_that_are_none_read_as_none(sent: object) -> None:
     call = call_of({"start_time": sent if sent != 12.5 else "12:30", "endedAt": sent if sent != 12.5 else {}})
 
@@ -246,7 +247,7 @@ def test_a_cost_may_stand_in_the_metadata_and_nothing_is_not_zero() -> None:
     assert call_of({"cost": None}).cost is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "summary"),
     [
         ({"summary": "text"}, "text"),
@@ -279,7 +280,7 @@ def test_labels_are_texts_only() -> None:
     assert after_call({"classification": {"labels": "lead"}}).labels == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "data"),
     [
         ('{"budget": "10"}', {"budget": "10"}),

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async._create import encode_create
 from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
 from unpod_async.errors import InvalidArgument
@@ -69,7 +70,7 @@ def test_the_body_has_the_documented_keys_and_nothing_else() -> None:
     assert ids == ("d1",)
 
 
-@pytest.mark.parametrize(("body", "status"), SENT)
+@each_row(("body", "status"), SENT)
 def test_recorded_bodies_are_sent_alike_or_refused_for_a_reason(body: dict[str, Any], status: int) -> None:
     schedule = body.get("schedule", {"type": "now"})
     if isinstance(schedule, dict) and schedule["type"] == "custom":
@@ -99,7 +100,7 @@ def test_recorded_bodies_are_sent_alike_or_refused_for_a_reason(body: dict[str, 
         }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schedule", "sent"),
     [
         ("now", {"type": "now"}),
@@ -120,14 +121,12 @@ def test_a_schedule_is_tagged_by_its_type(schedule: Any, sent: dict[str, str]) -
     assert wire(schedule) == sent
 
 
-@pytest.mark.parametrize(
-    "schedule", [None, "", "NOW", "custom", {"type": "now"}, 5, date(2030, 1, 1), ScheduleNow]
-)
+@each_row("schedule", [None, "", "NOW", "custom", {"type": "now"}, 5, date(2030, 1, 1), ScheduleNow])
 def test_any_other_schedule_is_refused(schedule: Any) -> None:
     assert refusal(schedule=schedule).startswith("schedule must be 'now', 'auto'")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         "2030-1-1",
@@ -150,7 +149,7 @@ def test_a_calling_date_is_a_day_of_the_calendar(value: Any) -> None:
         ScheduleCustom(value, "10:00")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         "10:00",
@@ -168,7 +167,7 @@ def test_every_form_of_time_the_server_takes_is_kept_as_written(value: str) -> N
     assert ScheduleCustom("2030-01-01", value).calling_time == value
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         "",
@@ -262,7 +261,7 @@ def test_schedules_compare_by_what_is_sent_and_pickle() -> None:
         schedule.calling_time = "11:00"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("context", [None, "", " \n", "a\x00b", "\ud800", 5, ["a"], b"bytes"])
+@each_row("context", [None, "", " \n", "a\x00b", "\ud800", 5, ["a"], b"bytes"])
 def test_a_context_is_text_that_is_not_blank(context: Any) -> None:
     assert refusal(context=context).startswith("context must")
 
@@ -271,14 +270,12 @@ def test_the_context_is_sent_as_written() -> None:
     assert json.loads(encode(context="  hé \n")[0])["context"] == "  hé \n"
 
 
-@pytest.mark.parametrize("pilot", ["", " ", "a/b", "..", None, 5])
+@each_row("pilot", ["", " ", "a/b", "..", None, 5])
 def test_a_pilot_is_an_id(pilot: Any) -> None:
     assert refusal(pilot=pilot).startswith("pilot ")
 
 
-@pytest.mark.parametrize(
-    "documents", ["text", b"bytes", document(), MappingProxyType(document()), None, 5, object()]
-)
+@each_row("documents", ["text", b"bytes", document(), MappingProxyType(document()), None, 5, object()])
 def test_documents_are_a_sequence(documents: Any) -> None:
     assert (
         refusal(documents=documents)
@@ -314,14 +311,14 @@ def test_name_and_number_are_needed(key: str) -> None:
     assert refusal(documents=[without]) == f"documents[0] must have {key!r}, a non-empty str"
 
 
-@pytest.mark.parametrize("key", ["name", "contact_number"])
-@pytest.mark.parametrize("value", [None, "", " ", 919876543210, True, ["x"]])
+@each_row("key", ["name", "contact_number"])
+@each_row("value", [None, "", " ", 919876543210, True, ["x"]])
 def test_name_and_number_are_text(key: str, value: Any) -> None:
     assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be a str")
 
 
-@pytest.mark.parametrize("key", ["id", "document_id"])
-@pytest.mark.parametrize("value", [5, True, 1.5, ["x"], {"$oid": "x"}])
+@each_row("key", ["id", "document_id"])
+@each_row("value", [5, True, 1.5, ["x"], {"$oid": "x"}])
 def test_an_id_of_a_document_is_text(key: str, value: Any) -> None:
     assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be a str, not ")
 
@@ -369,7 +366,7 @@ class Plain(enum.Enum):
     ONE = 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         b"x",

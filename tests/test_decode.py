@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async import Agent, CreatedRun, DecodeError, Page, RejectedRow, Run, Space, Task
 from unpod_async._http import endpoints as paths
 from unpod_async._paging import DecodedPage, Listing, decode_one, decode_raw, decode_rows
@@ -64,7 +65,7 @@ def test_times_come_along_where_rows_are_tied() -> None:
     assert raw_of(*body, listing=AGENT_TASKS).created == times
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listing", "row", "key"),
     [
         (TASKS, {"task_id": "T", "_id": "I"}, "T"),
@@ -81,9 +82,7 @@ def test_what_names_a_row(listing: Listing[Any], row: dict[str, Any], key: str) 
     assert raw_of(sent, listing=listing).keys == [key]
 
 
-@pytest.mark.parametrize(
-    "count", [b"null", b'"144"', b"true", b"false", b"-1", b"144.0", b"1e2", b"{}", b"[1]"]
-)
+@each_row("count", [b"null", b'"144"', b"true", b"false", b"-1", b"144.0", b"1e2", b"{}", b"[1]"])
 @DECODERS
 def test_a_count_that_is_none(decode: Any, count: bytes) -> None:
     assert decode(TASKS, page_of(GOOD, count=count), 1, {}).count is None
@@ -101,7 +100,7 @@ def test_a_count_is_taken_as_sent(decode: Any) -> None:
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b"",
@@ -161,7 +160,7 @@ def test_data_null(decode: Any) -> None:
 # --- a bad row ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("row", "path"),
     [
         (b'{"task_id": 7}', "$.data[3].task_id"),
@@ -346,7 +345,7 @@ def test_a_single_object() -> None:
     assert (created.run_id, stated) == ("R1", None)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b"",

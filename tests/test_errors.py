@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import unpod_async
+from tests.tables import each_row
 from unpod_async import Attempt, RejectedRow, Run, Task, WatchedRun, errors
 from unpod_async.errors import (
     APIError,
@@ -222,9 +223,9 @@ COPIES = {
 }
 
 
-@pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("walked", [False, True], ids=["plain", "walked"])
-@pytest.mark.parametrize(("example", "told"), EXAMPLES, ids=lambda value: type(value).__name__)
+@each_row("how", COPIES)
+@each_row("walked", [False, True], ids=["plain", "walked"])
+@each_row(("example", "told"), EXAMPLES, ids=lambda value: type(value).__name__)
 def test_an_error_survives(example: UnpodError, told: dict[str, Any], walked: bool, how: str) -> None:
     error = copy.copy(example)
     if walked:

@@ -25,6 +25,7 @@ import msgspec
 import pytest
 
 from tests.raw_server import RawServer, http_response
+from tests.tables import each_row
 from unpod_async import (
     Agent,
     APIError,
@@ -425,7 +426,7 @@ GOOD_LISTS = [exchange for exchange in LISTED if expected_kind(exchange) is None
 BAD_LISTS = [exchange for exchange in LISTED if expected_kind(exchange) is not None]
 
 
-@pytest.mark.parametrize("exchange", named(GOOD_LISTS))
+@each_row("exchange", named(GOOD_LISTS))
 async def test_a_listing_decodes(exchange: dict[str, Any]) -> None:
     recorded = exchange["body"]["data"]
     async with replay(exchange) as server, client(exchange, server) as unpod:
@@ -449,8 +450,8 @@ async def test_a_listing_decodes(exchange: dict[str, Any]) -> None:
     assert all(row in recorded_body(exchange) for row in raw)
 
 
-@pytest.mark.parametrize("exchange", named(BAD_LISTS))
-@pytest.mark.parametrize("raw", [False, True], ids=["rows", "raw"])
+@each_row("exchange", named(BAD_LISTS))
+@each_row("raw", [False, True], ids=["rows", "raw"])
 async def test_a_failed_listing_raises_what_the_server_said(exchange: dict[str, Any], raw: bool) -> None:
     async with replay(exchange) as server, client(exchange, server) as unpod:
         listing = pager(unpod, exchange)
@@ -480,7 +481,7 @@ async def test_a_space(exchange: dict[str, Any]) -> None:
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("exchange", named(CREATES))
+@each_row("exchange", named(CREATES))
 async def test_a_create(exchange: dict[str, Any]) -> None:
     body = exchange["request_body"]
     # Some probes left out what the client insists on; the server does not look at it.
@@ -552,7 +553,7 @@ def decoded_by(exchange: dict[str, Any]) -> Listing[Any]:
     return Listing(paths.organizations(), model, (key,), paged=False)
 
 
-@pytest.mark.parametrize("exchange", named(EXCHANGES))
+@each_row("exchange", named(EXCHANGES))
 def test_the_answer_is_what_it_is(exchange: dict[str, Any]) -> None:
     """All of them, those that were replayed too."""
     request = Request(exchange["method"], exchange["path"], "Token")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async._recordings import EXTENSIONS, extension_of, safe_name
 
 SERVICE_ID = "T5a51f748e64411f19e8e02fc00000001"
@@ -20,14 +20,12 @@ ids = st.one_of(
 )
 
 
-@pytest.mark.parametrize(
-    "plain", [SERVICE_ID, "T1", "T", "a", "0", "a_b-c", "1-2", "r1", "a" * 100, "con1", "nul0"]
-)
+@each_row("plain", [SERVICE_ID, "T1", "T", "a", "0", "a_b-c", "1-2", "r1", "a" * 100, "con1", "nul0"])
 def test_plain_ids_are_their_own_names(plain: str) -> None:
     assert safe_name(plain) == plain
 
 
-@pytest.mark.parametrize(
+@each_row(
     "odd",
     [
         "../../etc/passwd",
@@ -99,7 +97,7 @@ def test_all_twins_of_an_id_of_the_service() -> None:
     assert safe_name("T0ab1f") == "T0ab1f"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content_type", "paths", "expected"),
     [
         ("audio/mpeg", ("/a.wav",), ".mp3"),

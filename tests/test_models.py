@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.tables import each_row
 from unpod_async.errors import DecodeError
 from unpod_async.models import (
     Agent,
@@ -190,7 +191,7 @@ def shown(row: Any) -> str:
     return f"{row!r} {row} {row.__rich_repr__()!r}"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("model", "row"), [*DOCUMENTED_ROWS, *RECORDED_ROWS, pytest.param(Space, RECORDED_SPACE, id="one space")]
 )
 def test_every_documented_and_recorded_row_comes_out_whole(
@@ -208,7 +209,7 @@ def test_the_recordings_cover_every_listing() -> None:
     assert len(RECORDED_CREATES) == 15
 
 
-@pytest.mark.parametrize("data", RECORDED_CREATES)
+@each_row("data", RECORDED_CREATES)
 def test_a_recorded_create_names_its_run_and_each_task(data: dict[str, Any]) -> None:
     created = msgspec.json.decode(json.dumps(data), type=CreatedRun)
 
@@ -231,7 +232,7 @@ def test_the_documented_create_decodes_too() -> None:
     assert created.created_at == datetime(2025, 11, 17, 10, 30, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("model", [Agent, CreatedRun, Organization, Run, Space, Task, UserInfo])
+@each_row("model", [Agent, CreatedRun, Organization, Run, Space, Task, UserInfo])
 def test_every_field_may_be_missing_or_null_and_new_ones_are_skipped(model: type[msgspec.Struct]) -> None:
     nulls = {field.encode_name: None for field in msgspec.structs.fields(model)}
 
@@ -268,7 +269,7 @@ def test_each_time_has_a_parsed_form() -> None:
     assert CreatedRun(created=text).created_at == TranscriptMessage(timestamp=text).timestamp_at == moment
 
 
-@pytest.mark.parametrize("text", ["", "N/A", "NULL", "None", "soon", None])
+@each_row("text", ["", "N/A", "NULL", "None", "soon", None])
 def test_a_time_that_is_none_reads_as_none(text: str | None) -> None:
     task = Task(created=text, modified=text, last_status_change=text, scheduled_timestamp=text)
 
@@ -295,7 +296,7 @@ def test_an_output_of_any_json_value_is_handed_on_as_sent() -> None:
     assert task_with(b'"text"').output == "text"
 
 
-@pytest.mark.parametrize("output", [b"{}", b"null", b"[]", b'["x"]', b'"text"', b"7", b"true"])
+@each_row("output", [b"{}", b"null", b"[]", b'["x"]', b'"text"', b"7", b"true"])
 def test_without_an_object_there_is_no_call(output: bytes) -> None:
     assert task_with(output).call is None
     assert Task().call is None
@@ -403,9 +404,7 @@ def test_a_copied_task_is_equal_and_works(name: str) -> None:
     assert again.call == task.call
 
 
-@pytest.mark.parametrize(
-    ("model", "row"), [*DOCUMENTED_ROWS, pytest.param(Space, RECORDED_SPACE, id="space")]
-)
+@each_row(("model", "row"), [*DOCUMENTED_ROWS, pytest.param(Space, RECORDED_SPACE, id="space")])
 def test_equal_rows_have_equal_hashes(model: type[msgspec.Struct], row: dict[str, Any]) -> None:
     body = json.dumps(row)
     one, other = msgspec.json.decode(body, type=model), msgspec.json.decode(body, type=model)
@@ -452,9 +451,7 @@ def test_reprs_say_which_row_it_is() -> None:
     assert repr(UserInfo(id="7", email="a@example.com", user_token="T")) == "UserInfo(id='7')"
 
 
-@pytest.mark.parametrize(
-    "row", RECORDED_TASKS + [param.values[1] for param in DOCUMENTED_ROWS if param.values[0] is Task]
-)
+@each_row("row", RECORDED_TASKS + [param.values[1] for param in DOCUMENTED_ROWS if param.values[0] is Task])
 def test_no_repr_shows_whose_call_it_was(row: dict[str, Any]) -> None:
     task = msgspec.json.decode(json.dumps(row), type=Task)
     user: dict[str, Any] = row.get("user_info") or {}

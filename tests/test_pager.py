@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.raw_server import RawConnection, RawServer, json_response
+from tests.tables import each_row
 from unpod_async import (
     APIError,
     AuthenticationError,
@@ -772,8 +773,8 @@ class TestAListingThatChanges:
             assert set(run_ids(rows)) == set(there)
 
 
-@pytest.mark.parametrize("name", ["search", "outcome"])
-@pytest.mark.parametrize("text", ["\udcff", "ab\udcff", "\0"])
+@each_row("name", ["search", "outcome"])
+@each_row("text", ["\udcff", "ab\udcff", "\0"])
 def test_a_filter_that_would_vanish_on_the_way_is_refused(name: str, text: str) -> None:
     unpod = UnpodClient("t", "o", "http://127.0.0.1:9")
     with pytest.raises(InvalidArgument, match=name):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from tests.tables import each_row
 from unpod_async._http import Endpoint, TimeWindow, check_id, unix_bounds
 from unpod_async._http import endpoints as paths
 from unpod_async.errors import InvalidArgument
@@ -25,7 +26,7 @@ NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 moments = st.datetimes(timezones=st.timezones())
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("endpoint", "expected"),
     [
         (paths.organizations(), Endpoint("organizations/", "organizations/", "organizations")),
@@ -94,7 +95,7 @@ def test_any_text_is_refused_or_one_segment(text: str) -> None:
         assert URL(ROOT + paths.space(text).path).parts[-2] == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         "",
@@ -152,9 +153,7 @@ def test_the_refusal_names_the_argument_of_the_endpoint() -> None:
         paths.agent_tasks("/")
 
 
-@pytest.mark.parametrize(
-    "value", ["...", ".a", "{run_id}", "{", "a:b", "x" * 512, "space-agent-f1o3", "R~!$&'()*+,;=@"]
-)
+@each_row("value", ["...", ".a", "{run_id}", "{", "a:b", "x" * 512, "space-agent-f1o3", "R~!$&'()*+,;=@"])
 def test_unusual_but_harmless_ids_are_accepted(value: str) -> None:
     assert check_id("run_id", value) == value
     assert paths.runs(value).label == f"runs of space {value}"
@@ -200,8 +199,8 @@ def test_bounds_before_1970_are_sent_as_zero() -> None:
     }
 
 
-@pytest.mark.parametrize("value", [NAIVE, date(2030, 1, 1), 1893492000, "2030-01-01T00:00:00Z"])
-@pytest.mark.parametrize("name", ["created_from", "created_to"])
+@each_row("value", [NAIVE, date(2030, 1, 1), 1893492000, "2030-01-01T00:00:00Z"])
+@each_row("name", ["created_from", "created_to"])
 def test_a_bound_without_a_zone_or_of_another_type_is_refused(name: str, value: Any) -> None:
     arguments = {"created_from": None, "created_to": None, name: value}
     with pytest.raises(InvalidArgument, match=f"{name} must be a timezone-aware datetime"):

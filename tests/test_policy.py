@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async import RetryPolicy
 from unpod_async._http import (
     AFTER_PROBE,
@@ -44,7 +45,7 @@ NEVER_LEFT = TransportError("refused", sent=False)
 UNTRUSTED = TransportError("certificate", sent=False, permanent=True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "read", "create"),
     [
         (LOST, True, False),
@@ -114,7 +115,7 @@ def test_only_a_429_and_a_503_that_says_so_ask_to_wait() -> None:
     assert retry_after_of(ServerError(500, headers={"retry-after": "7"})) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "wrong",
     [{"attempts": 0}, {"attempts": 1.5}, {"base": 0}, {"base": 30}, {"cap": float("inf")}, {"budget": -1}],
 )

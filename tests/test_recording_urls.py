@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.tables import each_row
 from unpod_async import InvalidArgument, RecordingError
 from unpod_async._recordings import RecordingHosts, is_public
 
@@ -14,7 +15,7 @@ SECRET = "5ecret-signature"
 NONE = RecordingHosts(())
 
 
-@pytest.mark.parametrize(
+@each_row(
     "address",
     [
         *("127.0.0.1", "127.9.9.9", "0.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254"),
@@ -49,7 +50,7 @@ def test_public(address: str) -> None:
     assert is_public(address)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         f"https://store.example/a/b.wav?Signature={SECRET}",
@@ -104,7 +105,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("url", "why"), REFUSED)
+@each_row(("url", "why"), REFUSED)
 def test_refused_urls(url: str, why: str) -> None:
     with pytest.raises(RecordingError) as refused:
         NONE.check(url)
@@ -114,7 +115,7 @@ def test_refused_urls(url: str, why: str) -> None:
     assert refused.value.__context__ is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "url"),
     [
         ("store.example", "http://store.example/x"),
@@ -135,7 +136,7 @@ def test_named_hosts_are_excepted(host: str, url: str) -> None:
     assert RecordingHosts([host]).check(url).is_named
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "url"),
     [
         ("store.example", "http://a.store.example/x"),
@@ -153,7 +154,7 @@ def test_and_nothing_but_them(host: str, url: str) -> None:
         RecordingHosts([host]).check(url)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "hosts",
     [
         "store.example",
@@ -206,7 +207,7 @@ def test_redirects(location: str, expected: str) -> None:
     assert str(NONE.follow(start, location).reveal()) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "location",
     [
         "",

@@ -26,6 +26,7 @@ import trustme
 from tests.cancel import cancel_everywhere
 from tests.leaks import leaks
 from tests.raw_server import RawConnection, RawServer, http_response
+from tests.tables import each_row
 from unpod_async import (
     ConfigurationError,
     ExportError,
@@ -864,7 +865,7 @@ class TestTime:
         assert next(clock) <= 4 * 6 * 2 * 3
         assert files(directory) == []
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("pieces", "slow"),
         [
             ([(1, 0.05)] * 199, False),  # not 10 s yet

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async._http import Request, Response, classify, classify_inside, retry_after, shown_headers
 from unpod_async.errors import (
     APIError,
@@ -48,7 +49,7 @@ def answered(
 FIELDS = {"context": ["This field is required."]}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "kind"),
     [
         ({"status_code": 206, "message": "Invalid Space Token", "data": {}}, RefusedError),
@@ -82,8 +83,8 @@ def test_what_a_206_is(body: object, kind: type[APIError]) -> None:
     assert error.status == 206
 
 
-@pytest.mark.parametrize("body", [b"", PAGE, TRACEBACK.encode(), {"message": "m"}, {"errors": "x"}], ids=str)
-@pytest.mark.parametrize(
+@each_row("body", [b"", PAGE, TRACEBACK.encode(), {"message": "m"}, {"errors": "x"}], ids=str)
+@each_row(
     ("status", "kind"),
     [
         (301, APIError),
@@ -123,8 +124,8 @@ def test_success_is_no_error(status: int) -> None:
     assert classify(REQUEST, Response(status, {}, b'{"errors": "ignored"}')) is None
 
 
-@pytest.mark.parametrize("language", ["Token no válido.", "अमान्य टोकन।", "Not found", "Invalid token.", ""])
-@pytest.mark.parametrize(
+@each_row("language", ["Token no válido.", "अमान्य टोकन।", "Not found", "Invalid token.", ""])
+@each_row(
     ("status", "more", "kind"),
     [
         (206, {}, RefusedError),
@@ -145,7 +146,7 @@ def test_no_message_decides_anything(
 # --- an error inside a 200 ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "more", "kind"),
     [
         (206, {"data": {}}, RefusedError),
@@ -167,14 +168,12 @@ def test_a_200_whose_body_states_an_error(status: int, more: dict[str, Any], kin
     assert f"answered {status}: No" in str(error)
 
 
-@pytest.mark.parametrize(
-    "stated", [200, 201, 204, None, "404", True, 404.0, 0, -1, 100, 299, 600, 10**30, [404]]
-)
+@each_row("stated", [200, 201, 204, None, "404", True, 404.0, 0, -1, 100, 299, 600, 10**30, [404]])
 def test_a_200_whose_body_states_none(stated: object) -> None:
     assert classify_inside(REQUEST, Response(200, JSON, json.dumps({"status_code": stated}).encode())) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", PAGE, b'{"status_code": 404, "x": NaN}'])
+@each_row("body", [b"", b"[]", b"null", b"{", PAGE, b'{"status_code": 404, "x": NaN}'])
 def test_a_200_whose_body_states_nothing(body: bytes) -> None:
     assert classify_inside(REQUEST, Response(200, {}, body)) is None
 
@@ -198,7 +197,7 @@ def test_the_text_of_broken_json_is_in_detail() -> None:
     assert str(error).endswith("answered 400: Error (JSON parse error)")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "message"),
     [
         ({"message": "m", "error": "e"}, "m"),
@@ -240,7 +239,7 @@ def test_a_404_with_a_page_means_a_wrong_address() -> None:
     assert "base_url" not in str(answered(404, {"message": "Agent not found"}))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("location", "shown"),
     [
         ("/api/v2/platform/spaces/S1/tasks/", "/api/v2/platform/spaces/S1/tasks/"),
@@ -271,7 +270,7 @@ def test_a_redirect_cannot_fill_the_text() -> None:
     assert hint.isprintable()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "pasted",
     [
         PAGE.decode(),
@@ -285,7 +284,7 @@ def test_a_redirect_cannot_fill_the_text() -> None:
         "upstream said: " + PAGE.decode(),
     ],
 )
-@pytest.mark.parametrize(
+@each_row(
     "placed",
     [
         lambda text: text.encode(),
@@ -349,7 +348,7 @@ UNSAFE = (
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "error",
     [
         answered(400, {"message": f"a{UNSAFE}b"}),
@@ -412,7 +411,7 @@ def test_a_429_as_documented() -> None:
     assert error.headers["x-ratelimit-remaining"] == "0"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "seconds"),
     [
         ({"retry-after": "0"}, 0.0),
@@ -461,8 +460,8 @@ NO_WAIT = [
 ]
 
 
-@pytest.mark.parametrize("value", NO_WAIT)
-@pytest.mark.parametrize("name", ["retry-after", "x-ratelimit-reset"])
+@each_row("value", NO_WAIT)
+@each_row("name", ["retry-after", "x-ratelimit-reset"])
 def test_a_wait_is_read_strictly(name: str, value: str) -> None:
     assert retry_after({name: value, "date": DATE}) is None
 

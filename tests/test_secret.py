@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from tests.tables import each_row
 from unpod_async._http import Secret
 from unpod_async.errors import ConfigurationError
 
@@ -25,9 +26,7 @@ PRINTABLE = "".join(c for c in string.printable if "!" <= c <= "~" and c != "*")
 values = st.text(PRINTABLE, min_size=8, max_size=60)
 
 
-@pytest.mark.parametrize(
-    "show", [repr, str, format, "{}".format, "{!r:>40}".format, "{:.3}".format, "%s".__mod__]
-)
+@each_row("show", [repr, str, format, "{}".format, "{!r:>40}".format, "{:.3}".format, "%s".__mod__])
 def test_every_way_to_show_it_gives_the_mask(show: Any) -> None:
     assert show(Secret(VALUE)) in {"***", f"{'***':>40}"}
 
@@ -51,7 +50,7 @@ def test_it_is_no_text_and_has_no_dict() -> None:
     assert all(getattr(secret, name, None) != VALUE for name in dir(secret) if not name.startswith("_Secret"))
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@each_row("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_it_is_not_pickled_and_the_refusal_says_why(protocol: int) -> None:
     with pytest.raises(TypeError, match="cannot be pickled or copied") as caught:
         pickle.dumps({"deep": [Secret(VALUE)]}, protocol)
@@ -83,7 +82,7 @@ def test_it_is_not_hashable() -> None:
         hash(Secret(VALUE))
 
 
-@pytest.mark.parametrize("value", ["", " ", "a b", "a\n", "é", None, b"bytes", 7])
+@each_row("value", ["", " ", "a b", "a\n", "é", None, b"bytes", 7])
 def test_what_could_not_be_a_header_is_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="printable ASCII"):
         Secret(value)

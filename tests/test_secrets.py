@@ -16,6 +16,7 @@ import pytest
 
 from tests.leaks import leaks
 from tests.raw_server import RawConnection, RawServer, http_response, json_response
+from tests.tables import each_row
 from unpod_async import RetryPolicy, UnpodClient
 from unpod_async.errors import (
     APIError,
@@ -342,7 +343,7 @@ async def test_proxies_and_netrc_of_the_environment_are_not_read(
         assert proxy.connections == 1
 
 
-@pytest.mark.parametrize("bad", ["a\r\nX: y", "a\nb", "a\0b", "a b", "é", "", " "])
+@each_row("bad", ["a\r\nX: y", "a\nb", "a\0b", "a b", "é", "", " "])
 def test_no_header_can_be_injected(bad: str) -> None:
     with pytest.raises(ConfigurationError):
         UnpodClient(bad, "org.example", "http://127.0.0.1:9")
@@ -451,7 +452,7 @@ def test_the_search_for_leaks_finds_them_in_locals_causes_and_pickles() -> None:
     assert len(leaks(outer, SECRET)) == 7
 
 
-@pytest.mark.parametrize(
+@each_row(
     "wrong",
     [
         {"ssl_context": False},

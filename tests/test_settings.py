@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from tests.tables import each_row
 from unpod_async._http import Settings, resolve
 from unpod_async.errors import ConfigurationError
 
@@ -85,11 +86,11 @@ def test_a_missing_token_names_the_argument_and_the_variable(environ: dict[str, 
     assert "UNPOD_PLATFORM_TOKEN" in text
 
 
-@pytest.mark.parametrize(
+@each_row(
     "scheme",
     ["Token", "token", "Bearer", "JWT", "Authorization: Token", "authorization:Bearer", "Basic", "Api-Key"],
 )
-@pytest.mark.parametrize("where", ["argument", "variable"])
+@each_row("where", ["argument", "variable"])
 def test_a_token_with_its_scheme_is_refused(scheme: str, where: str) -> None:
     value = f"{scheme} {KEY}"
     given_as = {"token": value} if where == "argument" else {"environ": {"UNPOD_PLATFORM_TOKEN": value}}
@@ -103,7 +104,7 @@ def test_a_scheme_without_a_key_is_refused() -> None:
     assert "pass the key alone" in refusal(token="Token ")
 
 
-@pytest.mark.parametrize("token", ["", "  ", "a b", "a\nb", "a\x00b", "a\x7f", "schlüssel", "a\u2028b"])
+@each_row("token", ["", "  ", "a b", "a\nb", "a\x00b", "a\x7f", "schlüssel", "a\u2028b"])
 def test_a_token_that_cannot_be_a_header_is_refused(token: str) -> None:
     assert "token" in refusal(token=token)
 
@@ -113,7 +114,7 @@ def test_an_org_handle_that_cannot_be_a_header_is_refused(handle: str) -> None:
     assert "org_handle" in refusal(org_handle=handle)
 
 
-@pytest.mark.parametrize("scheme", ["", "Token ", "To ken", "1Token", "Token\n", "Tökén", ":"])
+@each_row("scheme", ["", "Token ", "To ken", "1Token", "Token\n", "Tökén", ":"])
 def test_an_auth_scheme_is_one_word(scheme: str) -> None:
     assert "auth_scheme" in refusal(auth_scheme=scheme)
 
@@ -122,7 +123,7 @@ def test_an_auth_scheme_is_kept_as_written() -> None:
     assert resolve(token=KEY, auth_scheme="Api-Key2", environ={})[0].auth_scheme == "Api-Key2"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value"),
     [
         *(("page_size", value) for value in (0, -1, 2**31, 10**4000, True, 10.0, "10", None)),
@@ -140,7 +141,7 @@ def test_the_largest_page_size_is_accepted() -> None:
     assert resolve(token=KEY, page_size=2**31 - 1, environ={})[0].page_size == 2**31 - 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "root"),
     [
         ("unpod.dev", "https://unpod.dev"),
@@ -175,7 +176,7 @@ def test_a_base_url_is_brought_into_one_form(url: str, root: str) -> None:
     assert str(URL(base(url))) == base(url)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "",
@@ -253,7 +254,7 @@ def test_the_refusal_names_the_variable_the_url_came_from() -> None:
     assert "UNPOD_BASE_URL must" in refusal(environ={"UNPOD_BASE_URL": "ftp://x"})
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "http://unpod.ai",

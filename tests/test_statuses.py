@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.tables import each_row
 from unpod_async._common import is_terminal, is_terminal_run, run_has_ended
 
 ACTIVE = [
@@ -20,19 +19,19 @@ ACTIVE = [
 ]
 
 
-@pytest.mark.parametrize("status", [*ACTIVE, "partially_completed", 1, True, ["completed"], {}])
+@each_row("status", [*ACTIVE, "partially_completed", 1, True, ["completed"], {}])
 def test_other_statuses_of_a_task_are_not_terminal(status: object) -> None:
     assert not is_terminal(status)
 
 
-@pytest.mark.parametrize("status", [*ACTIVE, 1, ["completed"], {}])
+@each_row("status", [*ACTIVE, 1, ["completed"], {}])
 def test_other_statuses_of_a_run_are_not_terminal(status: object) -> None:
     assert not is_terminal_run(status)
     assert not run_has_ended(status, [], all_tasks_read=True)
 
 
-@pytest.mark.parametrize("status", ["completed", "failed", "partially_completed"])
-@pytest.mark.parametrize(
+@each_row("status", ["completed", "failed", "partially_completed"])
+@each_row(
     ("tasks", "all_tasks_read", "ended"),
     [
         ([], True, True),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async._common import parse_time
 
 WIRE_FORMS = [
@@ -86,7 +87,7 @@ NOT_TIMES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "moment"), WIRE_FORMS)
+@each_row(("value", "moment"), WIRE_FORMS)
 def test_every_form_of_the_wire_becomes_one_moment_in_utc(value: object, moment: datetime) -> None:
     parsed = parse_time(value)
 
@@ -95,7 +96,7 @@ def test_every_form_of_the_wire_becomes_one_moment_in_utc(value: object, moment:
     assert parsed.tzinfo is UTC
 
 
-@pytest.mark.parametrize("value", NOT_TIMES, ids=lambda value: ascii(value)[:30])
+@each_row("value", NOT_TIMES, ids=lambda value: ascii(value)[:30])
 def test_what_is_not_a_time_is_none(value: object) -> None:
     assert parse_time(value) is None
 

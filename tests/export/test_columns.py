@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async._call_output import Call
 from unpod_async._common import parse_time
 from unpod_async._export import row_line
@@ -175,7 +176,7 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value", "expected", "extra"),
     [(name, *one) for name, values in VALUES.items() for one in values],
     ids=lambda one: str(one)[:40],

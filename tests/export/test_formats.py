@@ -30,6 +30,7 @@ from tests.export.parts import (
     table,
     written,
 )
+from tests.tables import each_row
 from unpod_async._export.formats import COLUMNS, FORMATS, SCHEMA_VERSION, Rows, safe
 from unpod_async._export.redaction import Redactor
 from unpod_async.testing import Sandbox
@@ -155,12 +156,12 @@ FORMULAS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", SAFE)
+@each_row("text", SAFE)
 def test_a_harmless_cell_stays(text: str) -> None:
     assert safe(text) == text
 
 
-@pytest.mark.parametrize("text", FORMULAS)
+@each_row("text", FORMULAS)
 def test_a_cell_that_looks_like_a_formula_is_marked(text: str) -> None:
     assert safe(text) == f"'{text}"
 

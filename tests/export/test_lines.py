@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async._export import InvalidRow, row_line
 from unpod_async.testing import Sandbox
 
@@ -126,7 +127,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+@each_row("name", ROWS)
 def test_line_of(name: str) -> None:
     row, line = ROWS[name]
     assert row_line(row, keep_user_token=False) == line
@@ -153,7 +154,7 @@ NO_ROWS = {
 }
 
 
-@pytest.mark.parametrize("row", NO_ROWS, ids=lambda row: row[:24].decode("latin-1"))
+@each_row("row", NO_ROWS, ids=lambda row: row[:24].decode("latin-1"))
 def test_what_is_no_row_says_why_and_shows_nothing(row: bytes) -> None:
     with pytest.raises(InvalidRow) as caught:
         row_line(row, keep_user_token=False)

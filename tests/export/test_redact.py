@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tables import each_row
 from unpod_async._export import row_line
 from unpod_async._export.redaction import Redactor, kind_of_key
 from unpod_async.errors import InvalidArgument
@@ -115,10 +116,8 @@ OTHERS = """
 """
 
 
-@pytest.mark.parametrize(
-    "key", [*NAMES.split(), *REACHES.split(), "Mobile No.", "Full Name", "E-mail", "Email ID"]
-)
-@pytest.mark.parametrize("value", ["Zed Q", "+15550100", "z@q.example"])
+@each_row("key", [*NAMES.split(), *REACHES.split(), "Mobile No.", "Full Name", "E-mail", "Email ID"])
+@each_row("value", ["Zed Q", "+15550100", "z@q.example"])
 def test_a_value_under_a_key_of_contact_data_is_taken_out_anywhere(key: str, value: str) -> None:
     row = {
         "task_id": "T1",
@@ -135,7 +134,7 @@ def test_a_value_under_a_key_of_contact_data_is_taken_out_anywhere(key: str, val
     assert value not in hashed(line(row)).decode()
 
 
-@pytest.mark.parametrize("key", OTHERS.split())
+@each_row("key", OTHERS.split())
 def test_other_keys_stay(key: str) -> None:
     assert kind_of_key(key) in {"technical", "text"}
     assert dropped({"input": {key: "Zed Q"}}) == {"input": {key: "Zed Q"}}
@@ -237,7 +236,7 @@ MET = [
 ]
 
 
-@pytest.mark.parametrize(("sent", "left"), MET)
+@each_row(("sent", "left"), MET)
 def test_values_met_are_taken_out_of_texts(sent: str, left: str) -> None:
     known = {
         "name": "John Doe",
@@ -307,19 +306,19 @@ LEFT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("found", NUMBERS + MAILS)
-@pytest.mark.parametrize("around", ["{}", "call {}.", "at:{}。", "<{}>, now"])
+@each_row("found", NUMBERS + MAILS)
+@each_row("around", ["{}", "call {}.", "at:{}。", "<{}>, now"])
 def test_addresses_and_numbers_are_found_in_free_text(found: str, around: str) -> None:
     assert text(around.format(found)) == around.format("[redacted]")
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@each_row("number", NUMBERS)
 def test_a_number_is_found_where_words_have_no_spaces(number: str) -> None:
     assert text(f"电话{number}。") == "电话[redacted]。"
 
 
-@pytest.mark.parametrize("left", LEFT)
-@pytest.mark.parametrize("around", ["{}", "on {}, now", "({})"])
+@each_row("left", LEFT)
+@each_row("around", ["{}", "on {}, now", "({})"])
 def test_what_is_no_number_of_a_phone_stays(left: str, around: str) -> None:
     assert text(around.format(left)) == around.format(left)
 
@@ -433,7 +432,7 @@ def test_a_name_and_a_number_met_are_nowhere_in_the_line(
     assert spaced not in redacted
 
 
-@pytest.mark.parametrize(
+@each_row(
     "sent",
     [
         b'{"name":"Zed","name":"Quix","a":"Zed Quix"}',

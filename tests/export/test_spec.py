@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.tables import each_row
 from unpod_async import ExportSpec, InvalidArgument, UnpodClient
 from unpod_async._export import ExportOptions, differing_options, field_types
 
@@ -41,7 +42,7 @@ def test_keyword_arguments_accept_more_types_than_the_fields_hold() -> None:
     assert spec(spaces=["B", "A", "B"]).spaces == ("B", "A")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "message"),
     [
         ({"spaces": []}, "spaces must contain at least one"),

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import pytest
 
+from tests.tables import each_row
 from tests.watch.replay import Replay, held_by
 from tests.watch.stepping import Stepper, stepping
 from unpod_async import (
@@ -504,7 +505,7 @@ async def test_it_can_be_left_and_gone_on_with_and_leaves_nothing() -> None:
                     pass
 
 
-@pytest.mark.parametrize(
+@each_row(
     "arguments",
     [
         {"interval": 0},
