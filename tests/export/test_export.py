@@ -1,4 +1,4 @@
-"""What an export waits out, what it reports, and what it leaves when it is stopped."""
+"""What an export waits for, what it reports, and what it leaves behind when it is stopped."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def of_run(run_id: str) -> str:
     return f"/{run_id}/tasks/"
 
 
-# -- what passes --------------------------------------------------------------------------------------------
+# -- outages ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page_size", [4, None])
@@ -66,7 +66,7 @@ async def test_an_outage_is_waited_out(tmp_path: Path, page_size: int | None, do
         assert_holds(tmp_path, sandbox)
 
 
-async def test_a_retry_after_longer_than_others_would_wait_is_waited_out(tmp_path: Path) -> None:
+async def test_a_retry_after_beyond_the_retry_policy_is_waited_out(tmp_path: Path) -> None:
     policy = RetryPolicy(base=0.001, max_retry_after=0.5)
     async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox, retry=policy) as unpod:
         sandbox.script(faults.rate_limited(1, path="/tasks/"))
@@ -75,11 +75,11 @@ async def test_a_retry_after_longer_than_others_would_wait_is_waited_out(tmp_pat
         assert summary.complete
         assert time.monotonic() - began >= 1
         sandbox.script(faults.rate_limited(1))
-        with pytest.raises(RateLimitedError):  # all other calls are bound by it
+        with pytest.raises(RateLimitedError):  # other calls do not wait that long
             await unpod.runs.list(sandbox.space_token).first()
 
 
-async def test_with_an_empty_budget_it_pauses_and_no_run_fails(tmp_path: Path) -> None:
+async def test_an_empty_retry_budget_fails_no_run(tmp_path: Path) -> None:
     policy = RetryPolicy(attempts=2, base=0.001, budget=0)
     async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox, retry=policy) as unpod:
         without_the_space_wide_listing(sandbox)
@@ -88,7 +88,7 @@ async def test_with_an_empty_budget_it_pauses_and_no_run_fails(tmp_path: Path) -
         assert (summary.complete, summary.failed_runs) == (True, 0)
 
 
-async def test_the_deadline_bounds_the_waiting(tmp_path: Path) -> None:
+async def test_the_deadline_limits_the_waiting(tmp_path: Path) -> None:
     async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         sandbox.script(faults.reset_before_status(path="/tasks/", times=10_000))
         began = time.monotonic()
@@ -98,17 +98,17 @@ async def test_the_deadline_bounds_the_waiting(tmp_path: Path) -> None:
         assert not (tmp_path / "set" / "manifest.json").exists()
 
 
-async def test_a_client_that_repeats_nothing_waits_for_nothing(tmp_path: Path) -> None:
+async def test_a_client_without_retries_waits_for_nothing(tmp_path: Path) -> None:
     async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox, retry=None) as unpod:
         sandbox.script(faults.server_error(503))
         with pytest.raises(UnpodError):
             await unpod.export(sandbox.space_token, tmp_path)
 
 
-# -- what does not pass -------------------------------------------------------------------------------------
+# -- permanent failures ------------------------------------------------------------------------------------
 
 
-async def test_one_bad_run_costs_that_run_and_a_rerun_takes_just_it(tmp_path: Path) -> None:
+async def test_a_failed_run_does_not_stop_the_others_and_is_read_again(tmp_path: Path) -> None:
     async with Sandbox(runs=30, tasks_per_run=(1, 3)) as sandbox, client(sandbox) as unpod:
         bad = sandbox.run_ids()[7]
         without_the_space_wide_listing(sandbox)
@@ -117,20 +117,20 @@ async def test_one_bad_run_costs_that_run_and_a_rerun_takes_just_it(tmp_path: Pa
         assert (summary.complete, summary.failed_runs, summary.runs) == (False, 1, 30)
         assert (summary.failed[0].run_id, summary.fetched_runs) == (bad, 29)
         assert "500" in summary.failed[0].reason
-        told = assert_manifest(tmp_path)
-        assert told["complete"] is False
-        assert told["failed_runs"]["named"][0]["run_id"] == bad
-        while await fails(unpod, sandbox, bad):  # until the script is used up
+        manifest = assert_manifest(tmp_path)
+        assert manifest["complete"] is False
+        assert manifest["failed_runs"]["named"][0]["run_id"] == bad
+        while await fails(unpod, sandbox, bad):  # until the scripted faults are used up
             pass
         before = sandbox.requests
         summary = await unpod.export(sandbox.space_token, tmp_path)
-        asked = [received.path for received in sandbox.log[before:] if received.path.endswith("/tasks/")]
-        assert (summary.complete, summary.fetched_runs, len(asked)) == (True, 1, 1)
-        assert of_run(bad) in asked[0]
+        requested = [received.path for received in sandbox.log[before:] if received.path.endswith("/tasks/")]
+        assert (summary.complete, summary.fetched_runs, len(requested)) == (True, 1, 1)
+        assert of_run(bad) in requested[0]
         assert_holds(tmp_path, sandbox)
 
 
-async def test_a_refused_token_ends_it_at_once_and_it_goes_on_later(tmp_path: Path) -> None:
+async def test_a_refused_token_stops_the_export_which_can_resume(tmp_path: Path) -> None:
     async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         without_the_space_wide_listing(sandbox)
         sandbox.script(faults.token_revoked(path=of_run(sandbox.run_ids()[5]), times=1))
@@ -141,7 +141,7 @@ async def test_a_refused_token_ends_it_at_once_and_it_goes_on_later(tmp_path: Pa
             await unpod.export("SPACEUNKNOWN", tmp_path / "other")
 
 
-async def test_bad_rows_cost_themselves(tmp_path: Path) -> None:
+async def test_a_bad_row_does_not_affect_others(tmp_path: Path) -> None:
     async with Sandbox(runs=6, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
         gone, text, odd = (sandbox.task_ids(run)[1] for run in sandbox.run_ids()[:3])
         sandbox.poison(gone)
@@ -156,7 +156,7 @@ async def test_bad_rows_cost_themselves(tmp_path: Path) -> None:
 # -- what is written ----------------------------------------------------------------------------------------
 
 
-async def test_no_user_token_unless_asked_and_nobody_else_reads_the_files(tmp_path: Path) -> None:
+async def test_files_are_private_and_contain_no_user_tokens_by_default(tmp_path: Path) -> None:
     async with Sandbox(runs=4, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         await unpod.export(sandbox.space_token, tmp_path / "set")
         for path in (tmp_path / "set").rglob("*"):
@@ -167,7 +167,7 @@ async def test_no_user_token_unless_asked_and_nobody_else_reads_the_files(tmp_pa
         assert any(SANDBOX_SECRETS.search(row) for row in found_rows(tmp_path / "kept", "jsonl", "tasks"))
 
 
-async def test_redacted_rows_hold_no_contact_data(tmp_path: Path) -> None:
+async def test_redacted_rows_contain_no_contact_data(tmp_path: Path) -> None:
     async with Sandbox(runs=4, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
         people = [row["input"] for row in sandbox.task_rows()]
         for mode in ("drop", "hash"):
@@ -178,7 +178,7 @@ async def test_redacted_rows_hold_no_contact_data(tmp_path: Path) -> None:
             assert not [one for one in people if one["name"] in text or one["contact_number"] in text]
 
 
-async def test_rows_are_the_bytes_that_came(tmp_path: Path) -> None:
+async def test_jsonl_rows_have_the_bytes_of_the_server(tmp_path: Path) -> None:
     async with Sandbox(runs=1, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         row = b'{ "task_id":\n"T1",\r\n "new" : 1.50, "user_info": {"user_token": "secret"}, "created": "" }'
         sandbox.malform(sandbox.task_ids()[0], row)
@@ -195,22 +195,22 @@ async def test_an_empty_space_makes_files_without_rows(tmp_path: Path) -> None:
             assert_holds(tmp_path / form, sandbox, form)
 
 
-# -- how it tells, and how it stops -------------------------------------------------------------------------
+# -- progress and cancellation ------------------------------------------------------------------------------
 
 
-async def test_progress_is_told_from_the_listing_to_the_end(tmp_path: Path) -> None:
-    told: list[ExportProgress] = []
+async def test_progress_is_reported_from_the_listing_to_the_end(tmp_path: Path) -> None:
+    events: list[ExportProgress] = []
     async with Sandbox(runs=20, tasks_per_run=2, latency=0.05) as sandbox, client(sandbox) as unpod:
-        summary = await unpod.export(sandbox.space_token, tmp_path, page_size=15, on_progress=told.append)
-    phases = list(dict.fromkeys(event.phase for event in told))
+        summary = await unpod.export(sandbox.space_token, tmp_path, page_size=15, on_progress=events.append)
+    phases = list(dict.fromkeys(event.phase for event in events))
     assert phases == ["listing", "fetching", "writing", "done"]
-    last = told[-1]
+    last = events[-1]
     assert (last.runs_seen, last.runs_total, last.runs_done, last.rows) == (20, 20, 20, 40)
     assert (last.requests, last.remaining) == (summary.requests, 0)
-    assert [event.rows for event in told] == sorted(event.rows for event in told)
+    assert [event.rows for event in events] == sorted(event.rows for event in events)
 
 
-async def test_cancelled_anywhere_it_leaves_nothing_and_goes_on(tmp_path: Path) -> None:
+async def test_a_cancelled_export_leaves_no_task_behind_and_resumes(tmp_path: Path) -> None:
     async with Sandbox(runs=4, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         number = 0
 
@@ -244,7 +244,9 @@ async def test_cancelled_anywhere_it_leaves_nothing_and_goes_on(tmp_path: Path) 
         {"csv_safe": 1},
     ],
 )
-async def test_odd_arguments_are_refused_first(tmp_path: Path, wrong: dict[str, Any]) -> None:
+async def test_invalid_arguments_are_refused_before_anything_is_created(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
     async with UnpodClient("key") as unpod:
         with pytest.raises(InvalidArgument):
             await unpod.export("S", tmp_path / "set", **wrong)
@@ -253,7 +255,7 @@ async def test_odd_arguments_are_refused_first(tmp_path: Path, wrong: dict[str, 
     assert not (tmp_path / "set").exists()
 
 
-async def test_a_target_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+async def test_a_target_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     async with UnpodClient("key") as unpod:
         with pytest.raises(ExportError, match="no directory"):

@@ -1,4 +1,4 @@
-"""Run again later, an export equals a full one made at that moment, and asks for little."""
+"""A repeated export equals a full export made at that moment, and sends few requests."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
     return UnpodClient(sandbox.token, base_url=sandbox.base_url, **options)
 
 
-def age_of_the_moving(sandbox: Sandbox) -> float:
-    """Seconds: all runs of the sandbox are older, but for those that it moves and those yet to come."""
+def age_of_active_runs(sandbox: Sandbox) -> float:
+    """Return an age in seconds that all runs have reached, except the active ones and new ones."""
     created = [datetime.fromisoformat(row["created"]).replace(tzinfo=UTC) for row in sandbox.run_rows()]
     return (datetime.now(UTC) - created[min(3, len(created) - 1)]).total_seconds() - 30
 
 
 def unsettled(sandbox: Sandbox, newest: int) -> list[str]:
-    """Runs that may change: the newest, and older ones that have not ended."""
+    """Return the runs that may change: the newest, and older ones that have not ended."""
     runs = list(sandbox.run_rows())
     moving = [row["run_id"] for row in runs[:newest]]
     return moving + [row["run_id"] for row in runs[newest:] if not has_ended(sandbox, row)]
 
 
 def has_ended(sandbox: Sandbox, run: dict[str, Any]) -> bool:
-    """The rule of the README, written anew."""
+    """Return whether a run has ended, by the rule in the README."""
     tasks = sandbox.task_rows(run["run_id"])
     return run["status"] in ENDED_RUN and all(task["status"] in ENDED for task in tasks)
 
 
 def settled(sandbox: Sandbox) -> set[str]:
-    """Runs that have ended and are older than a week."""
+    """Return the runs that have ended and are older than a week."""
     return {
         run["run_id"]
         for run in sandbox.run_rows()
@@ -89,12 +89,12 @@ CHANGES = st.lists(
     form=st.sampled_from(["jsonl", "jsonl", "jsonl.gz", "csv", "parquet"]),
     part_bytes=st.sampled_from([1, 3_000, 2**26]),
 )
-async def test_it_equals_a_full_export_made_at_that_moment(
+async def test_a_repeated_export_equals_a_full_export(
     runs: int, most: int, seed: int, page_size: int | None, rounds: list[Any], form: str, part_bytes: int
 ) -> None:
     with folder() as there:
         async with Sandbox(runs=runs, tasks_per_run=(0, most), seed=seed) as sandbox:
-            settle_after = age_of_the_moving(sandbox) if runs > 3 else 10**10
+            settle_after = age_of_active_runs(sandbox) if runs > 3 else 10**10
             newest = min(3, runs)
             async with client(sandbox, retry=None) as unpod:
                 options: dict[str, Any] = {
@@ -105,7 +105,7 @@ async def test_it_equals_a_full_export_made_at_that_moment(
                 }
 
                 async def export() -> bool:
-                    """Whether it came to its end; the scripted faults may be in its way."""
+                    """Return whether it was complete; scripted faults may stop it."""
                     try:
                         return (await unpod.export(sandbox.space_token, there, **options)).complete
                     except UnpodError:
@@ -136,13 +136,13 @@ async def test_it_equals_a_full_export_made_at_that_moment(
                             sandbox.script(faults.upstream_error(times=number % 3))
                             await export()
                     tries = [await export()]
-                    while not tries[-1]:  # what was scripted and not met is met now
+                    while not tries[-1]:  # use up the scripted faults
                         assert len(tries) < 30
                         tries.append(await export())
                     assert_holds(there, sandbox, form)
 
 
-async def test_a_quiet_space_of_settled_runs_costs_one_request(tmp_path: Path) -> None:
+async def test_a_space_of_settled_runs_takes_one_request(tmp_path: Path) -> None:
     async with Sandbox(runs=60, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         for run in unsettled(sandbox, 3):
             sandbox.delete_run(run)
@@ -220,7 +220,7 @@ async def test_full_reads_everything_again(tmp_path: Path) -> None:
         assert_holds(tmp_path / "set", sandbox)
 
 
-async def test_a_settled_run_that_disappears_goes_where_the_whole_listing_is_read(tmp_path: Path) -> None:
+async def test_a_deleted_settled_run_is_removed_by_a_full_export(tmp_path: Path) -> None:
     async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         await unpod.export(sandbox.space_token, tmp_path / "set", settle_after=0)
         sandbox.delete_run(next(row for row in sandbox.run_rows() if row["status"] == "completed")["run_id"])
@@ -230,7 +230,7 @@ async def test_a_settled_run_that_disappears_goes_where_the_whole_listing_is_rea
 
 
 @pytest.mark.parametrize("table", ["recording", "line", "run"])
-async def test_a_run_that_comes_back_after_a_kill_amid_its_removal_is_there_again(
+async def test_a_run_that_reappears_after_a_kill_during_its_removal_is_exported(
     tmp_path: Path, table: str
 ) -> None:
     state = tmp_path / "set" / ".unpod-export" / "state.sqlite3"
@@ -259,7 +259,9 @@ async def test_a_run_that_comes_back_after_a_kill_amid_its_removal_is_there_agai
 
 
 @pytest.mark.parametrize("page_size", [None, 2])
-async def test_both_ways_of_fetching_give_the_same_rows(tmp_path: Path, page_size: int | None) -> None:
+async def test_a_scan_and_reading_run_by_run_give_the_same_rows(
+    tmp_path: Path, page_size: int | None
+) -> None:
     async with Sandbox(runs=30, tasks_per_run=(0, 6)) as sandbox, client(sandbox) as unpod:
         await unpod.export(sandbox.space_token, tmp_path / "flat")
         assert any(received.path.endswith(f"{sandbox.space_token}/tasks/") for received in sandbox.log)
@@ -270,7 +272,7 @@ async def test_both_ways_of_fetching_give_the_same_rows(tmp_path: Path, page_siz
         assert sandbox.requests > before
 
 
-async def test_a_space_wide_walk_that_fails_falls_back_to_the_runs(tmp_path: Path) -> None:
+async def test_a_failed_scan_falls_back_to_reading_run_by_run(tmp_path: Path) -> None:
     async with Sandbox(runs=30, tasks_per_run=(1, 6)) as sandbox, client(sandbox, retry=None) as unpod:
         poisoned = faults.poisoned_row(sandbox)
         summary = await unpod.export(sandbox.space_token, tmp_path / "set", page_size=10)
@@ -280,7 +282,7 @@ async def test_a_space_wide_walk_that_fails_falls_back_to_the_runs(tmp_path: Pat
         assert_holds(tmp_path / "set", sandbox)
 
 
-async def test_chosen_runs_windows_and_several_spaces(tmp_path: Path) -> None:
+async def test_selected_runs_times_and_several_spaces(tmp_path: Path) -> None:
     async with Sandbox(runs=10, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         chosen = sandbox.run_ids()[3:5]
         summary = await unpod.export(sandbox.space_token, tmp_path / "chosen", runs=[*chosen, "Rnone"])

@@ -53,7 +53,7 @@ def path_of(file: int) -> Path:
 
 
 class PowerCut:
-    """Knows which bytes were synced, and makes the target as it is after a power cut right now."""
+    """Knows which bytes were synced, and copies the target as a power cut would leave it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, target: Path, image: Path, at: int) -> None:
         self._target, self._image, self._at = target, image, at
@@ -131,9 +131,9 @@ async def test_row_50_disk_full_by_limit(row: Row, tmp_path: Path, limit: int, f
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        said, _ = await process.communicate()
-        assert "cannot be written" in said.decode()
-        assert str(target) in said.decode()
+        output, _ = await process.communicate()
+        assert "cannot be written" in output.decode()
+        assert str(target) in output.decode()
         assert not (target / "manifest.json").exists()
         async with client(sandbox) as unpod:
             await unpod.export(sandbox.space_token, target, format=form)
@@ -178,7 +178,7 @@ async def test_row_51_two_exports_to_one_target(row: Row, tmp_path: Path) -> Non
             await unpod.export(sandbox.space_token, tmp_path)
         with pytest.raises(AssertionError, match="TargetLockedError"):
             await run_victim(sandbox, tmp_path, 0)
-        assert sandbox.requests == 1  # the second asked nothing
+        assert sandbox.requests == 1  # the second sent no request
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -187,7 +187,7 @@ async def test_row_51_two_exports_to_one_target(row: Row, tmp_path: Path) -> Non
     row.note("the second, in this and in another process: TargetLockedError", "0, 0")
 
 
-async def test_row_52_another_question_or_a_changed_target(row: Row, tmp_path: Path) -> None:
+async def test_row_52_other_options_or_a_changed_target(row: Row, tmp_path: Path) -> None:
     target = tmp_path / "set"
     async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         await unpod.export(sandbox.space_token, target)
@@ -213,10 +213,10 @@ async def test_row_52_another_question_or_a_changed_target(row: Row, tmp_path: P
         with pytest.raises(ExportError, match=r"tasks\.csv"):
             await unpod.export(sandbox.space_token, tmp_path / "mine")
         assert sandbox.requests == before
-    row.note("other questions, a changed part, files of somebody else: ExportError", "0")
+    row.note("other options, a changed part, files of another program: ExportError", "0")
 
 
-async def test_row_56_the_hook_raises(row: Row, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_row_56_on_progress_raises(row: Row, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def hook(event: object) -> None:
         raise ZeroDivisionError("of the hook")
 

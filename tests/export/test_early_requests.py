@@ -1,4 +1,4 @@
-"""The first pages of the space-wide listing, asked for while the runs are still being listed."""
+"""Requests for a scan that are sent while the runs are still being listed."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def client(sandbox: Sandbox) -> UnpodClient:
     return UnpodClient(sandbox.token, base_url=sandbox.base_url)
 
 
-async def test_they_come_while_the_runs_are_listed(tmp_path: Path) -> None:
+async def test_pages_are_requested_while_the_runs_are_listed(tmp_path: Path) -> None:
     async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
         sandbox.script(Fault(path="/runs/", page=2, stall=0.2))
         summary = await unpod.export(sandbox.space_token, tmp_path, page_size=SIZE)
         assert summary.complete
         assert_holds(tmp_path, sandbox)
-        asked = [
+        requests = [
             (one.path.rsplit("/", 2)[1], one.query["page"], one.query["page_size"]) for one in sandbox.log
         ]
-        closing_look = len(asked) - 1 - asked[::-1].index(("runs", "1", str(SIZE)))
-        assert asked.index(("tasks", "4", str(SIZE))) < closing_look
-        assert len(asked) == len(set(asked)) + 2  # the closing looks at both listings; none for nothing
+        final_check = len(requests) - 1 - requests[::-1].index(("runs", "1", str(SIZE)))
+        assert requests.index(("tasks", "4", str(SIZE))) < final_check
+        assert len(requests) == len(set(requests)) + 2  # the checks at the end of both listings
         assert summary.requests == len(sandbox.log)
 
 
@@ -42,7 +42,7 @@ async def test_they_come_while_the_runs_are_listed(tmp_path: Path) -> None:
     [(6, 40, 1), (12, 0, 1), (12, 4, 2)],
     ids=["few runs with many tasks", "no tasks", "two spaces"],
 )
-async def test_they_wait_for_the_runs_where_they_may_be_for_nothing(
+async def test_pages_are_not_requested_early_if_they_may_be_useless(
     tmp_path: Path, runs: int, tasks: int, spaces: int
 ) -> None:
     async with Sandbox(runs=runs, tasks_per_run=tasks) as sandbox, client(sandbox) as unpod:
@@ -62,28 +62,28 @@ async def test_they_wait_for_the_runs_where_they_may_be_for_nothing(
 
 
 def no_change(sandbox: Sandbox) -> None:
-    """As it was."""
+    """Change nothing."""
 
 
 def new_run(sandbox: Sandbox) -> None:
     sandbox.insert_run(3)
 
 
-def gone_tasks(sandbox: Sandbox) -> None:
+def deleted_tasks(sandbox: Sandbox) -> None:
     for name in sandbox.task_ids()[:SIZE]:
         sandbox.delete_task(name)
 
 
-def one_for_another(sandbox: Sandbox) -> None:
+def one_replaced(sandbox: Sandbox) -> None:
     sandbox.delete_task(sandbox.task_ids()[SIZE * 2])
     sandbox.insert_run(1)
 
 
-@pytest.mark.parametrize("change", [no_change, new_run, gone_tasks, one_for_another])
+@pytest.mark.parametrize("change", [no_change, new_run, deleted_tasks, one_replaced])
 @pytest.mark.parametrize(
     "when", ["before they are requested", "before they are taken", "while they are taken"]
 )
-async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbox], None], when: str) -> None:
+async def test_a_scan_with_early_pages_is_complete(change: Callable[[Sandbox], None], when: str) -> None:
     async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
         space, reader = sandbox.space_token, unpod._context.executor
         deadline = reader.deadline()
@@ -116,8 +116,10 @@ async def test_a_walk_that_begins_with_them_is_complete(change: Callable[[Sandbo
         assert len(found) == len(set(found))
         assert set(sandbox.task_ids()) <= set(found)
         if change is no_change:
-            assert sandbox.requests - before == -(-48 // SIZE) - 4 + 1  # of 48 tasks; and the closing look
+            assert sandbox.requests - before == -(-48 // SIZE) - 4 + 1  # 48 tasks, and the check at the end
         del pages, walk
         gc.collect()
-        assert [one for one in gc.get_objects() if type(one) is PageResult] == [sample]  # no page is kept
+        assert [one for one in gc.get_objects() if type(one) is PageResult] == [
+            sample
+        ]  # none stays in memory
         await early.__aexit__(None, None, None)

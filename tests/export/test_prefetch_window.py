@@ -1,4 +1,4 @@
-"""How many pages a space-wide export asks for ahead."""
+"""How many pages a scan of the space-wide listing requests ahead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unpod_async._export import PrefetchWindow
 
 
 def after(window: PrefetchWindow, pages: int, *, wall: float, work: float) -> int:
-    """So many pages, each of which takes so long and so much work."""
+    """Handle this many pages, each with this wall time and processor time."""
     for number in range(1, pages + 1):
         window.page_handled(number * wall, number * work)
     return window.pages
@@ -19,18 +19,18 @@ def after(window: PrefetchWindow, pages: int, *, wall: float, work: float) -> in
 @pytest.mark.parametrize(
     ("wall", "work", "pages"),
     [
-        (0.010, 0.010, 4),  # busy: nothing is gained
+        (0.010, 0.010, 4),  # the processor is busy: a larger window gains nothing
         (0.010, 0.0085, 4),
         (0.015, 0.010, 6),
         (0.020, 0.010, 8),
-        (0.100, 0.001, 12),  # whatever the latency
+        (0.100, 0.001, 12),  # the upper limit
     ],
 )
-def test_it_is_as_wide_as_hides_the_latency(wall: float, work: float, pages: int) -> None:
+def test_the_window_is_large_enough_to_hide_the_latency(wall: float, work: float, pages: int) -> None:
     assert after(PrefetchWindow(32, 0, 0), 4, wall=wall, work=work) == pages
 
 
-def test_one_request_at_a_time_stays_one() -> None:
+def test_a_window_of_one_page_does_not_grow() -> None:
     assert after(PrefetchWindow(1, 0, 0), 50, wall=1, work=0.001) == 1
 
 
@@ -38,7 +38,7 @@ def test_one_request_at_a_time_stays_one() -> None:
     most=st.integers(1, 40),
     pages=st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), max_size=60),
 )
-def test_it_never_narrows_nor_leaves_its_bounds(most: int, pages: list[tuple[float, float]]) -> None:
+def test_the_window_never_shrinks_and_keeps_its_limits(most: int, pages: list[tuple[float, float]]) -> None:
     window = PrefetchWindow(most, 0, 0)
     now = busy = 0.0
     for passed, worked in pages:

@@ -1,4 +1,4 @@
-"""A row's bytes into a line: byte for byte, save line breaks between tokens and the user's token."""
+"""The line of a row has the bytes of the row, except for line breaks between tokens and the user's token."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def pairs(line: bytes) -> Any:
 
 def expected(row: bytes) -> Any:
     """The reference: every user token at its path is null, and nothing else is another."""
-    told = pairs(row)
-    for key, info in told:
+    members = pairs(row)
+    for key, info in members:
         if key == "user_info" and isinstance(info, Pairs):
             info[:] = [(inner, None if inner == "user_token" else value) for inner, value in info]
-    return told
+    return members
 
 
 def without_space(text: bytes) -> bytes:
@@ -55,10 +55,10 @@ def pieces(text: bytes) -> list[tuple[bool, bytes]]:
     return [*found, (inside, text[start:])]
 
 
-# --- rows as they come -------------------------------------------------------------------------------------
+# --- rows of the server -------------------------------------------------------------------------------------
 
 
-def test_only_the_token_of_a_sandbox_row_changes() -> None:
+def test_of_a_sandbox_row_only_the_user_token_changes() -> None:
     for row in Sandbox(runs=20, tasks_per_run=5).task_rows():
         sent = msgspec.json.encode(row)
         token = row["user_info"]["user_token"]
@@ -128,7 +128,7 @@ ROWS = {
 
 
 @each_row("name", ROWS)
-def test_line_of(name: str) -> None:
+def test_row_line(name: str) -> None:
     row, line = ROWS[name]
     assert row_line(row, keep_user_token=False) == line
     kept = row_line(row, keep_user_token=True)
@@ -155,14 +155,14 @@ NO_ROWS = {
 
 
 @each_row("row", NO_ROWS, ids=lambda row: row[:24].decode("latin-1"))
-def test_what_is_no_row_says_why_and_shows_nothing(row: bytes) -> None:
+def test_an_invalid_row_says_why_and_shows_no_data(row: bytes) -> None:
     with pytest.raises(InvalidRow) as caught:
         row_line(row, keep_user_token=False)
     assert caught.value.reason == str(caught.value) == NO_ROWS[row]
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-def test_what_raw_lets_through_is_a_line() -> None:
+def test_a_row_that_raw_accepts_becomes_a_line() -> None:
     page = b'[ {"a":1,\r\n "b": "\xc3\xa9"} ,\n{"user_info":{"user_token":"s"}}\n]'
     lines = [
         row_line(bytes(raw), keep_user_token=False)
@@ -171,7 +171,7 @@ def test_what_raw_lets_through_is_a_line() -> None:
     assert lines == [b'{"a":1,   "b": "\xc3\xa9"}', b'{"user_info":{"user_token":null}}']
 
 
-# --- against the reference ---------------------------------------------------------------------------------
+# --- compared with a reference ------------------------------------------------------------------------------
 
 SPACE = st.text(" \t\r\n", max_size=3)
 
@@ -224,8 +224,8 @@ ROW = objects(VALUES).map(str.encode)
 
 
 @given(ROW)
-def test_any_row_keeps_all_but_the_tokens_at_their_path(row: bytes) -> None:
-    assert msgspec.json.decode(b"[%b]" % row, type=list[msgspec.Raw])  # as it would come
+def test_any_row_keeps_everything_but_the_user_tokens(row: bytes) -> None:
+    assert msgspec.json.decode(b"[%b]" % row, type=list[msgspec.Raw])  # as it would arrive
     line = row_line(row, keep_user_token=False)
     assert b"\n" not in line
     assert b"\r" not in line
@@ -233,13 +233,13 @@ def test_any_row_keeps_all_but_the_tokens_at_their_path(row: bytes) -> None:
     kept = row_line(row, keep_user_token=True)
     assert len(kept) == len(row)
     assert without_space(kept) == without_space(row)
-    # What was taken out of the row is all that makes the two lines differ.
+    # The two lines differ only in the removed tokens.
     if pairs(row) == expected(row) and b'"user_token"' not in row and b"\\u" not in row:
         assert line == kept
 
 
 @given(ROW, st.integers(0, 200), st.sampled_from([b"\xff", b"\n", b"\x00", b'"', b"{", b"}", b",", b"\\"]))
-def test_a_damaged_row_is_a_line_or_no_row(row: bytes, place: int, damage: bytes) -> None:
+def test_a_damaged_row_is_a_line_or_an_invalid_row(row: bytes, place: int, damage: bytes) -> None:
     row = row[:place] + damage + row[place:]
     try:
         line = row_line(row, keep_user_token=False)

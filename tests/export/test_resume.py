@@ -1,7 +1,4 @@
-"""Exports that were broken off somewhere and are gone on with after the space has changed: nothing is lost.
-
-Each of these was a silent loss, or a row twice, before.
-"""
+"""Exports that were interrupted and resume after the space has changed lose no row and repeat none."""
 
 from __future__ import annotations
 
@@ -27,48 +24,48 @@ def every_page_is_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unpod_async._export.storage.checkpoint._DUE_AFTER", 0.0)
 
 
-async def broken_off(
+async def interrupted(
     unpod: UnpodClient, sandbox: Sandbox, target: Path, path: str, page: int, **options: Any
 ) -> None:
-    """Export until this page is asked for."""
+    """Export until this page is requested."""
     sandbox.script(faults.token_revoked(path=path, page=page, times=1))
     with pytest.raises(AuthenticationError):
         await unpod.export(sandbox.space_token, target, **options)
 
 
-async def test_in_the_listing_of_new_runs(tmp_path: Path) -> None:
+async def test_interrupted_while_listing_new_runs(tmp_path: Path) -> None:
     async with Sandbox(runs=4, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         await unpod.export(sandbox.space_token, tmp_path, settle_after=0, page_size=3)
         for _ in range(7):
             sandbox.insert_run(2)
-        await broken_off(unpod, sandbox, tmp_path, "/runs/", 2, settle_after=0, page_size=3)
+        await interrupted(unpod, sandbox, tmp_path, "/runs/", 2, settle_after=0, page_size=3)
         for _ in range(2):
             assert (await unpod.export(sandbox.space_token, tmp_path, settle_after=0, page_size=3)).complete
             assert_holds(tmp_path, sandbox)
 
 
-async def test_inside_a_run(tmp_path: Path) -> None:
+async def test_interrupted_inside_a_run(tmp_path: Path) -> None:
     async with Sandbox(runs=3, tasks_per_run=12) as sandbox, client(sandbox) as unpod:
         sandbox.script(faults.refusal(path=f"{sandbox.space_token}/tasks/", times=1_000))
         path = f"/{sandbox.run_ids()[0]}/tasks/"
-        await broken_off(unpod, sandbox, tmp_path, path, 3, page_size=4, concurrency=1)
+        await interrupted(unpod, sandbox, tmp_path, path, 3, page_size=4, concurrency=1)
         assert (await unpod.export(sandbox.space_token, tmp_path, page_size=4)).complete
         assert_holds(tmp_path, sandbox)
 
 
 def no_change(sandbox: Sandbox) -> None:
-    """As it was."""
+    """Change nothing."""
 
 
 def new_run(sandbox: Sandbox) -> None:
     sandbox.insert_run(5)
 
 
-def gone_run(sandbox: Sandbox) -> None:
+def deleted_run(sandbox: Sandbox) -> None:
     sandbox.delete_run(sandbox.run_ids()[0])
 
 
-def gone_tasks(sandbox: Sandbox) -> None:
+def deleted_tasks(sandbox: Sandbox) -> None:
     for task in sandbox.task_ids()[:5]:
         sandbox.delete_task(task)
 
@@ -78,20 +75,20 @@ def refused(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"full": True}])
-@pytest.mark.parametrize("change", [no_change, new_run, gone_run, gone_tasks, refused])
-async def test_in_the_space_wide_listing(tmp_path: Path, change: Any, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", [no_change, new_run, deleted_run, deleted_tasks, refused])
+async def test_interrupted_during_a_scan(tmp_path: Path, change: Any, more: dict[str, Any]) -> None:
     async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
         path = f"{sandbox.space_token}/tasks/"
-        await broken_off(unpod, sandbox, tmp_path, path, 4, page_size=5)
+        await interrupted(unpod, sandbox, tmp_path, path, 4, page_size=5)
         change(sandbox)
         assert (await unpod.export(sandbox.space_token, tmp_path, page_size=5, **more)).complete
         assert_holds(tmp_path, sandbox)
 
 
-async def test_full_that_was_broken_off_reads_everything_again(tmp_path: Path) -> None:
+async def test_an_interrupted_full_export_reads_everything_again(tmp_path: Path) -> None:
     async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         await unpod.export(sandbox.space_token, tmp_path, page_size=5)
-        await broken_off(unpod, sandbox, tmp_path, "/runs/", 2, page_size=5, full=True)
+        await interrupted(unpod, sandbox, tmp_path, "/runs/", 2, page_size=5, full=True)
         summary = await unpod.export(sandbox.space_token, tmp_path, page_size=5, full=True)
         assert (summary.fetched_runs, summary.complete) == (12, True)
 
@@ -104,7 +101,7 @@ async def test_a_run_whose_row_cannot_be_read_keeps_its_tasks(tmp_path: Path) ->
         assert (summary.complete, summary.gone_runs, summary.tasks) == (False, 0, 20)
 
 
-async def test_all_who_are_told_to_wait_wait_at_the_same_time(tmp_path: Path) -> None:
+async def test_rate_limited_requests_wait_at_the_same_time(tmp_path: Path) -> None:
     policy = RetryPolicy(attempts=2, base=0.001, max_retry_after=0.1)
     async with Sandbox(runs=8, tasks_per_run=2) as sandbox, client(sandbox, retry=policy) as unpod:
         sandbox.script(faults.refusal(path=f"{sandbox.space_token}/tasks/", times=1_000))
@@ -114,7 +111,7 @@ async def test_all_who_are_told_to_wait_wait_at_the_same_time(tmp_path: Path) ->
         assert 1 <= time.monotonic() - began < 4
 
 
-async def test_a_wrong_space_does_not_spoil_the_target(tmp_path: Path) -> None:
+async def test_a_wrong_space_does_not_lock_the_options_of_the_target(tmp_path: Path) -> None:
     async with Sandbox(runs=2) as sandbox, client(sandbox) as unpod:
         with pytest.raises(RefusedError):
             await unpod.export("SPACEUNKNOWN", tmp_path)
