@@ -1,7 +1,7 @@
 """Count the modules that the client passes through for one page, and for one small export.
 
     python benchmarks/call_path.py                        # both jobs, checked against their limits
-    python benchmarks/call_path.py page                   # one page of `runs.tasks`, with a warm client
+    python benchmarks/call_path.py page                   # one page in the middle of `runs.tasks`
     python benchmarks/call_path.py export --verbose       # also print the sequence of modules
     python benchmarks/call_path.py export --modules       # also print how often each module is entered
 
@@ -39,6 +39,7 @@ from unpod_async import UnpodClient
 
 ROOT = Path(unpod_async.__file__).resolve().parent
 TASKS = 10
+PAGE_SIZE = 4
 
 
 class Limits(NamedTuple):
@@ -150,16 +151,19 @@ async def run_sandbox() -> None:
 
 
 async def page(client: UnpodClient, space: str) -> Recorder:
-    """Collect one page of `runs.tasks`. The client has sent the same request before."""
+    """Read the second page of three. The client has read the same pages before."""
     (run,) = await client.runs.list(space).collect()
-    pager = client.runs.tasks(space, run.run_id or "")
+    pager = client.runs.tasks(space, run.run_id or "", page_size=PAGE_SIZE)
     await pager.collect()
+    pages = pager.pages()
+    await anext(pages)
     recorder = Recorder()
     recorder.start()
-    tasks = await pager.collect()
+    second = await anext(pages)
     recorder.stop()
-    if len(tasks) != TASKS:
-        raise RuntimeError(f"{len(tasks)} tasks instead of {TASKS}")
+    await pages.aclose()
+    if len(second.items) != PAGE_SIZE:
+        raise RuntimeError(f"{len(second.items)} tasks instead of {PAGE_SIZE}")
     return recorder
 
 
