@@ -106,6 +106,13 @@ class UnpodError(Exception):
         if hint:
             self.hint = hint
 
+    def locate(self, listing: str, page: int) -> None:
+        """Set `listing` and `page`, unless they are set already. For the code that reads listings."""
+        if self.listing is None:
+            self.listing = listing
+        if self.page is None:
+            self.page = page
+
     @property
     def summary(self) -> str:
         """What happened, without the hint: the message, the listing and the number of attempts."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -32,10 +32,7 @@ __all__ = [
     "Task",
     "TranscriptMessage",
     "UserInfo",
-    "detach",
 ]
-
-_RowT = TypeVar("_RowT")
 
 
 class Organization(Record, kw_only=True, frozen=True, gc=False):
@@ -280,13 +277,3 @@ class CreatedRun(Record, kw_only=True, frozen=True, gc=False):
     def created_at(self) -> datetime | None:
         """`created` as an aware datetime in UTC, or None."""
         return parse_time(self.created)
-
-
-def detach(row: _RowT) -> _RowT:
-    """`row`, no longer a view on the body it was decoded from. For the page decoder, right after decoding.
-
-    Without it one kept task would keep its whole page in memory. Does nothing to rows that hold no view.
-    """
-    if isinstance(row, Task):
-        msgspec.structs.force_setattr(row, "output_json", row.output_json.copy())
-    return row

@@ -13,24 +13,26 @@ from unpod_async._paging.commands import (
     PageResult,
     Prefetch,
 )
-from unpod_async._paging.context import ClientContext, Resource, decode_single
+from unpod_async._paging.context import ClientContext, Resource
 from unpod_async._paging.decode import (
+    MAX_WHOLE_BYTES,
+    SLICE_BYTES,
     Decode,
-    decode_one,
+    decode_in_slices,
+    decode_object,
     decode_raw,
     decode_rows,
     decode_with,
+    detach,
     scan_page,
 )
-from unpod_async._paging.fanout import Failed, Ok, OnRunError, fan_out
-from unpod_async._paging.fetch import fetch, parse_page
+from unpod_async._paging.fanout import Failed, Lookahead, Ok, OnRunError, fan_out
+from unpod_async._paging.fetch import decode_single, fetch, parse_page
 from unpod_async._paging.listings import Listing, Status, run_tasks, space_runs, status_filter
-from unpod_async._paging.lookahead import Lookahead
 from unpod_async._paging.page import DecodedPage, Page, RejectedRow
 from unpod_async._paging.pager import Pager, SequentialWalk
 from unpod_async._paging.prefetch import PrefetchedPages, prefetch_pages
 from unpod_async._paging.row_tracker import RowTracker, _lean
-from unpod_async._paging.sliced_decode import MAX_WHOLE_BYTES, SLICE_BYTES, decode_in_slices, scan
 from unpod_async._paging.stream import SendBatch, Stream
 from unpod_async._paging.traversal import Walk
 
@@ -68,17 +70,17 @@ __all__ = [
     "Walk",
     "_lean",
     "decode_in_slices",
-    "decode_one",
+    "decode_object",
     "decode_raw",
     "decode_rows",
     "decode_single",
     "decode_with",
+    "detach",
     "fan_out",
     "fetch",
     "parse_page",
     "prefetch_pages",
     "run_tasks",
-    "scan",
     "scan_page",
     "space_runs",
     "status_filter",

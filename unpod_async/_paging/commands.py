@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
+
+import msgspec
 
 from unpod_async.errors import UnpodError
 
@@ -31,22 +33,18 @@ class PageRequest(NamedTuple):
     """Looks for a row that breaks its page: failing is an answer, not worth repeating."""
 
 
-class PageResult:
-    """A page that came. The walk looks at keys, count and (for tied listings) times; never at `rows`."""
+class PageResult(msgspec.Struct, frozen=True):
+    """A page that was received.
 
-    __slots__ = ("count", "created", "keys", "rows")
+    Attributes:
+        keys: the key of each row, in the server's order.
+        count: size of the whole listing according to this response, or None if the server does not say.
+        created: creation time of each row; only for listings with tied rows.
+    """
 
-    def __init__(
-        self,
-        keys: Sequence[str],
-        count: int | None,
-        created: Sequence[datetime | None] = (),
-        rows: Any = None,
-    ) -> None:
-        self.keys = keys
-        self.count = count
-        self.created = created
-        self.rows = rows
+    keys: Sequence[str]
+    count: int | None
+    created: Sequence[datetime | None] = ()
 
 
 class PageFailure(NamedTuple):

@@ -1,38 +1,30 @@
-"""What every group of calls shares: settings, the caller, and the few ways a call is made."""
+"""What all resources of a client share: its settings, its request executor, and common kinds of calls."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from unpod_async._http import (
-    Deadline,
-    Endpoint,
-    Request,
-    RequestExecutor,
-    Response,
-    Settings,
-    classify,
-    classify_inside,
-)
+from unpod_async._http import Deadline, Endpoint, Request, RequestExecutor, Response, Settings
 from unpod_async._paging.collector import OnBadRow
-from unpod_async._paging.decode import decode_one
+from unpod_async._paging.fetch import decode_single
 from unpod_async._paging.listings import Listing
 from unpod_async._paging.pager import Pager
-from unpod_async.errors import ConfigurationError, DecodeError, UnpodError
+from unpod_async.errors import ConfigurationError
 
-__all__ = ["ClientContext", "Resource", "decode_single"]
+__all__ = ["ClientContext", "Resource"]
 
 T = TypeVar("T")
 
 
 class ClientContext:
-    """Settings and executor of one client or of a view of it."""
+    """Settings and request executor of one client, or of a view of it."""
 
     def __init__(self, settings: Settings, executor: RequestExecutor) -> None:
         self.settings = settings
         self.executor = executor
 
     def page_size(self, page_size: int | None) -> int:
+        """Return `page_size`, or the default of the client if it is None."""
         return self.settings.page_size if page_size is None else page_size
 
     def pager(
@@ -43,8 +35,18 @@ class ClientContext:
         on_bad_row: OnBadRow = "raise",
         deadline: Deadline | None = None,
     ) -> Pager[T]:
+        """Return a pager for a listing.
+
+        Args:
+            page_size: None means the default of the client.
+            deadline: the time limit of each walk; None means that of the client's options.
+
+        Raises:
+            ConfigurationError: the listing needs an Org-Handle and the client has none.
+            InvalidArgument: an argument is not accepted.
+        """
         if listing.needs_org:
-            self._need_org(listing.endpoint)
+            self._check_org(listing.endpoint)
         return Pager(
             self.executor,
             listing,
@@ -55,44 +57,30 @@ class ClientContext:
         )
 
     async def get_one(self, endpoint: Endpoint, model: type[T]) -> T:
-        self._need_org(endpoint)
+        """Request a single object of the organization.
+
+        Raises:
+            ConfigurationError: the client has no Org-Handle.
+            UnpodError: the request failed.
+        """
+        self._check_org(endpoint)
 
         def parse(request: Request, response: Response) -> T:
             return decode_single(request, response, model)
 
         return await self.executor.read(endpoint, {}, parse, self.executor.deadline())
 
-    def _need_org(self, endpoint: Endpoint) -> None:
+    def _check_org(self, endpoint: Endpoint) -> None:
         if self.settings.org_handle is None:
             raise ConfigurationError(
-                f"{endpoint.label}: the Org-Handle is needed and not known: pass org_handle= or set "
-                "UNPOD_ORG_HANDLE (it is the `domain_handle` of an organization)"
+                f"{endpoint.label}: the request needs an Org-Handle",
+                argument="org_handle",
+                hint="pass org_handle= or set UNPOD_ORG_HANDLE to the domain_handle of the organization",
             )
 
 
 class Resource:
-    """Calls that belong together, such as those about runs."""
+    """Base class of the groups of calls of a client, such as `client.runs`."""
 
     def __init__(self, context: ClientContext) -> None:
         self._context = context
-
-
-def decode_single(request: Request, response: Response, model: type[T]) -> T:
-    """The object of a single answer.
-
-    Raises:
-        APIError, DecodeError: the error the answer is.
-    """
-    error: UnpodError | None = classify(request, response)
-    if error is None:
-        try:
-            found, stated = decode_one(model, response.body)
-        except DecodeError as fault:
-            fault.args = (f"{request.method} {request.path} answered {response.status}: {fault.args[0]}",)
-            error = classify_inside(request, response) or fault
-        else:
-            if stated not in (200, 201, None):
-                error = classify_inside(request, response)
-            if error is None:
-                return found
-    raise error

@@ -1,45 +1,65 @@
-"""A page's bytes into rows: typed as a whole at full speed, row by row only where that fails."""
+"""Decode the body of a page: typed rows, raw rows, or rows of another kind; large pages in slices.
+
+A page is decoded into its model in one go. Only if that fails is it decoded row by row, so that a row that
+does not fit becomes a `RejectedRow` and the others are kept.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import functools
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from unpod_async._common import parse_time
 from unpod_async._paging.listings import Listing
-from unpod_async._paging.page import DecodedPage, Page, RejectedRow
+from unpod_async._paging.page import DecodedPage, RejectedRow
 from unpod_async.errors import DecodeError
-from unpod_async.models import detach
+from unpod_async.models import Task
 
 __all__ = [
+    "MAX_WHOLE_BYTES",
+    "SLICE_BYTES",
     "Decode",
-    "DecodedPage",
-    "Page",
-    "RejectedRow",
+    "ScannedPage",
     "check_utf8",
-    "decode_one",
+    "decode_in_slices",
+    "decode_object",
     "decode_raw",
     "decode_rows",
     "decode_with",
+    "detach",
     "scan_page",
 ]
 
 T = TypeVar("T")
 
 Decode: TypeAlias = Callable[[Listing[Any], bytes, int, Mapping[str, str]], DecodedPage]
-"""Makes rows of the body of a page, as `decode_rows` does: of a listing, the page's number, the headers."""
+"""Decodes the body of a page, as `decode_rows` does; takes the listing, body, page number and headers."""
+
+MAX_WHOLE_BYTES = 3 * 2**20
+"""Largest body, in bytes, that is decoded in one go; that takes 17 ms on a slow machine."""
+
+SLICE_BYTES = 2**18
+"""Size of a slice of a larger body, in bytes.
+
+A task that waits for a timer resumes two turns of the event loop after the timer is due; by then two slices
+are decoded.
+"""
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_INDEX = re.compile(r"(?<=^\$\.data\[)[0-9]+")
 
 
-class RowHead(msgspec.Struct, gc=False):
-    """What the walk and the filters need of a row that is not decoded: any type, for a bad row is a row."""
+class RowFields(msgspec.Struct, gc=False):
+    """The fields of a raw row that the walk and the filters need; of any type, as bad rows are rows too."""
 
     id: Any = msgspec.field(name="_id", default=None)
     task_id: Any = None
@@ -52,7 +72,18 @@ class RowHead(msgspec.Struct, gc=False):
 
     @property
     def created_at(self) -> datetime | None:
+        """`created` as a timezone-aware datetime in UTC, or None if it is not a time."""
         return parse_time(self.created)
+
+
+class ScannedPage(msgspec.Struct, frozen=True):
+    """A page whose rows are located but not decoded. The attributes are as in `DecodedPage`."""
+
+    raws: Sequence[msgspec.Raw]
+    count: int | None
+    headers: Mapping[str, str]
+    status_code: object
+    message: object
 
 
 class _Envelope(msgspec.Struct, Generic[T]):
@@ -62,7 +93,7 @@ class _Envelope(msgspec.Struct, Generic[T]):
     message: Any = None
 
 
-class _One(msgspec.Struct, Generic[T]):
+class _ObjectEnvelope(msgspec.Struct, Generic[T]):
     data: T
     status_code: Any = None
 
@@ -81,56 +112,51 @@ def _decoder(model: Hashable) -> _Decoder:
 
 
 _RAW_PAGE = _page_decoder(msgspec.Raw)
-_HEAD = _decoder(RowHead)
+_FIELDS = _decoder(RowFields)
+
+
+# Whole pages
 
 
 def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> DecodedPage:
-    """The page as rows of the listing's model; a row that does not fit becomes a `RejectedRow`.
+    """Decode a page into rows of the listing's model; a row that does not fit becomes a `RejectedRow`.
 
     Raises:
-        DecodeError: the body is no listing at all.
+        DecodeError: the body is not a listing.
     """
-    envelope = _typed_page(listing, body)
+    envelope = _decode_typed(listing, body)
     if envelope is None:
-        envelope, raws = _raw_page(body, page)
-        rows = [_row(listing, raw, index) for index, raw in enumerate(raws)]
-    else:
-        rows = [detach(row) for row in _data(envelope, page)]
-    keys = [None if isinstance(row, RejectedRow) else listing.key_of(row) for row in rows]
-    if None in keys:
-        _, raws = _raw_page(body, page)
-        for index, key in enumerate(keys):
-            if key is None:
-                row = rows[index]
-                head = _head(raws[index]) if isinstance(row, RejectedRow) else row
-                keys[index] = listing.key_of(head) or _digest(raws[index])
-    foreign = (
-        [
-            index
-            for index, row in enumerate(rows)
-            if not isinstance(row, RejectedRow) and listing.is_foreign(row)
-        ]
-        if listing.run_id is not None
-        else []
-    )
-    if foreign:
-        _, raws = _raw_page(body, page)
-        for index in foreign:
-            rows[index] = _foreign(listing, raws[index], index)
-    created = [getattr(row, "created_at", None) for row in rows] if listing.tied else ()
-    named = cast("list[str]", keys)  # every None was replaced above
+        return _decode_row_by_row(listing, body, page, headers)
+    rows = _rows_of(envelope, page)
+    keys = list(map(attrgetter(listing.identity[0]), rows))
+    if None in keys or "" in keys:
+        return _decode_row_by_row(listing, body, page, headers)
+    if listing.run_id is not None and not {listing.run_id, None}.issuperset(map(attrgetter("run_id"), rows)):
+        return _decode_row_by_row(listing, body, page, headers)
+    if listing.model is Task:
+        detach(rows)
     return DecodedPage(
-        rows, named, _count(envelope), created, headers, envelope.status_code, envelope.message
+        keys,
+        _count_of(envelope),
+        [row.created_at for row in rows] if listing.tied else (),
+        rows=rows,
+        headers=headers,
+        status_code=envelope.status_code,
+        message=envelope.message,
     )
 
 
 def decode_raw(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> DecodedPage:
-    """The page as each row's exact bytes; no row is too bad for it."""
+    """Decode a page into the exact bytes of each row. Rows of any type are accepted.
 
-    def exact(_: bytes, raws: Sequence[msgspec.Raw], heads: Sequence[RowHead]) -> list[Any]:
-        return [bytes(raw) if listing.keeps(head) else None for raw, head in zip(raws, heads, strict=True)]
+    Raises:
+        DecodeError: the body is not a listing.
+    """
 
-    return decode_with(listing, body, page, headers, _head, exact)
+    def rows_of(_: bytes, raws: Sequence[msgspec.Raw], fields: Sequence[RowFields]) -> list[Any]:
+        return [bytes(raw) if listing.keeps(row) else None for raw, row in zip(raws, fields, strict=True)]
+
+    return decode_with(listing, body, page, headers, _fields_of, rows_of)
 
 
 def decode_with(
@@ -141,53 +167,74 @@ def decode_with(
     head_of: Callable[[msgspec.Raw], Any],
     rows_of: Callable[[bytes, Sequence[msgspec.Raw], Sequence[Any]], list[Any]],
 ) -> DecodedPage:
-    """The page as whatever `rows_of` makes of the body, its rows, and their heads.
+    """Decode a page into rows that `rows_of` makes.
 
     Args:
-        head_of: reads what the walk needs of a row (attributes as `RowHead` has); it never raises.
+        head_of: reads the fields of one row that the walk needs, as attributes named as in `RowFields`;
+            must not raise.
+        rows_of: makes the rows from the body, the bytes of each row, and what `head_of` returned for each.
+
+    Raises:
+        DecodeError: the body is not a listing.
     """
-    envelope, raws = _raw_page(body, page)
+    envelope, raws = _decode_envelope(body, page)
     heads = [head_of(raw) for raw in raws]
-    keys = [listing.key_of(head) or _digest(raw) for head, raw in zip(heads, raws, strict=True)]
+    keys: list[Any] = list(map(attrgetter(listing.identity[0]), heads))
+    if set(map(type, keys)) != {str} or "" in keys:
+        keys = [listing.key_of(head) or _digest(raw) for head, raw in zip(heads, raws, strict=True)]
     rows = rows_of(body, raws, heads)
     if listing.run_id is not None:
         for index, head in enumerate(heads):
-            if listing.is_foreign(head):
-                rows[index] = _foreign(listing, raws[index], index)
-    created = [head.created_at for head in heads] if listing.tied else ()
-    return DecodedPage(rows, keys, _count(envelope), created, headers, envelope.status_code, envelope.message)
+            if head.run_id != listing.run_id and _is_foreign(listing, head):
+                rows[index] = _foreign_row(listing, raws[index], index)
+    return DecodedPage(
+        keys,
+        _count_of(envelope),
+        [head.created_at for head in heads] if listing.tied else (),
+        rows=rows,
+        headers=headers,
+        status_code=envelope.status_code,
+        message=envelope.message,
+    )
 
 
-def scan_page(body: bytes, page: int) -> tuple[list[msgspec.Raw], int | None, object, object]:
-    """Rows of a page, its count, and the status and message that its body states.
+def detach(rows: Sequence[Any]) -> None:
+    """Copy what a task keeps of the body it was decoded from.
 
-    Raises:
-        DecodeError: the body is no listing at all.
+    Without it, one task in memory keeps its whole page in memory. Other rows keep nothing of the body.
     """
-    envelope, raws = _raw_page(body, page)
-    return raws, _count(envelope), envelope.status_code, envelope.message
+    for row in rows:
+        if isinstance(row, Task):
+            msgspec.structs.force_setattr(row, "output_json", row.output_json.copy())
 
 
-def decode_one(model: type[T], body: bytes) -> tuple[T, object]:
-    """The `data` object of a single answer and the status the body states.
+def decode_object(model: type[T], body: bytes) -> tuple[T, object]:
+    """Decode a response with a single object.
+
+    Returns:
+        The `data` of the body, and its `status_code` as sent.
 
     Raises:
-        DecodeError: the body is no such answer.
+        DecodeError: the body is not such a response.
     """
     try:
         body.decode()
-        one = _decoder(cast("Hashable", _One[model])).decode(body)  # type: ignore[valid-type]
+        envelope = _decoder(cast("Hashable", _ObjectEnvelope[model])).decode(body)  # type: ignore[valid-type]
     except _UNREADABLE as fault:
         reason = _reason(fault)
     else:
-        return one.data, one.status_code
-    raise DecodeError(f"the answer is not the expected JSON: {reason}")
+        return envelope.data, envelope.status_code
+    raise DecodeError(f"the response is not the expected JSON: {reason}")
 
 
 def check_utf8(body: bytes) -> None:
-    """Raise UnicodeDecodeError where `body` is not UTF-8.
+    """Check that `body` is valid UTF-8.
 
-    In pieces: the text of a whole page takes four times as long, for it is large and made to be thrown away.
+    The body is decoded in chunks: decoding it at once takes four times as long, because the string is large
+    and thrown away.
+
+    Raises:
+        UnicodeDecodeError: it is not.
     """
     view, end = memoryview(body), 0
     while end < len(view):
@@ -195,77 +242,173 @@ def check_utf8(body: bytes) -> None:
         end = start + codecs.utf_8_decode(view[start:end], "strict", end >= len(view))[1]
 
 
-def _typed_page(listing: Listing[Any], body: bytes) -> Any:
-    """The envelope with decoded rows, or None when some of it does not fit.
+def _decode_typed(listing: Listing[Any], body: bytes) -> Any:
+    """Return the envelope with rows of the listing's model, or None if anything in the body does not fit.
 
-    None rather than an exception: that of the encoding holds the body, and what is raised while it is
-    handled would keep it.
+    It does not raise: a UnicodeDecodeError keeps the body in memory, and so does an exception raised while
+    it is handled.
     """
     try:
-        # Inside a field that is kept as bytes msgspec does not look at the encoding.
+        # msgspec does not check the encoding inside a field that it keeps as bytes.
         check_utf8(body)
         return _page_decoder(cast("Hashable", listing.model)).decode(body)
     except _UNREADABLE:
         return None
 
 
-def _raw_page(body: bytes, page: int) -> tuple[Any, list[msgspec.Raw]]:
+def _decode_row_by_row(
+    listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]
+) -> DecodedPage:
+    """Decode a page in which a row does not fit the model, has no key, or belongs to another run."""
+    envelope, raws = _decode_envelope(body, page)
+    rows: list[Any] = []
+    keys: list[str] = []
+    for index, raw in enumerate(raws):
+        row = _decode_row(listing, raw, index)
+        fields = _fields_of(raw) if isinstance(row, RejectedRow) else row
+        keys.append(listing.key_of(fields) or _digest(raw))
+        is_foreign = not isinstance(row, RejectedRow) and _is_foreign(listing, row)
+        rows.append(_foreign_row(listing, raw, index) if is_foreign else row)
+    detach(rows)
+    return DecodedPage(
+        keys,
+        _count_of(envelope),
+        [getattr(row, "created_at", None) for row in rows] if listing.tied else (),
+        rows=rows,
+        headers=headers,
+        status_code=envelope.status_code,
+        message=envelope.message,
+    )
+
+
+def _decode_envelope(body: bytes, page: int) -> tuple[Any, list[msgspec.Raw]]:
+    """Return the envelope and the bytes of each row."""
     try:
         envelope = _RAW_PAGE.decode(body)
     except _UNREADABLE as fault:
         reason = _reason(fault)
     else:
-        return envelope, _data(envelope, page)
-    raise DecodeError(f"the answer is no JSON listing: {reason}")
+        return envelope, _rows_of(envelope, page)
+    raise DecodeError(f"the response is not a JSON listing: {reason}")
 
 
-def _data(envelope: Any, page: int) -> list[Any]:
+def _rows_of(envelope: Any, page: int) -> list[Any]:
     data: list[Any] | msgspec.UnsetType | None = envelope.data
     if data is msgspec.UNSET:
-        raise DecodeError("the answer is JSON without `data`")
+        raise DecodeError("the response is JSON without `data`")
     if data is not None:
         return data
     if page > 1 or envelope.count in (0, None):
         return []
-    raise DecodeError(f"the answer's `data` is null although its `count` is {envelope.count!r:.40}")
+    raise DecodeError(f"`data` of the response is null although its `count` is {envelope.count!r:.40}")
 
 
-def _row(listing: Listing[Any], raw: msgspec.Raw, index: int) -> Any:
+def _count_of(envelope: Any) -> int | None:
+    count = envelope.count
+    return count if type(count) is int and count >= 0 else None
+
+
+# Single rows
+
+
+def _decode_row(listing: Listing[Any], raw: msgspec.Raw, index: int) -> Any:
+    """Decode one row into the listing's model, or return a `RejectedRow`."""
     try:
         bytes(raw).decode()
-        return detach(_decoder(cast("Hashable", listing.model)).decode(raw))
+        return _decoder(cast("Hashable", listing.model)).decode(raw)
     except _UNREADABLE as fault:
         reason, _, path = _reason(fault).partition(" - at `$")
     return RejectedRow(bytes(raw), f"$.data[{index}]{path.rstrip('`')}", reason)
 
 
-def _head(raw: msgspec.Raw) -> RowHead:
+def _fields_of(raw: msgspec.Raw) -> RowFields:
     try:
-        head: RowHead = _HEAD.decode(raw)
+        fields: RowFields = _FIELDS.decode(raw)
     except _UNREADABLE:
-        return RowHead()
-    return head
+        return RowFields()
+    return fields
 
 
-def _foreign(listing: Listing[Any], raw: msgspec.Raw, index: int) -> RejectedRow:
+def _is_foreign(listing: Listing[Any], row: Any) -> bool:
+    """Whether the row names another run than the one that is listed."""
+    # A run id of a raw row can have any type; only a string names a run.
+    return listing.run_id is not None and isinstance(row.run_id, str) and row.run_id != listing.run_id
+
+
+def _foreign_row(listing: Listing[Any], raw: msgspec.Raw, index: int) -> RejectedRow:
     return RejectedRow(
         bytes(raw), f"$.data[{index}].run_id", f"the row belongs to another run than {listing.run_id}"
     )
 
 
 def _digest(raw: msgspec.Raw) -> str:
+    """Return a key for a row without an id."""
     return "#" + hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
-def _count(envelope: Any) -> int | None:
-    count = envelope.count
-    return count if type(count) is int and count >= 0 else None
-
-
 def _reason(fault: Exception) -> str:
-    """What msgspec says of a fault; it names types and places, no data of the row."""
+    """Return a description of a decoding error; msgspec's names types and locations, never data."""
     if isinstance(fault, UnicodeDecodeError):
         return "invalid UTF-8"
     if isinstance(fault, RecursionError):
         return "nested too deeply"
     return str(fault)
+
+
+# Large pages, in slices
+#
+# msgspec holds the interpreter lock while it decodes, so decoding in a thread would block the event loop too.
+# Locating the rows first takes 5 us per row of 4 kB, decoding them 12 us; so only large pages are sliced.
+
+
+def scan_page(body: bytes, page: int, headers: Mapping[str, str]) -> ScannedPage:
+    """Locate the rows of a page without decoding them.
+
+    Raises:
+        DecodeError: the body is not a listing.
+    """
+    envelope, raws = _decode_envelope(body, page)
+    return ScannedPage(raws, _count_of(envelope), headers, envelope.status_code, envelope.message)
+
+
+async def decode_in_slices(
+    scanned: ScannedPage, listing: Listing[Any], page: int, decode: Decode
+) -> DecodedPage:
+    """Decode a page slice by slice with `decode`, with one turn of the event loop before each slice.
+
+    Returns:
+        The same as `decode` returns for the whole body.
+    """
+    rows: list[Any] = []
+    keys: list[str] = []
+    created: list[datetime | None] = []
+    for body in _slices(scanned.raws):
+        await asyncio.sleep(0)
+        part = decode(listing, body, page, scanned.headers)
+        rows += [_shifted(row, len(keys)) if type(row) is RejectedRow else row for row in part.rows]
+        keys += part.keys
+        created += part.created
+    return DecodedPage(
+        keys,
+        scanned.count,
+        created,
+        rows=rows,
+        headers=scanned.headers,
+        status_code=scanned.status_code,
+        message=scanned.message,
+    )
+
+
+def _slices(raws: Sequence[msgspec.Raw]) -> Iterator[bytes]:
+    """Yield bodies of about `SLICE_BYTES` that together contain all rows."""
+    start = length = 0
+    for end, raw in enumerate(raws, 1):
+        length += len(raw)
+        if length >= SLICE_BYTES or end == len(raws):
+            yield b'{"data":[%b]}' % b",".join(raws[start:end])
+            start, length = end, 0
+
+
+def _shifted(row: RejectedRow, by: int) -> RejectedRow:
+    """Return the row with its position in the whole page instead of that in its slice."""
+    return row._replace(path=_INDEX.sub(lambda match: str(int(match[0]) + by), row.path))

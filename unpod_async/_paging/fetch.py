@@ -1,15 +1,22 @@
-"""One page of a listing from the service, as the walk wants it: an answer, or a failure of some kind."""
+"""Send the request for one page and decode the response."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from unpod_async._http import Deadline, Reader, Request, Response, classify, classify_inside, shown_headers
-from unpod_async._paging.commands import PageFailure, PageRequest, PageResult
-from unpod_async._paging.decode import Decode, DecodedPage, decode_raw, decode_rows
+from unpod_async._paging.commands import PageFailure, PageRequest
+from unpod_async._paging.decode import (
+    MAX_WHOLE_BYTES,
+    Decode,
+    ScannedPage,
+    decode_in_slices,
+    decode_object,
+    decode_rows,
+    scan_page,
+)
 from unpod_async._paging.listings import Listing
-from unpod_async._paging.sliced_decode import MAX_WHOLE_BYTES, Scanned, decode_in_slices, scan
+from unpod_async._paging.page import DecodedPage
 from unpod_async.errors import (
     ConfigurationError,
     DecodeError,
@@ -21,73 +28,103 @@ from unpod_async.errors import (
     UpstreamError,
 )
 
-__all__ = ["Decode", "fetch"]
+__all__ = ["decode_single", "fetch", "parse_page"]
 
-P = TypeVar("P", DecodedPage, Scanned)
+T = TypeVar("T")
 
 
 async def fetch(
-    caller: Reader,
+    executor: Reader,
     listing: Listing[Any],
-    read: PageRequest,
+    request: PageRequest,
     deadline: Deadline,
     *,
-    raw: bool = False,
-    decode: Decode | None = None,
-) -> PageResult | PageFailure:
-    """Ask for one page. Errors of the service and the network are returned, never raised.
+    decode: Decode = decode_rows,
+) -> DecodedPage | PageFailure:
+    """Send the request for one page.
 
     Args:
-        raw: the rows are to be their bytes, as by `decode_raw`.
-        decode: makes rows of the body in another way.
+        decode: decodes the body; by default into rows of the listing's model.
+
+    Returns:
+        The page, or a `PageFailure` with the error of the service or the network.
 
     Raises:
-        ConfigurationError: the client cannot be used here.
+        ConfigurationError: the client is closed, or cannot be used here.
     """
     query = dict(listing.query)
     if listing.paged:
-        query |= {"page": str(read.page), "page_size": str(read.size)}
-    rows_of = decode or (decode_raw if raw else decode_rows)
+        query |= {"page": str(request.page), "page_size": str(request.size)}
 
-    def parse(request: Request, response: Response) -> DecodedPage | Scanned:
-        body, headers = response.body, shown_headers(response.headers)
-        if len(body) > MAX_WHOLE_BYTES:
-            return parse_page(request, response, lambda: scan(body, read.page, headers))
-        return parse_page(request, response, lambda: rows_of(listing, body, read.page, headers))
+    def parse(sent: Request, response: Response) -> DecodedPage | ScannedPage:
+        return parse_page(sent, response, listing, request.page, decode)
 
     try:
-        rows = await caller.read(listing.endpoint, query, parse, deadline, single_out=read.single_out)
+        page = await executor.read(listing.endpoint, query, parse, deadline, single_out=request.single_out)
     except ConfigurationError:
         raise
     except UnpodError as error:
         return _failure(error)
-    if isinstance(rows, Scanned):
-        rows = await decode_in_slices(rows, listing, read.page, rows_of)
-    return PageResult(rows.keys, rows.count, rows.created, rows)
+    if isinstance(page, ScannedPage):
+        return await decode_in_slices(page, listing, request.page, decode)
+    return page
 
 
-def parse_page(request: Request, response: Response, decode: Callable[[], P]) -> P:
-    """What `decode` makes of an answer that is none of an error.
+def parse_page(
+    request: Request, response: Response, listing: Listing[Any], page: int, decode: Decode
+) -> DecodedPage | ScannedPage:
+    """Return the decoded page; a page larger than `MAX_WHOLE_BYTES` is only scanned.
 
     Raises:
-        UnpodError: it is one, or no listing.
+        APIError: the response is an error.
+        DecodeError: the response is not a listing.
+    """
+    error: UnpodError | None = classify(request, response)
+    if error is None:
+        headers, body = shown_headers(response.headers), response.body
+        result: DecodedPage | ScannedPage
+        try:
+            if len(body) > MAX_WHOLE_BYTES:
+                result = scan_page(body, page, headers)
+            else:
+                result = decode(listing, body, page, headers)
+        except DecodeError as fault:
+            error = classify_inside(request, response) or _unreadable(request, response, fault)
+        else:
+            if result.status_code not in (200, None):
+                error = classify_inside(request, response)
+            if error is None:
+                return result
+    raise error
+
+
+def decode_single(request: Request, response: Response, model: type[T]) -> T:
+    """Return the object of a response that contains a single one.
+
+    Raises:
+        APIError: the response is an error.
+        DecodeError: the response does not contain such an object.
     """
     error: UnpodError | None = classify(request, response)
     if error is None:
         try:
-            rows = decode()
+            found, status_code = decode_object(model, response.body)
         except DecodeError as fault:
-            fault.args = (f"GET {request.path} answered {response.status}: {fault.args[0]}",)
-            error = classify_inside(request, response) or fault
+            error = classify_inside(request, response) or _unreadable(request, response, fault)
         else:
-            if rows.status_code not in (200, None):
+            if status_code not in (200, 201, None):
                 error = classify_inside(request, response)
             if error is None:
-                return rows
+                return found
     raise error
 
 
+def _unreadable(request: Request, response: Response, fault: DecodeError) -> DecodeError:
+    return DecodeError(f"{request.method} {request.path} answered {response.status}: {fault.args[0]}")
+
+
 def _failure(error: UnpodError) -> PageFailure:
+    """Return the failure of a page, with what its error says about the page."""
     return PageFailure(
         error,
         unreadable=isinstance(error, UpstreamError | DecodeError)

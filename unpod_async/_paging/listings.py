@@ -1,4 +1,4 @@
-"""What a listing is: where it is, what its rows are, what tells them apart, and which are kept."""
+"""`Listing`: the endpoint of a listing, the model and identity of its rows, and its filters."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from unpod_async._http import Endpoint, TimeWindow, check_str_or_list
-from unpod_async._http import endpoints as _paths
+from unpod_async._http import Endpoint, TimeWindow, check_str_or_list, endpoints
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 
@@ -21,18 +20,19 @@ Status: TypeAlias = str | Sequence[str] | None
 
 
 class Listing(msgspec.Struct, Generic[T], frozen=True):
-    """One listing of the platform, ready to be walked.
+    """Description of one listing of the service.
 
     Attributes:
-        endpoint: where it is.
+        endpoint: path and label.
         model: struct of a row.
-        identity: attributes that name a row; the first that is text counts.
-        paged: whether the server takes `page` and `page_size`.
-        tied: rows of equal `created` have no fixed order.
-        query: filters the server applies.
-        run_id: the run every row must belong to, or None.
-        statuses, window: filters applied here.
-        needs_org: refused before sending when the Org-Handle is not known.
+        identity: attributes that can identify a row; the first one that is a non-empty string is the key.
+        paged: the server accepts `page` and `page_size`.
+        tied: rows with the same `created` have no fixed order.
+        query: filters that the server applies.
+        run_id: the run to which every row must belong, or None.
+        statuses: client-side filter by status, or None.
+        window: client-side filter by creation time, or None.
+        needs_org: the request needs an Org-Handle.
     """
 
     endpoint: Endpoint
@@ -47,45 +47,51 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
     needs_org: bool = False
 
     @property
-    def filters_here(self) -> bool:
+    def is_filtered(self) -> bool:
+        """Whether rows are filtered on the client."""
         return self.statuses is not None or self.window is not None
 
     def key_of(self, row: Any) -> str | None:
+        """Return the key of a row, or None if it has none."""
         for name in self.identity:
             value = getattr(row, name)
             if isinstance(value, str) and value:
                 return value
         return None
 
-    def is_foreign(self, row: Any) -> bool:
-        # In a row that is not decoded they may be of any type: those name no run and no status.
-        return self.run_id is not None and isinstance(row.run_id, str) and row.run_id != self.run_id
-
     def keeps(self, row: Any) -> bool:
+        """Whether the client-side filters keep a row."""
+        # Fields of a row that is not decoded into the model can have any type.
         if self.statuses is not None and not (isinstance(row.status, str) and row.status in self.statuses):
             return False
         return self.window is None or self.window.contains(row.created_at)
 
 
 def status_filter(status: Status) -> frozenset[str] | None:
-    """`status=` as a set; one status or several, compared exactly."""
+    """Return the argument `status` as a set, or None if it is None. Statuses are compared exactly.
+
+    Raises:
+        InvalidArgument: it is empty, or contains something other than strings.
+    """
     if status is None:
         return None
-    wanted = frozenset(check_str_or_list("status", status))
-    if not wanted or not all(type(one) is str and one for one in wanted):
-        raise InvalidArgument("status must be a status such as 'completed', or several of them")
-    return wanted
+    statuses = frozenset(check_str_or_list("status", status))
+    if not statuses or not all(type(one) is str and one for one in statuses):
+        raise InvalidArgument(
+            "status must be a status such as 'completed', or a list of statuses", argument="status"
+        )
+    return statuses
 
 
 def space_runs(space_token: str, status: Status = None) -> Listing[Run]:
-    """The runs of one space."""
-    return Listing(_paths.runs(space_token), Run, ("run_id",), statuses=status_filter(status))
+    """Return the listing of all runs of a space."""
+    return Listing(endpoints.runs(space_token), Run, ("run_id",), statuses=status_filter(status))
 
 
-def run_tasks(space_token: str, run_id: str, status: Status) -> Listing[Task]:
-    """The tasks of one run."""
+def run_tasks(space_token: str, run_id: str, status: Status = None) -> Listing[Task]:
+    """Return the listing of all tasks of a run."""
     return Listing(
-        _paths.run_tasks(space_token, run_id),
+        endpoints.run_tasks(space_token, run_id),
         Task,
         ("task_id", "id"),
         run_id=run_id,

@@ -1,14 +1,13 @@
-"""A page of a walk, the rows of one answer, and a row that is none."""
+"""`Page` as users see it, the decoded page that a walk works with, and rows that were rejected."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import msgspec
+from unpod_async._paging.commands import PageResult
 
 __all__ = ["DecodedPage", "Page", "RejectedRow"]
 
@@ -18,12 +17,12 @@ _USER_TOKEN = re.compile(rb'("user_token"\s*:\s*")[^"]*')
 
 
 class RejectedRow(NamedTuple):
-    """A row that came and is not part of the listing's items.
+    """A row that the server sent and that cannot be an item of the listing.
 
     Attributes:
-        raw: its JSON bytes as the server sent them; on an exception `user_token` is masked in them.
-        path: where the fault is in the answer, such as "$.data[3].task_id".
-        reason: what is wrong there; holds no data of the row.
+        raw: the row's JSON bytes as sent. Where an exception carries the row, `user_token` is masked.
+        path: location of the problem in the response body, such as "$.data[3].task_id".
+        reason: description of the problem; contains no data of the row.
     """
 
     raw: bytes
@@ -31,27 +30,27 @@ class RejectedRow(NamedTuple):
     reason: str
 
     def masked(self) -> RejectedRow:
-        """The row for an exception, which is pickled and mailed around: without the user's access token."""
+        """Return a copy without the user's access token, for exceptions, which are pickled and logged."""
         return self._replace(raw=_USER_TOKEN.sub(rb"\1***", self.raw))
 
     def __repr__(self) -> str:
-        # The bytes hold names and numbers of people.
+        # The bytes contain names and phone numbers.
         return f"RejectedRow(path={self.path!r}, reason={self.reason!r}, {len(self.raw)} bytes)"
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a walk, without the rows that were yielded before.
+    """One page of a listing, without rows that were yielded before.
 
     Attributes:
-        items: the rows, in the server's order; with a filter, those that match.
-        number: the page as the server numbers it, from 1.
-        page_size: rows asked for per page.
-        count: rows of the whole listing, as the server counted them in this answer, or None.
-        rejected: rows that came and do not fit.
-        unreadable: places in the listing (from 1) whose row the server cannot send; `page=<place>` with
-            `page_size=1` is the request that fails.
-        headers: Date, Retry-After, X-RateLimit-*, X-Request-ID of the answer, names in lower case.
+        items: the rows in the server's order; with a client-side filter, only the matching ones.
+        number: page number, counted from 1.
+        page_size: number of rows requested per page.
+        count: size of the whole listing according to this response, or None if the server does not say.
+        rejected: rows that were received but do not fit the model, or belong to another run.
+        unreadable: positions in the listing, counted from 1, whose row the server cannot send. The request
+            that fails is `page=<position>` with `page_size=1`.
+        headers: Date, Retry-After, X-RateLimit-* and X-Request-ID of the response, with lower-case names.
     """
 
     items: list[T]
@@ -63,17 +62,21 @@ class Page(Generic[T]):
     headers: Mapping[str, str]
 
     def __repr__(self) -> str:
-        # Rows as bytes hold all there is, user tokens too.
+        # Raw rows contain everything, including user tokens.
         return f"Page(number={self.number}, {len(self.items)} items)"
 
 
-class DecodedPage(msgspec.Struct, frozen=True):
-    """The rows of one answer, by place: an item, or why there is none."""
+class DecodedPage(PageResult, frozen=True, kw_only=True):
+    """The rows of one response.
+
+    Attributes:
+        rows: by position in the page: an item, a `RejectedRow`, or None for a row that a filter removed.
+        headers: as `Page.headers`.
+        status_code: `status_code` in the body, as sent.
+        message: `message` in the body, as sent.
+    """
 
     rows: Sequence[Any]
-    keys: Sequence[str]
-    count: int | None
-    created: Sequence[datetime | None]
     headers: Mapping[str, str]
     status_code: object = None
     message: object = None

@@ -1,4 +1,4 @@
-"""`Pager`: a listing as something to iterate. The sequential walk, and everything built from it."""
+"""`Pager`: a listing that users iterate; and the walk that reads it one page at a time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from unpod_async._http import Deadline, Reader, check_integer
 from unpod_async._paging.collector import Collector, OnBadRow, check_on_bad_row
-from unpod_async._paging.commands import Command, Deliver, Fetch, PageFailure, PageRequest, PageResult
-from unpod_async._paging.decode import Decode, Page, decode_raw
+from unpod_async._paging.commands import Command, Deliver, Fetch, PageFailure, PageRequest
+from unpod_async._paging.decode import Decode, decode_raw, decode_rows
 from unpod_async._paging.fetch import fetch
 from unpod_async._paging.listings import Listing
+from unpod_async._paging.page import Page
 from unpod_async._paging.prefetch import prefetch_pages
 from unpod_async._paging.stream import Stream
 from unpod_async._paging.traversal import Walk
@@ -23,28 +24,44 @@ T = TypeVar("T")
 
 
 class Pager(Generic[T]):
-    """A listing of the service. Nothing is sent before it is iterated; each iteration is a new walk.
+    """A listing of the service. Creating one sends nothing; each iteration reads the listing anew.
 
-    `async for item in pager` yields every row of the listing, newest first, each exactly once, while rows
-    enter and leave it; otherwise the walk ends in `IncompleteListing` after yielding what it has. A `break`
-    leaves nothing behind: no request, task or scope is open while the caller has a row.
+    `async for row in pager` yields every row of the listing, newest first and each exactly once, even if rows
+    are added and deleted meanwhile. If that cannot be guaranteed, the iteration raises `IncompleteListing`
+    after it has yielded all rows it could read. No request, task or cancel scope is open while the caller
+    processes a row, so it is safe to `break` at any point.
 
-    That promise rests on what the service does: rows enter at the head, keep their order (tasks of an agent:
-    except rows of one and the same `created`), and rows and `count` of one answer are of one moment. What no
-    client can see stays outside it: a server that cuts pages shorter than asked *and* counts only what it
-    sends; a count that lies while rows come and go; with `outcome`, `call_type` or `search`, old rows that
-    enter the filtered listing in its middle when their call ends; with `start_page`, rows before that page.
+    Example:
+        ```python
+        pager = unpod.runs.tasks(space_token, run_id)
+        async for task in pager:
+            print(task.task_id, task.status)
 
-    Raises (while iterating):
+        newest = await pager.first()
+        everything = await pager.collect()
+        ```
+
+    The guarantee assumes that the service adds rows at the head, keeps their order (for tasks of an agent:
+    except among rows with the same `created`), and takes the rows and the `count` of one response at the same
+    moment. It does not cover:
+
+    * a server that returns shorter pages than requested *and* counts only the rows of that page;
+    * a wrong count while rows are added and deleted;
+    * with the filters `outcome`, `call_type` and `search`: old rows that enter the filtered listing in its
+      middle when their call ends;
+    * with `start_page`: the rows before that page.
+
+    Raises:
         IncompleteListing: rows may be missing.
-        StalledListing: the server ignores `page`.
-        DecodeError: with on_bad_row="raise", at the end, when rows could not be used.
-        APIError, TransportError: a request failed. `error.page` is the `start_page` to go on from.
+        StalledListing: the server returns the same page for every page number.
+        DecodeError: with on_bad_row="raise", after all other rows: some rows could not be used.
+        APIError: the server answered with an error. `start_page=error.page` resumes the listing.
+        TransportError: a request failed. `start_page=error.page` resumes the listing.
     """
 
     def __init__(
         self,
-        caller: Reader,
+        executor: Reader,
         listing: Listing[T],
         *,
         page_size: int,
@@ -52,7 +69,7 @@ class Pager(Generic[T]):
         on_bad_row: OnBadRow = "raise",
         deadline: Deadline | None = None,
     ) -> None:
-        self._caller = caller
+        self._executor = executor
         self._listing = listing
         self._page_size = check_integer("page_size", page_size)
         self._start_page = check_integer("start_page", start_page)
@@ -69,26 +86,50 @@ class Pager(Generic[T]):
                 yield item
 
     async def pages(self) -> AsyncGenerator[Page[T], None]:
-        """The listing page by page; see `Page`. A page holds only rows that were not yielded before."""
+        """Iterate over the listing page by page.
+
+        Yields:
+            Each `Page`, with only the rows that were not yielded before.
+
+        Raises:
+            UnpodError: as for iterating over the pager itself.
+        """
         walk = self._walk()
         while (page := await walk.next_page()) is not None:
             yield page
 
     async def raw(self) -> AsyncGenerator[bytes, None]:
-        """Each row's exact JSON bytes as the server sent them, keys this library does not know included.
+        """Iterate over the rows as the server sent them, including fields that this library does not know.
 
-        No row of the wrong type stops it. Rows that cannot be read, or that belong to another run, are left
-        out and end it as `on_bad_row` says.
+        Rows with fields of the wrong type are included. Rows that the server cannot send, and rows of another
+        run, are left out; `on_bad_row` says whether the iteration then ends with an error.
+
+        Yields:
+            The exact JSON bytes of each row.
+
+        Raises:
+            UnpodError: as for iterating over the pager itself.
         """
-        walk = self._walk(raw=True)
+        walk = self._walk(decode=decode_raw)
         while (page := await walk.next_page()) is not None:
-            # Kept in no name while the next page is asked for: the bytes show in tracebacks with locals.
+            # No variable refers to the rows during the next request: tracebacks with locals would show them.
             rows = page.items[::-1]
             while rows:
                 yield cast("bytes", rows.pop())
 
     async def collect(self, limit: int | None = None) -> list[T]:
-        """All rows as a list, or the first `limit` of them (then the rest is not asked for)."""
+        """Read the listing into a list.
+
+        Args:
+            limit: read at most so many rows, and no further pages than necessary; None (default) reads all.
+
+        Returns:
+            The rows, newest first.
+
+        Raises:
+            InvalidArgument: `limit` is not an integer of at least 0.
+            UnpodError: as for iterating over the pager itself; the rows that were read are lost.
+        """
         if limit is not None:
             check_integer("limit", limit, minimum=0, maximum=None)
         items: list[T] = []
@@ -101,51 +142,86 @@ class Pager(Generic[T]):
         return items if limit is None else items[:limit]
 
     async def first(self) -> T | None:
-        """The row that iterating yields first (the newest, from page 1), or None.
+        """Return the first row (without `start_page`: the newest one), or None if the listing is empty.
 
-        Asks for one row only, unless rows are filtered on the client or `start_page` skips some.
+        Requests a single row, unless rows are filtered on the client or `start_page` is not 1.
+
+        Raises:
+            UnpodError: as for iterating over the pager itself.
         """
-        one = self._start_page == 1 and not self._listing.filters_here
-        walk = self._walk(page_size=1 if one else None)
+        one_row = self._start_page == 1 and not self._listing.is_filtered
+        walk = self._walk(page_size=1 if one_row else None)
         while (page := await walk.next_page()) is not None:
             if page.items:
                 return page.items[0]
         return None
 
     async def count(self) -> int:
-        """How many rows the whole listing has, whatever `start_page` is.
+        """Return the number of rows in the whole listing, regardless of `start_page`.
 
-        The server's count; a walk where it has none, where it may have counted its own page only, or where
-        rows are filtered on the client.
+        This is the server's count, in one request. The whole listing is read instead if the server sends no
+        count, if its count may be that of one page only, or if rows are filtered on the client.
+
+        Raises:
+            UnpodError: as for iterating over the pager itself.
         """
-        if not self._listing.filters_here:
-            size = 1 if self._listing.paged else self._page_size
-            answer = await fetch(
-                self._caller, self._listing, PageRequest(1, size), self._caller.deadline(), raw=True
-            )
-            if isinstance(answer, PageResult) and answer.count is not None:
-                rows = len(answer.keys)
-                if answer.count > rows or (answer.count == rows and not (rows and self._listing.paged)):
-                    return answer.count
-            if isinstance(answer, PageFailure) and not answer.unreadable:
-                answer.error.listing, answer.error.page = self._listing.endpoint.label, 1
-                raise answer.error
+        if not self._listing.is_filtered:
+            count = await self._server_count()
+            if count is not None:
+                return count
         found = 0
-        walk = self._walk(raw=True, start_page=1)
+        walk = self._walk(decode=decode_raw, start_page=1)
         while (page := await walk.next_page()) is not None:
             found += len(page.items) + len(page.rejected) + len(page.unreadable)
         return found
 
-    def prefetch(self, n: int) -> Stream[T]:
-        """The same rows with up to `n` pages asked for ahead of the one being read; at most `n` are held.
+    async def _server_count(self) -> int | None:
+        """Return the server's count, or None if there is none or it may be that of one page only."""
+        size = 1 if self._listing.paged else self._page_size
+        page = await fetch(
+            self._executor,
+            self._listing,
+            PageRequest(1, size),
+            self._executor.deadline(),
+            decode=decode_raw,
+        )
+        if isinstance(page, PageFailure):
+            if page.unreadable:
+                return None
+            page.error.locate(self._listing.endpoint.label, 1)
+            raise page.error
+        rows = len(page.keys)
+        if page.count is None or page.count < rows:
+            return None
+        counts_page_only = page.count == rows and rows > 0 and self._listing.paged
+        return None if counts_page_only else page.count
 
-        It owns tasks, so it is entered: `async with pager.prefetch(4) as stream: async for item in stream`.
+    def prefetch(self, n: int) -> Stream[T]:
+        """Read the listing with concurrent requests.
+
+        Args:
+            n: number of pages that are requested ahead of the one being processed; at most `n` pages are in
+                memory.
+
+        Returns:
+            A `Stream` of the same rows, in the same order. It runs background tasks; use it with
+            `async with`.
+
+        Raises:
+            InvalidArgument: `n` is not an integer of at least 1.
+
+        Example:
+            ```python
+            async with unpod.tasks.list(space_token).prefetch(4) as stream:
+                async for task in stream:
+                    print(task.task_id)
+            ```
         """
         ahead = check_integer("n", n)
         return Stream(
             f"prefetch({n}) of {self._listing.endpoint.label}",
-            lambda put: prefetch_pages(
-                self._caller,
+            lambda send: prefetch_pages(
+                self._executor,
                 self._listing,
                 Walk(
                     page_size=self._page_size,
@@ -157,103 +233,112 @@ class Pager(Generic[T]):
                     self._listing,
                     page_size=self._page_size,
                     on_bad_row=self._on_bad_row,
-                    stats=self._caller.stats,
+                    stats=self._executor.stats,
                 ),
-                lambda page: put(page.items),
-                self._deadline or self._caller.deadline(),
+                lambda page: send(page.items),
+                self._deadline or self._executor.deadline(),
             ),
         )
 
     def _walk(
-        self, *, raw: bool = False, page_size: int | None = None, start_page: int | None = None
+        self, *, decode: Decode = decode_rows, page_size: int | None = None, start_page: int | None = None
     ) -> SequentialWalk[T]:
         return SequentialWalk(
-            self._caller,
+            self._executor,
             self._listing,
             page_size=page_size or self._page_size,
             start_page=start_page or self._start_page,
             on_bad_row=self._on_bad_row,
-            raw=raw,
+            decode=decode,
             deadline=self._deadline,
         )
 
 
 class SequentialWalk(Generic[T]):
-    """A walk advanced one page at a time by whoever awaits it.
+    """Reads a listing one page at a time.
 
-    Between two calls nothing is open, so it can be dropped at any moment.
+    Nothing is open between two calls, so the walk can be dropped at any time.
+
+    Args:
+        executor: sends the requests.
+        listing: the listing to read.
+        page_size: number of rows to request per page.
+        start_page: number of the first page.
+        on_bad_row: "raise" ends the walk with a `DecodeError` if rows could not be used; "skip" logs them.
+        decode: decodes the pages; by default into rows of the listing's model.
+        deadline: the time limit of the walk; by default that of the executor's options, from now on.
     """
 
     def __init__(
         self,
-        caller: Reader,
+        executor: Reader,
         listing: Listing[T],
         *,
         page_size: int,
         start_page: int = 1,
         on_bad_row: OnBadRow = "raise",
-        raw: bool = False,
-        decode: Decode | None = None,
+        decode: Decode = decode_rows,
         deadline: Deadline | None = None,
     ) -> None:
-        self._caller = caller
-        self._deadline = deadline or caller.deadline()
+        self._executor = executor
+        self._deadline = deadline or executor.deadline()
         self._listing = listing
-        self._decode = decode or (decode_raw if raw else None)
-        self._machine = Walk(page_size=page_size, start_page=start_page, tied=listing.tied)
+        self._decode = decode
+        self._walk = Walk(page_size=page_size, start_page=start_page, tied=listing.tied)
         self._collector: Collector[T] = Collector(
-            listing, page_size=page_size, on_bad_row=on_bad_row, stats=caller.stats
+            listing, page_size=page_size, on_bad_row=on_bad_row, stats=executor.stats
         )
-        self._steps = self._machine.run() if listing.paged else walk_single()
-        self._coming: Command | UnpodError | Literal["end"] | None = None  # what `at_end` had the machine say
+        self._steps = self._walk.run() if listing.paged else walk_single()
+        # The command that `at_end` has taken from the walk already.
+        self._next: Command | UnpodError | Literal["end"] | None = None
 
     @property
     def passes(self) -> int:
-        """As `Walk.passes`."""
-        return self._machine.passes
+        """Number of passes over the listing, as `Walk.passes`."""
+        return self._walk.passes
 
     @property
     def at_end(self) -> bool:
-        """Whether the page handed out last was the last.
+        """Whether the page returned last was the last one.
 
-        False as well where only a request can tell, and where an error is to come.
+        False if it takes another request to know, and if the walk is going to raise an error.
         """
-        if self._coming is None:
-            self._coming = self._advance(None)
-        return self._coming == "end"
+        if self._next is None:
+            self._next = self._advance(None)
+        return self._next == "end"
 
     async def next_page(self) -> Page[T] | None:
-        """The next page with anything in it, or None at the end."""
-        coming, self._coming = self._coming or self._advance(None), None
-        while coming != "end":
-            if isinstance(coming, UnpodError):
-                raise coming
+        """Return the next page that is not empty, or None at the end of the listing.
+
+        Raises:
+            UnpodError: as for iterating over a `Pager`.
+        """
+        command, self._next = self._next or self._advance(None), None
+        while command != "end":
+            if isinstance(command, UnpodError):
+                raise command
             reply: Any = None
-            if isinstance(coming, Fetch):
+            if isinstance(command, Fetch):
                 try:
                     reply = await fetch(
-                        self._caller, self._listing, coming.read, self._deadline, decode=self._decode
+                        self._executor, self._listing, command.read, self._deadline, decode=self._decode
                     )
                 except UnpodError as error:
-                    self._sign(error)
+                    self._collector.locate(error, self._walk.page)
                     raise
-            elif isinstance(coming, Deliver):
-                page = self._collector.page(coming)
+            elif isinstance(command, Deliver):
+                page = self._collector.page(command)
                 if page is not None:
                     return page
-            coming = self._advance(reply)
+            command = self._advance(reply)
         return None
 
     def _advance(self, reply: Any) -> Command | UnpodError | Literal["end"]:
-        """What the machine says next, or how it ended."""
+        """Send the reply to the walk; return its next command, its error, or "end"."""
         try:
             return self._steps.send(reply)
         except StopIteration:
             return self._collector.bad_rows() or "end"
         except UnpodError as error:
-            self._sign(error)
+            self._collector.locate(error, self._walk.page)
             return error
-
-    def _sign(self, error: UnpodError) -> None:
-        if error.listing is None:
-            self._collector.sign(error, self._machine.page)

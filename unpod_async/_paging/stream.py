@@ -1,8 +1,8 @@
-"""`Stream`: rows made ahead by tasks, owned by an `async with` block.
+"""`Stream`: rows that background tasks read, owned by an `async with` block.
 
-Tasks inside a bare generator outlive a `break`; so whatever owns tasks is entered. On leaving, the tasks are
-cancelled first and waited for, whatever happened in the block, and what the block raised goes on as it is.
-Errors of the tasks come out where the next row is asked for, bare.
+Tasks started inside a bare async generator would survive a `break`. Therefore the owner of the tasks is an
+async context manager: leaving it cancels the tasks and waits for them, whatever happened in the block.
+Exceptions of the tasks are raised to the reader, not wrapped in a group.
 """
 
 from __future__ import annotations
@@ -20,21 +20,32 @@ __all__ = ["SendBatch", "Stream"]
 T = TypeVar("T")
 
 SendBatch: TypeAlias = Callable[[Sequence[T]], Awaitable[None]]
-"""Hands a batch of rows to the reader; returns when the reader is done with them."""
+"""Sends a batch of rows to the reader; returns when the reader has processed them."""
 
 
 class Stream(Generic[T]):
-    """Rows from concurrent requests: `async with ... as stream: async for row in stream`.
+    """Rows that background tasks read with concurrent requests.
 
-    Leaving the block, by its end, `break`, an exception or cancellation, stops all requests and waits for
-    them: no task and no connection is left.
+    Use it with `async with`. Leaving the block, in whatever way, cancels all requests and waits for them; no
+    task and no connection stays open. A stream can be entered once.
+
+    Example:
+        ```python
+        async with unpod.runs.tasks_for(space_token) as stream:
+            async for task in stream:
+                print(task.task_id)
+        ```
+
+    Raises:
+        ConfigurationError: the stream is iterated outside its `async with`, or entered twice.
+        UnpodError: while iterating: a request failed. Rows that were received before are yielded first.
     """
 
     def __init__(self, name: str, produce: Callable[[SendBatch[T]], Awaitable[None]]) -> None:
         self._name = name
         self._produce = produce
         self._task: asyncio.Task[None] | None = None
-        # A memory stream and an event per batch would cost 60 us more for each.
+        # A memory object stream and an event per batch would take 60 us longer for each batch.
         self._batches: dict[asyncio.Future[None], Sequence[T]] = {}
         self._arrived = asyncio.Event()
         self._batch: tuple[Iterator[T], asyncio.Future[None]] | None = None
@@ -48,8 +59,8 @@ class Stream(Generic[T]):
 
     async def __aenter__(self) -> Self:
         if self._task is not None or self._left:
-            raise ConfigurationError(f"{self._name} was entered before: make a new one")
-        # A task of its own, so that no cancel scope is open around the caller's block.
+            raise ConfigurationError(f"{self._name} was entered before", hint="create a new stream")
+        # A separate task, so that no cancel scope is open around the caller's block.
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -61,8 +72,8 @@ class Stream(Generic[T]):
             return
         task.cancel()
         cancelled = await join_shielded(task)
-        self._end()  # one that was cancelled before it began has not
-        self._error = None  # its traceback holds this stream
+        self._end()  # a task that is cancelled before its first step does not run its `finally`
+        self._error = None  # its traceback refers to this stream
         if cancelled is not None:
             raise cancelled
         if not task.cancelled():
@@ -71,8 +82,8 @@ class Stream(Generic[T]):
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         if self._task is None:
             raise ConfigurationError(
-                f"{self._name} owns tasks, so it is entered first: `async with ... as stream: "
-                "async for row in stream`"
+                f"{self._name} is iterated outside its `async with`",
+                hint="use `async with ... as stream: async for row in stream`",
             )
         while True:
             while self._batch is None and not (self._batches or self._ended):
@@ -82,8 +93,8 @@ class Stream(Generic[T]):
                 if not self._batches:
                     break
                 done = next(iter(self._batches))
-                self._batch = self._handed_out(self._batches.pop(done)), done
-            # The rows left by a `break` are there for the next `async for`.
+                self._batch = self._iterate(self._batches.pop(done)), done
+            # After a `break`, the next `async for` continues with the remaining rows of the batch.
             batch, done = self._batch
             for row in batch:
                 yield row
@@ -91,16 +102,19 @@ class Stream(Generic[T]):
         if self._error is not None:
             raise self._error
         if not self._complete:
-            raise ConfigurationError(f"{self._name} was left before its end: read it inside its `async with`")
+            raise ConfigurationError(
+                f"the `async with` of {self._name} ended before the stream did",
+                hint="iterate the stream inside its `async with`",
+            )
 
-    def _handed_out(self, rows: Sequence[T]) -> Iterator[T]:
-        """The rows of a batch, each as it is taken."""
+    def _iterate(self, rows: Sequence[T]) -> Iterator[T]:
+        """Return an iterator over the rows of a batch. Subclasses can observe each row as it is taken."""
         return iter(rows)
 
     def _finish(self, done: asyncio.Future[None]) -> None:
-        if self._batch is not None and self._batch[1] is done:  # else another reader was quicker
+        if self._batch is not None and self._batch[1] is done:  # else another reader was faster
             self._batch = None
-        if not done.done():  # by another reader, or cancelled
+        if not done.done():  # else another reader finished it, or it was cancelled
             done.set_result(None)
 
     def _end(self) -> None:
@@ -109,14 +123,14 @@ class Stream(Generic[T]):
 
     async def _run(self) -> None:
         try:
-            await self._produce(self._put)
+            await self._produce(self._send)
             self._complete = True
-        except Exception as error:  # noqa: BLE001 - raised where the reader asks for the next row
+        except Exception as error:  # noqa: BLE001 - raised when the reader asks for the next row
             self._error = error
         finally:
             self._end()
 
-    async def _put(self, rows: Sequence[T]) -> None:
+    async def _send(self, rows: Sequence[T]) -> None:
         if rows:
             done = asyncio.get_running_loop().create_future()
             self._batches[done] = rows

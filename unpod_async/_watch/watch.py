@@ -74,7 +74,7 @@ class Watch(Stream[Event]):
         """
         return save_known(self._known, self._run_ids, tasks=self._tasks)
 
-    def _handed_out(self, rows: Sequence[Event]) -> Iterator[Event]:
+    def _iterate(self, rows: Sequence[Event]) -> Iterator[Event]:
         # Apply each event only now: after a restart, events that were not received are reported again.
         return map(self._apply, rows)
 
