@@ -77,12 +77,12 @@ async def of_requests(port: int) -> None:
         )
         await step(
             "fetch: status and envelope",
-            lambda: fetch(caller, listing, PageRequest(1, 100), caller.deadline(), raw=True),
+            lambda: fetch(caller, listing, PageRequest(1, 100), caller.deadline(), decode=decode_raw),
         )
 
         async def walk() -> None:
             pages: SequentialWalk[Task] = SequentialWalk(
-                caller, run_tasks("r20", "none", None), page_size=100, raw=True
+                caller, run_tasks("r20", "none", None), page_size=100, decode=decode_raw
             )
             while await pages.next_page() is not None:
                 pass
@@ -97,7 +97,7 @@ def of_rows() -> None:
     )
     listing = Listing(_paths.space_tasks("r20"), Task, ("task_id", "id"))
     decode = row_decoder(keep_user_token=False)
-    raws, *_ = scan_page(body, 1)
+    raws = scan_page(body, 1, {}).raws
     heads = [row_header(raw) for raw in raws]
 
     class Envelope(msgspec.Struct):

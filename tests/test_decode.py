@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.tables import each_row
 from unpod_async import Agent, CreatedRun, DecodeError, Page, RejectedRow, Run, Space, Task
 from unpod_async._http import endpoints as paths
-from unpod_async._paging import DecodedPage, Listing, decode_one, decode_raw, decode_rows
+from unpod_async._paging import DecodedPage, Listing, decode_object, decode_raw, decode_rows
 
 TASKS: Listing[Task] = Listing(paths.space_tasks("S1"), Task, ("task_id", "id"))
 RUN_TASKS: Listing[Task] = Listing(paths.run_tasks("S1", "R1"), Task, ("task_id", "id"), run_id="R1")
@@ -142,7 +142,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 def test_a_body_that_is_no_listing(decode: Any, body: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
         decode(TASKS, body, 1, {})
-    assert str(caught.value).startswith("the answer")
+    assert str(caught.value).startswith("the response")
     # Nothing keeps the body, nor shows any of it.
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
@@ -339,9 +339,9 @@ def test_an_error_does_not_keep_its_page() -> None:
 
 def test_a_single_object() -> None:
     body = b'{"status_code": 200, "message": "m", "data": {"token": "S1", "name": "n"}}'
-    space, stated = decode_one(Space, body)
+    space, stated = decode_object(Space, body)
     assert (space.token, space.name, stated) == ("S1", "n", 200)
-    created, stated = decode_one(CreatedRun, b'{"data": {"run_id": "R1"}}')
+    created, stated = decode_object(CreatedRun, b'{"data": {"run_id": "R1"}}')
     assert (created.run_id, stated) == ("R1", None)
 
 
@@ -364,8 +364,8 @@ def test_a_single_object() -> None:
     ids=lambda body: repr(body[-60:]),
 )
 def test_no_single_object(body: bytes) -> None:
-    with pytest.raises(DecodeError, match="the answer is not the expected JSON: ") as caught:
-        decode_one(Space, body)
+    with pytest.raises(DecodeError, match="the response is not the expected JSON: ") as caught:
+        decode_object(Space, body)
     assert caught.value.__context__ is None
 
 
@@ -428,7 +428,7 @@ def test_any_bytes_are_rows_or_a_decode_error(listing: Listing[Any], body: bytes
 @given(st.one_of(st.binary(), damaged()), st.sampled_from([Space, CreatedRun]))
 def test_any_bytes_are_an_object_or_a_decode_error(body: bytes, model: type[Any]) -> None:
     try:
-        found, _ = decode_one(model, body)
+        found, _ = decode_object(model, body)
     except DecodeError:
         return
     assert type(found) is model

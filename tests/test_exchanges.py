@@ -48,7 +48,7 @@ from unpod_async import (
 )
 from unpod_async._http import Request, Response, classify, classify_inside
 from unpod_async._http import endpoints as paths
-from unpod_async._paging import Listing, decode_one, decode_raw, decode_rows
+from unpod_async._paging import Listing, decode_object, decode_raw, decode_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -570,10 +570,10 @@ def test_the_answer_is_what_it_is(exchange: dict[str, Any]) -> None:
     recorded = exchange["body"]["data"]
     if isinstance(recorded, dict):
         if exchange["method"] == "POST":
-            created, stated = decode_one(CreatedRun, response.body)
+            created, stated = decode_object(CreatedRun, response.body)
             check_created(created, recorded)
         else:
-            space, stated = decode_one(Space, response.body)
+            space, stated = decode_object(Space, response.body)
             check_row(space, recorded)
         assert stated == 200
         return

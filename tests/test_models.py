@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from tests.tables import each_row
+from unpod_async._paging import detach
 from unpod_async.errors import DecodeError
 from unpod_async.models import (
     Agent,
@@ -27,7 +28,6 @@ from unpod_async.models import (
     Task,
     TranscriptMessage,
     UserInfo,
-    detach,
 )
 
 EXCHANGES: list[dict[str, Any]] = json.loads(
@@ -342,8 +342,7 @@ def test_a_detached_task_lets_go_of_its_page() -> None:
 
     tasks = msgspec.json.decode(body, type=list[Task])
     assert sys.getrefcount(body) > before
-    for task in tasks:
-        detach(task)
+    detach(tasks)
 
     assert sys.getrefcount(body) == before
     assert [task.output for task in tasks] == [row["output"] for row in rows]
@@ -356,19 +355,19 @@ def test_only_detached_tasks_free_the_buffer_they_came_from() -> None:
     with pytest.raises(BufferError):
         body.clear()
 
-    assert detach(tasks[0]) is tasks[0]
+    detach(tasks)
     body.clear()
 
     assert tasks[0].output == {"call_id": "c"}
 
 
 def test_detaching_twice_or_without_an_output_changes_nothing() -> None:
-    run = Run(run_id="R1")
-    task = detach(task_with(b'{"a": 1}'))
+    rows = [Run(run_id="R1"), task_with(b'{"a": 1}'), Task()]
 
-    assert detach(run) is run
-    assert detach(detach(task)) == task_with(b'{"a": 1}')
-    assert detach(Task()) == Task()
+    detach(rows)
+    detach(rows)
+
+    assert rows == [Run(run_id="R1"), task_with(b'{"a": 1}'), Task()]
     assert Task().output is None
 
 

@@ -524,7 +524,7 @@ class TestBadRows:
             assert f"tasks of run {run} in space {sandbox.space_token}, page 2" in first.getMessage()
             assert "$.data[1].input" in first.getMessage()
             assert "page 3" in second.getMessage()
-            assert "1 cannot be read (7)" in second.getMessage()
+            assert "1 rows unreadable (7)" in second.getMessage()
             assert "Private" not in caplog.text
 
     @pytest.mark.parametrize("row", [b"17", b"null", b"[]", b'"text"', b'{"task_id": 5}', b"{}"])

@@ -23,7 +23,7 @@ from unpod_async._paging import (
     decode_raw,
     decode_rows,
     run_tasks,
-    scan,
+    scan_page,
 )
 
 LISTING = run_tasks("S", "R1", None)
@@ -66,14 +66,14 @@ def test_slices_are_the_whole(listing: Listing[Any], decode: Decode, rows: list[
     headers = {"date": "today"}
     whole = decode(listing, body, 1, headers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unpod_async._paging.sliced_decode.SLICE_BYTES", size)
-        sliced = asyncio.run(decode_in_slices(scan(body, 1, headers), listing, 1, decode))
+        patch.setattr("unpod_async._paging.decode.SLICE_BYTES", size)
+        sliced = asyncio.run(decode_in_slices(scan_page(body, 1, headers), listing, 1, decode))
     assert plain(sliced) == plain(whole)
 
 
 @pytest.mark.parametrize("body", [b'{"count":0,"data":[]}', b'{"count":0,"data":null}'])
 async def test_no_rows_are_no_slices(body: bytes) -> None:
-    rows = await decode_in_slices(scan(body, 1, {}), LISTING, 1, decode_rows)
+    rows = await decode_in_slices(scan_page(body, 1, {}), LISTING, 1, decode_rows)
     assert (list(rows.rows), list(rows.keys), rows.count) == ([], [], 0)
 
 
@@ -96,7 +96,7 @@ async def test_others_have_a_turn_before_each_slice() -> None:
     task = asyncio.create_task(others())
     await asyncio.sleep(0)
     body, number = large_page()
-    rows = await decode_in_slices(scan(body, 1, {}), LISTING, 1, decode_rows)
+    rows = await decode_in_slices(scan_page(body, 1, {}), LISTING, 1, decode_rows)
     task.cancel()
     assert len(rows.rows) == number
     assert turns >= len(body) // SLICE_BYTES

@@ -93,10 +93,10 @@ def readers() -> list[Callable[[Response], Any]]:
     ]
 
     def typed(listing: Listing[Any]) -> Callable[[Response], Any]:
-        return lambda response: parse_page(GET, response, lambda: decode_rows(listing, response.body, 1, {}))
+        return lambda response: parse_page(GET, response, listing, 1, decode_rows)
 
     def raw(listing: Listing[Any]) -> Callable[[Response], Any]:
-        return lambda response: parse_page(GET, response, lambda: decode_raw(listing, response.body, 2, {}))
+        return lambda response: parse_page(GET, response, listing, 2, decode_raw)
 
     return [
         *map(typed, listings),

@@ -26,7 +26,7 @@ from unpod_async._http import (
     Stats,
     retry_after_of,
 )
-from unpod_async._paging import PageFailure, PageRequest, fetch, space_runs
+from unpod_async._paging import PageFailure, PageRequest, decode_raw, fetch, space_runs
 from unpod_async.errors import (
     APIError,
     RateLimitedError,
@@ -202,7 +202,7 @@ async def probe_service(executor: RequestExecutor, space_token: str, deadline: D
     once = executor.with_options(executor.options._replace(retry=None), None)
     failure: object = None
     for read in (PageRequest(1, 1), PageRequest(10**9, 1)):
-        failure = await fetch(once, space_runs(space_token), read, deadline, raw=True)
+        failure = await fetch(once, space_runs(space_token), read, deadline, decode=decode_raw)
         if not isinstance(failure, PageFailure) or not failure.unreadable:
             break
     if isinstance(failure, PageFailure) and (is_transient(failure.error) or not failure.past_end):

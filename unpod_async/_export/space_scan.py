@@ -23,14 +23,15 @@ from unpod_async._export.storage import Progress
 from unpod_async._http import Deadline, Reader, endpoints
 from unpod_async._paging import (
     Decode,
+    DecodedPage,
     Listing,
     ListingPreview,
     Page,
     PageFailure,
     PageRequest,
-    PageResult,
     PrefetchedPages,
     Walk,
+    decode_raw,
     fetch,
 )
 from unpod_async.errors import UnpodError
@@ -79,7 +80,7 @@ class ScanPlan(NamedTuple):
     preview: ListingPreview | None
 
 
-def plan_scan(sample: PageResult, page_size: int | None, requests_by_run: int) -> ScanPlan | None:
+def plan_scan(sample: DecodedPage, page_size: int | None, requests_by_run: int) -> ScanPlan | None:
     """Return how to scan a space, or None if reading run by run takes as few requests.
 
     Args:
@@ -91,7 +92,7 @@ def plan_scan(sample: PageResult, page_size: int | None, requests_by_run: int) -
     # The length is unknown if the server counts only the rows of the page.
     if count is None or (count <= rows and rows >= _SAMPLE_ROWS):
         return None
-    page_size = page_size or _page_size_for(sample.rows.rows)
+    page_size = page_size or _page_size_for(sample.rows)
     if count // page_size + 2 >= requests_by_run:
         return None
     return ScanPlan(page_size, ListingPreview(count, sample.keys[0]) if sample.keys else None)
@@ -106,7 +107,7 @@ def _page_size_for(rows: Sequence[object]) -> int:
 
 # -- requests that are sent early ---------------------------------------------------------------------------
 
-_Sample: TypeAlias = "PageResult | PageFailure"
+_Sample: TypeAlias = "DecodedPage | PageFailure"
 
 
 class EarlyRequests:
@@ -156,7 +157,7 @@ class EarlyRequests:
         sample = self._samples.get(space_token)
         if sample is None:
             read = PageRequest(1, _SAMPLE_ROWS)
-            request = fetch(self._reader, space_tasks(space_token), read, self._deadline, raw=True)
+            request = fetch(self._reader, space_tasks(space_token), read, self._deadline, decode=decode_raw)
             sample = self._samples[space_token] = asyncio.create_task(request)
         return sample
 
@@ -171,7 +172,7 @@ class EarlyRequests:
 
     async def _request_pages(self, space_token: str, runs: int) -> None:
         sample = await self.request_sample(space_token)
-        plan = plan_scan(sample, self._page_size, runs) if isinstance(sample, PageResult) else None
+        plan = plan_scan(sample, self._page_size, runs) if isinstance(sample, DecodedPage) else None
         if plan is None or plan.preview is None:
             return
         listing = space_tasks(space_token)

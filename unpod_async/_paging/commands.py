@@ -46,6 +46,10 @@ class PageResult(msgspec.Struct, frozen=True):
     count: int | None
     created: Sequence[datetime | None] = ()
 
+    def __repr__(self) -> str:
+        # Tracebacks with local variables must not show rows, which contain user tokens.
+        return f"{type(self).__name__}({len(self.keys)} rows)"
+
 
 class PageFailure(NamedTuple):
     """A page that did not come."""

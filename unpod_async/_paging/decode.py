@@ -300,7 +300,7 @@ def _rows_of(envelope: Any, page: int) -> list[Any]:
         return data
     if page > 1 or envelope.count in (0, None):
         return []
-    raise DecodeError(f"`data` of the response is null although its `count` is {envelope.count!r:.40}")
+    raise DecodeError(f"the response has `data` null although its `count` is {envelope.count!r:.40}")
 
 
 def _count_of(envelope: Any) -> int | None:

@@ -8,9 +8,9 @@ from typing import TypeVar
 from unpod_async._http import space_tasks
 from unpod_async._paging import (
     ClientContext,
+    DecodedPage,
     Listing,
     PageRequest,
-    PageResult,
     RejectedRow,
     SendBatch,
     SequentialWalk,
@@ -123,13 +123,13 @@ class SpaceSource:
             UnpodError: the page could not be read.
         """
         request = PageRequest(number, self.page_size)
-        outcome = await fetch(self._context.executor, self._run_listing, request, self.deadline, raw=False)
-        if isinstance(outcome, PageResult):
-            rows: Sequence[Run | RejectedRow] = outcome.rows.rows
+        outcome = await fetch(self._context.executor, self._run_listing, request, self.deadline)
+        if isinstance(outcome, DecodedPage):
+            rows: Sequence[Run | RejectedRow] = outcome.rows
             return [row for row in rows if not isinstance(row, RejectedRow)], outcome.count
         if outcome.unreadable:
             return [], None
-        outcome.error.listing, outcome.error.page = self._run_listing.endpoint.label, number
+        outcome.error.locate(self._run_listing.endpoint.label, number)
         raise outcome.error
 
     async def emit_runs(self, rows: Sequence[Run]) -> None:
