@@ -149,7 +149,7 @@ async def test_an_unreachable_service() -> None:
     [
         (Fault(status=404, body=b"<html><title>Not Found</title></html>", content_type="text/html"), "HTML"),
         (Fault(status=302, headers={"Location": "https://login.example/"}), "answered 302"),
-        (Fault(body=b"<html>Log in</html>", content_type="text/html"), "is no JSON"),
+        (Fault(body=b"<html>Log in</html>", content_type="text/html"), "is not a JSON listing"),
         (Fault(status=503), "answered 503"),
     ],
 )
