@@ -48,6 +48,9 @@ async def run_workers(n: int, work: Callable[[], Awaitable[None]]) -> None:
     Raises:
         Exception: the first error of a worker, not wrapped in a group; it cancels the other workers.
     """
+    if n == 1:
+        await work()
+        return
     errors: list[Exception] = []
 
     async def guarded() -> None:

@@ -23,7 +23,6 @@ from unpod_async._http import (
     RequestExecutor,
     Response,
     RetrySchedule,
-    Stats,
     retry_after_of,
 )
 from unpod_async._paging import PageFailure, PageRequest, decode_raw, fetch, space_runs
@@ -74,6 +73,7 @@ class OutageRetrier:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._executor: Reader = executor
+        self.stats = executor.stats
         self._retries = executor.options.retry is not None
         self._probe = probe
         self._deadline = deadline
@@ -83,10 +83,6 @@ class OutageRetrier:
         self._down_since: float | None = None
         self._resume_at = float("-inf")
         self.gave_up: UnpodError | None = None
-
-    @property
-    def stats(self) -> Stats:
-        return self._executor.stats
 
     @property
     def waiting(self) -> float:

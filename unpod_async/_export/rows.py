@@ -375,14 +375,14 @@ class RowPages(NamedTuple):
             deadline=self.deadline,
         )
 
-    async def prefetch(
+    def prefetch(
         self,
         machine: Walk,
         put: Callable[[Page[Any]], Awaitable[object]],
         early_pages: PrefetchedPages | None = None,
-    ) -> None:
+    ) -> Awaitable[None]:
         """Request pages ahead and pass each to `put` in order. Raises what the walk or `put` raises."""
-        await prefetch_pages(
+        return prefetch_pages(
             self.reader,
             self.listing,
             machine,
