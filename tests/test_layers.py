@@ -228,3 +228,40 @@ def test_the_http_client_is_imported_in_four_modules_only() -> None:
         and not found.for_types
     }
     assert users <= HTTP_CLIENT
+
+
+def assigned_attributes(path: Path) -> Iterator[str]:
+    """Assignments to an attribute of anything but `self` or `cls`, as "file:line text"."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = list(node.targets)
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Delete):
+            targets = list(node.targets)
+        for target in targets:
+            for part in ast.walk(target):
+                if (
+                    isinstance(part, ast.Attribute)
+                    and isinstance(part.ctx, ast.Store | ast.Del)
+                    and not (isinstance(part.value, ast.Name) and part.value.id in {"self", "cls"})
+                ):
+                    yield f"{path.name}:{node.lineno} {ast.unparse(node)}"
+
+
+def test_no_attribute_is_assigned_from_outside_its_class_in_the_paging_package() -> None:
+    """The guarantee that no row is lost is checked class by class, so each class owns its state."""
+    found = [
+        text
+        for name, path in MODULES.items()
+        if room(name) == "_paging" and name not in {"_paging.traversal", "_paging.page_recovery"}
+        for text in assigned_attributes(path)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_assignments_from_outside_a_class_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("a.b = 1\nself.b = 1\na.b += 1\nself.a.b: int = 1\n(x, a.b) = 1, 2\ndel a.b\na[0] = 1\n")
+    assert [int(text.split(":")[1].split()[0]) for text in assigned_attributes(path)] == [1, 3, 4, 5, 6]

@@ -1,4 +1,4 @@
-"""`UnpodClient`, the object users hold."""
+"""`UnpodClient`: creates the parts of a client, holds its resources, and closes it."""
 
 from __future__ import annotations
 
@@ -52,44 +52,62 @@ class _Keep(enum.Enum):
 
 
 KEEP: Final = _Keep.KEEP
-"""The option stays as it is; None would be a value of its own."""
+"""An option that is left as it is. None cannot say this, because it is a value of some options."""
 
 KeepType: TypeAlias = Literal[_Keep.KEEP]
 
 
 class UnpodClient(Exporting):
-    """A client of the Unpod platform API; one serves a whole application.
+    """Client of the Unpod platform API. One client serves a whole application.
 
-    Made without a running event loop; the connections are made on the loop of the first request, and the
-    client belongs to that loop from then on. Safe for concurrent use from many tasks of it.
+    A client can be created without a running event loop. Its connections are opened by the first request, and
+    it belongs to the event loop of that request from then on. Many tasks of that loop can use it at the same
+    time.
+
+    Use it with `async with`, or call `aclose()` at the end.
+
+    Example:
+        ```python
+        async with UnpodClient() as unpod:  # token from UNPOD_PLATFORM_TOKEN
+            async for run in unpod.runs.list("SPACE_TOKEN"):
+                print(run.run_id, run.status)
+        ```
 
     Args:
-        token: API key (or JWT, with auth_scheme "JWT" or "Bearer"); else UNPOD_PLATFORM_TOKEN.
-        org_handle: `domain_handle` of the organization, sent as Org-Handle; else UNPOD_ORG_HANDLE. Needed by
-            agents and spaces.
-        base_url: service or platform root; else UNPOD_PLATFORM_BASE_URL, UNPOD_BASE_URL, "https://unpod.ai".
-            A bare host gets https (loopback http).
-        auth_scheme: first word of the Authorization header: "Token", "JWT" or "Bearer".
-        page_size: rows asked for per page unless a call says otherwise.
-        max_concurrency: requests in flight at once, over all calls of this client. The service reads listings
-            one after another: more than about four at a time gain nothing on one server.
-        allow_http: let `http://` go beyond this machine, with the token unencrypted.
-        session: an aiohttp session of yours for reads; it is never closed here, and its middlewares are left
-            out. Creates use a connection of their own all the same.
-        retry: how failed attempts are repeated (`RetryPolicy`), or None to send everything once.
-        timeout: seconds for one attempt, counted from the moment a place is free.
-        deadline: seconds for everything one call or walk does; see `with_options`.
-        rate_limit: requests that may start per second, evenly spaced; None is no limit of ours.
-        token_provider: async function that gives a new token; asked once when one is refused with 401.
-        max_response_bytes: an answer longer than this, decompressed, is given up while it comes in.
-        proxy, ssl_context: as aiohttp takes them. Proxies and .netrc of the environment are not read, and
-            there is no switch to turn certificate checks off.
+        token: API key, or a JWT with auth_scheme "JWT" or "Bearer". Default: UNPOD_PLATFORM_TOKEN.
+        org_handle: `domain_handle` of the organization, sent as Org-Handle; `agents` and `spaces` need it.
+            Default: UNPOD_ORG_HANDLE.
+        base_url: root URL of the service. A bare host name gets https, or http for this machine. Default:
+            UNPOD_PLATFORM_BASE_URL, UNPOD_BASE_URL or "https://unpod.ai".
+        auth_scheme: first word of the Authorization header: "Token" (default), "JWT" or "Bearer".
+        page_size: rows per request of a listing, 100 by default; calls can override it.
+        max_concurrency: number of requests in flight at the same time, 8 by default, over all calls of this
+            client. The service reads listings one after another, so more than about four do not make a single
+            server faster.
+        allow_http: allow `http://` to other machines, which sends the token unencrypted. False by default.
+        session: an `aiohttp.ClientSession` of yours, used for reads. The client does not close it and ignores
+            its middlewares. Creates always use a connection of their own.
+        retry: how failed attempts are retried (`RetryPolicy`); None disables retries.
+        timeout: seconds for one attempt, 60 by default, counted from when the limits let the request start.
+        deadline: seconds for everything that one call or one iteration does; None (default) means no limit.
+            See `with_options`.
+        rate_limit: requests per second, evenly spaced; None (default) means no limit.
+        token_provider: async function that returns a new token; called once when the server answers 401.
+        max_response_bytes: size of the largest decompressed response that is read, 256 MiB by default. A
+            larger response is dropped while it arrives.
+        proxy: proxy URL, as for aiohttp. Proxies and .netrc of the environment are not used.
+        ssl_context: TLS settings, as for aiohttp. There is no option to disable certificate checks.
 
-    `async with UnpodClient() as unpod:` closes it at the end, after the calls under way; else
-    `await unpod.aclose()`.
+    Attributes:
+        organizations: `organizations.list`.
+        spaces: `spaces.list` and `spaces.get`.
+        agents: `agents.list` and `agents.tasks`.
+        runs: `runs.list`, `runs.tasks`, `runs.tasks_for`, `runs.watch`, `runs.wait` and `runs.find`.
+        tasks: `tasks.list`, `tasks.create`, `tasks.create_many` and `tasks.reconcile`.
+        recordings: `recordings.download`.
 
-    Pickling or copying a client leaves out the token, which the copy takes from the environment, and what
-    concerns the sending: `retry` and all arguments after it are the defaults again.
+    A client can be pickled and copied. The copy takes the token from the environment, and has the default
+    values of `retry` and of all arguments after it.
 
     Raises:
         ConfigurationError: there is no token, or an argument is not accepted.
@@ -134,11 +152,11 @@ class UnpodClient(Exporting):
                 environ=os.environ,
             )
         except ConfigurationError as error:
-            # The frames below, and those of a first wording, hold the token.
+            # The frames of the functions below contain the token.
             error.__traceback__ = error.__context__ = None
             raise
         finally:
-            token = None  # and this one is shown where any argument is refused
+            token = None  # tracebacks of all errors below show the variables of this frame
         options = request_options(retry, timeout, deadline)
         if rate_limit is not None:
             check_number("rate_limit", rate_limit, error=ConfigurationError)
@@ -157,17 +175,17 @@ class UnpodClient(Exporting):
             created_at=f"{caller_frame.f_code.co_filename}:{caller_frame.f_lineno}",
         )
         stats = Stats()
-        caller = RequestExecutor(
+        executor = RequestExecutor(
             lifecycle=lifecycle,
             transport=transport,
             limiter=RequestLimiter(RateGate(rate_limit), stats),
-            # A view may repeat where the client itself does not.
+            # A view can retry even if the client itself does not.
             budget=RetryBudget((retry or DEFAULT_RETRY).budget),
             stats=stats,
             semaphores=(anyio.Semaphore(settings.max_concurrency, fast_acquire=True),),
             options=options,
         )
-        self._set_up(ClientContext(settings, caller), owner=True)
+        self._set_up(ClientContext(settings, executor), owner=True)
 
     def _set_up(self, context: ClientContext, *, owner: bool) -> None:
         self._context = context
@@ -188,33 +206,45 @@ class UnpodClient(Exporting):
         page_size: int | KeepType = KEEP,
         max_concurrency: int | KeepType = KEEP,
     ) -> UnpodClient:
-        """A view of this client with other options, over the same connections, limits, budget and counters.
+        """Return a view of this client with other options.
 
-        Args:
-            retry: a `RetryPolicy`, or None to send everything once. The budget stays the client's.
-            timeout: seconds for one attempt, from the moment a place is free.
-            deadline: seconds for everything that one call or one walk does, from its first request: waiting
-                for a place, attempts, sleeps, decoding and the caller's own time between pages. When the next
-                wait does not fit, the last error is raised at once. None has no end.
-            page_size: rows asked for per page.
-            max_concurrency: requests of this view in flight at once, a share of the client's own limit.
+        The view uses the connections, limits, retry budget and counters of this client. Closing it does
+        nothing. Arguments that are left out keep their value.
 
         ================  ====================================================================================
         What ends a call  What happens
         ================  ====================================================================================
-        `timeout`         the attempt has failed; `RetryPolicy` says what is repeated
-        `deadline`        `TransportError`, or the last error when the next wait does not fit, with its
-                          `attempts`; a create that may have left: `OutcomeUnknown`
-        cancellation      requests are dropped, places given back; a create that may have left puts a note on
-                          the `CancelledError` and a warning into the log
-        `break`           nothing is open between the rows of a listing; leaving the `async with` of a stream
-                          stops its tasks and waits for them
+        `timeout`         The attempt fails; `RetryPolicy` says whether it is retried.
+        `deadline`        `TransportError`. If the next wait would exceed the deadline, the last error is
+                          raised at once, with its `attempts`. For a create that may have been sent:
+                          `OutcomeUnknown`.
+        cancellation      The requests are dropped and their slots freed. If a create may have been sent, the
+                          `CancelledError` carries a note and a warning is logged.
+        `break`           Nothing is open between two rows of a listing. Leaving the `async with` of a stream
+                          cancels its tasks and waits for them.
         ================  ====================================================================================
 
-        Closing a view does nothing; close the client.
+        Args:
+            retry: a `RetryPolicy`; None disables retries. The retry budget remains that of the client.
+            timeout: seconds for one attempt, counted from when the limits let the request start.
+            deadline: seconds for everything that one call or one iteration does, from its first request on:
+                waiting for limits, attempts, delays, decoding, and the time that the caller takes between two
+                pages. None means no limit.
+            page_size: rows per request of a listing.
+            max_concurrency: number of requests of this view in flight at the same time. They also count
+                towards the limit of the client.
+
+        Returns:
+            The view.
 
         Raises:
-            ConfigurationError: a value is not accepted.
+            ConfigurationError: an argument is not accepted.
+
+        Example:
+            ```python
+            patient = unpod.with_options(timeout=300, deadline=3600)
+            tasks = await patient.runs.tasks(space_token, run_id).collect()
+            ```
         """
         context = self._context
         old = context.executor.options
@@ -240,17 +270,17 @@ class UnpodClient(Exporting):
 
     @property
     def stats(self) -> Stats:
-        """What this client and its views have done so far."""
+        """Counters of the requests and rows of this client and its views."""
         return self._context.executor.stats
 
     @property
     def settings(self) -> Settings:
-        """What this client is set up with; holds no token, and pickles."""
+        """The settings of this client, without the token. They can be pickled."""
         return self._context.settings
 
     def __repr__(self) -> str:
         if not hasattr(self, "_context"):
-            return "UnpodClient(not set up)"  # in a traceback of __init__
+            return "UnpodClient(not set up)"  # shown in a traceback of __init__
         return f"UnpodClient(base_url={self.settings.base_url!r}, org_handle={self.settings.org_handle!r})"
 
     def __reduce__(self) -> tuple[Callable[..., UnpodClient], tuple[Any, ...]]:
@@ -262,35 +292,35 @@ class UnpodClient(Exporting):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Whoever leaves by an exception or is cancelled wants to get out.
+        # After an exception or a cancellation, the caller does not want to wait.
         await self.aclose(GRACE if kind is None else 0)
 
     async def aclose(self, grace: float = GRACE) -> None:
-        """Let the calls under way end, then close the client's connections. May be called twice.
+        """Wait for the calls in progress, then close the client's connections.
 
-        From now on new calls are refused with `ConfigurationError`; so is the next page of a walk. Calls
-        under way go on as ever, with their repeats and waits. When `grace` is over, or this is cancelled,
-        those that are left end in `TransportError`, and creates that may have left in `OutcomeUnknown`. With
-        no call under way nothing is waited for. Downloads of recordings have connections of their own, and
-        end by themselves.
+        From now on, new calls and the next pages of listings raise `ConfigurationError`. Calls in progress
+        continue, with their retries and delays. When `grace` is over, or this is cancelled, the remaining
+        calls end with `TransportError`, and creates that may have been sent with `OutcomeUnknown`. Without
+        calls in progress, this returns at once.
 
-        The end of `async with UnpodClient()` is this; left by an exception or a cancellation, with `grace=0`.
-        A `session=` that was given stays open. Closing a view does nothing.
+        Leaving `async with UnpodClient()` calls this; after an exception or a cancellation, with `grace=0`.
+        A `session` that was passed in stays open. Downloads of recordings have connections of their own and
+        are not affected. Closing a view, or a closed client, does nothing.
 
         Args:
-            grace: seconds, 5 by default; 0 closes at once.
+            grace: seconds to wait for calls in progress, 5 by default; 0 closes at once.
 
         Raises:
-            ConfigurationError: `grace` is not accepted; the client stays open.
+            ConfigurationError: `grace` is not accepted. The client stays open.
         """
         seconds = check_seconds("grace", grace, finite=False, error=ConfigurationError)
         if not self._owner:
             return
-        caller = self._context.executor
+        executor = self._context.executor
         try:
-            await caller.lifecycle.close(seconds)
-        finally:  # when cancelled, too
-            await caller.transport.sessions.aclose()
+            await executor.lifecycle.close(seconds)
+        finally:  # also when this is cancelled
+            await executor.transport.sessions.aclose()
 
 
 def _from_settings(settings: Settings) -> UnpodClient:

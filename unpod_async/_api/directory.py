@@ -1,8 +1,8 @@
-"""Organizations, spaces and agents."""
+"""`client.organizations`, `client.spaces` and `client.agents`."""
 
 from __future__ import annotations
 
-from unpod_async._http import endpoints as _paths
+from unpod_async._http import endpoints
 from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
 from unpod_async.models import Agent, Organization, Space, Task
 
@@ -10,62 +10,106 @@ __all__ = ["Agents", "Organizations", "Spaces"]
 
 
 class Organizations(Resource):
-    """Organizations of the account."""
+    """Organizations of the account. Use it as `client.organizations`."""
 
     def list(
         self, *, start_page: int = 1, page_size: int | None = None, on_bad_row: OnBadRow = "raise"
     ) -> Pager[Organization]:
-        """All organizations; `domain_handle` is what other calls send as Org-Handle.
+        """List all organizations of the account, in one request without pages.
 
-        One request without pages. Some servers take only a JWT here (auth_scheme "JWT" or "Bearer").
-        Documented in "Get All Organizations".
+        The `domain_handle` of an organization is what the client takes as `org_handle`. Some servers accept
+        only a JWT here (auth_scheme "JWT" or "Bearer"). Documented by the service in "Get All Organizations".
+
+        Args:
+            start_page: has no effect, because the listing has no pages.
+            page_size: has no effect, because the listing has no pages.
+            on_bad_row: "raise" (default) ends the listing with a `DecodeError`, after all other rows, if
+                rows cannot be used; "skip" logs and skips them.
+
+        Returns:
+            A `Pager`. No request is sent until it is iterated.
+
+        Raises:
+            InvalidArgument: an argument is not accepted.
+            UnpodError: while iterating: see `Pager`.
         """
-        listing = Listing(_paths.organizations(), Organization, ("domain_handle", "token"), paged=False)
+        listing = Listing(endpoints.organizations(), Organization, ("domain_handle", "token"), paged=False)
         return self._context.pager(listing, start_page, page_size, on_bad_row)
 
 
 class Spaces(Resource):
-    """Spaces of the organization."""
+    """Spaces of the organization. Use it as `client.spaces`."""
 
     def list(
         self, *, start_page: int = 1, page_size: int | None = None, on_bad_row: OnBadRow = "raise"
     ) -> Pager[Space]:
-        """All spaces of the organization; `token` is the space token other calls take.
+        """List all spaces of the organization, in one request without pages.
 
-        One request without pages. Some servers take only a JWT here (auth_scheme "JWT" or "Bearer").
-        Documented in "Get All Spaces".
+        The `token` of a space is the space token that other calls take. Some servers accept only a JWT here
+        (auth_scheme "JWT" or "Bearer"). Documented by the service in "Get All Spaces".
+
+        Args:
+            start_page: has no effect, because the listing has no pages.
+            page_size: has no effect, because the listing has no pages.
+            on_bad_row: "raise" (default) or "skip", as in `organizations.list`.
+
+        Returns:
+            A `Pager`. No request is sent until it is iterated.
 
         Raises:
-            ConfigurationError: the Org-Handle is not known.
+            ConfigurationError: the client has no Org-Handle.
+            InvalidArgument: an argument is not accepted.
+            UnpodError: while iterating: see `Pager`.
+
+        Example:
+            ```python
+            async for space in unpod.spaces.list():
+                print(space.name, space.token)
+            ```
         """
-        listing = Listing(_paths.spaces(), Space, ("token",), paged=False, needs_org=True)
+        listing = Listing(endpoints.spaces(), Space, ("token",), paged=False, needs_org=True)
         return self._context.pager(listing, start_page, page_size, on_bad_row)
 
     async def get(self, space_token: str) -> Space:
-        """One space, with its agents.
+        """Return one space, with its agents.
+
+        Args:
+            space_token: token of the space.
 
         Raises:
-            InvalidArgument: the token of the space cannot be one.
-            ConfigurationError: the Org-Handle is not known.
-            NotFoundError: there is no such space in the organization.
+            InvalidArgument: `space_token` is not a valid token.
+            ConfigurationError: the client has no Org-Handle.
+            NotFoundError: the organization has no such space.
+            UnpodError: the request failed.
         """
-        return await self._context.get_one(_paths.space(space_token), Space)
+        return await self._context.get_one(endpoints.space(space_token), Space)
 
 
 class Agents(Resource):
-    """Agents of the organization, and what was assigned to them."""
+    """Agents of the organization, and the tasks assigned to them. Use it as `client.agents`."""
 
     def list(
         self, *, start_page: int = 1, page_size: int | None = None, on_bad_row: OnBadRow = "raise"
     ) -> Pager[Agent]:
-        """All agents of the organization; `handle` is what `pilot=` of a create takes.
+        """List all agents of the organization, in one request without pages.
 
-        One request without pages. Documented in "Get All Agents".
+        The `handle` of an agent is what `tasks.create` takes as `pilot`. Documented by the service in "Get
+        All Agents".
+
+        Args:
+            start_page: has no effect, because the listing has no pages.
+            page_size: has no effect, because the listing has no pages.
+            on_bad_row: "raise" (default) or "skip", as in `organizations.list`.
+
+        Returns:
+            A `Pager`. No request is sent until it is iterated.
 
         Raises:
-            ConfigurationError: the Org-Handle is not known.
+            ConfigurationError: the client has no Org-Handle.
+            InvalidArgument: an argument is not accepted.
+            UnpodError: while iterating: see `Pager`.
         """
-        listing = Listing(_paths.agents(), Agent, ("handle",), paged=False, needs_org=True)
+        listing = Listing(endpoints.agents(), Agent, ("handle",), paged=False, needs_org=True)
         return self._context.pager(listing, start_page, page_size, on_bad_row)
 
     def tasks(
@@ -77,19 +121,31 @@ class Agents(Resource):
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
     ) -> Pager[Task]:
-        """Tasks assigned to an agent, newest `created` first.
+        """List the tasks that are assigned to an agent, newest `created` first.
 
-        Rows created in the same millisecond have no fixed order on the server; where such rows stand on two
-        pages, the walk reads the listing again until it is sure. These tasks have `id`, `failure_count`,
-        `last_failure_reason`, `retry_attempt` and `scheduled_timestamp`. `status` is filtered on the client:
-        the server has no such filter. Documented in "Get Tasks by Agent Handle".
+        Tasks that were created in the same millisecond have no fixed order on the server. If such tasks are
+        on two pages, the listing is read again until it is certain that no task is missing. These tasks have
+        the additional fields `id`, `failure_count`, `last_failure_reason`, `retry_attempt` and
+        `scheduled_timestamp`. Documented by the service in "Get Tasks by Agent Handle".
+
+        Args:
+            agent_handle: handle of the agent.
+            status: only tasks with this status, or with one of these statuses; filtered on the client,
+                because the server has no such filter.
+            start_page: number of the first page to read, counted from 1.
+            page_size: rows per request; by default the client's `page_size`.
+            on_bad_row: "raise" (default) or "skip", as in `organizations.list`.
+
+        Returns:
+            A `Pager`. No request is sent until it is iterated.
 
         Raises:
-            InvalidArgument: the handle cannot be one.
-            NotFoundError: there is no such agent.
+            InvalidArgument: an argument is not accepted.
+            NotFoundError: while iterating: there is no such agent.
+            UnpodError: while iterating: see `Pager`.
         """
         listing = Listing(
-            _paths.agent_tasks(agent_handle),
+            endpoints.agent_tasks(agent_handle),
             Task,
             ("task_id", "id"),
             tied=True,

@@ -1,4 +1,4 @@
-"""Tasks: single calls; listing, placing and finding them."""
+"""`client.tasks`: list the tasks of a space, and create, check and reconcile calls."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from unpod_async._create import (
     reconcile,
     send_create,
 )
-from unpod_async._http import check_choice, check_id, check_str_or_list
-from unpod_async._http import endpoints as _paths
+from unpod_async._http import check_choice, check_id, check_str, check_str_or_list, endpoints
 from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
 from unpod_async.create import Schedule
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
@@ -28,7 +27,7 @@ __all__ = ["Tasks"]
 
 
 class Tasks(Resource):
-    """Tasks: single calls."""
+    """Tasks: single calls. Use it as `client.tasks`."""
 
     def list(
         self,
@@ -44,40 +43,59 @@ class Tasks(Resource):
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
     ) -> Pager[Task]:
-        """Tasks of a space, newest first.
+        """List the tasks of a space, newest first.
+
+        With `search`, `outcome` or `call_type`, a task whose call ends during the walk enters the listing in
+        the middle and may or may not be yielded. Documented by the service in "Get Tasks by Space Token".
 
         Args:
-            search: regular expression, case ignored, over name and phone of input and output.
-            outcome: what the call came to, such as "Interested", or several; case counts. (On the wire this
-                is `status`, which is not the task's status.)
-            call_type: "inbound" or "outbound".
-            created_from, created_to: aware datetimes, both inclusive; the server gets whole seconds, and
-                every row is checked again.
-            status: the task's status; filtered on the client, the server has no such filter.
+            space_token: token of the space.
+            search: regular expression, case-insensitive, that the server applies to name and phone number in
+                the input and the output.
+            outcome: only calls with this outcome, such as "Interested", or with one of these; case-sensitive
+                and filtered by the server. (The server's parameter is called `status`; it is not the status
+                of the task.)
+            call_type: only "inbound" or only "outbound" calls.
+            created_from: only tasks created at this time or later, as a timezone-aware datetime.
+            created_to: only tasks created at this time or earlier, as a timezone-aware datetime. The server
+                filters by whole seconds; the rest is filtered on the client.
+            status: only tasks with this status, or with one of these statuses; filtered on the client,
+                because the server has no such filter.
+            start_page: number of the first page to read, counted from 1.
+            page_size: rows per request; by default the client's `page_size`.
+            on_bad_row: "raise" (default) ends the listing with a `DecodeError`, after all other rows, if
+                rows cannot be used; "skip" logs and skips them.
 
-        With `search`, `outcome` or `call_type`, rows whose call ends during the walk enter the listing in
-        its middle; they may be met or not. Documented in "Get Tasks by Space Token".
+        Returns:
+            A `Pager`. No request is sent until it is iterated.
 
         Raises:
             InvalidArgument: an argument is not accepted.
-            RefusedError: the space is unknown or not yours.
+            RefusedError: while iterating: the space does not exist or is not yours.
+            UnpodError: while iterating: see `Pager`.
+
+        Example:
+            ```python
+            since = datetime(2025, 7, 1, tzinfo=UTC)
+            async for task in unpod.tasks.list(space_token, created_from=since, outcome="Interested"):
+                print(task.task_id, task.call and task.call.duration)
+            ```
         """
-        query = _paths.unix_bounds(created_from, created_to)
+        query = endpoints.unix_bounds(created_from, created_to)
         if search is not None:
-            query["search"] = _filled("search", search)
+            query["search"] = _filter_value("search", search)
         if outcome is not None:
-            outcomes = check_str_or_list("outcome", outcome)
-            query["status"] = ",".join(_outcome(one) for one in outcomes) or _filled("outcome", "")
+            query["status"] = _outcome_filter(outcome)
         if call_type is not None:
             query["call_type"] = check_choice("call_type", call_type, ("inbound", "outbound"))
-        bounded = created_from is not None or created_to is not None
+        is_bounded = created_from is not None or created_to is not None
         listing = Listing(
-            _paths.space_tasks(space_token),
+            endpoints.space_tasks(space_token),
             Task,
             ("task_id", "id"),
             query=query,
             statuses=status_filter(status),
-            window=_paths.TimeWindow(created_from, created_to) if bounded else None,
+            window=endpoints.TimeWindow(created_from, created_to) if is_bounded else None,
         )
         return self._context.pager(listing, start_page, page_size, on_bad_row)
 
@@ -113,29 +131,45 @@ class Tasks(Resource):
         schedule: Schedule = "now",
         dry_run: bool = False,
     ) -> CreatedRun | bytes:
-        """Place phone calls: one per document, by the agent `pilot`.
+        """Place phone calls: one for each document, by the agent `pilot`.
 
-        Everything is checked before sending, because the server queues calls it has not checked. The request
-        goes over a connection of its own, is sent again only when it certainly never left or was turned away
-        by a 429, and never after it may have reached the server. Cancelled after it was sent, the
-        CancelledError carries a note that calls may be queued.
+        All arguments are validated before anything is sent, because the server queues calls that it has not
+        validated. The request uses a connection of its own. It is repeated only if it certainly did not leave
+        this machine or the server answered 429, and never if it may have reached the server. If this is
+        cancelled after the request was sent, the CancelledError carries a note that calls may be queued.
+
+        Documented by the service in "Create a Task in a Space".
 
         Args:
-            pilot: handle of the agent. The server does not check it: a wrong one queues calls nobody makes.
-            documents: one mapping per call with `name` and `contact_number` as text; `id` or `document_id`
-                comes back as the task's `ref_id`. A document without one gets a `document_id` made here, so
-                that its call can be found again.
-            context: what the call is about; the server refuses a create without it.
-            schedule: "now", "auto", `ScheduleNow()`, `ScheduleAuto()` or `ScheduleCustom(date, time)`.
-            dry_run: check everything and return the JSON that would be sent; nothing is sent.
+            space_token: token of the space.
+            pilot: handle of the agent. The server does not check it: with a wrong handle, calls are queued
+                and never placed.
+            documents: a mapping for each call, with at least the strings `name` and `contact_number`. Its
+                `id` or `document_id` is returned as the task's `ref_id`. A document with neither gets a
+                generated `document_id`, so that its call can be found again.
+            context: what the call is about. The server refuses a create without it.
+            schedule: "now" (default), "auto", `ScheduleNow()`, `ScheduleAuto()` or
+                `ScheduleCustom(date, time)`.
+            dry_run: validate everything, send nothing, and return the request body. False by default.
 
-        Documented in "Create a Task in a Space".
+        Returns:
+            The created run; with `dry_run`, the JSON that would be sent.
 
         Raises:
-            InvalidArgument: an argument is not accepted; nothing was sent.
-            TransportError: with `sent` False: nothing was sent.
-            OutcomeUnknown: it was sent and the calls may be queued; the text says where to look.
-            APIError: the server refused (3xx, 4xx, 206 refusal or validation); no call was queued.
+            InvalidArgument: an argument is not accepted. Nothing was sent.
+            TransportError: the request failed and `error.sent` is False: nothing was sent.
+            OutcomeUnknown: the request was sent and calls may be queued. `reconcile(error)` looks for them.
+            APIError: the server refused the request. No call was queued.
+
+        Example:
+            ```python
+            run = await unpod.tasks.create(
+                space_token,
+                pilot="sales-agent-x1",
+                documents=[{"name": "Asha", "contact_number": "+15550100"}],
+                context="Ask whether the delivery arrived.",
+            )
+            ```
         """
         check_id("space_token", space_token)
         create = encode_create(
@@ -157,53 +191,88 @@ class Tasks(Resource):
         journal: str | os.PathLike[str],
         resend_unknown: bool = False,
     ) -> Sequence[BatchResult]:
-        """Place calls batch by batch, so that a job that dies can be run again and dials nobody twice.
+        """Place calls in batches. After a crash, call it again: no call is placed twice.
 
-        Before each POST the journal says on disk what is about to be sent, ids included. Run again with the
-        same requests in the same order: what is done is left out, and the one batch whose outcome is not
-        known is looked for. Created or partly created, it is noted; not seen, it is reported and not sent.
+        Before each request, the journal records on disk what is about to be sent. Called again with the same
+        requests in the same order, it skips the batches that are complete and looks for the one batch whose
+        outcome is unknown. If that batch was created, completely or in part, this is recorded; if it is not
+        found, it is reported and not sent again, unless `resend_unknown` is True.
 
         Args:
-            requests: the creates, in a fixed order.
-            journal: path of the journal, made if it is not there. It holds ids and digests, no contact data.
-            resend_unknown: send a batch again that an earlier run sent and that was not seen.
+            space_token: token of the space.
+            requests: the batches, in a fixed order.
+            journal: path of the journal file; created if it does not exist. It contains ids and digests, no
+                contact data.
+            resend_unknown: send a batch again if an earlier call sent it and it is not found. False by
+                default, because its calls may be placed twice.
+
+        Returns:
+            The result of each batch, in the order of `requests`.
 
         Raises:
-            OutcomeUnknown: a batch was sent and its outcome is not known; nothing after it was sent.
-            InvalidArgument: a request is not accepted, or is another than the journal tells of.
-            ConfigurationError: the journal is in use, or is none.
+            OutcomeUnknown: a batch was sent and its outcome is unknown. Nothing was sent after it.
+            InvalidArgument: a request is not accepted, or differs from the one in the journal.
+            ConfigurationError: the journal is in use, or is not a journal.
             OSError: the journal cannot be opened or written.
-            UnpodError: a batch was refused; a rerun sends it again.
+            UnpodError: a batch was refused. The next call sends it again.
         """
         check_id("space_token", space_token)
         return await create_many(self._context, space_token, requests, journal, resend_unknown=resend_unknown)
 
     async def reconcile(self, error: UnpodError) -> Reconciliation:
-        """Look through the newest runs for the calls of a create whose outcome is not known.
+        """Look for the calls of a create whose outcome is unknown.
 
-        Looks at runs from two minutes before it was sent on, for tasks with exactly its document ids. Not
-        seen is not the same as not created: the server may still be storing.
+        Reads the runs that were created from two minutes before the request on, and looks for tasks with
+        exactly its document ids. "not_found" does not mean that nothing was created: the server may still be
+        storing the calls.
+
+        Args:
+            error: the `OutcomeUnknown` that `create` or `create_many` raised.
+
+        Returns:
+            A `Reconciliation` with what was found.
 
         Raises:
-            InvalidArgument: `error` is no `OutcomeUnknown`.
+            InvalidArgument: `error` is not an `OutcomeUnknown`.
             UnpodError: a listing could not be read.
+
+        Example:
+            ```python
+            try:
+                run = await unpod.tasks.create(space_token, ...)
+            except OutcomeUnknown as error:
+                found = await unpod.tasks.reconcile(error)
+                print(found.state)
+            ```
         """
         if not isinstance(error, OutcomeUnknown):
-            raise InvalidArgument("reconcile takes the OutcomeUnknown that a create raised")
+            raise InvalidArgument(
+                f"error must be an OutcomeUnknown, not {type(error).__name__}", argument="error"
+            )
         return await reconcile(self._context, error.space_token, error.document_ids, error.started_at)
 
 
-def _filled(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidArgument(f"{name} must be text that is not empty")
-    # A lone surrogate would vanish on its way into the URL, and the filter with it.
-    if "\0" in value or value != value.encode("utf-8", "ignore").decode("utf-8"):
-        raise InvalidArgument(f"{name} holds a character that cannot be sent: a lone surrogate or NUL")
-    return value
-
-
-def _outcome(value: object) -> str:
-    text = _filled("outcome", value)
-    if "," in text:
-        raise InvalidArgument("an outcome holds no comma, which parts several of them: pass a list")
+def _filter_value(name: str, value: object) -> str:
+    """Return the value of a filter, checked so that it reaches the server unchanged."""
+    text = check_str(name, value)
+    if not text.strip():
+        raise InvalidArgument(f"{name} must not be empty", argument=name)
+    # Encoding would drop a lone surrogate, and with it part of the filter.
+    if "\0" in text or text != text.encode("utf-8", "ignore").decode("utf-8"):
+        raise InvalidArgument(
+            f"{name} contains a NUL character or a lone surrogate, which cannot be sent", argument=name
+        )
     return text
+
+
+def _outcome_filter(outcome: str | Sequence[str]) -> str:
+    outcomes = [_filter_value("outcome", one) for one in check_str_or_list("outcome", outcome)]
+    if not outcomes:
+        raise InvalidArgument("outcome must not be empty", argument="outcome")
+    if any("," in one for one in outcomes):
+        raise InvalidArgument(
+            "outcome contains a comma, which separates outcomes in the request",
+            argument="outcome",
+            hint="pass several outcomes as a list",
+        )
+    return ",".join(outcomes)

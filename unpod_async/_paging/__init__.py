@@ -1,4 +1,9 @@
-"""_paging"""
+"""Read a complete listing: every row exactly once, or an error that says rows may be missing.
+
+`listings` and `page` describe listings and pages; `fetch` and `decode` get one page. The walk itself does no
+I/O: see `commands`, `traversal` and `evidence`. `pager`, `prefetch`, `stream` and `fanout` drive it.
+`collector` builds the pages that they yield, and `context` is what the resources of a client share.
+"""
 
 from __future__ import annotations
 
