@@ -46,7 +46,7 @@ def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def lines(out: Path, kind: str) -> list[dict[str, Any]]:
     return in_order([
-        json.loads(line) for path in out.glob(f"{kind}*") for line in path.read_bytes().splitlines()
+        json.loads(line) for path in (out / kind).iterdir() for line in path.read_bytes().splitlines()
     ])
 
 
@@ -143,9 +143,10 @@ def test_what_no_demo_has_made_is_left_alone(tmp_path: Path, capsys: pytest.Capt
 def test_what_a_demo_has_made_makes_room(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     make_room(ours)
-    (ours / "tasks-00001.jsonl").touch()
+    (ours / "tasks").mkdir()
+    (ours / "tasks" / "part-00001.jsonl").touch()
     make_room(ours)
-    assert not list(ours.glob("tasks*"))
+    assert not (ours / "tasks").exists()
 
 
 def test_an_error_is_told_and_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +209,7 @@ def test_staged_rows_are_counted_as_they_come(tmp_path: Path) -> None:
 
 def test_the_comparison_sees_every_kind_of_difference(tmp_path: Path) -> None:
     rows = [{"task_id": f"T{number}", "input": {"name": "A", "none": None}} for number in range(4)]
-    paths = [tmp_path / "tasks-1.jsonl", tmp_path / "tasks-2.jsonl"]
+    paths = [tmp_path / "part-1.jsonl", tmp_path / "part-2.jsonl"]
     changed = {**rows[2], "input": {"name": "B"}}
     paths[0].write_text("".join(json.dumps(line) + "\n" for line in (rows[0], rows[1])))
     second = [rows[1], changed, {**rows[3], "output": None}]

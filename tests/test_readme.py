@@ -329,7 +329,7 @@ async def test_the_chapter_on_exports_runs_from_the_sandbox_to_the_query(tmp_pat
     serve, pasted, *rest = chapter()
     assert serve == Block("shell", "unpod-async sandbox\n")
     assert rest[-2].language == "python"
-    assert "'data/tasks-*.parquet'" in rest[-2].text
+    assert "'data/tasks/*.parquet'" in rest[-2].text
     said = complaints = ""
     ran: list[str] = []
     async with first_terminal(serve.text, folder, environment) as lines:

@@ -27,7 +27,7 @@ async def run(job: Job) -> Written:
         )
     if not told.complete or not events:
         raise RuntimeError(f"the export is not complete: {told}")
-    return Written(sorted((job.folder / "out").glob("tasks-*.jsonl")))
+    return Written(sorted((job.folder / "out").glob("tasks/*.jsonl")))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def rows_in(target: Path, kind: str) -> list[dict[str, Any]]:
     found = []
-    for file in sorted(target.glob(f"{kind}*")):
+    for file in sorted((target / kind).iterdir()):
         content = file.read_bytes()
         if file.suffix == ".gz":
             content = gzip.decompress(content)

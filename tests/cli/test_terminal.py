@@ -129,5 +129,7 @@ async def test_the_same_command_completes_an_export_after_ctrl_c(tmp_path: Path)
 
         async with Terminal(settings(sandbox), *argv, columns=300) as terminal:
             assert await terminal.wait() == 0
-        rows = [json.loads(line) for file in target.glob("tasks*") for line in file.read_bytes().splitlines()]
+        rows = [
+            json.loads(line) for file in target.glob("tasks/*") for line in file.read_bytes().splitlines()
+        ]
         assert sorted(row["task_id"] for row in rows) == sorted(sandbox.task_ids())

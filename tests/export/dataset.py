@@ -23,8 +23,8 @@ KINDS: tuple[Rows, ...] = ("runs", "tasks")
 def found_rows(target: Path, form: str, kind: Rows) -> list[str]:
     """Every row of all files of a kind, sorted, in one spelling."""
     found: list[str] = []
-    paths = sorted(target.glob(f"{kind}*"))
-    assert paths, f"no file {kind}*"
+    paths = sorted((target / kind).iterdir())
+    assert paths, f"no file in {kind}/"
     for path in paths:
         assert path.name.endswith(FORMATS[form].suffix), path.name
         if form == "parquet":
@@ -57,8 +57,8 @@ def assert_holds(target: Path, sandbox: Sandbox, form: str = "jsonl") -> None:
 
 
 def assert_manifest(target: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((target / "manifest.json").read_bytes())
-    files = {path.name: path for kind in KINDS for path in target.glob(f"{kind}*")}
+    told: dict[str, Any] = json.loads((target / "_manifest.json").read_bytes())
+    files = {f"{kind}/{path.name}": path for kind in KINDS for path in (target / kind).iterdir()}
     assert {part["name"] for part in told["parts"]} == set(files)
     for part in told["parts"]:
         data = files[part["name"]].read_bytes()

@@ -95,7 +95,7 @@ async def test_the_deadline_limits_the_waiting(tmp_path: Path) -> None:
         with pytest.raises(UnpodError):
             await unpod.with_options(deadline=1).export(sandbox.space_token, tmp_path / "set")
         assert time.monotonic() - began < 3
-        assert not (tmp_path / "set" / "manifest.json").exists()
+        assert not (tmp_path / "set" / "_manifest.json").exists()
 
 
 async def test_a_client_without_retries_waits_for_nothing(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ async def test_a_failed_run_does_not_stop_the_others_and_is_read_again(tmp_path:
         assert "500" in summary.failed[0].reason
         manifest = assert_manifest(tmp_path)
         assert manifest["complete"] is False
-        assert manifest["failed_runs"]["named"][0]["run_id"] == bad
+        assert manifest["failed_runs"]["examples"][0]["run_id"] == bad
         while await fails(unpod, sandbox, bad):  # until the scripted faults are used up
             pass
         before = sandbox.requests
@@ -183,7 +183,7 @@ async def test_jsonl_rows_have_the_bytes_of_the_server(tmp_path: Path) -> None:
         row = b'{ "task_id":\n"T1",\r\n "new" : 1.50, "user_info": {"user_token": "secret"}, "created": "" }'
         sandbox.malform(sandbox.task_ids()[0], row)
         await unpod.export(sandbox.space_token, tmp_path)
-        written = (tmp_path / "tasks-00001.jsonl").read_bytes().splitlines()
+        written = (tmp_path / "tasks" / "part-00001.jsonl").read_bytes().splitlines()
         assert row.replace(b"\r", b" ").replace(b"\n", b" ").replace(b'"secret"', b"null") in written
 
 
@@ -258,7 +258,7 @@ async def test_invalid_arguments_are_refused_before_anything_is_created(
 async def test_a_target_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     async with UnpodClient("key") as unpod:
-        with pytest.raises(ExportError, match="no directory"):
+        with pytest.raises(ExportError, match="not a directory"):
             await unpod.export("S", tmp_path / "file")
         with pytest.raises(ExportError, match="cannot be written"):
             await unpod.export("S", tmp_path / "file" / "set")

@@ -148,12 +148,12 @@ async def test_a_space_of_settled_runs_takes_one_request(tmp_path: Path) -> None
             sandbox.delete_run(run)
         await unpod.export(sandbox.space_token, tmp_path / "set", page_size=10)
         before = sandbox.requests
-        files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("*s-*")}
+        files = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("*s/*")}
         summary = await unpod.export(sandbox.space_token, tmp_path / "set", page_size=10)
         assert sandbox.requests == before + 1
         assert (summary.fetched_runs, summary.complete) == (0, True)
         assert summary.unchanged_runs == summary.runs
-        assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("*s-*")} == files
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "set").glob("*s/*")} == files
         sandbox.insert_run(2)
         summary = await unpod.export(sandbox.space_token, tmp_path / "set", page_size=10)
         assert (summary.fetched_runs, summary.fetched_tasks) == (1, 2)

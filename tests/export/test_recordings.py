@@ -53,4 +53,4 @@ async def test_recordings_are_downloaded_once_and_without_the_token(tmp_path: Pa
         assert sandbox.token.encode() not in head
         assert b"authorization" not in head
         assert b"org-handle" not in head
-        assert "hush" not in (tmp_path / "manifest.json").read_text("utf-8")
+        assert "hush" not in (tmp_path / "_manifest.json").read_text("utf-8")

@@ -22,7 +22,7 @@ PART = 20_000
 def runs_by_part(target: Path) -> dict[str, set[str]]:
     return {
         path.name: {json.loads(line)["run_id"] for line in path.read_bytes().splitlines()}
-        for path in target.glob("tasks-*")
+        for path in (target / "tasks").iterdir()
     }
 
 

@@ -134,7 +134,7 @@ async def test_row_50_disk_full_by_limit(row: Row, tmp_path: Path, limit: int, f
         output, _ = await process.communicate()
         assert "cannot be written" in output.decode()
         assert str(target) in output.decode()
-        assert not (target / "manifest.json").exists()
+        assert not (target / "_manifest.json").exists()
         async with client(sandbox) as unpod:
             await unpod.export(sandbox.space_token, target, format=form)
         assert_holds(target, sandbox, form)
@@ -143,7 +143,7 @@ async def test_row_50_disk_full_by_limit(row: Row, tmp_path: Path, limit: int, f
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("full", ["rows-", "new-tasks", "new-runs", "new-manifest"])
+@pytest.mark.parametrize("full", ["rows-", "new-tasks", "new-runs", "new-_manifest"])
 async def test_row_50_dev_full(row: Row, tmp_path: Path, full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "set"
     open_file = os.open
@@ -154,7 +154,7 @@ async def test_row_50_dev_full(row: Row, tmp_path: Path, full: str, monkeypatch:
 
     async with Sandbox(runs=9, tasks_per_run=3) as sandbox, client(sandbox) as unpod:
         await unpod.export(sandbox.space_token, target)
-        before = {path.name: path.read_bytes() for path in target.glob("*s-*")}
+        before = {path: path.read_bytes() for path in target.glob("*s/*")}
         sandbox.insert_run(2)
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", open_full)
@@ -163,7 +163,7 @@ async def test_row_50_dev_full(row: Row, tmp_path: Path, full: str, monkeypatch:
         assert os.strerror(errno.ENOSPC) in str(refused.value)
         if full in {"rows-", "new-tasks"}:
             # Nothing had been put in place: the data set of before is there as it was.
-            assert {path.name: path.read_bytes() for path in target.glob("*s-*")} == before
+            assert {path: path.read_bytes() for path in target.glob("*s/*")} == before
         await unpod.export(sandbox.space_token, target)
         assert_holds(target, sandbox)
     row.note("/dev/full: ExportError (no space left), the data set of before stays, then the exact set", "–")
@@ -204,13 +204,13 @@ async def test_row_52_other_options_or_a_changed_target(row: Row, tmp_path: Path
                 await unpod.export(sandbox.space_token, target, **other)
         with pytest.raises(ExportError, match="spaces"):
             await unpod.export("SPACEPOISON0000000000004", target)
-        with (target / "tasks-00001.jsonl").open("ab") as part:
+        with (target / "tasks" / "part-00001.jsonl").open("ab") as part:
             part.write(b"{}\n")
-        with pytest.raises(ExportError, match=r"tasks-00001\.jsonl is not as the export left it"):
+        with pytest.raises(ExportError, match=r"tasks/part-00001\.jsonl was changed"):
             await unpod.export(sandbox.space_token, target)
         (tmp_path / "mine").mkdir()
-        (tmp_path / "mine" / "tasks.csv").write_text("mine")
-        with pytest.raises(ExportError, match=r"tasks\.csv"):
+        (tmp_path / "mine" / "tasks").write_text("mine")
+        with pytest.raises(ExportError, match="contains tasks, but no export"):
             await unpod.export(sandbox.space_token, tmp_path / "mine")
         assert sandbox.requests == before
     row.note("other options, a changed part, files of another program: ExportError", "0")

@@ -33,7 +33,7 @@ class Exporting:
     ) -> ExportSummary:
         """Export every run and every task of one or more spaces into the files of a directory.
 
-        The tasks are in the files `tasks-*` and the runs in `runs-*`, each row once. `manifest.json` is
+        The tasks are in the files of `tasks/` and the runs in `runs/`, each row once. `_manifest.json` is
         written last. It lists the options, the files, and what is missing.
 
         An export can be killed at any moment. Call it again with the same target: it resumes, and rows that

@@ -7,9 +7,9 @@ from unpod_async._export.storage.changes import Progress
 from unpod_async._export.storage.checkpoint import Staging
 from unpod_async._export.storage.io_thread import Disk
 from unpod_async._export.storage.manifest import Contents, contents, manifest
-from unpod_async._export.storage.parts import MANIFEST
 from unpod_async._export.storage.publish import Publisher
 from unpod_async._export.storage.spool import Spool, spool_path, sync
+from unpod_async._export.storage.target import MANIFEST
 from unpod_async._export.storage.workspace import Workspace, open_workspace
 
 __all__ = [

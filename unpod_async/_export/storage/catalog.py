@@ -20,7 +20,7 @@ from unpod_async._export.storage.spool import Extent, SpoolReader
 
 __all__ = ["Catalog", "KnownRun", "ListedRun", "RunState", "Wanted"]
 
-VERSION = 4
+VERSION = 5
 
 _IDS = 500
 """Values in one statement; a system may allow no more than 999."""

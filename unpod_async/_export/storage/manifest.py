@@ -90,7 +90,7 @@ def contents(state: Catalog, parts: Parts) -> Contents:
 
 
 def manifest(options: Mapping[str, object], found: Contents, started: datetime, reasons: list[str]) -> bytes:
-    """The bytes of manifest.json."""
+    """Return the content of `_manifest.json`."""
     told = {
         "complete": found.is_whole and not reasons,
         "started": started,
@@ -110,8 +110,8 @@ def manifest(options: Mapping[str, object], found: Contents, started: datetime, 
             "bytes": found.bytes,
         },
         "parts": found.parts,
-        "failed_runs": {"count": found.failed_runs, "named": found.failed},
-        "unreadable_rows": {"count": found.bad_rows, "named": found.bad},
+        "failed_runs": {"count": found.failed_runs, "examples": found.failed},
+        "unreadable_rows": {"count": found.bad_rows, "examples": found.bad},
         "failed_recordings": found.failed_recordings,
         "reasons": reasons,
     }

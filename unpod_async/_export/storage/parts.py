@@ -15,11 +15,9 @@ from unpod_async._export.storage.spool import spool_path
 from unpod_async._export.storage.target import Store, Workplace
 from unpod_async.errors import ExportError
 
-__all__ = ["MANIFEST", "Kind", "Made", "Parts"]
+__all__ = ["Kind", "Made", "Parts"]
 
 Kind: TypeAlias = Literal["runs", "tasks"]
-
-MANIFEST = "manifest.json"
 
 
 class Made(NamedTuple):
@@ -59,7 +57,8 @@ class Parts:
         self._csv_safe = csv_safe
 
     def name(self, kind: str, number: int) -> str:
-        return f"{kind}-{number:05d}{self._format.suffix}"
+        """Return the path of a part in the target."""
+        return f"{kind}/part-{number:05d}{self._format.suffix}"
 
     def recover(self) -> None:
         """Finish what a killed export was doing, and check that the parts are what they were.
@@ -73,8 +72,8 @@ class Parts:
             name = self.name(kind, number)
             if self.store.size(name) != size:
                 raise ExportError(
-                    f"{name} is not as the export left it ({size} bytes): put it back, or export to another "
-                    "directory"
+                    f"{name} was changed or removed after the export",
+                    hint=f"restore the file of {size} bytes, or export to another directory",
                 )
 
     def next_number(self, kind: Kind) -> int:

@@ -14,10 +14,10 @@ from unpod_async._export.formats import Writer
 from unpod_async._export.storage.adopted_files import whole_file
 from unpod_async._export.storage.catalog import Catalog, RunState
 from unpod_async._export.storage.part_contents import Piece, kept_pieces, note_pieces
-from unpod_async._export.storage.parts import MANIFEST, Made, Parts
+from unpod_async._export.storage.parts import Made, Parts
 from unpod_async._export.storage.run_parts import RunParts
 from unpod_async._export.storage.spool import Spool, SpoolReader
-from unpod_async._export.storage.target import Workplace
+from unpod_async._export.storage.target import MANIFEST, Workplace
 
 __all__ = ["Publisher"]
 

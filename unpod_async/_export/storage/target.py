@@ -1,7 +1,7 @@
 """Where a data set is kept. Object stores come later: what they have to do stands in `Store`.
 
-The state and the rows on their way are always on this machine, in a folder that readers of `runs*` and
-`tasks*` do not meet.
+The state and the rows on their way are always on this machine, in a folder that readers of `runs/` and
+`tasks/` do not meet.
 """
 
 from __future__ import annotations
@@ -13,9 +13,20 @@ from typing import Protocol
 from unpod_async._common import lock, sync_folder, write_all
 from unpod_async.errors import ExportError, TargetLockedError
 
-__all__ = ["Directory", "Store", "Workplace"]
+__all__ = ["FOLDERS", "MANIFEST", "Directory", "Store", "Workplace"]
 
 WORK = ".unpod-export"
+
+MANIFEST = "_manifest.json"
+"""Readers of a directory of files skip a name with an underscore."""
+
+FOLDERS = ("tasks", "runs")
+"""One folder of parts for each kind of row."""
+
+_OLD_FILES = ("tasks-*", "runs-*", "manifest.json")
+"""What earlier versions wrote into the target itself."""
+
+_HINT = "export to a directory that is empty or does not exist"
 
 
 class Store(Protocol):
@@ -44,9 +55,17 @@ class Directory:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, made: Path, name: str) -> None:
-        made.replace(self._folder / name)
+    def prepare(self) -> None:
+        """Make the folders of the parts."""
+        for name in FOLDERS:
+            (self._folder / name).mkdir(mode=0o700, exist_ok=True)
+        # Also if they exist: a killed export may have made them without this.
         sync_folder(self._folder)
+
+    def put(self, made: Path, name: str) -> None:
+        path = self._folder / name
+        made.replace(path)
+        sync_folder(path.parent)
 
     def path(self, name: str) -> Path:
         return self._folder / name
@@ -58,8 +77,9 @@ class Directory:
             return None
 
     def remove(self, name: str) -> None:
-        (self._folder / name).unlink(missing_ok=True)
-        sync_folder(self._folder)
+        path = self._folder / name
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 class Workplace:
@@ -82,7 +102,6 @@ class Workplace:
             self._refuse_strangers()
             self.target.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(self.target)
         self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         if not lock(self._lock):
             self.close()
@@ -90,12 +109,14 @@ class Workplace:
 
     def _refuse_strangers(self) -> None:
         if self.target.exists() and not self.target.is_dir():
-            raise ExportError(f"{self.target} is no directory: name one that is empty, or not there yet")
-        for pattern in ("runs*", "tasks*", "manifest.json"):
-            for there in self.target.glob(pattern):
+            raise ExportError(f"{self.target} is not a directory", hint=_HINT)
+        for pattern in (*FOLDERS, MANIFEST):
+            for found in self.target.glob(pattern):
+                raise ExportError(f"{self.target} contains {found.name}, but no export to resume", hint=_HINT)
+        for pattern in _OLD_FILES:
+            for found in self.target.glob(pattern):
                 raise ExportError(
-                    f"{self.target} has {there.name}, which is not of an export that can be gone on with: "
-                    "name a directory that is empty, or not there yet"
+                    f"{self.target} contains {found.name}, a file of an older export", hint=_HINT
                 )
 
     def close(self) -> None:
@@ -108,14 +129,14 @@ class Workplace:
         return self.folder / "state.sqlite3"
 
     def new(self, name: str) -> Path:
-        """Where a file of the data set is made; what a killed export left there is removed."""
-        path = self.folder / f"new-{name}"
+        """Return where to make a file of the data set. Removes what a killed export left there."""
+        path = self.made(name)
         path.unlink(missing_ok=True)
         return path
 
     def made(self, name: str) -> Path:
-        """Where `new` has made it."""
-        return self.folder / f"new-{name}"
+        """Return the path that `new` returned for a file."""
+        return self.folder / f"new-{name.replace('/', '-')}"
 
     def write(self, name: str, data: bytes) -> Path:
         """A small file of the data set, made and synced."""

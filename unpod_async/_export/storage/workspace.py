@@ -18,10 +18,10 @@ from unpod_async._export.storage.catalog import VERSION, Catalog
 from unpod_async._export.storage.checkpoint import Staging
 from unpod_async._export.storage.io_thread import Disk
 from unpod_async._export.storage.manifest import Contents, contents, manifest
-from unpod_async._export.storage.parts import MANIFEST, Parts
+from unpod_async._export.storage.parts import Parts
 from unpod_async._export.storage.publish import Publisher
 from unpod_async._export.storage.spool import Spool, spool_path
-from unpod_async._export.storage.target import Directory, Workplace
+from unpod_async._export.storage.target import MANIFEST, Directory, Workplace
 from unpod_async.errors import ExportError
 
 __all__ = ["Workspace", "open_workspace"]
@@ -109,6 +109,7 @@ def _open(
     catalog = Catalog(place.state)
     opened.callback(catalog.close)
     _check_options(catalog, dataset_options)
+    store.prepare()
     parts = Parts(catalog, place, store, form=spec.format, csv_safe=spec.csv_safe)
     parts.recover()
     first_file = _clear_spool(catalog, place.folder) + 1
@@ -140,9 +141,15 @@ def _open(
 
 
 def _check_options(catalog: Catalog, dataset_options: Mapping[str, Any]) -> None:
-    if catalog["version"] != VERSION:
+    if catalog["version"] < VERSION:
         raise ExportError(
-            "another version of this library made the target", hint="export to another directory"
+            "the target has the file layout of an older version of unpod-async",
+            hint="export to a directory that is empty or does not exist",
+        )
+    if catalog["version"] > VERSION:
+        raise ExportError(
+            "a newer version of unpod-async made the target",
+            hint="upgrade unpod-async, or export to another directory",
         )
     stored = catalog["options"]
     # As long as the target is empty, the options may change: the first call may have had a mistake.

@@ -4,7 +4,7 @@
 
 starts a sandbox in a process of its own and runs `unpod-async export` against it, on this terminal. When half
 of the tasks are on the disk the export is killed (SIGKILL); the very same command is then run again to its
-end. After that every row of all files `tasks*` and `runs*` is compared with the data set: each must be there
+end. After that every row in `tasks/` and `runs/` is compared with the data set: each must be there
 once, saying what the server said, save the user tokens, which an export leaves out. Ends with status 0 if it
 is so, 1 if not or if something failed, 130 after Ctrl-C.
 
@@ -66,7 +66,7 @@ def compare(paths: Iterable[Path], expected: set[str]) -> RowDifferences:
 
 def files_of(target: Path, kind: str) -> list[Path]:
     """All files of a kind, as one finds them who knows nothing of the manifest."""
-    return sorted(target.glob(f"{kind}*"))
+    return sorted((target / kind).iterdir())
 
 
 def spoil(path: Path) -> None:
