@@ -154,7 +154,7 @@ async def test_an_incomplete_listing_shows_its_rows_and_gives_status_3(form: str
     [
         (("runs", "NOSUCHSPACE"), 1, "answered 206"),
         (("runs", "../x"), 2, "is not a valid id"),
-        (("runs",), 2, "Missing argument"),
+        (("runs",), 2, "missing argument 'SPACE'"),
         (("runs", "x", "--limit", "-1"), 2, "--limit"),
         (("tasks",), 2, "either a SPACE or --agent HANDLE"),
         (("tasks", "x", "--agent", "y"), 2, "either a SPACE or --agent HANDLE"),
@@ -164,7 +164,8 @@ async def test_an_incomplete_listing_shows_its_rows_and_gives_status_3(form: str
         (("runs", "x", "--auth-scheme", "No Scheme"), 2, "--auth-scheme "),
         (("agents", "--org-handle", "nobody.example"), 1, "answered 404"),
         (("runs", "x", "--timeout", "0"), 2, "--timeout"),
-        (("nonsense",), 2, "No such command"),
+        (("nonsense",), 2, "unpod-async: no such command 'nonsense'\nhint: see `unpod-async --help`\n"),
+        (("runs", "x", "--limit", "many"), 2, "hint: see `unpod-async runs --help`"),
     ],
 )
 async def test_an_error_has_a_message_and_an_exit_status(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import PROGRAM, clean_environment, run_cli, settings, start_process
+from tests.cli.harness import PROGRAM, clean_environment, run_cli, run_process, settings, start_process
 from tests.leaks import SANDBOX_SECRETS
 from unpod_async.testing import Fault, Sandbox
 
@@ -38,7 +38,9 @@ async def test_a_closed_pipe_ends_the_program_silently() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("argv", [("runs", "SPACEMAIN000000000000001"), ("--version",)])
+@pytest.mark.parametrize(
+    "argv", [("runs", "SPACEMAIN000000000000001"), ("--version",), ("--help",), ("runs", "--help")]
+)
 async def test_a_full_disk(argv: tuple[str, ...]) -> None:
     async with Sandbox(runs=2) as sandbox:
         with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
@@ -53,6 +55,29 @@ async def test_a_full_disk(argv: tuple[str, ...]) -> None:
     assert process.returncode == 1
     assert err.decode().startswith("unpod-async: cannot write to stdout: No space left")
     assert b"Traceback" not in err
+
+
+async def test_a_closed_stdout_is_an_error_before_anything_is_done() -> None:
+    async with Sandbox(runs=2) as sandbox:
+        for redirections, err in (
+            (">&-", "unpod-async: cannot write to stdout: it is closed\n"),
+            (">&- 2>&-", ""),
+        ):
+            program = ("sh", "-c", f'exec "$@" {redirections}', "sh", *PROGRAM)
+            result = await run_process(settings(sandbox), "runs", sandbox.space_token, program=program)
+
+            assert result == (1, "", err)
+        assert sandbox.requests == 0
+
+
+async def test_closed_stdin_and_stderr_are_empty() -> None:
+    async with Sandbox(runs=2) as sandbox:
+        program = ("sh", "-c", 'exec "$@" <&- 2>&-', "sh", *PROGRAM)
+        result = await run_process(settings(sandbox), "runs", sandbox.space_token, program=program)
+        failed = await run_process(settings(sandbox), "runs", "NOSUCHSPACE", program=program)
+
+    assert (result.status, result.out.count("\n")) == (0, 2)
+    assert failed == (1, "", "")
 
 
 async def test_ctrl_c_ends_a_listing() -> None:

@@ -6,14 +6,24 @@ and exit statuses. `output` and `tables` write results; `export_progress`, `watc
 `state_file` belong to `export` and `watch`.
 """
 
+import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 __all__ = ["main"]
 
 
 def main() -> int:
     """Run the command line with the arguments of the process and return the exit status."""
+    # A stream is None if its file descriptor was closed. The next file that is opened takes that descriptor.
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - until the process ends
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stderr.write("unpod-async: cannot write to stdout: it is closed\n")
+        return 1
     missing = [name for name in ("typer", "rich") if not _is_installed(name)]
     if missing:
         sys.stderr.write(

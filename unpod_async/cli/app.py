@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -11,9 +11,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from unpod_async.cli.commands import create, doctor, export, listings, sandbox, wait, watch
-from unpod_async.cli.errors import EXIT_STATUSES
+from unpod_async.cli.errors import BROKEN_PIPE, ERROR, EXIT_STATUSES, USAGE, os_error_text
 from unpod_async.cli.options import GlobalOptions, refuse_token
-from unpod_async.cli.output import echo
+from unpod_async.cli.output import echo, echo_error
 from unpod_async.cli.runner import log_to_stderr, run_command, shut_down
 
 __all__ = ["run"]
@@ -22,6 +22,10 @@ _GLOBAL_OPTIONS_NOTE: Final = (
     "The options of `unpod-async --help` (--token-file, --org-handle, --base-url, --auth-scheme, "
     "--allow-http, --timeout, -v) may follow the command too."
 )
+
+
+class _CannotWrite(Exception):
+    """The help could not be written."""
 
 
 class CliGroup(TyperGroup):
@@ -35,6 +39,19 @@ class CliGroup(TyperGroup):
         super().__init__(**attributes)
         for command in self.commands.values():
             command.params += [_hidden_copy(option) for option in self.params if not option.is_eager]
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        return _parse(super().make_context, *args, **extra)
+
+
+def _parse(make_context: Callable[..., Any], *args: Any, **extra: Any) -> Any:
+    """Parse arguments, which also shows the help."""
+    try:
+        return make_context(*args, **extra)
+    except BrokenPipeError:
+        raise typer.Exit(BROKEN_PIPE) from None
+    except OSError as error:
+        raise _CannotWrite(os_error_text(error)) from None
 
 
 def _hidden_copy(option: Any) -> Any:
@@ -59,6 +76,9 @@ class CliCommand(TyperCommand):
                 # The help would show Python types, such as <list[str]>.
                 vars(argument)["display_type_rich"] = lambda ctx: ""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        return _parse(super().make_context, *args, **extra)
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         # typer writes {SPACE}, which is not the usual notation.
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
@@ -77,7 +97,6 @@ app = typer.Typer(
     # The panels of rich leave too little room in 60 columns.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
     epilog=f"\b\n{EXIT_STATUSES}",
 )
@@ -188,12 +207,25 @@ app.command(cls=CliCommand, short_help="Serve a simulated platform")(sandbox.san
 command(short_help="Check the setup and suggest fixes")(doctor.doctor)
 
 
+_UsageError: Final[Any] = typer.BadParameter.__base__  # typer does not export it
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return the exit status."""
     try:
-        typer.main.get_command(app).main(
-            args=list(argv), prog_name="unpod-async", obj=GlobalOptions(argv=tuple(argv))
+        status = typer.main.get_command(app).main(
+            args=list(argv) or ["--help"],
+            prog_name="unpod-async",
+            obj=GlobalOptions(argv=tuple(argv)),
+            standalone_mode=False,
         )
-    except SystemExit as end:
-        return shut_down(end.code if isinstance(end.code, int) else int(end.code is not None))
-    return shut_down(0)
+    except _UsageError as error:
+        message = error.format_message().removesuffix(".")
+        # The messages about choices and numbers are those of pydantic.
+        message = message.replace(": Value error, ", ": ").replace(": Input should be ", ": must be ")
+        echo_error(f"{message[:1].lower()}{message[1:]}", f"see `{error.ctx.command_path} --help`")
+        status = USAGE
+    except _CannotWrite as error:
+        echo_error(f"cannot write to stdout: {error}")
+        status = ERROR
+    return shut_down(status if argv else USAGE)

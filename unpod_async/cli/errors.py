@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from unpod_async._common import looks_like_markup, printable
+from unpod_async._common import printable
 from unpod_async.errors import (
-    APIError,
     AuthenticationError,
     ConfigurationError,
     DecodeError,
     IncompleteListing,
     InvalidArgument,
     PermissionDeniedError,
+    RefusedError,
     TargetLockedError,
     TransportError,
     UnpodError,
@@ -77,7 +77,6 @@ OPTION_NAMES: Final = {
 }
 """Arguments of the library whose name on the command line does not follow the rule of `option_name`."""
 
-_BASE_URL_HINT: Final = "check the host and path of --base-url or UNPOD_BASE_URL"
 _HTTP_HINT: Final = "check --base-url or UNPOD_BASE_URL; --allow-http permits http:// to other machines"
 _TOKEN_HINT: Final = "give the API key alone, in UNPOD_PLATFORM_TOKEN or with --token-file FILE"  # noqa: S105
 _ORG_HINT: Final = "set UNPOD_ORG_HANDLE or use --org-handle HANDLE"
@@ -146,16 +145,17 @@ def hint_of(error: UnpodError) -> str:
     match error:
         case AuthenticationError():
             return "run `unpod-async doctor`: it checks the token and --auth-scheme"
-        case APIError() if 300 <= error.status < 400 or (
-            error.status == 404 and looks_like_markup(error.body)
-        ):
-            return _BASE_URL_HINT
+        case RefusedError() if not error.hint:
+            return "the space may not exist, belong to another account, or need a higher role"
+        case TransportError() if error.permanent:
+            return "check --base-url; for a private certificate authority, set SSL_CERT_FILE"
         case DecodeError() if error.rejected or error.unreadable:
             return "all other rows were shown; report these rows to the support of the service"
         case TransportError() if not error.hint:
             return "check the network and --base-url, or run `unpod-async doctor`"
         case _:
-            return _SETTING_HINTS.get(_argument_of(error)) or printable(error.hint or "")
+            hint = (error.hint or "").replace("base_url", option_name("base_url"))
+            return _SETTING_HINTS.get(_argument_of(error)) or printable(hint)
 
 
 def _argument_of(error: UnpodError) -> str:

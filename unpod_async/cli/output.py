@@ -29,7 +29,6 @@ __all__ = [
     "echo_err",
     "echo_error",
     "echo_line",
-    "is_terminal",
     "wants_json",
 ]
 
@@ -41,17 +40,12 @@ _SPARE_LINES: Final = 3
 
 def wants_json(option: bool | None) -> bool:
     """Return True for JSON: as `--json` or `--table` says, otherwise if stdout is not a terminal."""
-    return not is_terminal(sys.stdout) if option is None else option
+    return not sys.stdout.isatty() if option is None else option
 
 
-def is_terminal(stream: IO[str] | None) -> bool:
-    # A stream is None if its file descriptor was closed when the program started.
-    return stream is not None and stream.isatty()
-
-
-def can_redraw(stream: IO[str] | None) -> bool:
+def can_redraw(stream: IO[str]) -> bool:
     """Return True if the stream is a terminal that can overwrite lines."""
-    return is_terminal(stream) and os.environ.get("TERM", "") not in {"dumb", "unknown"}
+    return stream.isatty() and os.environ.get("TERM", "") not in {"dumb", "unknown"}
 
 
 def counted(number: int, noun: str) -> str:
@@ -60,9 +54,11 @@ def counted(number: int, noun: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as m:ss or h:mm:ss."""
+    """Return a duration as m:ss or h:mm:ss, or in days from 100 hours on."""
     minutes, rest = divmod(int(max(seconds, 0.0)), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return counted(hours // 24, "day")
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
@@ -77,10 +73,8 @@ def echo_err(text: str, *, indent: str = "", wrap: bool = True) -> None:
         indent: put in front of each line.
         wrap: on a terminal, wrap between words. False for text that the user may copy.
     """
-    if sys.stderr is None:
-        return
     line = indent + printable(text)
-    if is_terminal(sys.stderr) and wrap:
+    if sys.stderr.isatty() and wrap:
         line = textwrap.fill(
             line,
             _columns(sys.stderr),
@@ -109,8 +103,6 @@ def echo_line(line: bytes) -> None:
         BrokenPipeError: the reader has exited.
         CliError: stdout cannot be written.
     """
-    if sys.stdout is None:
-        raise CliError("cannot write to stdout: it is closed")
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(line + b"\n")
@@ -123,8 +115,7 @@ def echo_line(line: bytes) -> None:
 
 def echo(text: str) -> None:
     """Write lines of text to stdout. Raises as `echo_line`."""
-    encoding = None if sys.stdout is None else sys.stdout.encoding
-    echo_line(text.encode(encoding or "utf-8", "backslashreplace"))
+    echo_line(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
 
 
 def _columns(stream: IO[str]) -> int:

@@ -26,10 +26,18 @@ from unpod_async.cli.errors import (
     message_of,
     os_error_text,
 )
-from unpod_async.cli.output import echo_err, echo_error, is_terminal
+from unpod_async.cli.output import echo_err, echo_error
 from unpod_async.errors import UnpodError
 
-__all__ = ["Interrupted", "InterruptibleRunner", "log_to_stderr", "reader_exit", "run_command", "shut_down"]
+__all__ = [
+    "Interrupted",
+    "InterruptibleRunner",
+    "log_to_stderr",
+    "reader_exit",
+    "report_error",
+    "run_command",
+    "shut_down",
+]
 
 T = TypeVar("T")
 
@@ -90,7 +98,7 @@ class InterruptibleRunner:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        if is_terminal(sys.stderr):
+        if sys.stderr.isatty():
             sys.stderr.write("\n")  # after the ^C that the terminal shows
         for note in notes:
             echo_err(note)
@@ -123,7 +131,7 @@ class InterruptibleRunner:
 
 def _exit_now(number: int) -> NoReturn:
     with suppress(OSError):
-        if is_terminal(sys.stderr):
+        if sys.stderr.isatty():
             os.write(2, _SHOW_CURSOR)
         os.write(2, b"\nunpod-async: ended at once\n")
     os._exit(128 + number)
@@ -141,18 +149,13 @@ def run_command(command: Callable[[], int | None], *, verbose: int = 0) -> int:
         echo_error(error.message, error.hint)
         return error.status
     except UnpodError as error:
-        if verbose > 1:
-            # Without the local variables, which contain rows and the token.
-            for line in "".join(traceback.format_exception(error)).splitlines():
-                sys.stderr.write(printable(line) + "\n")
-        echo_error(message_of(error), hint_of(error))
-        return exit_status(error)
+        return report_error(error, verbose=verbose)
     except Interrupted as interrupted:
         if not interrupted.reported:
             echo_error("interrupted")
         return interrupted.status
     except KeyboardInterrupt:
-        if is_terminal(sys.stderr):
+        if sys.stderr.isatty():
             sys.stderr.write("\n")
         echo_error("interrupted")
         return INTERRUPTED
@@ -160,10 +163,18 @@ def run_command(command: Callable[[], int | None], *, verbose: int = 0) -> int:
         return BROKEN_PIPE
 
 
+def report_error(error: UnpodError, *, verbose: int) -> int:
+    """Write an error of the library to stderr and return its exit status."""
+    if verbose > 1:
+        # Without the local variables, which contain rows and the token.
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            sys.stderr.write(printable(line) + "\n")
+    echo_error(message_of(error), hint_of(error))
+    return exit_status(error)
+
+
 def shut_down(status: int) -> int:
     """Flush stdout and return the exit status, changed if that fails."""
-    if sys.stdout is None:
-        return status
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -178,7 +189,7 @@ def shut_down(status: int) -> int:
     return status
 
 
-async def reader_exit(stream: IO[str] | None) -> NoReturn:
+async def reader_exit(stream: IO[str]) -> NoReturn:
     """Wait until the reader of a pipe exits; forever if `stream` is no pipe or the platform cannot tell.
 
     It notices also while there is nothing to write.
@@ -191,7 +202,7 @@ async def reader_exit(stream: IO[str] | None) -> NoReturn:
     pipe: int | None = None
     # Not a file, or Windows, whose event loop cannot do that: the next write fails instead.
     with suppress(OSError, ValueError, NotImplementedError):
-        if stream is not None and stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+        if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
             # The writing end of a pipe never has data to read: it becomes readable when the other end closes.
             loop.add_reader(stream.fileno(), closed.set)
             pipe = stream.fileno()

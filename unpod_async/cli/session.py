@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from unpod_async._common import shorten
 from unpod_async.cli.errors import USAGE, CliError, os_error_text
 from unpod_async.cli.options import GlobalOptions
-from unpod_async.cli.output import is_terminal
 from unpod_async.cli.runner import InterruptibleRunner
 
 if TYPE_CHECKING:
@@ -67,11 +66,12 @@ def find_token(options: GlobalOptions) -> str | None:
     if options.token_file is not None:
         token = read_secret_file("--token-file", options.token_file).decode("utf-8", "replace").strip()
         if not token:
-            raise CliError("--token-file: the file contains no token", status=USAGE)
+            source = {"-": "stdin"}.get(options.token_file, "the file")
+            raise CliError(f"--token-file: {source} contains no token", status=USAGE)
         return token
     if os.environ.get(TOKEN_VARIABLE, "").strip():
         return None
-    if is_terminal(sys.stdin) and is_terminal(sys.stderr):
+    if sys.stdin.isatty() and sys.stderr.isatty():
         import getpass
 
         try:
@@ -91,8 +91,6 @@ def read_secret_file(option: str, name: str) -> bytes:
     """
     try:
         if name == "-":
-            if sys.stdin is None:
-                raise CliError(f"{option}: stdin is closed", status=USAGE)
             content = sys.stdin.buffer.read(_MAX_SECRET + 1)
         else:
             with Path(name).open("rb") as file:

@@ -15,7 +15,7 @@ import typer
 from unpod_async._common import printable, shorten
 from unpod_async.cli.errors import ERROR, SUCCESS, USAGE, CliError, hint_of, message_of, os_error_text
 from unpod_async.cli.options import GlobalOptions, JsonLines, Space, parse_time
-from unpod_async.cli.output import counted, echo, echo_err, echo_error, echo_line, is_terminal, wants_json
+from unpod_async.cli.output import counted, echo, echo_err, echo_error, echo_line, wants_json
 from unpod_async.cli.runner import InterruptibleRunner
 from unpod_async.cli.session import make_client, open_client
 from unpod_async.errors import OutcomeUnknown, UnpodError
@@ -138,7 +138,7 @@ def create(
         echo_line(body)
         return SUCCESS
     _show(calls)
-    if not yes and not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise CliError("nothing was sent", hint="confirm with --yes if there is no terminal", status=USAGE)
     with open_client(options) as (runner, client):
         runner.run(_check_agent(client, agent))

@@ -20,7 +20,7 @@ from unpod_async._export import ExportSpec, field_types
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
 from unpod_async.cli.options import GlobalOptions, Space, parse_age, parse_seconds, parse_time
 from unpod_async.cli.output import counted, echo_err, echo_line, wants_json
-from unpod_async.cli.runner import Interrupted
+from unpod_async.cli.runner import Interrupted, report_error
 from unpod_async.cli.session import open_client, read_secret_file
 from unpod_async.cli.tables import echo_pairs
 from unpod_async.errors import APIError, TransportError
@@ -225,9 +225,10 @@ def export(
             _explain_resuming(target, command)
             interrupted.reported = True
             raise
-        except (APIError, TransportError):
+        except (APIError, TransportError) as error:
+            status = report_error(error, verbose=options.verbose)
             _explain_resuming(target, command)
-            raise
+            return status
     write_summary(summary, as_json=wants_json(json_lines), command=command)
     return SUCCESS if summary.complete else INCOMPLETE
 
@@ -241,9 +242,9 @@ async def _export(client: UnpodClient, spec: ExportSpec, target: str) -> ExportS
 
 def _explain_resuming(target: str, command: str) -> None:
     if Path(target).is_dir():
-        echo_err(f"The rows fetched so far are kept in {target}. To resume, run the same command again:")
+        echo_err(f"What was fetched is kept in {target}. To resume, run the same command again:")
     else:
-        echo_err("Nothing was fetched. To try again, run the same command:")
+        echo_err("Nothing was fetched. To try again, run the same command again:")
     echo_err(command, indent="  ", wrap=False)
 
 

@@ -206,7 +206,7 @@ async def _write_table(pager: Pager[Any], output: _Output) -> int:
                 break
     except UnpodError as error:
         failure = error
-    if rows or failure is None:
+    if rows:
         echo_table(rows[: limit or None], output.columns)
     if failure is not None:
         raise failure
