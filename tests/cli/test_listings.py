@@ -122,6 +122,7 @@ async def test_an_unreadable_row_is_left_out_and_reported(form: str) -> None:
     for task in (tasks[0], tasks[2], tasks[3]):
         assert task in result.out
     assert "1 rows of tasks of space" in result.err
+    assert "on_bad_row" not in result.err
     assert result.err.splitlines()[1].startswith("hint: ")
     assert len(result.err.splitlines()) == 2
 
@@ -184,7 +185,7 @@ async def test_a_missing_organization_is_explained_with_the_option() -> None:
         result = await run_cli(settings(sandbox, UNPOD_ORG_HANDLE=None), "agents")
 
     assert result.status == 2
-    assert "set UNPOD_ORG_HANDLE" in result.err
+    assert "hint: set UNPOD_ORG_HANDLE or use --org-handle HANDLE" in result.err
 
 
 @pytest.mark.parametrize(("answer", "status"), [(401, 4), (403, 4), (404, 1), (400, 1)])
