@@ -58,12 +58,15 @@ def test_every_public_name_is_in_the_typing_test(package: object) -> None:
     assert imported <= used
 
 
-def test_downloads_of_recordings_share_nothing_with_the_api() -> None:
-    """They fetch from any host that a server names: a slip must not lend them the token."""
+def test_downloads_of_recordings_share_no_session_and_no_token_with_the_api() -> None:
+    """They fetch from any host that a server names: a mistake must not send the token there."""
     path = Path(unpod_async.__file__).parent / "_recordings" / "http.py"
-    used = {
-        node.module
+    shared = {
+        alias.name
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("unpod_async")
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith(("unpod_async._http", "unpod_async._paging"))
+        for alias in node.names
     }
-    assert not {name for name in used if name.startswith(("unpod_async._http", "unpod_async._paging"))}
+    # Functions without state: none of them can reach a session, a setting or the token.
+    assert shared == {"describe_fault", "retry_after", "send_once"}

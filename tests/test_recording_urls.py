@@ -81,27 +81,27 @@ def test_a_url_is_not_quoted_anew(url: str) -> None:
 
 
 REFUSED = [
-    (f"http://store.example/x?{SECRET}", "http is not accepted; name the host in recording_hosts="),
+    (f"http://store.example/x?{SECRET}", "http is not accepted"),
     (
         f"https://store.example:8443/x?{SECRET}",
-        "only port 443 is accepted; name the host in recording_hosts=",
+        "only port 443 is accepted",
     ),
     (f"https://store.example:80/x?{SECRET}", "only port 443"),
     (f"https://user:{SECRET}@store.example/x", "a user name or password"),
     (f"https://{SECRET}@store.example/x", "a user name or password"),
     (f"https://@store.example/x?{SECRET}", "a user name or password"),
-    (f"https://store.example\\@127.0.0.1/x?{SECRET}", "the URL cannot be read"),
-    (f"https://[::1/x?{SECRET}", "the URL cannot be read"),
-    (f"https://store.example:99999/x?{SECRET}", "the URL cannot be read"),
-    (f"file:///etc/passwd?{SECRET}", "this is no https URL"),
-    (f"ftp://store.example/x?{SECRET}", "this is no https URL"),
-    (f"javascript:{SECRET}", "this is no https URL"),
-    (f"data:audio/wav,{SECRET}", "this is no https URL"),
-    (f"//store.example/x?{SECRET}", "this is no https URL"),
-    (f"/x?{SECRET}", "this is no https URL"),
-    (f"https:///x?{SECRET}", "this is no https URL"),
-    (f"https://?{SECRET}", "this is no https URL"),
-    ("", "this is no https URL"),
+    (f"https://store.example\\@127.0.0.1/x?{SECRET}", "the URL is not valid"),
+    (f"https://[::1/x?{SECRET}", "the URL is not valid"),
+    (f"https://store.example:99999/x?{SECRET}", "the URL is not valid"),
+    (f"file:///etc/passwd?{SECRET}", "this is not an https URL"),
+    (f"ftp://store.example/x?{SECRET}", "this is not an https URL"),
+    (f"javascript:{SECRET}", "this is not an https URL"),
+    (f"data:audio/wav,{SECRET}", "this is not an https URL"),
+    (f"//store.example/x?{SECRET}", "this is not an https URL"),
+    (f"/x?{SECRET}", "this is not an https URL"),
+    (f"https:///x?{SECRET}", "this is not an https URL"),
+    (f"https://?{SECRET}", "this is not an https URL"),
+    ("", "this is not an https URL"),
 ]
 
 

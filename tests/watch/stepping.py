@@ -110,9 +110,7 @@ async def stepping(
     if state is not None:
         now = clock.monotonic()
         known = {token: restore_known(state, token, chosen, tasks=tasks, now=now) for token in known}
-    watch = WatchOf(
-        unpod._context, known, Schedule(interval, resync, clock.random), clock, tasks=tasks, run_ids=chosen
-    )
+    watch = WatchOf(unpod._context, known, Schedule(interval, resync), clock, tasks=tasks, run_ids=chosen)
     async with watch as stepper.watch:
         try:
             await stepper.first_poll(take)

@@ -14,13 +14,15 @@ from unpod_async import (
     AuthenticationError,
     DecodeError,
     InvalidArgument,
+    RateLimitedError,
     RefusedError,
     Run,
     RunNotFound,
+    TransportError,
     UnpodClient,
     WaitTimeout,
 )
-from unpod_async._watch import Schedule
+from unpod_async._watch import PollDelays, Schedule
 from unpod_async.testing import Sandbox, faults
 
 
@@ -236,17 +238,28 @@ async def test_finding_one_run() -> None:
             await unpod.runs.find(sandbox.space_token, "..")
 
 
-def test_pauses_are_spread_and_grow_in_an_outage() -> None:
-    low, high = Schedule(10, 3600, lambda: 0.0), Schedule(10, 3600, lambda: 1.0)
-    assert [low.pause(0, None), high.pause(0, None)] == pytest.approx([8, 12])
-    middle = Schedule(10, 3600, lambda: 0.5)
-    assert [middle.pause(n, None) for n in range(6)] == pytest.approx([10, 10, 20, 40, 60, 60])
-    assert middle.pause(1, 90.0) == 90
-    assert Schedule(300, 3600, lambda: 0.5).pause(5, None) == pytest.approx(300)
+def test_delays_vary_and_grow_during_an_outage() -> None:
+    low, high = PollDelays(10, lambda: 0.0), PollDelays(10, lambda: 1.0)
+    assert [low.after_success(), high.after_success()] == pytest.approx([8, 12])
+    failed = TransportError("refused", sent=False)
+    middle = PollDelays(10, lambda: 0.5)
+    assert [middle.after_failure(failed) for _ in range(5)] == pytest.approx([10, 20, 40, 60, 60])
+    assert middle.after_success() == pytest.approx(10)
+    assert middle.after_failure(failed) == pytest.approx(10)
+    assert PollDelays(300, lambda: 0.5).after_failure(failed) == pytest.approx(300)
+    long_interval = PollDelays(300, lambda: 0.5)
+    assert [long_interval.after_failure(failed) for _ in range(3)] == pytest.approx([300, 300, 300])
+
+
+@pytest.mark.parametrize(("asked", "least"), [(5, 10), (90, 90), (86_400, 900)])
+def test_a_delay_that_the_server_asks_for_is_respected_up_to_a_limit(asked: float, least: float) -> None:
+    limited = RateLimitedError(429)
+    limited.retry_after = asked
+    assert least <= PollDelays(10, lambda: 0.5).after_failure(limited) <= 1.1 * least
 
 
 def test_looking_again_backs_off_with_age_up_to_a_resync() -> None:
-    schedule = Schedule(10, 3600, lambda: 0.5)
+    schedule = Schedule(10, 3600)
     assert schedule.next_read(1000, 1000, 0) == 1000
     assert schedule.next_read(1000, 900, 0) == 1010
     assert schedule.next_read(100_000, 0, 0) == 103_600
@@ -254,6 +267,6 @@ def test_looking_again_backs_off_with_age_up_to_a_resync() -> None:
 
 
 def test_a_resync_takes_half_of_its_time() -> None:
-    schedule = Schedule(10, 3600, lambda: 0.5)
+    schedule = Schedule(10, 3600)
     assert [schedule.resync_pages_per_poll(pages) for pages in (1, 180, 181, 1800)] == [1, 1, 2, 10]
-    assert Schedule(10, 10, lambda: 0.5).resync_pages_per_poll(50) == 50
+    assert Schedule(10, 10).resync_pages_per_poll(50) == 50

@@ -249,10 +249,10 @@ class Runs(Resource):
         A status that came and went between two reads is not reported.
 
         During an outage it reports `Disconnected` once and keeps polling until the service recovers. If the
-        server asks for a delay, it waits for up to 15 minutes. The client's `deadline` limits each poll; the
-        next poll continues where it ended. A run whose tasks cannot be read does not affect other runs: the
-        error is logged and the run is retried. Rows that cannot be read are skipped and logged. Rows without
-        an id are skipped.
+        server asks for a delay, it waits that long, up to about 15 minutes. The client's `deadline` limits
+        each poll; the next poll continues where it ended. A run whose tasks cannot be read does not affect
+        other runs: the error is logged and the run is retried. Rows that cannot be read are skipped and
+        logged. Rows without an id are skipped.
 
         With 10,000 runs and 100,000 tasks it uses about 20 MB of memory, and its encoded state has 5 MB.
 
@@ -300,7 +300,7 @@ class Runs(Resource):
             token: Known() if state is None else restore_known(state, token, run_ids, tasks=tasks, now=now)
             for token in tokens
         }
-        schedule = Schedule(pause, resync, clock.random)
+        schedule = Schedule(pause, resync)
         return Watch(self._context, known, schedule, clock, tasks=bool(tasks), run_ids=run_ids)
 
     @overload

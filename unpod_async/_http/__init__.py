@@ -43,6 +43,7 @@ from unpod_async._http.settings import RequestOptions, Settings, request_options
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import AttemptTimeout, Deadline
 from unpod_async._http.transport import CONNECT, SILENCE, TokenProvider, Transport
+from unpod_async._http.transport_errors import describe_fault, send_once
 from unpod_async._http.validate import (
     MAX_INTEGER,
     check_aware_datetime,
@@ -105,6 +106,7 @@ __all__ = [
     "classify",
     "classify_inside",
     "delay_before_retry",
+    "describe_fault",
     "endpoints",
     "is_retryable_create",
     "is_retryable_get",
@@ -117,6 +119,7 @@ __all__ = [
     "retry_after_of",
     "run_tasks",
     "runs",
+    "send_once",
     "shown_headers",
     "space_tasks",
     "unix_bounds",

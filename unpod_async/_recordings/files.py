@@ -1,12 +1,13 @@
-"""A recording on disk: a hidden file while it comes in, under its name once it is whole and synced.
+"""Recordings on disk: their file names, and files that appear only when they are complete and synced.
 
-What blocks runs in threads. A thread cannot be stopped, so whoever is cancelled waits for the one it has
-started: no file is closed or removed under it.
+Blocking calls run in threads. A thread cannot be stopped, so a cancelled task first waits for the thread that
+it started: no file is closed or removed while a thread uses it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import secrets
@@ -17,22 +18,88 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-import anyio
-
-from unpod_async._common import lock, sync_folder, write_all
-from unpod_async._recordings.filenames import EXTENSIONS
+from unpod_async._common import join_shielded, lock, sync_folder, write_all
 from unpod_async.errors import ExportError
 
-__all__ = ["PartFile", "RecordingFolder"]
+__all__ = ["EXTENSIONS", "PartialFile", "RecordingFolder", "extension_of", "safe_name"]
 
 T = TypeVar("T")
 
-PIECE: Final = 2**20
-"""Bytes written at a time: a thread for each piece off the network would cost more than the writing."""
+BUFFER_SIZE: Final = 2**20
+"""Bytes per write: one thread call for each network read would cost more than the write itself."""
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
+_HASHED: Final = re.compile(r"x-[0-9a-f]{32}")
+
+_BY_TYPE: Final = {
+    "audio/aac": ".aac",
+    "audio/amr": ".amr",
+    "audio/basic": ".au",
+    "audio/flac": ".flac",
+    "audio/m4a": ".m4a",
+    "audio/mp3": ".mp3",
+    "audio/mp4": ".m4a",
+    "audio/mpeg": ".mp3",
+    "audio/ogg": ".ogg",
+    "audio/opus": ".opus",
+    "audio/vnd.wave": ".wav",
+    "audio/wav": ".wav",
+    "audio/wave": ".wav",
+    "audio/webm": ".webm",
+    "audio/x-flac": ".flac",
+    "audio/x-m4a": ".m4a",
+    "audio/x-wav": ".wav",
+    "video/mp4": ".mp4",
+    "video/ogg": ".ogv",
+    "video/webm": ".webm",
+}
+_UNKNOWN: Final = ".bin"
+
+EXTENSIONS: Final = (*sorted(set(_BY_TYPE.values())), _UNKNOWN)
+"""Every extension that `extension_of` returns."""
 
 _LEFTOVER: Final = re.compile(r"\.([A-Za-z0-9_-]+)\.[0-9a-f]{16}\.part")
 _NO_LINK: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 _NEW: Final[int] = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_BINARY", 0)
+
+
+def safe_name(task_id: str) -> str:
+    """Return a file name without extension for a task id; it is safe on every file system.
+
+    A plain id is its own name; any other id becomes "x-" and 32 hex digits. A plain id has 1 to 100 ASCII
+    letters, digits, "-" and "_", starts with a letter or digit, is not the name of a Windows device, and is
+    written as the service writes ids: in lower case, possibly with a capital "T" in front. So of all ids that
+    differ only in case, at most one is plain, and no two ids share a file on a case-insensitive file system.
+    """
+    usual = task_id.lower()
+    if usual.startswith("t"):
+        usual = f"T{usual[1:]}"
+    if (
+        task_id == usual
+        and _PLAIN.fullmatch(task_id)
+        and not _DEVICE.fullmatch(task_id)
+        and not _HASHED.fullmatch(task_id)  # otherwise one id could be the hashed name of another
+    ):
+        return task_id
+    return f"x-{hashlib.sha256(task_id.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+def extension_of(content_type: str, *paths: str) -> str:
+    """Return the file extension for a recording.
+
+    Args:
+        content_type: the content type of the response; it decides if it is known.
+        paths: URL paths; otherwise the first known extension of these decides, or else ".bin".
+    """
+    known = _BY_TYPE.get(content_type)
+    if known is not None:
+        return known
+    for path in paths:
+        _, dot, last = path.rpartition("/")[2].rpartition(".")
+        if f"{dot}{last.lower()}" in EXTENSIONS:
+            return f".{last.lower()}"
+    return _UNKNOWN
 
 
 class RecordingFolder:
@@ -44,29 +111,30 @@ class RecordingFolder:
         self._preparing = threading.Lock()
 
     async def find(self, name: str) -> Path | None:
-        """The recording of this name, with any extension.
+        """Return the recording with this name and any extension, or None.
 
-        Makes the directory when it is missing, and removes what killed processes left of this recording.
+        Creates the directory if it does not exist, and removes partial files of this recording that killed
+        processes left.
 
         Raises:
-            ExportError: the directory cannot be made or read.
+            ExportError: the directory cannot be created or read.
         """
         try:
-            return await _to_its_end(self._find, name)
+            return await _run_in_thread(self._find, name)
         except OSError as fault:
             reason = _reason(fault)
-        raise ExportError(f"cannot make or read the directory {self._path}: {reason}")
+        raise ExportError(f"cannot create or read the directory {self._path}: {reason}")
 
-    def part(self, name: str) -> PartFile:
-        """A new hidden file for this recording, to be used in an `async with`."""
-        return PartFile(self._path, name)
+    def partial_file(self, name: str) -> PartialFile:
+        """Return a new hidden file for this recording; use it with `async with`."""
+        return PartialFile(self._path, name)
 
     def _find(self, name: str) -> Path | None:
         with self._preparing:
             if self._leftovers is None:
                 self._leftovers = self._prepare()
             for leftover in self._leftovers.pop(name, ()):
-                _remove_if_left(leftover)
+                _remove_if_unused(leftover)
         for extension in EXTENSIONS:
             path = self._path / f"{name}{extension}"
             if path.is_file():
@@ -74,7 +142,10 @@ class RecordingFolder:
         return None
 
     def _prepare(self) -> defaultdict[str, list[Path]]:
-        """All that looks left over, by name: listed once, for an export puts all its recordings here."""
+        """Create the directory, and return all partial files in it by name.
+
+        The directory is listed only once, because an export puts all its recordings here.
+        """
         if not self._path.exists():
             self._path.mkdir(parents=True, exist_ok=True)
             sync_folder(self._path.parent)
@@ -86,13 +157,10 @@ class RecordingFolder:
         return found
 
 
-class PartFile:
-    """A recording that is coming in. What there is of it is removed at the end, unless it was kept.
+class PartialFile:
+    """A recording that is being downloaded. It is removed at the end of the block unless it was published.
 
-    The file is made when there is something to write, so that a refused request costs none.
-
-    Raises:
-        ExportError: no room, no rights, or another fault of the disk.
+    The file is created with the first write, so a refused request leaves no file.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -101,48 +169,56 @@ class PartFile:
         self._path = directory
         self._exists = False
         self._file = -1
-        self._pieces: list[bytes] = []
-        self._held = 0
+        self._buffer: list[bytes] = []
+        self._buffered = 0
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *raised: object) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._exists:
-            await _to_its_end(self._discard)
+            await _run_in_thread(self._discard)
 
-    async def add(self, data: bytes) -> None:
-        """Take the next bytes; they are written when there are enough of them."""
-        self._pieces.append(data)
-        self._held += len(data)
-        if self._held >= PIECE:
-            await self._on_disk(self._write)
+    async def write(self, data: bytes) -> None:
+        """Append bytes; they are buffered until there are enough for a write.
 
-    async def keep(self, extension: str) -> Path:
-        """Write what is left, sync it, and give the file its name: from now on it is the recording."""
+        Raises:
+            ExportError: the file cannot be written, for example because the disk is full.
+        """
+        self._buffer.append(data)
+        self._buffered += len(data)
+        if self._buffered >= BUFFER_SIZE:
+            await self._on_disk(self._flush)
+
+    async def publish(self, extension: str) -> Path:
+        """Write and sync everything, and rename the file to the name of the recording.
+
+        Raises:
+            ExportError: the file cannot be written.
+        """
         path = self._directory / f"{self._name}{extension}"
-        await self._on_disk(self._keep, path)
+        await self._on_disk(self._publish, path)
         return path
 
     def _open(self) -> None:
         while not self._exists or not self._path.exists():
-            # The second time, because one who cleans up has looked between the opening and the lock.
+            # Repeat if a cleanup removed the file between its creation and the lock.
             self._close()
             self._path = self._directory / f".{self._name}.{secrets.token_hex(8)}.part"
             self._file = os.open(self._path, _NEW, 0o600)
             self._exists = True
-            # Tells a file that is being written from one that was left: it vanishes with its process.
+            # The lock shows that a file is in use, not left over: the lock ends with its process.
             lock(self._file)
 
-    def _write(self) -> None:
+    def _flush(self) -> None:
         if self._file < 0:
             self._open()
-        data = b"".join(self._pieces)
-        self._pieces, self._held = [], 0
+        data = b"".join(self._buffer)
+        self._buffer, self._buffered = [], 0
         write_all(self._file, data)
 
-    def _keep(self, path: Path) -> None:
-        self._write()
+    def _publish(self, path: Path) -> None:
+        self._flush()
         os.fsync(self._file)
         self._close()
         self._path.replace(path)
@@ -150,7 +226,7 @@ class PartFile:
         sync_folder(self._directory)
 
     def _discard(self) -> None:
-        # What went wrong before says more; and what is left here, the next download removes.
+        # An earlier error says more, and the next download removes what remains here.
         with suppress(OSError):
             self._close()
         with suppress(OSError):
@@ -164,16 +240,16 @@ class PartFile:
 
     async def _on_disk(self, function: Callable[..., None], *arguments: Path) -> None:
         try:
-            return await _to_its_end(function, *arguments)
+            return await _run_in_thread(function, *arguments)
         except OSError as fault:
             reason = _reason(fault)
         raise ExportError(f"cannot write the recording {self._name} in {self._directory}: {reason}")
 
 
-def _remove_if_left(path: Path) -> None:
-    with suppress(OSError):  # gone by now, or not ours: it hinders nothing
+def _remove_if_unused(path: Path) -> None:
+    with suppress(OSError):  # the file is gone or is not ours, and does no harm
         if os.name != "posix":
-            path.unlink()  # there, a file that is open cannot be removed
+            path.unlink()  # other systems refuse to remove an open file
             return
         file = os.open(path, os.O_RDWR | _NO_LINK)
         try:
@@ -183,20 +259,13 @@ def _remove_if_left(path: Path) -> None:
             os.close(file)
 
 
-async def _to_its_end(function: Callable[..., T], *arguments: Any) -> T:
-    """What `function` gives, run in a thread. A cancellation comes out too, but not before it has ended."""
+async def _run_in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call `function` in a thread and return its result. A cancellation is raised after it has ended."""
     work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-    cancelled: asyncio.CancelledError | None = None
-    # Shielded, or a cancelled scope would cancel each wait again.
-    with anyio.CancelScope(shield=True):
-        while not work.done():
-            try:
-                await asyncio.wait({work})
-            except asyncio.CancelledError as error:
-                cancelled = error
+    cancelled = await join_shielded(work)
     if cancelled is None:
         return work.result()
-    work.exception()  # nobody asks any more
+    work.exception()  # mark it as retrieved, or asyncio would log it
     try:
         raise cancelled
     finally:

@@ -1,88 +1,159 @@
-"""The HTTP of recordings. A second module that speaks it, because it shares nothing with the API's.
+"""HTTP for recordings, separate from the HTTP of the API.
 
-A recording's URL leads to any host that a server names. So its sessions have no token, no Org-Handle, no
-cookies, no proxy and no certificate of the client's. One of them connects to public addresses only; the other
-is for the hosts that the caller named.
+The URL of a recording comes from a server and can name any host. So the sessions here have no token, no
+Org-Handle, no cookies, no proxy and no client certificate. One session connects to public addresses only, the
+other one to the hosts that the caller named.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 import aiohttp
 
-from unpod_async._recordings.responses import Failed, Pace, check_head, check_length, check_whole, refuse
-from unpod_async._recordings.urls import EXCEPT_IT, RecordingHosts, RecordingUrl, is_public
+from unpod_async._common import printable
+from unpod_async._http import describe_fault, retry_after, send_once
+from unpod_async._recordings.urls import NAME_HOST, RecordingHosts, RecordingUrl, is_public
 from unpod_async._version import VERSION
 from unpod_async.errors import ConfigurationError, RecordingError
 
-__all__ = ["Fetched", "RecordingHttp", "public_socket"]
+__all__ = [
+    "DownloadFailed",
+    "Fetched",
+    "RecordingHttp",
+    "ThroughputCheck",
+    "check_complete",
+    "new_session",
+    "public_socket",
+]
 
-CONNECT: Final = 10.0
-STALL: Final = 30.0
-"""Seconds for a connection, and without a single byte of an answer."""
+CONNECT_TIMEOUT: Final = 10.0
+READ_TIMEOUT: Final = 30.0
+"""Seconds to wait for a connection, and for the next byte of a response."""
 
 KEEP_ALIVE: Final = 4.0
-MOST_REDIRECTS: Final = 3
+MAX_REDIRECTS: Final = 3
 
 _HEADERS: Final = {
     "Accept": "*/*",
-    # What comes is counted and kept as it is.
+    # The bytes are counted and stored as they arrive.
     "Accept-Encoding": "identity",
     "User-Agent": f"unpod-async/{VERSION}",
 }
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_GONE: Final = frozenset({401, 403, 404, 410})
+_RETRYABLE: Final = frozenset({408, 425, 429})
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_RECORDING_TYPE: Final = re.compile(r"(?:audio|video)/[^/]+|(?:application|binary)/octet-stream|")
+_LIST_AGAIN: Final = "list the task again to get a fresh URL"
 
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 Address: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
-"""As `socket.getaddrinfo` gives it."""
+"""One result of `socket.getaddrinfo`."""
 
 
 class Fetched(NamedTuple):
-    """What was fetched: its content type, "" without one, and the path it was at in the end."""
+    """A recording that was fetched.
+
+    Attributes:
+        content_type: in lower case and without parameters; "" if there was none.
+        path: the path of the URL after redirects.
+    """
 
     content_type: str
     path: str
 
 
-class _NotPublic(OSError):
-    """The text is always the same, so that of several addresses refused one error comes out."""
+class DownloadFailed(Exception):
+    """An attempt to download a recording failed.
+
+    Attributes:
+        error: the error to raise if there is no further attempt.
+        status: the HTTP status of the response, or None if there was none.
+        retry_after: seconds that the server asked to wait, or None.
+    """
+
+    def __init__(
+        self, error: RecordingError, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__()
+        self.error = error
+        self.status = status
+        self.retry_after = retry_after
+
+
+class _ResponseHead(NamedTuple):
+    """The checked head of a response.
+
+    Attributes:
+        content_type: in lower case and without parameters; "" if there was none.
+        length: the length of the body in bytes; None for a chunked body, which marks its own end.
+    """
+
+    content_type: str
+    length: int | None
+
+
+class _NotPublicError(OSError):
+    """The message is always the same, so that aiohttp reports several refused addresses as one error."""
 
     def __init__(self) -> None:
         super().__init__(errno.EACCES, "not a public address")
 
 
-class _ConnectionLost(aiohttp.ClientError):
-    """A lost connection as a class that aiohttp does not answer by sending the request once more."""
+class ThroughputCheck:
+    """Detects a body that arrives too slowly: less than 1,024 bytes per second over 10 seconds of waiting."""
+
+    MIN_BYTES_PER_SECOND: Final = 1024
+    SPAN: Final = 10.0
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._waited = 0.0
+
+    def is_too_slow(self, count: int, waited: float) -> bool:
+        """Count `count` further bytes, and return whether the body is too slow.
+
+        Args:
+            waited: seconds spent waiting for these bytes. Other time, such as writing, does not count.
+        """
+        self._bytes += count
+        self._waited += waited
+        if self._waited < self.SPAN:
+            return False
+        is_slow = self._bytes < self.MIN_BYTES_PER_SECOND * self._waited
+        self._bytes, self._waited = 0, 0.0
+        return is_slow
 
 
 class RecordingHttp:
-    """Fetches recordings, one attempt at a time.
+    """Fetches recordings, one attempt per call.
 
     Args:
-        hosts: which URLs may be asked.
-        head_within: seconds until the head of each answer must have come.
-        ssl_context: for stores whose certificate is of a private CA.
-        clock: monotonic seconds, to measure how fast bytes come.
+        hosts: decides which URLs may be requested.
+        head_timeout: seconds to wait for the head of each response.
+        ssl_context: for stores with a certificate of a private CA; None for the default.
+        clock: returns monotonic seconds, to measure the throughput.
     """
 
     def __init__(
         self,
         hosts: RecordingHosts,
         *,
-        head_within: float,
+        head_timeout: float,
         ssl_context: ssl.SSLContext | None,
         clock: Callable[[], float],
     ) -> None:
         self._hosts = hosts
-        self._head_within = head_within
+        self._head_timeout = head_timeout
         self._ssl = True if ssl_context is None else ssl_context
         self._clock = clock
         self._public: aiohttp.ClientSession | None = None
@@ -90,60 +161,65 @@ class RecordingHttp:
         self._closed = False
 
     async def aclose(self) -> None:
-        """Drop the connections; nothing can be fetched any more."""
+        """Close the connections. Nothing can be fetched afterwards."""
         self._closed = True
         try:
             if self._public is not None:
                 await self._public.close()
-        finally:  # when cancelled, too
+        finally:  # also if the first close was cancelled
             if self._named is not None:
                 await self._named.close()
 
-    async def fetch(self, url: RecordingUrl, most: int, write: Write) -> Fetched:
-        """Hand the bytes of a recording on as they come; they count only when this returns.
+    async def fetch(self, url: RecordingUrl, max_bytes: int, write: Write) -> Fetched:
+        """Pass the bytes of a recording to `write` as they arrive.
+
+        The bytes are a complete recording only if this returns.
 
         Raises:
-            Failed: it did not come, did not come whole, or is none.
-            ConfigurationError: closed.
+            DownloadFailed: the recording is missing, incomplete, too long, or not a recording.
+            ConfigurationError: the connections are closed.
         """
         if self._closed:
-            raise ConfigurationError("the loader of recordings is closed: make a new one")
+            raise ConfigurationError(
+                "this recording loader is closed", hint="create a new one for further recordings"
+            )
         try:
-            return await self._follow(url, most, write)
+            return await self._follow_redirects(url, max_bytes, write)
         except asyncio.CancelledError as cancelled:
-            # The frames below hold the URL.
+            # The frames below contain the URL.
             cancelled.__traceback__ = None
             raise
-        except Failed as fault:
+        except DownloadFailed as fault:
             failed = fault
         except RecordingError as refused:  # the target of a redirect
-            failed = Failed(refused.with_traceback(None))
+            failed = DownloadFailed(refused.with_traceback(None))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
-            # Its text and arguments can hold the URL.
-            failed = _explain(url, fault)
+            # Its message and arguments may contain the URL.
+            failed = _to_download_failed(url, fault)
         raise failed
 
-    async def _follow(self, url: RecordingUrl, most: int, write: Write) -> Fetched:
-        for _ in range(1 + MOST_REDIRECTS):
-            found = await self._ask(url, most, write)
-            if isinstance(found, Fetched):
-                return found
-            url = found
-        raise RecordingError(f"{url}: more than {MOST_REDIRECTS} redirects", permanent=True)
+    async def _follow_redirects(self, url: RecordingUrl, max_bytes: int, write: Write) -> Fetched:
+        for _ in range(1 + MAX_REDIRECTS):
+            result = await self._request(url, max_bytes, write)
+            if isinstance(result, Fetched):
+                return result
+            url = result
+        raise RecordingError(f"{url}: more than {MAX_REDIRECTS} redirects", permanent=True)
 
-    async def _ask(self, url: RecordingUrl, most: int, write: Write) -> Fetched | RecordingUrl:
+    async def _request(self, url: RecordingUrl, max_bytes: int, write: Write) -> Fetched | RecordingUrl:
+        """Send one request. Returns the target if the response is a redirect."""
         async with (
-            asyncio.timeout(self._head_within) as limit,
+            asyncio.timeout(self._head_timeout) as head_timeout,
             self._session(url).get(
                 url.reveal(),
                 headers=_HEADERS,
-                middlewares=(_send_once,),
-                # No total: how long a recording takes says nothing; see `Pace`.
+                middlewares=(send_once,),
+                # No total: the size of a recording is not known in advance. See `ThroughputCheck`.
                 timeout=aiohttp.ClientTimeout(
                     total=None,
-                    connect=CONNECT,
-                    sock_connect=CONNECT,
-                    sock_read=STALL,
+                    connect=CONNECT_TIMEOUT,
+                    sock_connect=CONNECT_TIMEOUT,
+                    sock_read=READ_TIMEOUT,
                     ceil_threshold=float("inf"),
                 ),
                 ssl=self._ssl,
@@ -151,54 +227,65 @@ class RecordingHttp:
                 raise_for_status=False,
             ) as response,
         ):
-            limit.reschedule(None)
+            head_timeout.reschedule(None)
             if response.status in _REDIRECTS:
                 return self._hosts.follow(url, response.headers.get("Location", ""))
-            # A header sent twice shows as such: no length is "5, 5".
+            # Join repeated headers, so that they are noticed: "5, 5" is not a length.
             names = {name.lower() for name in response.headers}
             headers = {name: ", ".join(response.headers.getall(name)) for name in names}
-            head = check_head(url, response.status, headers, most)
-            length = await self._pass_on(url, response.content, most, write)
-            check_whole(url, length, head.length)
+            head = _check_head(url, response.status, headers, max_bytes)
+            length = await self._pass_body(url, response.content, max_bytes, write)
+            check_complete(url, length, head.length)
             return Fetched(head.content_type, url.path)
 
-    async def _pass_on(self, url: RecordingUrl, body: aiohttp.StreamReader, most: int, write: Write) -> int:
+    async def _pass_body(
+        self, url: RecordingUrl, body: aiohttp.StreamReader, max_bytes: int, write: Write
+    ) -> int:
+        """Pass the body to `write` and return its length in bytes."""
         length = 0
-        pace = Pace()
+        throughput = ThroughputCheck()
         while True:
             began = self._clock()
-            piece = await body.readany()
-            if not piece:
+            data = await body.readany()
+            if not data:
                 return length
-            length += len(piece)
-            check_length(url, length, most)
-            if pace.is_too_slow(len(piece), self._clock() - began):
-                refuse(url, f"less than {Pace.LEAST} bytes a second came", 200, again=True)
-            await write(piece)
+            length += len(data)
+            _check_size(url, length, max_bytes)
+            if throughput.is_too_slow(len(data), self._clock() - began):
+                minimum = ThroughputCheck.MIN_BYTES_PER_SECOND
+                _fail(url, f"less than {minimum} bytes per second arrived", 200, retryable=True)
+            await write(data)
 
     def _session(self, url: RecordingUrl) -> aiohttp.ClientSession:
         if url.is_named:
             if self._named is None:
-                self._named = _bare_session(None)
+                self._named = new_session(None)
             return self._named
         if self._public is None:
-            self._public = _bare_session(public_socket)
+            self._public = new_session(public_socket)
         return self._public
 
 
 def public_socket(address: Address) -> socket.socket:
-    """A socket for an address about to be connected to: the place that no name and no redirect gets round.
+    """Return a socket for an address that aiohttp is about to connect to.
+
+    The check is made here because neither a host name nor a redirect can avoid it.
 
     Raises:
         OSError: the address is not public.
     """
     family, kind, protocol, _, where = address
     if not is_public(str(where[0])):
-        raise _NotPublic
+        raise _NotPublicError
     return socket.socket(family, kind, protocol)
 
 
-def _bare_session(factory: Callable[[Address], socket.socket] | None) -> aiohttp.ClientSession:
+def new_session(factory: Callable[[Address], socket.socket] | None) -> aiohttp.ClientSession:
+    """Return a session without cookies, proxies or credentials.
+
+    Args:
+        factory: creates the socket for an address; None for aiohttp's default.
+    """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, socket_factory=factory),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -207,40 +294,79 @@ def _bare_session(factory: Callable[[Address], socket.socket] | None) -> aiohttp
     )
 
 
-async def _send_once(
-    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """A middleware: a lost connection is not retried behind our back."""
-    try:
-        return await send(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as lost:
-        if isinstance(lost, aiohttp.ClientConnectorError):
-            raise
-        name = type(lost).__name__
-    raise _ConnectionLost(name)
+def _check_head(url: RecordingUrl, status: int, headers: Mapping[str, str], max_bytes: int) -> _ResponseHead:
+    """Return the checked head of a response that is not a redirect; `headers` have lower-case names.
+
+    Raises:
+        DownloadFailed: the response is not a recording, or is too long, or its length cannot be verified.
+    """
+    if status in _GONE:
+        problem = f"the server answered {status}: the recording is gone or its signed URL has expired"
+        _fail(url, problem, status, hint=_LIST_AGAIN)
+    if status != 200:
+        retryable = status in _RETRYABLE or status >= 500
+        wait = retry_after(headers) if status in (429, 503) else None
+        _fail(url, f"the server answered {status}", status, wait, retryable=retryable)
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not _RECORDING_TYPE.fullmatch(content_type):
+        problem = f"the response is not a recording but {printable(content_type)[:60]!r}"
+        hint = f"the signed URL may have expired; {_LIST_AGAIN}"
+        _fail(url, problem, status, hint=hint)
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        problem = f"the response is compressed ({printable(coding)[:40]!r}), which was not requested"
+        _fail(url, problem, status)
+    return _ResponseHead(content_type, _announced_length(url, headers, max_bytes))
 
 
-def _explain(url: RecordingUrl, fault: Exception) -> Failed:
-    """Our words for a fault of aiohttp: its class, and of its text only what the system said."""
-    name = str(fault) if isinstance(fault, _ConnectionLost) else type(fault).__name__
-    permanent = False
-    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(fault.certificate_error, "verify_message", "") or "not trusted"
-        what, permanent = f"the certificate is refused: {reason}", True
-    elif isinstance(fault, aiohttp.ClientConnectorDNSError):
-        what = "the host name cannot be resolved"
-    elif isinstance(fault, aiohttp.ClientConnectorError) and isinstance(fault.os_error, _NotPublic):
-        what, permanent = f"the host has no public address; {EXCEPT_IT}", True
-    elif isinstance(fault, aiohttp.ClientConnectorError):
-        what = f"no connection: {fault.os_error.strerror or 'refused'}"
-    elif isinstance(fault, TimeoutError):
-        what = "no answer in time, or a stall in it"
-    elif isinstance(fault, aiohttp.ClientPayloadError):
-        what = "the answer was cut short or damaged"
-    elif isinstance(fault, aiohttp.InvalidURL):
-        what, permanent = "the URL is not one", True
-    elif isinstance(fault, aiohttp.ClientResponseError):
-        what = "the answer is not valid HTTP"
-    else:
-        what = "the connection was lost"
-    return Failed(RecordingError(f"{url}: {what} ({name})", permanent=permanent))
+def _announced_length(url: RecordingUrl, headers: Mapping[str, str], max_bytes: int) -> int | None:
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        if coding.strip().lower() != "chunked":
+            _fail(url, "the response has a transfer encoding other than chunked", 200)
+        return None
+    announced = headers.get("content-length", "")
+    if not _LENGTH.fullmatch(announced):
+        _fail(url, "the response has no length, so a missing part could not be detected", 200)
+    length = int(announced)
+    _check_size(url, length, max_bytes)
+    return length
+
+
+def _check_size(url: RecordingUrl, length: int, max_bytes: int) -> None:
+    if length > max_bytes:
+        hint = "raise max_bytes= to accept it"
+        _fail(url, f"the recording is longer than {max_bytes} bytes", 200, hint=hint)
+
+
+def check_complete(url: RecordingUrl, length: int, expected: int | None) -> None:
+    """Raise `DownloadFailed` if the `length` bytes that arrived are not the whole body."""
+    if length == 0:
+        _fail(url, "the response is empty", 200, retryable=True)
+    if expected not in (None, length):
+        _fail(url, f"only {length} of {expected} bytes arrived", 200, retryable=True)
+
+
+def _fail(
+    url: RecordingUrl,
+    problem: str,
+    status: int | None = None,
+    wait: float | None = None,
+    *,
+    retryable: bool = False,
+    hint: str | None = None,
+) -> NoReturn:
+    raise DownloadFailed(
+        RecordingError(f"{url}: {problem}", permanent=not retryable, hint=hint), status, wait
+    )
+
+
+def _to_download_failed(url: RecordingUrl, fault: Exception) -> DownloadFailed:
+    """Describe an exception of aiohttp without its own message, which may contain the URL."""
+    text, permanent = describe_fault(fault)
+    hint: str | None = None
+    if isinstance(fault, aiohttp.ClientConnectorError) and isinstance(fault.os_error, _NotPublicError):
+        text, permanent, hint = "the host has no public address", True, NAME_HOST
+    elif isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        hint = "pass ssl_context= if the store has a private CA"
+    return DownloadFailed(RecordingError(f"{url}: {text}", permanent=permanent, hint=hint))

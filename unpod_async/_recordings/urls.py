@@ -1,8 +1,8 @@
-"""Which addresses a recording may be fetched from. A URL comes from a server, so it may name anything.
+"""The URLs from which recordings may be fetched. A URL comes from a server, so it can name anything.
 
-That is https on port 443 of a public address. Whether it is public is asked of the address that is really
-connected to (`is_public`), for a name says nothing about it; the rest is seen from the URL. Hosts that the
-caller names are excepted from both.
+Allowed is https on port 443 of a public address. Whether an address is public is checked for the address that
+is really connected to (`is_public`), because a host name can resolve to any address; everything else is
+checked in the URL. Hosts that the caller names are exempt from both rules.
 """
 
 from __future__ import annotations
@@ -17,57 +17,67 @@ from yarl import URL
 from unpod_async._common import printable, shorten
 from unpod_async.errors import InvalidArgument, RecordingError
 
-__all__ = ["EXCEPT_IT", "RecordingHosts", "RecordingUrl", "is_public"]
+__all__ = ["NAME_HOST", "RecordingHosts", "RecordingUrl", "is_public"]
 
 _HTTPS_PORT: Final = 443
-_SHOWN: Final = 60
+_MAX_SHOWN: Final = 60
 
-EXCEPT_IT: Final = "name the host in recording_hosts= if the store is yours"
+NAME_HOST: Final = "add the host to recording_hosts= if the store is yours"
+"""The hint for a URL that is refused unless the caller names its host."""
 
-_AS_IT_IS: Final = re.compile(r"[!-~]+")
+_ENCODED: Final = re.compile(r"[!-~]+")
 _HOST: Final = re.compile(r"[a-z0-9._:-]+")
 
 _ALLOCATED: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# The ipaddress modules of older interpreters call these public; one holds a cloud's metadata service.
+# Older versions of `ipaddress` call these addresses public; one of them is a cloud's metadata service.
 _SPECIAL: Final = ipaddress.IPv4Network("192.0.0.0/24")
 
 
 class RecordingUrl:
-    """A URL that passed the checks. A signed one is a secret: it shows its host and the end of its path."""
+    """A URL that passed the checks.
+
+    A signed URL is a secret, so `str` and `repr` show only its host and the end of its path.
+
+    Attributes:
+        is_named: whether the caller named its host, so that private addresses are allowed.
+    """
 
     __slots__ = ("_url", "is_named")
 
     def __init__(self, url: URL, *, is_named: bool) -> None:
         self._url = url
         self.is_named = is_named
-        """Whether the caller named its host: private addresses are then allowed."""
 
     @property
     def path(self) -> str:
+        """The path of the URL, decoded."""
         return self._url.path
 
     def reveal(self) -> URL:
+        """Return the complete URL with its signature."""
         return self._url
 
     def __str__(self) -> str:
-        return shown(self._url)
+        return _summary(self._url)
 
     def __repr__(self) -> str:
         return f"RecordingUrl({str(self)!r})"
 
 
 class RecordingHosts:
-    """The hosts a caller excepts from the rules: "host" with any port, or "host:port".
+    """The hosts that are exempt from the rules: "host" for any port, or "host:port".
 
     Raises:
         InvalidArgument: an entry is neither.
     """
 
     def __init__(self, hosts: Sequence[str]) -> None:
-        if not _are_several(hosts):
+        if not _is_sequence(hosts):
             raise InvalidArgument(
-                'recording_hosts must be several hosts, such as ["store.example", "10.0.0.7:9000"]'
+                "recording_hosts must be a sequence of hosts",
+                argument="recording_hosts",
+                hint='for example ["store.example", "10.0.0.7:9000"]',
             )
         self._named = frozenset(_host_and_port(host) for host in hosts)
 
@@ -75,52 +85,53 @@ class RecordingHosts:
         return f"RecordingHosts({sorted(self._named, key=str)})"
 
     def check(self, text: str) -> RecordingUrl:
-        """The URL, when something may be fetched from there.
+        """Return the URL if a recording may be fetched from it.
 
         Raises:
-            RecordingError: permanent; the text shows neither query nor user info.
+            RecordingError: permanent. The message shows neither the query nor the user name of the URL.
         """
         return self._allow(_parse(text))
 
     def follow(self, url: RecordingUrl, location: str) -> RecordingUrl:
-        """Where a redirect leads, checked as the first URL was.
+        """Return the target of a redirect, checked like the first URL.
 
         Raises:
-            RecordingError: as in `check`.
+            RecordingError: as for `check`.
         """
         target = _parse(location) if location else None
         if target is None:
-            raise RecordingError(f"{url}: the answer is a redirect to nowhere", permanent=True)
+            raise RecordingError(f"{url}: the response is a redirect without a target", permanent=True)
         return self._allow(url.reveal().join(target))
 
     def _allow(self, url: URL) -> RecordingUrl:
-        host = _plain(url.raw_host or "")
+        host = _normalise(url.raw_host or "")
         is_named = bool({(host, None), (host, url.port)} & self._named)
+        hint: str | None = None
         if not host or url.scheme not in {"http", "https"}:
-            why = "this is no https URL with a host"
+            problem = "this is not an https URL with a host"
         elif "@" in url.raw_authority:
-            why = "a user name or password in the URL is not accepted"
+            problem = "the URL must not contain a user name or password"
         elif url.scheme != "https" and not is_named:
-            why = f"http is not accepted; {EXCEPT_IT}"
+            problem, hint = "http is not accepted", NAME_HOST
         elif url.port != _HTTPS_PORT and not is_named:
-            why = f"only port {_HTTPS_PORT} is accepted; {EXCEPT_IT}"
+            problem, hint = f"only port {_HTTPS_PORT} is accepted", NAME_HOST
         else:
             return RecordingUrl(url, is_named=is_named)
-        raise RecordingError(f"{shown(url)}: {why}", permanent=True)
+        raise RecordingError(f"{_summary(url)}: {problem}", permanent=True, hint=hint)
 
 
-def shown(url: URL) -> str:
-    """Host and last part of the path, fit to be read."""
+def _summary(url: URL) -> str:
+    """Return the host and the last part of the path as printable text."""
     if not url.raw_host:
-        return "a URL without a host"  # what looks like a path may be anything
+        return "a URL without a host"  # what looks like its path may be a secret
     head, _, tail = url.raw_path.rpartition("/")
-    return f"{printable(url.raw_host)[:_SHOWN]}{'/…' if head else ''}/{printable(tail)[-_SHOWN:]}"
+    return f"{printable(url.raw_host)[:_MAX_SHOWN]}{'/…' if head else ''}/{printable(tail)[-_MAX_SHOWN:]}"
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, by all that is embedded in it as well.
+    """Return whether an IP address, and any address embedded in it, belongs to the public internet.
 
-    Tunnels (6to4, Teredo) do not count: no store is behind one, and they can lead to any address.
+    Tunnel addresses (6to4, Teredo) do not count: no store uses one, and they can lead to any address.
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -136,42 +147,44 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and ip not in _SPECIAL
 
 
-def _are_several(hosts: object) -> bool:
+def _is_sequence(hosts: object) -> bool:
     return isinstance(hosts, Sequence) and not isinstance(hosts, str | bytes)
 
 
 def _parse(text: str) -> URL:
-    """The URL of a text, as it is where possible: to quote it anew can make its signature wrong."""
+    """Parse a URL without changing it if possible: quoting it again can invalidate its signature."""
     try:
-        url = URL(text, encoded=_AS_IT_IS.fullmatch(text) is not None)
-        _ = url.port  # read late, and out of range for some
+        url = URL(text, encoded=_ENCODED.fullmatch(text) is not None)
+        _ = url.port  # parsed on access, and out of range for some URLs
     except ValueError:
         pass
     else:
         return url
-    # Outside the handler, or the exception would keep the text through its context.
-    raise RecordingError("the URL cannot be read", permanent=True)
+    # Raised outside the handler, or the exception would keep the URL in its context.
+    raise RecordingError("the URL is not valid", permanent=True)
 
 
 def _host_and_port(given: object) -> tuple[str, int | None]:
-    if isinstance(given, str) and given.isprintable():  # what is not, the parser would drop
+    if isinstance(given, str) and given.isprintable():  # the parser drops unprintable characters
         bare = f"[{given}]" if given.count(":") > 1 and not given.startswith("[") else given
         try:
             url = URL(f"https://{bare}/")
         except ValueError:
             url = URL()
-        host = _plain(url.raw_host or "")
+        host = _normalise(url.raw_host or "")
         nothing_else = url.raw_path_qs == "/" and not url.raw_fragment and "@" not in url.raw_authority
         if _HOST.fullmatch(host) and nothing_else:
             return host, url.explicit_port
     raise InvalidArgument(
-        f"recording_hosts: {shorten(ascii(given), 80)} is not a host; a name or an address is accepted, "
-        'with a port if need be: "store.example", "10.0.0.7:9000", "[::1]:9000"'
+        f"recording_hosts: {shorten(ascii(given), 80)} is not a host",
+        argument="recording_hosts",
+        hint='use a name or an address, with or without a port: "store.example", "10.0.0.7:9000", '
+        '"[::1]:9000"',
     )
 
 
-def _plain(host: str) -> str:
-    """A host written in one way."""
+def _normalise(host: str) -> str:
+    """Return the canonical form of a host."""
     bare = host.lower().rstrip(".")
     try:
         return str(ipaddress.ip_address(bare))

@@ -7,7 +7,7 @@ compares each response with the known `state` (`diff`) and emits events. `schedu
 
 from __future__ import annotations
 
-from unpod_async._watch.schedule import Clock, Schedule
+from unpod_async._watch.schedule import Clock, PollDelays, Schedule
 from unpod_async._watch.state import STATE_VERSION, Known, WatchState, restore_known
 from unpod_async._watch.wait import Until, WatchedRun, find_run, wait_for_runs
 from unpod_async._watch.watch import Watch
@@ -16,6 +16,7 @@ __all__ = [
     "STATE_VERSION",
     "Clock",
     "Known",
+    "PollDelays",
     "Schedule",
     "Until",
     "Watch",

@@ -12,7 +12,10 @@ from typing import Final
 
 import anyio
 
-__all__ = ["Clock", "Schedule"]
+from unpod_async._http import RetrySchedule, retry_after_of
+from unpod_async.errors import UnpodError
+
+__all__ = ["Clock", "PollDelays", "Schedule"]
 
 _AGEING: Final = 10.0
 """A run that has not changed for this many seconds may be reported one second late."""
@@ -45,6 +48,46 @@ class Clock:
     random: Callable[[], float] = random.random  # noqa: S311 - it only spreads requests
 
 
+class PollDelays:
+    """The delays between the polls of a watch or a wait.
+
+    They vary by a fifth, so that watches that start together do not keep polling together.
+
+    Args:
+        interval: seconds from the end of one poll to the start of the next, on average.
+        random: returns a number from 0 to 1.
+    """
+
+    def __init__(self, interval: float, random: Callable[[], float]) -> None:
+        self._interval = interval
+        self._random = random
+        self._longest_retry_after = max(interval, _LONGEST_RETRY_AFTER)
+        self._schedule = RetrySchedule(
+            attempts=None, base=interval, cap=max(interval, _LONGEST_PAUSE), jitter=self._vary
+        )
+
+    def after_success(self) -> float:
+        """Return the seconds until the poll after one that completed."""
+        self._schedule.reset()
+        return self._vary(self._interval)
+
+    def after_failure(self, error: UnpodError) -> float:
+        """Return the seconds until the poll after one that an error interrupted.
+
+        The delay starts at the interval and doubles with each failure in a row, up to a minute, or to the
+        interval if that is longer. If the server asked for a delay, up to 15 minutes of it are respected.
+        """
+        retry_after = retry_after_of(error)
+        if retry_after is not None:
+            retry_after = min(retry_after, self._longest_retry_after)
+        delay = self._schedule.next_delay(retry_after=retry_after)
+        assert delay is not None  # noqa: S101 - the schedule has no limit of attempts
+        return delay
+
+    def _vary(self, seconds: float) -> float:
+        return seconds * (0.8 + 0.4 * self._random())
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How often the parts of a space are read.
@@ -52,27 +95,10 @@ class Schedule:
     Attributes:
         interval: seconds from the end of one poll to the start of the next, on average.
         resync: seconds from the start of one resync to the start of the next.
-        random: returns a number from 0 to 1.
     """
 
     interval: float
     resync: float
-    random: Callable[[], float]
-
-    def pause(self, failures: int, retry_after: float | None) -> float:
-        """Return the seconds until the next poll.
-
-        The pause varies by a fifth, so that watches that start together do not keep polling together.
-
-        Args:
-            failures: how many polls failed in a row. Each one after the first doubles the pause, up to a
-                minute or to the interval if that is longer.
-            retry_after: seconds that the server asked to wait, or None. Up to 15 minutes are respected.
-        """
-        longest = max(self.interval, _LONGEST_PAUSE)
-        pause = min(self.interval * 2.0 ** min(max(failures - 1, 0), 30), longest)
-        pause *= 0.8 + 0.4 * self.random()
-        return max(pause, min(retry_after or 0.0, max(self.interval, _LONGEST_RETRY_AFTER)))
 
     def resync_retry(self, failures: int) -> float:
         """Return the seconds until the next resync after this many incomplete ones in a row."""

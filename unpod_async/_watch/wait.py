@@ -10,9 +10,9 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from unpod_async._common import is_terminal, printable, run_has_ended, run_workers
-from unpod_async._http import Deadline, is_retryable_get, retry_after_of
+from unpod_async._http import Deadline, is_retryable_get
 from unpod_async._paging import ClientContext, OnBadRow, SequentialWalk, run_tasks, space_runs
-from unpod_async._watch.schedule import Clock, Schedule
+from unpod_async._watch.schedule import Clock, PollDelays
 from unpod_async._watch.source import concerns_one_run
 from unpod_async.errors import (
     IncompleteListing,
@@ -102,8 +102,7 @@ async def wait_for_runs(
         UnpodError: an error that retrying does not help.
     """
     waiter = _RunWaiter(context, space_token, run_ids, until, deadline)
-    schedule = Schedule(interval, interval, clock.random)
-    failures = 0
+    delays = PollDelays(interval, clock.random)
     is_last = False
     last_error: UnpodError | None = None
     while True:
@@ -115,19 +114,19 @@ async def wait_for_runs(
             _log.warning("runs could not be read for runs.wait and will be retried: %s", error.summary)
             if waiter.seconds_left() > 0:
                 last_error = error  # otherwise the error only says that the deadline passed
-            failures += 1
+            delay = delays.after_failure(error)
         else:
-            failures, last_error = 0, None
+            last_error = None
             if waiter.all_met(runs):
                 return waiter.results()
-        pause = schedule.pause(failures, None if last_error is None else retry_after_of(last_error))
+            delay = delays.after_success()
         left = waiter.seconds_left()
         if is_last or left <= 0:
             raise waiter.timeout(last_error)
-        if pause >= left:
+        if delay >= left:
             # Poll one last time, with enough time left for it.
-            pause, is_last = 0.9 * left, True
-        await clock.sleep(pause)
+            delay, is_last = 0.9 * left, True
+        await clock.sleep(delay)
 
 
 class _RunWaiter:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from unpod_async._common import run_workers
-from unpod_async._http import is_retryable_get, retry_after_of
+from unpod_async._http import is_retryable_get
 from unpod_async._paging import ClientContext, SendBatch, Stream
 from unpod_async._watch.poll import SpacePoll
-from unpod_async._watch.schedule import Clock, Schedule
+from unpod_async._watch.schedule import Clock, PollDelays, Schedule
 from unpod_async._watch.source import SpaceSource
 from unpod_async._watch.state import Known, WatchState, save_known
 from unpod_async.errors import AuthenticationError, ConfigurationError, RunNotFound, UnpodError
@@ -97,7 +97,8 @@ class Watch(Stream[Event]):
         )
         poll = SpacePoll(source, self._schedule, tasks=self._tasks)
         self._polls.append(poll)
-        failures, final_errors, retry_after = 0, 0, None
+        delays = PollDelays(self._schedule.interval, self._clock.random)
+        final_errors = 0
         while True:
             try:
                 await poll.poll()
@@ -107,12 +108,13 @@ class Watch(Stream[Event]):
                 limit = _MAX_FINAL_ERRORS if poll.polls else 1
                 if isinstance(error, _ENDS_WATCH) or final_errors >= limit:
                     raise
-                failures, retry_after = failures + 1, retry_after_of(error)
                 await connection.interrupted(error)
+                delay = delays.after_failure(error)
             else:
-                failures, final_errors, retry_after = 0, 0, None
+                final_errors = 0
                 await connection.completed()
-            await self._clock.sleep(self._schedule.pause(failures, retry_after))
+                delay = delays.after_success()
+            await self._clock.sleep(delay)
 
 
 class ConnectionState:
