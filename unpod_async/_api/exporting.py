@@ -70,17 +70,24 @@ class Exporting:
 
         if isinstance(spaces, ExportSpec):
             if options:
-                raise InvalidArgument(f"{next(iter(options))} is given next to an ExportSpec: set it there")
+                name = next(iter(options))
+                raise InvalidArgument(
+                    f"{name} cannot be combined with an ExportSpec",
+                    argument=name,
+                    hint="set the field of the ExportSpec instead",
+                )
             spec = spaces
         else:
             # The spec converts the wider types that callers may pass.
             spec = ExportSpec(spaces=cast("Any", spaces), **cast("Any", options))
         if on_progress is not None and not callable(on_progress):
-            raise InvalidArgument("on_progress must be a function that takes an ExportProgress")
+            raise InvalidArgument(
+                "on_progress must be a function that takes an ExportProgress", argument="on_progress"
+            )
         return await run_export(self._context, spec, _path(target), on_progress)
 
 
 def _path(target: object) -> Path:
     if not isinstance(target, str | os.PathLike) or not target:
-        raise InvalidArgument("target must be the path of a directory")
+        raise InvalidArgument("target must be the path of a directory", argument="target")
     return Path(cast("str | os.PathLike[str]", target))

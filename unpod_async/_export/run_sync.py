@@ -98,7 +98,11 @@ class RunSync:
                 new.append((rank, row))
                 continue
             known.append((rank, row, run))
-            if self._must_read_again(run, is_same=run.digest == row.digest):
+            self._in_order = self._in_order and (self._oldest_rank is None or run.rank < self._oldest_rank)
+            self._oldest_rank = run.rank
+            is_same = run.digest == row.digest
+            self._changed = self._changed or not is_same
+            if run.state != RunState.WANTED and not (is_same and self._is_up_to_date(run)):
                 wanted.append(run.number)
         self._catalog.store_listed(self._space, self._listing, new, known, wanted)
         self._changed = self._changed or bool(new or wanted)
@@ -106,24 +110,14 @@ class RunSync:
             return False
         return self._catalog.all_settled_before(self._space, self._listing, self._oldest_rank)
 
-    def _must_read_again(self, run: KnownRun, *, is_same: bool) -> bool:
-        """Return whether a known run becomes wanted again."""
-        self._in_order = self._in_order and (self._oldest_rank is None or run.rank < self._oldest_rank)
-        self._oldest_rank = run.rank
-        is_stored = run.state in (RunState.STAGED, RunState.DONE)
-        if is_same and (run.settled or (is_stored and self._is_fresh(run.fetched))):
-            return False
-        if run.state == RunState.WANTED:
-            self._changed = self._changed or not is_same
-            return False
-        return True
-
-    def _is_fresh(self, fetched: float | None) -> bool:
-        return (
-            self._resumed_since is not None
-            and fetched is not None
-            and fetched >= self._resumed_since
-            and 0 <= self._now - fetched < FRESH
+    def _is_up_to_date(self, run: KnownRun) -> bool:
+        """Return whether the stored tasks of a run, whose row has not changed, need not be read again."""
+        return bool(run.settled) or (
+            run.state in (RunState.STAGED, RunState.DONE)
+            and self._resumed_since is not None
+            and run.fetched is not None
+            and run.fetched >= self._resumed_since
+            and 0 <= self._now - run.fetched < FRESH
         )
 
     def end(self, *, read_to_end: bool, readable: bool) -> None:

@@ -180,7 +180,9 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
         """`since` and `until`; None if neither is set."""
         from unpod_async._http import TimeWindow
 
-        return None if self.since is self.until is None else TimeWindow(self.since, self.until)
+        if self.since is None and self.until is None:
+            return None
+        return TimeWindow(self.since, self.until)
 
     @property
     def selects_all_runs(self) -> bool:
@@ -255,9 +257,12 @@ _document_fields()
 def differing_options(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Return the names of the options that differ between two results of `dataset_options`.
 
-    An option that did not exist when `stored` was written counts as its default.
+    An option that one of them does not have counts as its default.
     """
-    return [name for name, value in current.items() if stored.get(name, _DEFAULTS.get(name)) != value]
+    options = {name: _DEFAULTS.get(name) for name in {**stored, **current}}
+    return [
+        name for name, default in options.items() if stored.get(name, default) != current.get(name, default)
+    ]
 
 
 @functools.cache
