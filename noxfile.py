@@ -49,6 +49,8 @@ def workers() -> int:
 
 def run_pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None = None) -> None:
     """Run pytest in parallel. The arguments after `--` come last, so they override the ones given here."""
+    # Tests start the package in hundreds of processes, each of which would compile it without bytecode files.
+    env = {"PYTHONDONTWRITEBYTECODE": "", **(env or {})}
     # -m pytest instead of the script: it is certainly the one of this environment.
     command = ("python", "-m", "pytest", f"--numprocesses={workers()}", "--dist=worksteal")
     session.run(*command, *arguments, *session.posargs, env=env)

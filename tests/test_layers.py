@@ -61,28 +61,24 @@ def module_name(path: Path, root: Path) -> str:
 
 
 def imports_in(path: Path, importer: str) -> Iterator[Import]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test).lstrip("_") == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    in_function = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        where = (id(node) in for_types, id(node) in in_function)
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(importer, alias.name, None, node.lineno, *where)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{importer}:{node.lineno} has a relative import"
-            for alias in node.names:
-                yield Import(importer, str(node.module), alias.name, node.lineno, *where)
+    yield from _imports_below(ast.parse(path.read_text(encoding="utf-8")), importer, False, False)
+
+
+def _imports_below(node: ast.AST, importer: str, for_types: bool, in_function: bool) -> Iterator[Import]:
+    where = (for_types, in_function)
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(importer, alias.name, None, child.lineno, *where)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"{importer}:{child.lineno} has a relative import"
+            for alias in child.names:
+                yield Import(importer, str(child.module), alias.name, child.lineno, *where)
+        elif isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            # Imports are statements, so expressions need no visit.
+            is_guard = isinstance(child, ast.If) and ast.unparse(child.test).lstrip("_") == "TYPE_CHECKING"
+            is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from _imports_below(child, importer, for_types or is_guard, in_function or is_function)
 
 
 MODULES = {module_name(path, PACKAGE): path for path in sorted(PACKAGE.rglob("*.py"))}

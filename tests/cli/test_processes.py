@@ -80,6 +80,7 @@ async def test_closed_stdin_and_stderr_are_empty() -> None:
     assert failed == (1, "", "")
 
 
+@pytest.mark.slow
 async def test_ctrl_c_ends_a_listing() -> None:
     async with Sandbox(runs=2) as sandbox:
         sandbox.script(Fault(stall=60))
@@ -91,6 +92,7 @@ async def test_ctrl_c_ends_a_listing() -> None:
     assert (process.returncode, out, err) == (130, b"", b"unpod-async: interrupted\n")
 
 
+@pytest.mark.slow
 async def test_an_interrupted_create_reports_what_may_have_been_queued() -> None:
     async with Sandbox(runs=1) as sandbox:
         sandbox.script(Fault(stall=60, method="POST"))
@@ -122,6 +124,7 @@ with InterruptibleRunner() as runner:
 """
 
 
+@pytest.mark.slow
 async def test_the_second_signal_ends_the_program_at_once() -> None:
     process = await start_process({}, program=(sys.executable, "-c", _STUBBORN))
     assert process.stdout is not None
@@ -156,6 +159,7 @@ async def test_a_signal_that_is_ignored_at_the_start_stays_ignored() -> None:
     assert (process.returncode, err) == (7, b"")
 
 
+@pytest.mark.slow
 async def test_the_sandbox_prints_its_variables_and_ends_with_ctrl_c() -> None:
     argv = ("sandbox", "--port", "0", "--runs", "3", "--tasks-per-run", "2..2", "--seed", "5")
     process = await start_process({}, *argv)

@@ -107,6 +107,7 @@ async def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
     assert "Done: 3/3 runs; 9 tasks" in terminal.shown
 
 
+@pytest.mark.slow
 async def test_the_same_command_completes_an_export_after_ctrl_c(tmp_path: Path) -> None:
     target = tmp_path / "out"
     async with Sandbox(runs=12, tasks_per_run=20) as sandbox:

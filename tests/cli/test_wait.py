@@ -126,6 +126,7 @@ async def test_wait_continues_after_an_outage() -> None:
     assert json.loads(result.out)["settled"]
 
 
+@pytest.mark.slow
 @posix
 async def test_ctrl_c_ends_the_wait() -> None:
     async with Sandbox(runs=40, tasks_per_run=3) as sandbox:

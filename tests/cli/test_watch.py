@@ -45,6 +45,7 @@ def check_screen(terminal: Terminal, columns: int) -> None:
     )  # the cursor is visible again
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("columns", [60, 120])
 async def test_a_table_is_updated_and_stays_after_ctrl_c(columns: int) -> None:
@@ -80,6 +81,7 @@ async def test_a_table_is_updated_and_stays_after_ctrl_c(columns: int) -> None:
     assert "interrupted" not in terminal.shown  # Ctrl-C is how a watch ends
 
 
+@pytest.mark.slow
 @posix
 async def test_the_table_shows_an_outage_and_its_end(tmp_path: Path) -> None:
     sandbox = with_fixed_port()
@@ -149,6 +151,7 @@ async def test_nothing_is_written_while_nothing_changes(monkeypatch: pytest.Monk
     os.close(own_end)
 
 
+@pytest.mark.slow
 @posix
 async def test_a_dumb_terminal_gets_plain_lines() -> None:
     async with Sandbox(runs=2) as sandbox:

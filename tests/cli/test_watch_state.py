@@ -30,6 +30,7 @@ def holds_all(file: Path, sandbox: Sandbox) -> bool:
     return '"last_resync":1' in text and all(task in text for task in sandbox.task_ids())
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
 async def test_a_watch_resumes_from_its_state(tmp_path: Path, by: signal.Signals) -> None:
@@ -68,6 +69,7 @@ async def test_a_watch_resumes_from_its_state(tmp_path: Path, by: signal.Signals
     )
 
 
+@pytest.mark.slow
 @posix
 async def test_the_table_of_a_resumed_watch_has_what_was_reported_before(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
@@ -91,6 +93,7 @@ async def test_the_table_of_a_resumed_watch_has_what_was_reported_before(tmp_pat
     assert f"CALLS IN PROGRESS  {len(active)}" in lines
 
 
+@pytest.mark.slow
 @posix
 async def test_a_state_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
