@@ -132,20 +132,22 @@ async def stubborn(connection: RawConnection) -> None:
 async def test_the_end_leaves_no_task_and_no_socket(handler: object, cancelled: bool) -> None:
     before, sockets = asyncio.all_tasks(), open_sockets()
     writers: list[asyncio.StreamWriter] = []
+    connected = asyncio.Event()
 
     async def use() -> None:
         async with RawServer(handler) as server:  # type: ignore[arg-type]
             for _ in range(3):
                 _, writer = await asyncio.open_connection("127.0.0.1", server.port)
                 writers.append(writer)
-            await asyncio.sleep(0.01)
-            assert server.connections == 3
+            while server.connections < 3:
+                await asyncio.sleep(0)
+            connected.set()
             if cancelled:
                 await asyncio.Event().wait()
 
     task = asyncio.create_task(use())
     if cancelled:
-        await asyncio.sleep(0.03)
+        await connected.wait()
         task.cancel()
     await asyncio.wait({task}, timeout=5)
     assert task.cancelled() is cancelled

@@ -112,7 +112,7 @@ async def test_a_rejected_token(tmp_path: Path) -> None:
 async def test_a_deadline_ends_the_retries_of_an_unreachable_service(tmp_path: Path) -> None:
     async with Sandbox(runs=2) as sandbox:
         environment = settings(sandbox)
-    argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--deadline", "0.2")
+    argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--deadline", "1")
     result = await run_cli(environment, *argv)
 
     assert result.status == 1

@@ -299,6 +299,8 @@ import asyncio, signal, sys
 from unpod_async import UnpodClient
 
 async def main():
+    # In development mode, asyncio reports callbacks that took long, as they do on a busy machine.
+    asyncio.get_running_loop().slow_callback_duration = 60
     if sys.argv[2] == "SIGTERM":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
     async with UnpodClient("t0ken", base_url=sys.argv[1]) as unpod:
