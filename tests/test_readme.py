@@ -316,7 +316,7 @@ async def first_terminal(block: str, folder: Path, environment: dict[str, str]) 
         os.killpg(process.pid, signal.SIGINT)
         said, complaints = await process.communicate()
     assert (process.returncode, said) == (0, b"")
-    (counts,) = re.findall(r"holds (\d+ runs and [\d,]+ tasks) that are made up", README)
+    (counts,) = re.findall(r"simulates (\d+ runs and [\d,]+ tasks)", README)
     assert f"Sandbox with {counts} at " in complaints.decode()
 
 
