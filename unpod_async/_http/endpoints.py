@@ -7,10 +7,9 @@ becomes a GET.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 import msgspec
 
@@ -23,7 +22,6 @@ __all__ = [
     "agent_tasks",
     "agents",
     "organizations",
-    "query_string",
     "run_tasks",
     "runs",
     "space",
@@ -103,15 +101,6 @@ def space_tasks(space_token: object) -> Endpoint:
 
 def _segment(text: str) -> str:
     return text if text.isalnum() else quote(text, safe="!$&'()*+,;=:@~")
-
-
-def query_string(query: Mapping[str, str]) -> str:
-    """Return `query` as the percent-encoded query of a URL."""
-    return "&".join([f"{name}={_query_value(value)}" for name, value in query.items()])
-
-
-def _query_value(value: str) -> str:
-    return value if value.isascii() and value.isalnum() else quote_plus(value, safe="/?:@!$'()*,")
 
 
 class TimeWindow(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from unpod_async._http.endpoints import Endpoint
 from unpod_async._http.lifecycle import ClientLifecycle
-from unpod_async._http.limits import RequestLimiter
+from unpod_async._http.limits import Permit, RequestLimiter
 from unpod_async._http.responses import Request, Response, redacted
 from unpod_async._http.retry import (
     DEFAULT_RETRY,
@@ -172,7 +172,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         def send(timeout: float) -> Awaitable[Response]:
             return self.transport.get(endpoint.path, query, timeout)
 
-        request = self.transport.request("GET", endpoint.path)
+        request = Request("GET", f"/{endpoint.path}", self.transport.auth_scheme)
         return await self._run(_Call(request, endpoint, send, parse, is_retryable, deadline))
 
     async def create(
@@ -196,7 +196,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
                 sent.sent = False  # refused before the server looked at it: nothing is queued
             return response
 
-        request = self.transport.request("POST", endpoint.path)
+        request = Request("POST", f"/{endpoint.path}", self.transport.auth_scheme)
         return await self._run(_Call(request, endpoint, send, parse, is_retryable_create, deadline, sent))
 
     async def _run(self, call: _Call[T]) -> T:
@@ -222,20 +222,20 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         schedule: RetrySchedule | None = None
         has_new_token = False
         self.stats.requests += 1
-        call.deadline.start()
         while True:
             try:
-                is_probe = await self.limiter.acquire(self.semaphores, call.deadline)
+                permit = await self.limiter.acquire(self.semaphores, call.deadline)
             except TransportError as late:
                 late.attempts = tuple(call.attempts)
                 raise
             token = self.transport.token
             try:
-                result = await self._attempt(call, is_probe=is_probe)
+                result = await self._attempt(call, permit)
             except UnpodError as failure:
                 error = failure
             else:
-                self.budget.deposit(0 if schedule is None else schedule.cost)
+                if schedule is not None or not self.budget.is_full:
+                    self.budget.deposit(0 if schedule is None else schedule.cost)
                 return result
             call.note_failure(error)
             if schedule is None:
@@ -260,7 +260,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         # The frames of the traceback hold the response, and with it personal data.
         raise error.with_traceback(None)
 
-    async def _attempt(self, call: _Call[T], *, is_probe: bool) -> T:
+    async def _attempt(self, call: _Call[T], permit: Permit) -> T:
         began = time.monotonic()
         accepted = False
         status: object = "no response"
@@ -269,7 +269,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             call.started = True
             token = self.transport.token
             # Never 0, which means no limit to aiohttp.
-            response = await call.send(max(0.001, min(self.options.timeout, call.deadline.left())))
+            response = await call.send(max(0.001, min(self.options.timeout, permit.seconds_left)))
             status = response.status
             self.stats.bytes += len(response.body)
             result = _parse(call, response, token)
@@ -278,7 +278,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             accepted = not isinstance(error, TransportError) and not self._is_rate_limited(error)
             raise
         finally:
-            self.limiter.release(self.semaphores, is_probe=is_probe, accepted=accepted)
+            self.limiter.release(self.semaphores, is_probe=permit.is_probe, accepted=accepted)
             if _log.isEnabledFor(logging.DEBUG):
                 milliseconds = (time.monotonic() - began) * 1000
                 _log.debug(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import Deadline
 
-__all__ = ["AFTER_PROBE", "RateGate", "RequestLimiter"]
+__all__ = ["AFTER_PROBE", "Permit", "RateGate", "RequestLimiter"]
 
 AFTER_PROBE: Final = inf
 """The delay of a request that has to wait for the probe: check again when the probe has returned."""
@@ -67,6 +67,18 @@ class RateGate:
             self._half_open = False
 
 
+class Permit(NamedTuple):
+    """The permission to start a request now.
+
+    Attributes:
+        is_probe: the request is the probe of a half-open gate.
+        seconds_left: time until the deadline; infinity if there is none.
+    """
+
+    is_probe: bool
+    seconds_left: float
+
+
 class RequestLimiter:
     """Lets requests start within the concurrency limits and the rate gate.
 
@@ -80,19 +92,22 @@ class RequestLimiter:
         self._clock = clock
         self._probe_returned: anyio.Event | None = None
 
-    async def acquire(self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline) -> bool:
-        """Wait until a request may start. Returns whether it is the probe; pass this on to `release`.
+    async def acquire(self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline) -> Permit:
+        """Wait until a request may start. Starts the clock of `deadline` if it is not running yet.
+
+        Pass `is_probe` of the permit on to `release`.
 
         Raises:
             TransportError: the deadline ended first; nothing was sent.
         """
         while True:
+            left = deadline.start()
             if not self._acquire_nowait(semaphores):
                 await self._acquire(semaphores, deadline)
-            left = deadline.left()
+                left = deadline.left()
             delay = self._gate.try_start(self._clock()) if left > 0 else left
             if delay == 0:
-                return self._gate.half_open
+                return Permit(self._gate.half_open, left)
             _release(semaphores)
             if left <= 0:
                 raise deadline.error("before the request was sent", sent=False)

@@ -118,11 +118,13 @@ class RetryBudget:
 
     Attributes:
         left: what can still be withdrawn.
+        is_full: whether a deposit after a first attempt has no effect.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.left = size
+        self.is_full = True
 
     def withdraw(self, *, timed_out: bool) -> int:
         """Pay for one retry. Returns its cost, or 0 if the budget does not suffice."""
@@ -130,11 +132,13 @@ class RetryBudget:
         if cost > self.left:
             return 0
         self.left -= cost
+        self.is_full = False
         return cost
 
     def deposit(self, cost: int) -> None:
         """Note a success after retries that cost `cost`, or 0 if it was the first attempt."""
         self.left = min(self._size, self.left + (cost or _SUCCESS_DEPOSIT))
+        self.is_full = self.left == self._size
 
 
 class RetrySchedule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,10 +27,14 @@ class Deadline:
         self._clock = clock
         self._end: float | None = None
 
-    def start(self) -> None:
-        """Start the clock with the first request. Further calls have no effect."""
-        if self._end is None and self._seconds is not None:
-            self._end = self._clock() + self._seconds
+    def start(self) -> float:
+        """Start the clock if it is not running yet, and return the seconds left, as `left` does."""
+        if self._seconds is None:
+            return inf
+        now = self._clock()
+        if self._end is None:
+            self._end = now + self._seconds
+        return self._end - now
 
     def restart(self) -> None:
         """Start the clock anew with the next request."""
@@ -37,7 +42,7 @@ class Deadline:
 
     def left(self) -> float:
         """Return the seconds left: 0 or less if it is over, infinity if there is no limit."""
-        return float("inf") if self._end is None else self._end - self._clock()
+        return inf if self._end is None else self._end - self._clock()
 
     def error(self, phase: str, *, sent: bool) -> TransportError:
         """Return the error of a deadline that ends in `phase`, such as "before the request was sent"."""

@@ -13,13 +13,13 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote_plus
 
 import aiohttp
 from yarl import URL
 
-from unpod_async._http.endpoints import query_string
 from unpod_async._http.lifecycle import ClientLifecycle
-from unpod_async._http.responses import Request, Response
+from unpod_async._http.responses import Response
 from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import SentFlag, Sessions
 from unpod_async._http.settings import Settings
@@ -82,6 +82,7 @@ class Transport:
 
     Attributes:
         token: the token in use.
+        auth_scheme: first word of the Authorization header.
         sessions: the aiohttp sessions.
 
     Raises:
@@ -115,7 +116,7 @@ class Transport:
                 "proxy must be a URL that starts with http:// or https://", argument="proxy"
             )
         self.token = secret
-        self._settings = settings
+        self.auth_scheme = settings.auth_scheme
         self._root = URL(settings.base_url)
         headers = _HEADERS if settings.org_handle is None else {**_HEADERS, "Org-Handle": settings.org_handle}
         self.sessions = Sessions(lifecycle, headers, session, created_at)
@@ -137,7 +138,9 @@ class Transport:
             TransportError: no complete response came.
             ConfigurationError: the client is closed or belongs to another event loop.
         """
-        session = self.sessions.for_read()
+        session = self.sessions.reads
+        if session is None or session.closed:
+            session = self.sessions.for_read()
         url = self._url(path, query)
         if self.sessions.given is not None:
             return self._exchange("GET", path, timeout, self._open(session, "GET", url), None)
@@ -176,10 +179,6 @@ class Transport:
                     _log.warning("the token_provider failed: %s", type(fault).__name__)
                 self._renewals += 1
         return self.token != refused
-
-    def request(self, method: str, path: str) -> Request:
-        """Return what an error message may say about a request."""
-        return Request(method, f"/{path}", self._settings.auth_scheme)
 
     async def _exchange(
         self,
@@ -231,7 +230,7 @@ class Transport:
                         response.close()
                         return None
                     pieces.append(piece)
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers = dict(zip(map(str.lower, response.headers), response.headers.values(), strict=True))
         return Response(response.status, headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     async def _take_turn(self) -> None:
@@ -249,7 +248,7 @@ class Transport:
             scheme=self._root.scheme,
             authority=self._root.raw_authority,
             path=self._root.raw_path + path,
-            query_string=query_string(query),
+            query_string="&".join([f"{name}={_quoted(value)}" for name, value in query.items()]),
             encoded=True,
         )
 
@@ -298,7 +297,12 @@ class Transport:
     def _authorization(self, url: URL) -> str:
         if (url.scheme, url.raw_authority) != (self._root.scheme, self._root.raw_authority):
             raise ConfigurationError("the request would not go to base_url; nothing was sent")
-        return f"{self._settings.auth_scheme} {self.token.reveal()}"
+        return f"{self.auth_scheme} {self.token.reveal()}"
+
+
+def _quoted(value: str) -> str:
+    """Return `value` percent-encoded for the query of a URL."""
+    return value if value.isascii() and value.isalnum() else quote_plus(value, safe="/?:@!$'()*,")
 
 
 class _PreparedGet:
