@@ -1,14 +1,15 @@
-"""What a watch tells: frozen structs, one per change, in the order in which the changes were seen.
+"""Events of `runs.watch`: frozen structs, one for each change, in the order in which changes are seen.
 
-Each says what changed (`old` and `new`: statuses of the run or task), where, and when it was seen. Told one
-by one they lead from nothing, or from the state that a watch was started with, to what the server holds.
+Each event says what changed (the status before and after), where, and when it was seen. Applied one after the
+other, the events lead from nothing, or from the state that the watch started with, to what the server has.
 
     RunSeen RunStatusChanged RunSettled RunRemoved     a run
     TaskSeen TaskStatusChanged CallEnded TaskRemoved   a task of a run
-    Disconnected Reconnected                        the service cannot be reached, and can again
+    Disconnected Reconnected                           the connection to a space
 
-`match` them, or ask `isinstance`. They encode with `msgspec.json` (`{"event": "RunSeen", …}`), and then hold
-all that is in their rows: names, numbers, an access token in `user_info`. Log their reprs, which do not.
+Use `match` or `isinstance` to tell them apart. `msgspec.json` encodes them as `{"event": "RunSeen", ...}`,
+with the complete rows: names, phone numbers, and the access token in `user_info`. Their `repr` contains none
+of these and is safe to log.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ __all__ = [
 
 
 class Event(Record, kw_only=True, frozen=True, tag=True, tag_field="event"):
-    """Something that was seen.
+    """Base class of all events.
 
     Attributes:
-        space_token: the space it was seen in.
-        seen_at: when, as an aware datetime in UTC; it happened at some time after the poll before.
-        old, new: the status before and after. None: not known before; gone.
+        space_token: the space of the change.
+        seen_at: when the change was seen, as a timezone-aware datetime in UTC. It happened some time after
+            the previous poll.
+        old: the status before the change; None if it is not known.
+        new: the status after the change; None if there is none, as after a removal.
     """
 
     _brief: ClassVar[tuple[str, ...]] = ("space_token", "old", "new")
@@ -54,7 +57,11 @@ class Event(Record, kw_only=True, frozen=True, tag=True, tag_field="event"):
 
 
 class RunEvent(Event, kw_only=True, frozen=True):
-    """Something about the run `run_id`."""
+    """Base class of the events of runs and tasks.
+
+    Attributes:
+        run_id: the id of the run.
+    """
 
     _brief: ClassVar[tuple[str, ...]] = ("run_id", "old", "new")
 
@@ -62,11 +69,12 @@ class RunEvent(Event, kw_only=True, frozen=True):
 
 
 class RunSeen(RunEvent, kw_only=True, frozen=True):
-    """A run that was not known.
+    """A run was seen for the first time.
 
     Attributes:
-        run: its row.
-        existing: it was met before the first resync had come to its end, or was not asked for before.
+        run: the row of the run.
+        existing: True if the run may have existed before the watch: it was seen before the first resync
+            was complete, or the earlier watch did not include it.
     """
 
     run: Run
@@ -74,23 +82,25 @@ class RunSeen(RunEvent, kw_only=True, frozen=True):
 
 
 class RunStatusChanged(RunEvent, kw_only=True, frozen=True):
-    """A run's status is another one. It does not only go forward.
+    """The status of a run changed. A status can also go back.
 
     Attributes:
-        run: its row.
+        run: the row of the run.
     """
 
     run: Run
 
 
 class RunSettled(RunEvent, kw_only=True, frozen=True):
-    """A run and all its tasks have ended. Told again when something in it changed afterwards.
+    """A run and all its tasks have ended.
 
-    Its status is completed, failed or partially_completed, and each task is completed or failed; with
-    `tasks=False` the status alone decides. `old` is the run's status before the last change.
+    The status of the run is "completed", "failed" or "partially_completed", and each of its tasks is
+    "completed" or "failed". With `tasks=False`, only the status of the run counts. If something in the run
+    changes later, this event is reported again once the run has ended again. `old` is the status of the run
+    before its last change.
 
     Attributes:
-        tasks: how many tasks have each status; empty with `tasks=False`.
+        tasks: the number of tasks by status; empty with `tasks=False`.
     """
 
     tasks: dict[str, int]
@@ -101,7 +111,11 @@ class RunRemoved(RunEvent, kw_only=True, frozen=True):
 
 
 class TaskEvent(RunEvent, kw_only=True, frozen=True):
-    """Something about the task `task_id` of the run `run_id`."""
+    """Base class of the events of tasks.
+
+    Attributes:
+        task_id: the id of the task.
+    """
 
     _brief: ClassVar[tuple[str, ...]] = ("task_id", "run_id", "old", "new")
 
@@ -109,11 +123,11 @@ class TaskEvent(RunEvent, kw_only=True, frozen=True):
 
 
 class TaskSeen(TaskEvent, kw_only=True, frozen=True):
-    """A task that was not known.
+    """A task was seen for the first time.
 
     Attributes:
-        task: its row.
-        existing: it was met when the tasks of a run that was there at the start were first read.
+        task: the row of the task.
+        existing: True if the task was seen when the tasks of an existing run were first read.
     """
 
     task: Task
@@ -121,51 +135,52 @@ class TaskSeen(TaskEvent, kw_only=True, frozen=True):
 
 
 class TaskStatusChanged(TaskEvent, kw_only=True, frozen=True):
-    """A task's status is another one. It does not only go forward: failed tasks are tried again.
+    """The status of a task changed. A status can also go back: failed tasks are retried.
 
     Attributes:
-        task: its row.
+        task: the row of the task.
     """
 
     task: Task
 
 
 class CallEnded(TaskEvent, kw_only=True, frozen=True):
-    """A task came to be completed or failed. Not told of tasks that had ended when the watch began.
+    """A task became completed or failed. Not reported for tasks that had ended before the watch started.
 
-    After a restart `old` may be None: the change was told before, and its end was not.
+    After a restart, `old` is None if the earlier watch reported the change of status but not this event.
 
     Attributes:
-        task: its row.
+        task: the row of the task.
     """
 
     task: Task
 
     @property
     def call(self) -> Call | None:
-        """What became of the call, as `Task.call`; None when the server sent no output.
+        """The result of the call, as `Task.call`; None if the server sent no output.
 
-        Raises `DecodeError` when the output is not JSON that can be read.
+        Raises:
+            DecodeError: the output is not valid JSON.
         """
         return self.task.call
 
 
 class TaskRemoved(TaskEvent, kw_only=True, frozen=True):
-    """A task is no longer listed. Its run is, or was a moment before."""
+    """A task is no longer listed, although its run was still listed when the task was found missing."""
 
 
 class Disconnected(Event, kw_only=True, frozen=True):
-    """The space cannot be read, or not to its end: an outage, told once. The watch goes on asking.
+    """A space cannot be read, or only in part. It is reported once for each outage; polling continues.
 
     Attributes:
-        reason: the error's text.
+        reason: the message of the error.
     """
 
     reason: str
 
 
 class Reconnected(Event, kw_only=True, frozen=True):
-    """The space can be read again.
+    """A space can be read again.
 
     Attributes:
         after: seconds since `Disconnected`.

@@ -66,14 +66,13 @@ async def reconcile(
     listing = Listing(runs(space_token), Run, ("run_id",))
     walk = SequentialWalk(context.executor, listing, page_size=context.settings.page_size, deadline=deadline)
     while len(found) < len(wanted) and (page := await walk.next_page()) is not None:
-        for run in page.items:
-            if run.run_id is None or _is_older(run, oldest):
-                continue
-            in_run = await _find_in_run(context, space_token, run.run_id, wanted, deadline)
+        candidates = [run for run in page.items if not _is_older(run, oldest)]
+        for candidate in [run.run_id for run in candidates if run.run_id is not None]:
+            in_run = await _find_in_run(context, space_token, candidate, wanted, deadline)
             if in_run:
                 found |= in_run
-                run_id = run_id or run.run_id
-        if page.items and all(_is_older(run, oldest) for run in page.items):
+                run_id = run_id or candidate
+        if page.items and not candidates:
             break
     missing = tuple(document_id for document_id in document_ids if document_id not in found)
     state: CreateState = "partial" if found else "not_found"

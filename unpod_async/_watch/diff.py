@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 
 from unpod_async._common import is_terminal
-from unpod_async._watch.state import Known, KnownRun
+from unpod_async._watch.state import Known, ReportedRun
 from unpod_async.events import (
     CallEnded,
     Event,
@@ -117,7 +117,7 @@ class Diff:
             if task_id not in listed
         ]
 
-    def settled(self, run_id: str, run: KnownRun, at: datetime) -> list[Event]:
+    def settled(self, run_id: str, run: ReportedRun, at: datetime) -> list[Event]:
         """Return the event for a run whose tasks have all been read, if it has newly settled."""
         if run.settled or not run.has_ended():
             return []

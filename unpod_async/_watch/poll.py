@@ -10,8 +10,8 @@ from unpod_async._watch.diff import task_key
 from unpod_async._watch.readers import RunListReader, read_tasks_together
 from unpod_async._watch.resync import Resync
 from unpod_async._watch.schedule import Schedule
-from unpod_async._watch.source import SpaceSource, concerns_one_run
-from unpod_async._watch.state import KnownRun
+from unpod_async._watch.source import SpaceSource, concerns_one_run, is_readable
+from unpod_async._watch.state import ReportedRun
 from unpod_async.errors import RunNotFound, UnpodError
 
 __all__ = ["SpacePoll"]
@@ -84,7 +84,7 @@ class SpacePoll:
 
     # Tasks of unsettled runs
 
-    def _due_runs(self) -> list[tuple[str, KnownRun]]:
+    def _due_runs(self) -> list[tuple[str, ReportedRun]]:
         """Return the unsettled runs to read now: all active ones, and some that may never change again."""
         now = self._clock.monotonic()
         runs = self._known.runs.items()
@@ -147,7 +147,7 @@ class SpacePoll:
             run.backfilling = False
         run.due_at = self._schedule.next_read(self._clock.monotonic(), run.changed_at, run.failures)
 
-    async def _read_tasks(self, run_id: str, run: KnownRun) -> bool:
+    async def _read_tasks(self, run_id: str, run: ReportedRun) -> bool:
         """Read the tasks of a run. Returns whether all of them were read."""
         listed = await self._list_tasks(run_id)
         if listed is not None and run.tasks.keys() - listed:
@@ -172,7 +172,7 @@ class SpacePoll:
         walk = self._source.tasks_of(run_id)
         while (page := await walk.next_page()) is not None:
             keys = [task_key(row) for row in page.items]
-            readable = readable and not (page.rejected or page.unreadable or None in keys)
+            readable = readable and is_readable(page) and None not in keys
             listed.update(key for key in keys if key is not None)
             await self._source.emit_tasks(page.items, run_id)
         return listed if readable else None

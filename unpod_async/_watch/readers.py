@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from unpod_async._watch.diff import task_key
-from unpod_async._watch.source import SpaceSource, concerns_one_run
-from unpod_async._watch.state import KnownRun
+from unpod_async._watch.source import SpaceSource, concerns_one_run, count_fell, is_readable
+from unpod_async._watch.state import ReportedRun
 from unpod_async.errors import IncompleteListing, UnpodError
 from unpod_async.models import Run
 
@@ -35,7 +35,7 @@ class RunListReader:
         self._source = source
         self._known = source.known
         self._count: int | None = None
-        self._rows_per_page = source.page_size  # the server may return fewer than requested
+        self._rows_per_page = source.page_size
 
     async def read_newest(self) -> bool:
         """Read the newest runs down to one that is known, and emit the changes.
@@ -75,17 +75,14 @@ class RunListReader:
         count_before: int | None = 0
         position, steady, readable = 0, True, True
         while (page := await walk.next_page()) is not None:
-            # If the count falls, a run behind this page may have moved onto an earlier one.
-            steady = (
-                steady and count_before is not None and page.count is not None and page.count >= count_before
-            )
-            readable = readable and not (page.rejected or page.unreadable)
+            steady = steady and not count_fell(count_before, page.count)
+            readable = readable and is_readable(page)
             count_before = self._count = page.count
-            rows = len(page.items) + len(page.rejected) + len(page.unreadable)
             is_first = page.number == 1
             is_everything = readable and is_first and page.count == len(page.items) < self._source.page_size
-            if is_first and rows and page.count is not None and rows < page.count:
-                self._rows_per_page = rows
+            rows = len(page.items) + len(page.rejected) + len(page.unreadable)
+            if is_first:
+                self._learn_page_size(rows, page.count)
             reached_known = any(row.run_id in verified for row in page.items)
             await self._source.emit_runs(page.items)
             self._record_depths(page.items, position, page.count)
@@ -93,6 +90,11 @@ class RunListReader:
             if self._source.run_ids is not None or (reached_known and not is_everything):
                 return set() if steady or is_first else None
         return known_before - self.listed if readable else set()
+
+    def _learn_page_size(self, rows: int, count: int | None) -> None:
+        """Record how many rows the first of several pages has: the server may return fewer than requested."""
+        if rows and count is not None and rows < count:
+            self._rows_per_page = rows
 
     def _record_depths(self, rows: list[Run], position: int, count: int | None) -> None:
         """Record how many older runs there are behind each of these rows, the first of them at `position`."""
@@ -103,7 +105,7 @@ class RunListReader:
                 if run is not None:
                     run.depth = None if count is None else count - index
 
-    async def read_older(self, runs: Mapping[str, KnownRun]) -> None:
+    async def read_older(self, runs: Mapping[str, ReportedRun]) -> None:
         """Read the rows of those of these runs that were not listed in this poll yet.
 
         Each run's page is computed from the number of runs behind it.
@@ -166,16 +168,17 @@ async def _read_tasks(
 ) -> None:
     """Move each run from `remaining`, which has its unread tasks, to `complete` once there are none left."""
     walk = source.tasks()
-    count_before = 0
+    count_before: int | None = 0
     while remaining and max_pages and (page := await walk.next_page()) is not None:
-        if page.count is None or page.count < count_before or page.rejected or page.unreadable:
+        if count_fell(count_before, page.count) or not is_readable(page):
             return
         count_before, max_pages = page.count, max_pages - 1
         await source.emit_tasks(page.items)
         for row in page.items:
-            unread = remaining.get(row.run_id or "")
-            if unread is not None and row.run_id is not None:
+            run_id = row.run_id or ""
+            unread = remaining.get(run_id)
+            if unread is not None:
                 unread.discard(task_key(row) or "")
                 if not unread:
-                    del remaining[row.run_id]
-                    complete.add(row.run_id)
+                    del remaining[run_id]
+                    complete.add(run_id)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from unpod_async._paging import Page, SequentialWalk
 from unpod_async._watch.diff import task_key
-from unpod_async._watch.source import SpaceSource
+from unpod_async._watch.source import SpaceSource, is_readable
 from unpod_async.errors import IncompleteListing
 from unpod_async.models import Run, Task
 
@@ -143,7 +143,7 @@ class Resync:
             self.complete = False
             return None
         if page is not None:
-            if page.rejected or page.unreadable:
+            if not is_readable(page):
                 self.readable = False
             self.pages = max(1, -(-(page.count or 0) // page.page_size))
         return page

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unpod_async._http import space_tasks
 from unpod_async._paging import (
     ClientContext,
     DecodedPage,
     Listing,
+    Page,
     PageRequest,
     RejectedRow,
     SendBatch,
@@ -33,7 +34,7 @@ from unpod_async.errors import (
 from unpod_async.events import Event
 from unpod_async.models import Run, Task
 
-__all__ = ["SpaceSource", "concerns_one_run"]
+__all__ = ["SpaceSource", "concerns_one_run", "count_fell", "is_readable"]
 
 T = TypeVar("T")
 
@@ -49,6 +50,19 @@ def concerns_one_run(error: UnpodError) -> bool:
     if isinstance(error, AuthenticationError):
         return False
     return isinstance(error, APIError | DecodeError | IncompleteListing | InvalidArgument)
+
+
+def is_readable(page: Page[Any]) -> bool:
+    """Return whether every row of a page could be read."""
+    return not (page.rejected or page.unreadable)
+
+
+def count_fell(before: int | None, after: int | None) -> bool:
+    """Return whether the count of a listing fell from one page to the next, or may have fallen.
+
+    In that case, a row behind these pages may have moved onto an earlier one.
+    """
+    return before is None or after is None or after < before
 
 
 class SpaceSource:

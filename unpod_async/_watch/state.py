@@ -24,13 +24,13 @@ from unpod_async.events import (
     TaskStatusChanged,
 )
 
-__all__ = ["STATE_VERSION", "Known", "KnownRun", "WatchState", "restore_known", "save_known"]
+__all__ = ["STATE_VERSION", "Known", "ReportedRun", "WatchState", "restore_known", "save_known"]
 
 STATE_VERSION: Final = 2
 """Version of the format of `WatchState`."""
 
 
-class KnownRun(msgspec.Struct):
+class ReportedRun(msgspec.Struct):
     """A run that has been reported.
 
     Times are seconds on the monotonic clock of the watch.
@@ -86,7 +86,7 @@ class Known:
     """
 
     def __init__(self) -> None:
-        self.runs: dict[str, KnownRun] = {}
+        self.runs: dict[str, ReportedRun] = {}
         self.last_resync: float | None = None
         self.unverified: set[str] = set()
 
@@ -94,7 +94,7 @@ class Known:
         """Record an event that the caller received at `now` on the monotonic clock of the watch."""
         match event:
             case RunSeen():
-                self.runs[event.run_id] = KnownRun(
+                self.runs[event.run_id] = ReportedRun(
                     event.new, backfilling=event.existing, active=not event.existing, changed_at=now
                 )
                 self.unverified.add(event.run_id)
@@ -129,7 +129,7 @@ class Known:
 
 
 class SavedRun(msgspec.Struct, array_like=True, gc=False):
-    """A `KnownRun` in a `WatchState`. `tasks` has task ids by status; an empty status stands for none."""
+    """A `ReportedRun` in a `WatchState`. `tasks` has task ids by status; an empty status stands for none."""
 
     status: str | None
     tasks: dict[str, list[str]]
@@ -190,7 +190,7 @@ def save_known(spaces: Mapping[str, Known], run_ids: frozenset[str] | None, *, t
     return WatchState(tasks, saved, None if run_ids is None else sorted(run_ids))
 
 
-def _save_run(run: KnownRun) -> SavedRun:
+def _save_run(run: ReportedRun) -> SavedRun:
     tasks: dict[str, list[str]] = {}
     for name, status in run.tasks.items():
         tasks.setdefault(status or "", []).append(name)
@@ -230,7 +230,7 @@ def restore_known(
         if run_ids is not None and name not in run_ids:
             continue
         statuses = {task: status or None for status, names in run.tasks.items() for task in names}
-        known.runs[name] = KnownRun(
+        known.runs[name] = ReportedRun(
             run.status,
             run.previous_status,
             statuses if tasks else {},

@@ -13,7 +13,7 @@ from unpod_async._common import is_terminal, printable, run_has_ended, run_worke
 from unpod_async._http import Deadline, is_retryable_get
 from unpod_async._paging import ClientContext, OnBadRow, SequentialWalk, run_tasks, space_runs
 from unpod_async._watch.schedule import Clock, PollDelays
-from unpod_async._watch.source import concerns_one_run
+from unpod_async._watch.source import concerns_one_run, is_readable
 from unpod_async.errors import (
     IncompleteListing,
     InvalidArgument,
@@ -181,7 +181,7 @@ class _RunWaiter:
         walk = _run_listing(self._context, self._space, self._deadline, "skip")
         while len(found) < len(self._open) and (page := await walk.next_page()) is not None:
             found |= {row.run_id: row for row in page.items if row.run_id in self._open and row.run_id}
-            readable = readable and not (page.rejected or page.unreadable)
+            readable = readable and is_readable(page)
         missing = [run_id for run_id in self._open if run_id not in found]
         if missing and readable:
             raise RunNotFound(self._space, missing)
