@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
@@ -77,40 +77,33 @@ _HELP: Final = {
 """Help for the fields whose value looks different on the command line. The others have their description."""
 
 
+_CONVERSIONS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]]] = {
+    "settle_after": (parse_age, lambda age: f"{age / timedelta(days=1):g}"),
+    "part_bytes": (_parse_mebibytes, lambda size: f"{size // _MIB}"),
+}
+"""For fields in other units on the command line: the parser of a value, and the text of the default."""
+
+
 def _option_for(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     """Return the parameter that typer reads to make the option for a field."""
-    metadata = annotation.__metadata__
-    kind = annotation.__origin__
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
-    if typing.get_origin(kind) is Annotated:
-        kind, metadata = kind.__origin__, (*metadata, *kind.__metadata__)
+    kind, metadata = _unwrap(annotation)
     settings: dict[str, Any] = {
         "help": _HELP.get(name) or next(meta.description for meta in metadata if meta.description),
         "metavar": _METAVARS.get(name, "N" if kind is int else None),
-        "show_default": False,
+        "show_default": default not in (None, False, ()),
     }
-    if name == "part_bytes":
-        settings |= {"parser": _parse_mebibytes, "show_default": True}
-        default = f"{default // _MIB}"
-    elif name == "redact_key":
-        kind = str
-    elif kind is int:
-        for meta in metadata:
-            # The help shows the range. A limit that nobody reaches is left to `ExportSpec`.
-            settings |= {"min": meta.ge} if meta.ge is not None else {}
-            settings |= {"max": meta.le} if meta.le is not None and meta.le < _SHOWN_MAX else {}
-        settings["show_default"] = default is not None
+    if name in _CONVERSIONS:
+        settings["parser"], default_text = _CONVERSIONS[name]
+        default = default_text(default)
     elif kind is datetime:
         settings["parser"] = parse_time
-    elif kind is timedelta:
-        settings |= {"parser": parse_age, "show_default": True}
-        default = f"{default / timedelta(days=1):g}"
+    elif kind is int:
+        settings |= _limits(metadata)
     elif typing.get_origin(kind) is tuple:
         kind, default = list[str], None
         settings["help"] = f"{settings['help']} Repeatable."
-    elif typing.get_origin(kind) is Literal:
-        settings["show_default"] = default is not None
+    elif kind is bytes:
+        kind = str  # the name of a file
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -119,6 +112,27 @@ def _option_for(name: str, annotation: Any, default: Any) -> inspect.Parameter:
             kind | None if default is None else kind, typer.Option(option_name(name), **settings)
         ],
     )
+
+
+def _unwrap(annotation: Any) -> tuple[Any, list[msgspec.Meta]]:
+    """Return the type of a field without None, and what its annotation says about it."""
+    metadata: list[msgspec.Meta] = []
+    while (origin := typing.get_origin(annotation)) in (Annotated, typing.Union, types.UnionType):
+        if origin is Annotated:
+            metadata += annotation.__metadata__
+            annotation = annotation.__origin__
+        else:
+            (annotation,) = (one for one in typing.get_args(annotation) if one is not types.NoneType)
+    return annotation, metadata
+
+
+def _limits(metadata: Sequence[msgspec.Meta]) -> dict[str, Any]:
+    """Return the limits of a number. The help shows them, except a maximum that nobody reaches."""
+    limits: dict[str, Any] = {}
+    for meta in metadata:
+        limits |= {"min": meta.ge} if meta.ge is not None else {}
+        limits |= {"max": meta.le} if meta.le is not None and meta.le < _SHOWN_MAX else {}
+    return limits
 
 
 def _with_spec_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -287,16 +301,12 @@ def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str]]:
 def _report_missing(summary: ExportSummary, command: str) -> None:
     for run in summary.failed[:_EXAMPLES]:
         echo_err(f"failed: run {run.run_id or '(without an id)'}: {run.reason}")
-    if summary.failed_runs > _EXAMPLES:
-        more = summary.failed_runs - min(_EXAMPLES, len(summary.failed))
-        echo_err(f"failed: {counted(more, 'more run')}")
+    _count_more("failed", "run", summary.failed_runs, len(summary.failed))
     for row in summary.bad[:_EXAMPLES]:
         listing = "the listing of runs" if row.run_id is None else f"run {row.run_id}"
         position = "" if row.place is None else f", position {row.place:,}"
         echo_err(f"left out: a row of {listing}{position}: {row.reason}")
-    if summary.bad_rows > _EXAMPLES:
-        more = summary.bad_rows - min(_EXAMPLES, len(summary.bad))
-        echo_err(f"left out: {counted(more, 'more row')}")
+    _count_more("left out", "row", summary.bad_rows, len(summary.bad))
     for reason in summary.reasons:
         echo_err(f"incomplete: {reason}")
     if summary.failed_recordings:
@@ -306,3 +316,9 @@ def _report_missing(summary: ExportSummary, command: str) -> None:
     if not summary.complete:
         echo_err("hint: everything else was exported; run the same command again to fetch what is missing:")
         echo_err(command, indent="  ", wrap=False)
+
+
+def _count_more(label: str, noun: str, total: int, known: int) -> None:
+    """Write how many there are beyond the examples."""
+    if total > _EXAMPLES:
+        echo_err(f"{label}: {counted(total - min(_EXAMPLES, known), f'more {noun}')}")

@@ -210,12 +210,18 @@ async def _write_table(pager: Pager[Any], output: _Output) -> int:
         echo_table(rows[: limit or None], output.columns)
     if failure is not None:
         raise failure
-    if limit and len(rows) > limit:
-        total = f" of {count:,}" if count is not None and count > len(rows) else ""
-        echo_err(f"The first {limit:,}{total} {output.noun}s. --limit N shows more, --limit 0 shows all.")
-    elif not rows:
+    if not rows:
         echo_err(f"There are no {output.noun}s.")
+    elif limit and len(rows) > limit:
+        _explain_limit(output, count if count is not None and count > len(rows) else None)
     return SUCCESS
+
+
+def _explain_limit(output: _Output, count: int | None) -> None:
+    total = "" if count is None else f" of {count:,}"
+    echo_err(
+        f"The first {output.max_rows:,}{total} {output.noun}s. --limit N shows more, --limit 0 shows all."
+    )
 
 
 def _created(row: Run | Task) -> str | None:
