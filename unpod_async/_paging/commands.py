@@ -40,11 +40,13 @@ class PageResult(msgspec.Struct, frozen=True):
         keys: the key of each row, in the server's order.
         count: size of the whole listing according to this response, or None if the server does not say.
         created: creation time of each row; only for listings with tied rows.
+        body_size: size of the response body in bytes; 0 if unknown.
     """
 
     keys: Sequence[str]
     count: int | None
     created: Sequence[datetime | None] = ()
+    body_size: int = 0
 
     def __repr__(self) -> str:
         # Tracebacks with local variables must not show rows, which contain user tokens.

@@ -81,6 +81,7 @@ class ScannedPage(msgspec.Struct, frozen=True):
 
     raws: Sequence[msgspec.Raw]
     count: int | None
+    body_size: int
     headers: Mapping[str, str]
     status_code: object
     message: object
@@ -139,6 +140,7 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
         keys,
         _count_of(envelope),
         [row.created_at for row in rows] if listing.tied else (),
+        len(body),
         rows=rows,
         headers=headers,
         status_code=envelope.status_code,
@@ -191,6 +193,7 @@ def decode_with(
         keys,
         _count_of(envelope),
         [head.created_at for head in heads] if listing.tied else (),
+        len(body),
         rows=rows,
         headers=headers,
         status_code=envelope.status_code,
@@ -274,6 +277,7 @@ def _decode_row_by_row(
         keys,
         _count_of(envelope),
         [getattr(row, "created_at", None) for row in rows] if listing.tied else (),
+        len(body),
         rows=rows,
         headers=headers,
         status_code=envelope.status_code,
@@ -368,7 +372,7 @@ def scan_page(body: bytes, page: int, headers: Mapping[str, str]) -> ScannedPage
         DecodeError: the body is not a listing.
     """
     envelope, raws = _decode_envelope(body, page)
-    return ScannedPage(raws, _count_of(envelope), headers, envelope.status_code, envelope.message)
+    return ScannedPage(raws, _count_of(envelope), len(body), headers, envelope.status_code, envelope.message)
 
 
 async def decode_in_slices(
@@ -392,6 +396,7 @@ async def decode_in_slices(
         keys,
         scanned.count,
         created,
+        scanned.body_size,
         rows=rows,
         headers=scanned.headers,
         status_code=scanned.status_code,
