@@ -6,7 +6,7 @@ run.
 
 from __future__ import annotations
 
-import unpod_async._export  # noqa: F401 - what export imports when it is called
+from unpod_async._export import run_export  # noqa: F401 - what export imports when it is called
 from peers.harness import TOKEN, Job, Written, main
 from unpod_async import ExportProgress, UnpodClient
 
