@@ -6,9 +6,9 @@ run.
 
 from __future__ import annotations
 
-from unpod_async._export import run_export  # noqa: F401 - what export imports when it is called
 from peers.harness import TOKEN, Job, Written, main
 from unpod_async import ExportProgress, UnpodClient
+from unpod_async._export import run_export  # noqa: F401 - what export imports when it is called
 
 __all__ = ["run"]
 
