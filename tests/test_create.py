@@ -1,4 +1,4 @@
-"""`tasks.create` places phone calls: checked first, sent once, and honest about what is not known."""
+"""`tasks.create` checks calls first, sends them once, and reports an unknown outcome."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TestCreated:
         }
         assert "नमस्ते".encode() in body
 
-    async def test_a_custom_schedule_is_taken_by_the_server(self) -> None:
+    async def test_a_custom_schedule_is_accepted_by_the_server(self) -> None:
         async with serving() as (sandbox, unpod):
             moment = datetime.now(UTC) + timedelta(days=2)
             created = await create(unpod, sandbox, schedule=ScheduleCustom.at(moment))
@@ -134,7 +134,7 @@ class TestCreated:
             {"run_id": "R1", "task_ids": ["T1", "T2"], "new": 1},
         ],
     )
-    async def test_every_shape_of_the_answer(self, data: dict[str, Any]) -> None:
+    async def test_every_shape_of_the_response(self, data: dict[str, Any]) -> None:
         for envelope in ({"status_code": 200}, {"status_code": 201}, {}):
             async with saying(json_response({**envelope, "data": data})) as (server, unpod):
                 created = await unpod.tasks.create("S", pilot="p", documents=[ANN], context="c")
@@ -142,7 +142,7 @@ class TestCreated:
                 assert list(created.task_ids or ()) == ["T1", "T2"]
                 assert len(server.requests) == 1
 
-    async def test_a_create_asks_for_no_org_handle(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_create_needs_no_org_handle(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("UNPOD_ORG_HANDLE", raising=False)
         async with (
             Sandbox() as sandbox,
@@ -178,14 +178,14 @@ class TestRefusedHere:
             {"schedule": None},
         ],
     )
-    async def test_what_the_server_would_queue_unchecked_is_not_sent(self, arguments: Any) -> None:
+    async def test_what_the_server_does_not_check_is_refused_before_sending(self, arguments: Any) -> None:
         async with serving() as (sandbox, unpod):
             with pytest.raises(InvalidArgument):
                 await create(unpod, sandbox, **arguments)
             assert sandbox.requests == 0
 
     @pytest.mark.parametrize("space", ["", "..", "a/b", "a b", "a?b", "a%2F", "a\nb", None])
-    async def test_a_space_token_that_cannot_be_one_is_not_sent(self, space: Any) -> None:
+    async def test_an_invalid_space_token_is_not_sent(self, space: Any) -> None:
         async with serving() as (sandbox, unpod):
             with pytest.raises(InvalidArgument):
                 await unpod.tasks.create(space, pilot="p", documents=[ANN], context="c")
@@ -223,7 +223,7 @@ class TestRefusedThere:
             (Fault(body=b'{"status_code": 400, "message": "no", "data": null}'), InvalidRequestError),
         ],
     )
-    async def test_a_refusal_is_raised_as_itself(self, fault: Fault, kind: type[APIError]) -> None:
+    async def test_a_refusal_raises_its_own_error(self, fault: Fault, kind: type[APIError]) -> None:
         async with serving() as (sandbox, unpod):
             sandbox.script(fault)
             with pytest.raises(APIError) as caught:
@@ -233,7 +233,7 @@ class TestRefusedThere:
             assert sandbox.requests == 1
             assert sandbox.ledger == []
 
-    async def test_the_services_own_refusals(self) -> None:
+    async def test_refusals_of_the_service(self) -> None:
         async with serving() as (sandbox, unpod):
             with pytest.raises(RefusedError, match="Invalid Space Token"):
                 await unpod.tasks.create("NOSUCHSPACE", pilot="p", documents=[ANN], context="c")
@@ -241,7 +241,7 @@ class TestRefusedThere:
 
 
 UNKNOWN = [
-    # What the server says, or does not; whether it had queued the calls.
+    # The response of the server, if any, and whether it had queued the calls.
     (Fault(reset_at=0), True),
     (Fault(reset_at=0, status=500), False),
     (Fault(reset_at=10), True),
@@ -265,7 +265,7 @@ UNKNOWN = [
 
 class TestUnknown:
     @pytest.mark.parametrize(("fault", "queued"), UNKNOWN, ids=[str(n) for n in range(len(UNKNOWN))])
-    async def test_what_may_have_been_queued_is_never_sent_again(self, fault: Fault, queued: bool) -> None:
+    async def test_a_create_that_may_be_queued_is_never_sent_again(self, fault: Fault, queued: bool) -> None:
         async with serving() as (sandbox, unpod):
             sandbox.script(fault)
             earlier = datetime.now(UTC)
@@ -293,7 +293,7 @@ class TestUnknown:
             again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
             assert (str(again), vars(again)) == (text, vars(error))
 
-            # What it tells to look for is there.
+            # The search that the hint describes finds the calls.
             found = [
                 task.ref_id
                 async for run in unpod.runs.list(sandbox.space_token)
@@ -302,7 +302,7 @@ class TestUnknown:
             ]
             assert set(found) & {"doc-1", "doc-2"} == ({"doc-1", "doc-2"} if queued else set())
 
-    async def test_a_server_that_closes_without_a_word(self) -> None:
+    async def test_a_server_that_closes_without_a_response(self) -> None:
         async def close(connection: RawConnection) -> None:
             await connection.read_request()
 
@@ -331,8 +331,8 @@ class TestUnknown:
                 await unpod.tasks.create("S", pilot="p", documents=[ANN], context="c")
             assert len(server.requests) == 1
 
-    async def test_a_run_left_behind_empty_is_told_of(self) -> None:
-        """A document the service cannot store fails the request after its run was stored."""
+    async def test_a_run_that_stays_empty_is_an_unknown_outcome(self) -> None:
+        """A document that the service cannot store makes the request fail after the run was stored."""
         async with serving() as (sandbox, unpod):
             before = sandbox.run_ids()
             with pytest.raises(OutcomeUnknown) as caught:
@@ -341,7 +341,7 @@ class TestUnknown:
             assert len(sandbox.run_ids()) == len(before) + 1
             assert sandbox.ledger == []
 
-    async def test_many_ids_are_cut_in_the_text_and_whole_in_the_error(self) -> None:
+    async def test_many_ids_are_shortened_in_the_message_and_complete_in_the_error(self) -> None:
         documents = [EVA | {"id": f"document-{n}"} for n in range(500)]
         async with serving() as (sandbox, unpod):
             sandbox.script(Fault(status=503))

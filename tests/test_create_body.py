@@ -1,4 +1,4 @@
-"""What is accepted for a create is sent as given, and what the server mishandles is refused."""
+"""Accepted arguments of a create are sent as given; what the server mishandles is refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_the_body_has_the_documented_keys_and_nothing_else() -> None:
 
 
 @each_row(("body", "status"), SENT)
-def test_recorded_bodies_are_sent_alike_or_refused_for_a_reason(body: dict[str, Any], status: int) -> None:
+def test_recorded_bodies_are_sent_unchanged_or_refused_for_a_reason(
+    body: dict[str, Any], status: int
+) -> None:
     schedule = body.get("schedule", {"type": "now"})
     if isinstance(schedule, dict) and schedule["type"] == "custom":
         arguments: Any = (schedule.get("calling_date"), schedule.get("calling_time"))
@@ -92,7 +94,7 @@ def test_recorded_bodies_are_sent_alike_or_refused_for_a_reason(body: dict[str, 
     except InvalidArgument as error:
         refused = str(error)
     if refused:
-        # The server takes documents without a name or number, which are documented as required.
+        # The server accepts documents without a name or number, although the API documents them as required.
         assert status != 200 or "must have 'name'" in refused
     else:
         assert json.loads(encoded) == body | {
@@ -144,7 +146,7 @@ def test_any_other_schedule_is_refused(schedule: Any) -> None:
         datetime(2030, 1, 1, tzinfo=UTC),
     ],
 )
-def test_a_calling_date_is_a_day_of_the_calendar(value: Any) -> None:
+def test_a_calling_date_is_a_valid_date(value: Any) -> None:
     with pytest.raises(InvalidArgument, match="calling_date must be a date"):
         ScheduleCustom(value, "10:00")
 
@@ -163,7 +165,7 @@ def test_a_calling_date_is_a_day_of_the_calendar(value: Any) -> None:
         "01:02:03 AM",
     ],
 )
-def test_every_form_of_time_the_server_takes_is_kept_as_written(value: str) -> None:
+def test_every_time_format_of_the_server_is_sent_as_written(value: str) -> None:
     assert ScheduleCustom("2030-01-01", value).calling_time == value
 
 
@@ -207,7 +209,7 @@ def test_a_time_keeps_its_seconds_and_its_offset() -> None:
     )
 
 
-def test_a_time_whose_zone_has_no_offset_without_a_date_is_refused() -> None:
+def test_a_time_whose_offset_depends_on_the_date_is_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"use ScheduleCustom\.at"):
         ScheduleCustom("2030-01-01", time(10, tzinfo=ZoneInfo("Asia/Kolkata")))
 
@@ -225,13 +227,13 @@ def test_a_time_whose_zone_has_no_offset_without_a_date_is_refused() -> None:
         (datetime(2030, 7, 1, 10, tzinfo=ZoneInfo("Europe/Berlin")), "2030-07-01", "10:00+02:00"),
     ],
 )
-def test_a_moment_is_sent_with_the_offset_it_has_on_that_day(moment: datetime, day: str, clock: str) -> None:
+def test_a_datetime_is_sent_with_the_offset_of_its_day(moment: datetime, day: str, clock: str) -> None:
     schedule = ScheduleCustom.at(moment)
     assert (schedule.calling_date, schedule.calling_time) == (day, clock)
 
 
 @given(st.datetimes(timezones=st.timezones()))
-def test_a_moment_is_never_called_early_nor_a_second_late(moment: datetime) -> None:
+def test_a_datetime_is_never_early_and_at_most_a_second_late(moment: datetime) -> None:
     try:
         schedule = ScheduleCustom.at(moment)
     except InvalidArgument:
@@ -243,17 +245,17 @@ def test_a_moment_is_never_called_early_nor_a_second_late(moment: datetime) -> N
 
 
 @pytest.mark.parametrize("moment", [datetime(2030, 1, 1), date(2030, 1, 1), "2030-01-01T10:00Z", None])  # noqa: DTZ001
-def test_a_moment_without_a_zone_is_refused(moment: Any) -> None:
+def test_a_naive_datetime_is_refused(moment: Any) -> None:
     with pytest.raises(InvalidArgument, match="must be a timezone-aware datetime"):
         ScheduleCustom.at(moment)
 
 
-def test_a_moment_beyond_the_calendar_is_refused() -> None:
+def test_a_datetime_at_the_end_of_the_range_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="first or last datetime"):
         ScheduleCustom.at(datetime.max.replace(tzinfo=UTC))
 
 
-def test_schedules_compare_by_what_is_sent_and_pickle() -> None:
+def test_schedules_compare_by_what_is_sent_and_can_be_pickled() -> None:
     schedule = ScheduleCustom(date(2030, 1, 1), time(10))
     assert schedule == ScheduleCustom("2030-01-01", "10:00")
     assert pickle.loads(pickle.dumps(schedule)) == schedule  # noqa: S301
@@ -262,7 +264,7 @@ def test_schedules_compare_by_what_is_sent_and_pickle() -> None:
 
 
 @each_row("context", [None, "", " \n", "a\x00b", "\ud800", 5, ["a"], b"bytes"])
-def test_a_context_is_text_that_is_not_blank(context: Any) -> None:
+def test_a_context_is_a_str_that_is_not_blank(context: Any) -> None:
     assert refusal(context=context).startswith("context must")
 
 
@@ -305,7 +307,7 @@ def test_any_iterable_of_mappings_is_taken(make: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["name", "contact_number"])
-def test_name_and_number_are_needed(key: str) -> None:
+def test_name_and_number_are_required(key: str) -> None:
     without = document()
     del without[key]
     assert refusal(documents=[without]) == f"documents[0] must have {key!r}, a non-empty str"
@@ -313,17 +315,17 @@ def test_name_and_number_are_needed(key: str) -> None:
 
 @each_row("key", ["name", "contact_number"])
 @each_row("value", [None, "", " ", 919876543210, True, ["x"]])
-def test_name_and_number_are_text(key: str, value: Any) -> None:
+def test_name_and_number_are_str(key: str, value: Any) -> None:
     assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be a str")
 
 
 @each_row("key", ["id", "document_id"])
 @each_row("value", [5, True, 1.5, ["x"], {"$oid": "x"}])
-def test_an_id_of_a_document_is_text(key: str, value: Any) -> None:
+def test_an_id_of_a_document_is_a_str(key: str, value: Any) -> None:
     assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be a str, not ")
 
 
-def test_the_ids_are_those_the_tasks_will_carry() -> None:
+def test_the_ids_are_those_that_the_tasks_will_have() -> None:
     documents = [
         document(id="a", document_id="b"),
         document(document_id="c"),
@@ -350,7 +352,7 @@ def test_two_documents_without_ids_are_two_calls() -> None:
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**4000])
-def test_an_integer_beyond_64_bits_is_refused_with_its_place(value: int) -> None:
+def test_an_integer_beyond_64_bits_is_refused_with_its_path(value: int) -> None:
     documents = [document(), document(), document(), document(nested={"ages": [1, {"age": value}]})]
     assert refusal(documents=documents).startswith(
         "documents[3].nested.ages[1].age must be within signed 64 bits"
@@ -390,7 +392,7 @@ def test_only_json_types_are_taken(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\x00b", "\ud800", "ok \udfff"])
-def test_text_that_cannot_be_sent_is_refused_also_as_a_key(value: str) -> None:
+def test_a_str_that_cannot_be_sent_is_refused_also_as_a_key(value: str) -> None:
     assert refusal(documents=[document(about=value)]).startswith("documents[0].about must not contain a NUL")
     assert refusal(documents=[document(deep={value: 1})]).startswith(
         "key 0 of documents[0].deep must not contain a NUL"
@@ -398,11 +400,11 @@ def test_text_that_cannot_be_sent_is_refused_also_as_a_key(value: str) -> None:
 
 
 @pytest.mark.parametrize("key", [1, None, True, b"x", ("a",)])
-def test_keys_are_text(key: Any) -> None:
+def test_keys_are_str(key: Any) -> None:
     assert refusal(documents=[document() | {key: 1}]).startswith("key 2 of documents[0] must be a str, not ")
 
 
-def test_a_key_that_may_be_personal_is_named_by_its_place() -> None:
+def test_a_key_that_may_be_personal_is_named_by_its_index() -> None:
     text = refusal(documents=[document(calls={"x": 1, NUMBER: {PERSON: math.nan}})])
     assert text.startswith("documents[0].calls.<key 1>.<key 0> must be a finite")
 
@@ -415,20 +417,20 @@ def nested(depth: int, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["list", "dict"])
-def test_a_document_nests_a_hundred_deep_and_no_deeper(kind: str) -> None:
+def test_a_document_may_be_nested_a_hundred_levels_deep(kind: str) -> None:
     encode(documents=[document(deep=nested(99, kind))])
     assert "more than 100 levels deep" in refusal(documents=[document(deep=nested(100, kind))])
     assert "more than 100 levels deep" in refusal(documents=[document(deep=nested(100_000, kind))])
 
 
-def test_a_document_that_holds_itself_is_refused() -> None:
+def test_a_document_that_contains_itself_is_refused() -> None:
     loop = document()
     loop["self"] = [loop]
     assert "more than 100 levels deep" in refusal(documents=[loop])
 
 
-def test_members_of_enumerations_over_text_and_int_are_sent_as_values() -> None:
-    class Label(str, enum.Enum):  # noqa: UP042 - the form whose format() gives the name
+def test_members_of_str_and_int_enumerations_are_sent_as_values() -> None:
+    class Label(str, enum.Enum):  # noqa: UP042 - format() of this form returns the name
         HOT = "hot"
 
     class Level(enum.IntEnum):
@@ -452,7 +454,7 @@ trees = st.recursive(
     max_leaves=12,
 )
 filled = texts.filter(lambda text: bool(text.strip()))
-# Keys with a meaning of their own are written over below.
+# The keys with a special meaning are overwritten below.
 bags = st.dictionaries(texts.filter(lambda key: key not in {"id", "document_id"}), trees, max_size=5)
 documents_given = st.lists(
     st.builds(lambda bag, name, number: bag | {"name": name, "contact_number": number}, bags, filled, filled),

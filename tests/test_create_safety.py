@@ -1,4 +1,4 @@
-"""A call is never dialled twice: the sandbox's ledger says what was really queued."""
+"""Nobody is called twice: the ledger of the sandbox lists the calls that were really queued."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ async def create(sandbox: Sandbox, unpod: UnpodClient) -> Any:
     )
 
 
-def dialled(sandbox: Sandbox) -> Counter[str]:
-    """How often each number was dialled."""
+def calls_by_number(sandbox: Sandbox) -> Counter[str]:
+    """Return how often each number was called."""
     return Counter(call.document["contact_number"] for call in sandbox.ledger)
 
 
@@ -106,7 +106,7 @@ DECEIVED = {
 
 
 @pytest.mark.parametrize("name", DECEIVED)
-async def test_after_a_doubtful_answer_nothing_is_sent_again(name: str) -> None:
+async def test_after_an_unknown_outcome_nothing_is_sent_again(name: str) -> None:
     async with served(DECEIVED[name]) as (sandbox, unpod):
         with pytest.raises(OutcomeUnknown) as caught:
             await create(sandbox, unpod)
@@ -114,7 +114,7 @@ async def test_after_a_doubtful_answer_nothing_is_sent_again(name: str) -> None:
         assert posts(sandbox) == 1
         assert len(error.document_ids) == len(set(error.document_ids)) == 3
         assert error.space_token == sandbox.space_token
-        assert all(one == 1 for one in dialled(sandbox).values())
+        assert all(one == 1 for one in calls_by_number(sandbox).values())
         found = await unpod.tasks.reconcile(error)
         if DECEIVED[name].processed:
             assert found.state == "created"
@@ -141,7 +141,7 @@ async def test_reconcile_says_which_calls_are_missing() -> None:
         assert set(found.task_ids.values()) == {sandbox.ledger[0].task_id, sandbox.ledger[2].task_id}
 
 
-async def test_reconcile_looks_past_the_calls_of_others() -> None:
+async def test_reconcile_ignores_the_calls_of_others() -> None:
     async with served(Fault(method="POST", status=502, processed=True)) as (sandbox, unpod):
         with pytest.raises(OutcomeUnknown) as caught:
             await create(sandbox, unpod)
@@ -178,7 +178,7 @@ async def test_a_refusal_keeps_its_own_error(name: str) -> None:
         assert sandbox.ledger == []
 
 
-async def test_a_429_is_waited_out_and_the_calls_are_placed_once() -> None:
+async def test_a_429_is_retried_and_the_calls_are_placed_once() -> None:
     fault = Fault(method="POST", status=429, headers={"Retry-After": "0"}, times=2)
     async with served(fault) as (sandbox, unpod):
         created = await create(sandbox, unpod)
@@ -186,7 +186,7 @@ async def test_a_429_is_waited_out_and_the_calls_are_placed_once() -> None:
         assert posts(sandbox) == 3
 
 
-async def test_a_refused_connection_is_tried_again_and_is_no_doubt() -> None:
+async def test_a_refused_connection_is_retried_and_its_outcome_is_known() -> None:
     async with served() as (sandbox, unpod):
         base_url = sandbox.base_url
     async with UnpodClient("t", "o", base_url, retry=FAST) as unpod:
@@ -196,7 +196,7 @@ async def test_a_refused_connection_is_tried_again_and_is_no_doubt() -> None:
     assert len(caught.value.attempts) == 4
 
 
-async def test_a_deadline_before_sending_is_no_doubt() -> None:
+async def test_after_a_deadline_before_sending_the_outcome_is_known() -> None:
     async with served(Fault(method="GET", stall=2), max_concurrency=1, timeout=5) as (sandbox, unpod):
         busy = asyncio.ensure_future(unpod.runs.list(sandbox.space_token).collect())
         await sandbox.arrived(1)
@@ -207,8 +207,8 @@ async def test_a_deadline_before_sending_is_no_doubt() -> None:
         assert posts(sandbox) == 0
 
 
-async def test_a_deadline_at_the_gate_after_a_429_is_no_doubt_either() -> None:
-    """The create was turned away; what it waits for then is the probe of somebody else."""
+async def test_after_a_deadline_at_the_rate_gate_the_outcome_is_known() -> None:
+    """The create was refused with a 429, and then waits for the probe of another request."""
     faults = Fault(method="POST", status=429, headers={"Retry-After": "0"}), Fault(method="GET", stall=2)
     async with served(*faults, timeout=5, retry=RetryPolicy(base=0.2)) as (sandbox, unpod):
         msgspec.structs.force_setattr(unpod._context.executor, "jitter", lambda longest: longest)
@@ -223,7 +223,7 @@ async def test_a_deadline_at_the_gate_after_a_429_is_no_doubt_either() -> None:
         probe.cancel()
 
 
-async def test_a_deadline_after_sending_is_a_doubt() -> None:
+async def test_after_a_deadline_after_sending_the_outcome_is_unknown() -> None:
     async with served(Fault(method="POST", stall=2), timeout=5) as (sandbox, unpod):
         with pytest.raises(OutcomeUnknown):
             await create(sandbox, unpod.with_options(deadline=0.2))
@@ -237,7 +237,7 @@ async def test_a_deadline_after_sending_is_a_doubt() -> None:
         (Fault(method="POST", status=429, headers={"Retry-After": "5"}), False),
     ],
 )
-async def test_cancelled_after_sending_the_error_says_so(
+async def test_a_cancellation_after_sending_has_a_note(
     fault: Fault, noted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(fault, timeout=9) as (sandbox, unpod):
@@ -256,7 +256,7 @@ async def test_cancelled_after_sending_the_error_says_so(
             assert not any(document["contact_number"] in text for document in documents())
 
 
-async def test_cancelled_before_sending_nothing_is_said() -> None:
+async def test_a_cancellation_before_sending_has_no_note() -> None:
     async with served(max_concurrency=1) as (sandbox, unpod):
         for turns in range(4):
             task = asyncio.ensure_future(create(sandbox, unpod))
@@ -275,9 +275,9 @@ async def test_a_dry_run_returns_the_json_and_sends_nothing() -> None:
         body = await unpod.tasks.create(
             sandbox.space_token, pilot="agent", documents=given, context="Call.", dry_run=True
         )
-        told = json.loads(body)
-        assert [one["name"] for one in told["documents"]] == [one["name"] for one in given]
-        assert len({one["document_id"] for one in told["documents"]}) == 3
+        sent = json.loads(body)
+        assert [one["name"] for one in sent["documents"]] == [one["name"] for one in given]
+        assert len({one["document_id"] for one in sent["documents"]}) == 3
         assert given == documents(), "the caller's documents are not changed"
         with pytest.raises(InvalidArgument):
             await unpod.tasks.create(
@@ -297,7 +297,9 @@ async def run_job(
 
 
 @pytest.mark.parametrize("name", DECEIVED)
-async def test_a_job_stops_at_a_doubt_and_a_rerun_dials_nobody_twice(name: str, tmp_path: Path) -> None:
+async def test_a_job_stops_at_an_unknown_outcome_and_a_rerun_calls_nobody_twice(
+    name: str, tmp_path: Path
+) -> None:
     fault = DECEIVED[name]
     journal = tmp_path / "journal"
     async with served() as (sandbox, unpod):
@@ -313,22 +315,22 @@ async def test_a_job_stops_at_a_doubt_and_a_rerun_dials_nobody_twice(name: str, 
         assert states == ["created", second, "created"]
         assert await run_job(sandbox, unpod, journal) == states
         assert posts(sandbox) == 3
-        assert len(dialled(sandbox)) == (9 if fault.processed else 6)
-        assert set(dialled(sandbox).values()) == {1}
+        assert len(calls_by_number(sandbox)) == (9 if fault.processed else 6)
+        assert set(calls_by_number(sandbox).values()) == {1}
 
 
-async def test_a_batch_not_seen_is_sent_again_on_request_with_the_same_ids(tmp_path: Path) -> None:
+async def test_a_batch_that_is_not_found_is_sent_again_on_request_with_the_same_ids(tmp_path: Path) -> None:
     async with served(Fault(method="POST", status=500)) as (sandbox, unpod):
         with pytest.raises(OutcomeUnknown) as caught:
             await run_job(sandbox, unpod, tmp_path / "j", 2)
         assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["not_found", "created"]
         assert await run_job(sandbox, unpod, tmp_path / "j", 2, resend_unknown=True) == ["created", "created"]
-        assert set(dialled(sandbox).values()) == {1}
+        assert set(calls_by_number(sandbox).values()) == {1}
         resent = tuple(call.document["document_id"] for call in sandbox.ledger[3:])
         assert resent == caught.value.document_ids
 
 
-async def test_a_partly_created_batch_is_recorded_and_not_sent_again(tmp_path: Path) -> None:
+async def test_a_partially_created_batch_is_recorded_and_not_sent_again(tmp_path: Path) -> None:
     async with served(Fault(method="POST", status=500, processed=True)) as (sandbox, unpod):
         with pytest.raises(OutcomeUnknown):
             await run_job(sandbox, unpod, tmp_path / "j", 1)
@@ -343,7 +345,7 @@ async def test_a_refused_batch_is_sent_again_by_a_rerun(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequestError):
             await run_job(sandbox, unpod, tmp_path / "j", 2)
         assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["created", "created"]
-        assert set(dialled(sandbox).values()) == {1}
+        assert set(calls_by_number(sandbox).values()) == {1}
 
 
 async def test_a_cancelled_job_can_be_run_again(tmp_path: Path) -> None:
@@ -355,7 +357,7 @@ async def test_a_cancelled_job_can_be_run_again(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["created", "created"]
-        assert set(dialled(sandbox).values()) == {1}
+        assert set(calls_by_number(sandbox).values()) == {1}
         assert posts(sandbox) == 2
 
 
@@ -393,7 +395,7 @@ async def test_the_journal_is_on_disk_before_the_post_arrives(
         assert document["contact_number"].encode() not in journal
 
 
-async def test_a_torn_last_line_never_counted(tmp_path: Path) -> None:
+async def test_an_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
     journal = tmp_path / "j"
     async with served() as (sandbox, unpod):
         await run_job(sandbox, unpod, journal, 1)
@@ -401,16 +403,16 @@ async def test_a_torn_last_line_never_counted(tmp_path: Path) -> None:
         await run_job(sandbox, unpod, journal, 2)
         lines = journal.read_bytes().splitlines(keepends=True)
         assert len(lines) == 4
-        # The line that says "sending" was being written: its POST never left, so it is sent now.
+        # The process died while it wrote "sending": the request was never sent, so it is sent now.
         for cut in range(1, len(lines[2])):
             journal.write_bytes(first + lines[2][:cut])
             if cut % 60 == 1:
-                numbers = dialled(sandbox)
+                numbers = calls_by_number(sandbox)
                 assert await run_job(sandbox, unpod, journal, 2) == ["created", "created"]
-                assert dialled(sandbox) - numbers == Counter(
+                assert calls_by_number(sandbox) - numbers == Counter(
                     dict.fromkeys((one["contact_number"] for one in documents(1)), 1)
                 )
-        # The line that says "created" was: then the calls are looked for.
+        # The process died while it wrote "created": the calls are searched for.
         journal.write_bytes(b"".join(lines[:3]) + lines[3][:-1])
         sent = posts(sandbox)
         assert await run_job(sandbox, unpod, journal, 2) == ["created", "created"]
@@ -418,7 +420,7 @@ async def test_a_torn_last_line_never_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b"{}\n", b'{"number": 1}\n', b"\xff\n"])
-async def test_a_file_that_is_no_journal_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_journal_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(content)
     async with served() as (sandbox, unpod):
         with pytest.raises(ConfigurationError, match="not a journal entry"):
@@ -443,7 +445,7 @@ async def test_a_journal_with_the_state_names_of_older_versions_is_read(
         assert posts(sandbox) == sent
 
 
-async def test_other_requests_than_the_journals_are_refused(tmp_path: Path) -> None:
+async def test_requests_that_differ_from_the_journal_are_refused(tmp_path: Path) -> None:
     async with served() as (sandbox, unpod):
         await run_job(sandbox, unpod, tmp_path / "j", 2)
         first, second = requests(2)
@@ -466,9 +468,9 @@ async def test_two_jobs_on_one_journal_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="in use"):
             await run_job(sandbox, unpod, tmp_path / "j", 1)
         process = await start_job(sandbox, tmp_path / "j", 1)
-        _, said = await process.communicate()
+        _, output = await process.communicate()
         assert process.returncode == 1
-        assert b"in use by another process" in said
+        assert b"in use by another process" in output
         first.cancel()
         await asyncio.wait([first])
         assert posts(sandbox) == 1
@@ -514,7 +516,7 @@ async def start_job(sandbox: Sandbox, journal: Path, batches: int) -> asyncio.su
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-async def test_a_job_killed_again_and_again_dials_nobody_twice(tmp_path: Path) -> None:
+async def test_a_job_that_is_killed_repeatedly_calls_nobody_twice(tmp_path: Path) -> None:
     rng, batches, kills = random.Random(0), 40, 0
     async with Sandbox(runs=1, tasks_per_run=1, latency=0.003) as sandbox:
         for _ in range(6):
@@ -528,21 +530,21 @@ async def test_a_job_killed_again_and_again_dials_nobody_twice(tmp_path: Path) -
             kills += process.returncode == -signal.SIGKILL
         assert kills >= 4
         process = await start_job(sandbox, tmp_path / "j", batches)
-        said, errors = await process.communicate()
+        output, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
-        states = said.decode().splitlines()[1:]
+        states = output.decode().splitlines()[1:]
         assert len(states) == batches
         assert set(states) <= {"created", "not_found"}
-        numbers = dialled(sandbox)
+        numbers = calls_by_number(sandbox)
         assert set(numbers.values()) == {1}
         assert len(numbers) == 3 * states.count("created")
         assert posts(sandbox) <= batches
 
 
-# --- any order of anything ---------------------------------------------------------------------------------
+# --- random order ---------------------------------------------------------------------------------
 
 
-async def test_random_faults_cancellations_and_reruns_dial_nobody_twice(tmp_path: Path) -> None:
+async def test_random_faults_cancellations_and_reruns_call_nobody_twice(tmp_path: Path) -> None:
     rng = random.Random(1)
     kinds = [*DECEIVED.values(), *(fault for fault, _ in OWN_ERROR.values())]
     for job in range(25):
@@ -564,11 +566,11 @@ async def test_random_faults_cancellations_and_reruns_dial_nobody_twice(tmp_path
                 if error is None:
                     assert set(task.result()) <= {"created", "not_found"}
                     break
-            assert set(dialled(sandbox).values()) <= {1}
+            assert set(calls_by_number(sandbox).values()) <= {1}
 
 
-async def test_a_resend_that_is_refused_leaves_the_first_send_in_doubt(tmp_path: Path) -> None:
-    """Found by a reader: "refused" after a resend must not hide that the first send may have queued calls."""
+async def test_a_refused_resend_leaves_the_first_outcome_unknown(tmp_path: Path) -> None:
+    """A "refused" after a resend must not hide that the first request may have queued calls."""
     request = CreateRequest(pilot="p", documents=[{"name": "n", "contact_number": "1"}], context="c")
     async with (
         Sandbox(runs=1, tasks_per_run=1) as sandbox,
@@ -588,7 +590,7 @@ async def test_a_resend_that_is_refused_leaves_the_first_send_in_doubt(tmp_path:
         assert sandbox.ledger == []
 
 
-async def test_a_doubt_after_a_429_does_not_tell_the_status_of_the_429() -> None:
+async def test_an_unknown_outcome_after_a_429_does_not_have_the_status_429() -> None:
     async with (
         Sandbox(runs=1, tasks_per_run=1) as sandbox,
         UnpodClient(

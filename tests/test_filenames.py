@@ -1,4 +1,4 @@
-"""File names made of ids: safe on every file system, and never shared by two ids."""
+"""File names for task ids are safe on every file system, and no two ids share one."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_plain_ids_are_their_own_names(plain: str) -> None:
         "K",  # the Kelvin sign is a "k" in lower case
     ],
 )
-def test_other_ids_become_digests(odd: str) -> None:
+def test_other_ids_become_hashes(odd: str) -> None:
     assert re.fullmatch(r"x-[0-9a-f]{32}", safe_name(odd))
     assert safe_name(odd) == safe_name(odd)
 
 
 @given(ids)
 @example("T" * 3)
-def test_a_name_is_safe_everywhere(task_id: str) -> None:
+def test_a_name_is_safe_on_every_file_system(task_id: str) -> None:
     name = safe_name(task_id)
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name)
     assert name.lower() not in {
@@ -86,12 +86,12 @@ def test_a_name_is_safe_everywhere(task_id: str) -> None:
 @example({"T1", "t1"})
 @example({"ab", "aB", "Ab", "AB"})
 @example({"A", safe_name("A"), safe_name("A").upper(), safe_name(safe_name("A"))})
-def test_no_two_ids_share_a_name_where_case_does_not_count(several: set[str]) -> None:
+def test_no_two_ids_share_a_name_on_a_case_insensitive_file_system(several: set[str]) -> None:
     several |= {one.swapcase() for one in several}
     assert len({safe_name(one).casefold() for one in several}) == len(several)
 
 
-def test_all_twins_of_an_id_of_the_service() -> None:
+def test_ids_that_differ_only_in_case_have_different_names() -> None:
     twins = {"".join(letters) for letters in itertools.product(*({c.lower(), c.upper()} for c in "T0ab1f"))}
     assert len({safe_name(twin).casefold() for twin in twins}) == len(twins) == 16
     assert safe_name("T0ab1f") == "T0ab1f"
@@ -118,11 +118,13 @@ def test_all_twins_of_an_id_of_the_service() -> None:
         ("", (), ".bin"),
     ],
 )
-def test_extensions_come_from_a_list(content_type: str, paths: tuple[str, ...], expected: str) -> None:
+def test_extensions_for_content_types_and_paths(
+    content_type: str, paths: tuple[str, ...], expected: str
+) -> None:
     assert extension_of(content_type, *paths) == expected
     assert expected in EXTENSIONS
 
 
 @given(st.text(), st.text())
-def test_no_other_extension_comes_out(content_type: str, path: str) -> None:
+def test_only_listed_extensions_are_returned(content_type: str, path: str) -> None:
     assert extension_of(content_type, path) in EXTENSIONS

@@ -1,4 +1,4 @@
-"""Which addresses a recording may be fetched from."""
+"""The addresses from which a recording may be fetched."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NONE = RecordingHosts(())
         *("fec0::1", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "::ffff:0:127.0.0.1", "::8.8.8.8"),
         *("64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::8.8.8.8", "2001:db8::1"),
-        # Tunnels, also to what is public.
+        # Tunnels, even to public addresses.
         *("2002:7f00:1::", "2002:808:808::", "2001::1", "2001:0:808:808::1"),
         *("", "localhost", "127.1", "0x7f000001", "1.1.1.1.1"),
     ],
@@ -62,7 +62,7 @@ def test_public(address: str) -> None:
         "https://[2606:4700:4700::1111]/x",
     ],
 )
-def test_https_on_port_443_may_be_asked(url: str) -> None:
+def test_https_on_port_443_is_accepted(url: str) -> None:
     found = NONE.check(url)
     assert not found.is_named
     assert found.reveal().scheme == "https"
@@ -75,8 +75,8 @@ def test_https_on_port_443_may_be_asked(url: str) -> None:
         "https://store.example/%41?&a&=b&&c=%",
     ],
 )
-def test_a_url_is_not_quoted_anew(url: str) -> None:
-    # A signature may be of its very characters.
+def test_a_url_is_not_quoted_again(url: str) -> None:
+    # A signature may cover the exact characters of the URL.
     assert str(NONE.check(url).reveal()) == url
 
 
@@ -149,7 +149,7 @@ def test_named_hosts_are_excepted(host: str, url: str) -> None:
         ("store.example", "ftp://store.example/x"),
     ],
 )
-def test_and_nothing_but_them(host: str, url: str) -> None:
+def test_only_named_hosts_are_excepted(host: str, url: str) -> None:
     with pytest.raises(RecordingError):
         RecordingHosts([host]).check(url)
 

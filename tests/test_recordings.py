@@ -1,4 +1,4 @@
-"""Recordings: what goes out for them, what is accepted, and what is on the disk afterwards."""
+"""Recordings: the requests, the accepted responses, and the files on disk."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def client(**options: Any) -> AsyncIterator[UnpodClient]:
 
 
 async def load(url: str | None, directory: Path, *servers: RawServer, **options: Any) -> Path:
-    """Download with a client of these options; what concerns the download itself is told from them."""
+    """Download with a client of these options; options of the download itself are passed on to it."""
     own = {name: options.pop(name) for name in ("max_bytes", "recording_hosts") if name in options}
     own.setdefault("recording_hosts", named(*servers))
     context = options.pop("store_context", None)
@@ -93,7 +93,7 @@ async def load(url: str | None, directory: Path, *servers: RawServer, **options:
 
 
 def saying(*answers: bytes) -> Callable[[RawConnection], Awaitable[None]]:
-    """Give these answers in turn, the last one for ever, and then keep the connection open."""
+    """Send these responses in turn and repeat the last one; keep the connection open."""
     left = list(answers)
 
     async def answer(connection: RawConnection) -> None:
@@ -104,7 +104,7 @@ def saying(*answers: bytes) -> Callable[[RawConnection], Awaitable[None]]:
 
 
 def hanging_up(*answers: bytes) -> Callable[[RawConnection], Awaitable[None]]:
-    """The same, but each answer is the last thing on its connection."""
+    """The same, but close the connection after each response."""
     left = list(answers)
 
     async def answer(connection: RawConnection) -> None:
@@ -126,7 +126,7 @@ def headers_of(request: bytes) -> dict[str, str]:
 
 
 def assert_bare(request: bytes, server: RawServer) -> None:
-    """Nothing of the client is in a request, wherever it goes."""
+    """Check that a request contains no credentials of the client."""
     headers = headers_of(request)
     assert headers.pop("User-Agent").startswith("unpod-async/")
     assert headers == {"Host": f"127.0.0.1:{server.port}", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -135,7 +135,7 @@ def assert_bare(request: bytes, server: RawServer) -> None:
 
 
 async def turns_until(is_so: Callable[[], object]) -> None:
-    """Let the loop go on until something that no event tells of is so."""
+    """Run the event loop until a condition is true for which there is no event."""
     while not is_so():  # noqa: ASYNC110 - see above
         await asyncio.sleep(0)
 
@@ -149,7 +149,7 @@ def files(directory: Path) -> list[Path]:
 
 
 async def refused(url: str, directory: Path, *servers: RawServer, **options: Any) -> RecordingError:
-    """The error of a download, which has left nothing and shows no secret."""
+    """Return the error of a download, after checking that it left no file and shows no secret."""
     with pytest.raises(RecordingError) as caught:
         await load(url, directory, *servers, **options)
     assert leaks(caught.value, SECRET) == []
@@ -172,7 +172,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
         assert SECRET.search(record.getMessage() + repr(record.__dict__)) is None, record
 
 
-# --- what goes out -----------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------
 
 
 class TestRequests:
@@ -199,7 +199,7 @@ class TestRequests:
                 assert_bare(request, server)
 
     async def test_cookies_are_not_kept(self, directory: Path) -> None:
-        # By name, for a usual jar keeps none of an address.
+        # By host name, because a normal cookie jar stores no cookies of IP addresses.
         async with RawServer(saying(redirect("/b"), GOOD)) as server:
             url = f"http://localhost:{server.port}/a?{SIGNED}"
             await load(url, directory, recording_hosts=["localhost"])
@@ -217,7 +217,7 @@ class TestRequests:
         async with RawServer(saying(GOOD)) as proxy, RawServer(saying(GOOD)) as server:
             for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
                 monkeypatch.setenv(name, proxy.base_url)
-            # Nor does the client's own, through which nobody could tell which address is connected to.
+            # The client's own proxy is not used either: behind it, the connected address cannot be checked.
             await load(signed(server), directory, server, proxy=proxy.base_url)
         assert proxy.connections == 0
         assert_bare(server.requests[0], server)
@@ -228,7 +228,7 @@ class TestRequests:
         authority.issue_cert("127.0.0.1").configure_cert(context)
         authority.configure_trust(trusting)
         async with RawServer(saying(GOOD), context) as server:
-            # The client's context is not used: it may hold a certificate of its owner's.
+            # The client's own context is not used, because it may contain a client certificate.
             error = await refused(signed(server), directory, server, ssl_context=trusting)
             assert error.permanent
             assert server.requests == []
@@ -237,7 +237,7 @@ class TestRequests:
             path = await load(signed(server), directory, server, store_context=trusting)
         assert path.read_bytes() == SOUND
 
-    async def test_what_a_client_has_done_is_counted(self, directory: Path) -> None:
+    async def test_downloads_are_counted_in_the_stats(self, directory: Path) -> None:
         async with RawServer(saying(http_response(b"", 500), GOOD)) as server, client() as unpod:
             await Recordings(unpod._context).download(
                 task(signed(server)), directory, recording_hosts=named(server)
@@ -247,7 +247,7 @@ class TestRequests:
             assert dict(stats.retries) == {"500": 1}
 
 
-# --- where to ----------------------------------------------------------------------------------------------
+# --- addresses ----------------------------------------------------------------------------------------------
 
 FORMS = [
     "127.0.0.1",
@@ -256,7 +256,7 @@ FORMS = [
     "2130706433",
     "127.1",
     "[::ffff:127.0.0.1]",
-    "0.0.0.0",  # noqa: S104 - asked, not served
+    "0.0.0.0",  # noqa: S104 - requested, not served
     "[::1]",
     "[::]",
     "[64:ff9b::127.0.0.1]",
@@ -279,8 +279,8 @@ class TestAddresses:
         assert len(error.attempts) == 1
 
     @pytest.mark.parametrize("form", FORMS)
-    async def test_they_are_not_even_connected_to(self, form: str) -> None:
-        # On the server's port, which is not 443: with the very sockets, and the server is there.
+    async def test_private_addresses_are_not_connected_to(self, form: str) -> None:
+        # On the port of a real server, with the same sockets that downloads use.
         async with RawServer(saying(GOOD)) as server, new_session(public_socket) as session:
             with pytest.raises(NOT_CONNECTED, match=r"not a public address|not a canonical IPv4 address"):
                 await session.get(f"http://{form}:{server.port}/")
@@ -291,13 +291,13 @@ class TestAddresses:
             ):
                 assert answer.status == 200
 
-    async def test_the_address_connected_to_counts_and_not_the_name(self) -> None:
+    async def test_the_connected_address_is_checked_and_not_the_name(self) -> None:
         listed = {info[4][0] for info in socket.getaddrinfo("localhost", 443, type=socket.SOCK_STREAM)}
         assert listed <= {"127.0.0.1", "::1"}
         for where in listed:
             with pytest.raises(OSError, match="not a public address"):
                 public_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", (where, 443)))
-        # A public one gets its socket; nothing is connected here.
+        # A public address gets a socket; nothing is connected here.
         public_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("8.8.8.8", 443))).close()
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -308,7 +308,7 @@ class TestAddresses:
         assert server.connections == 0
         assert error.attempts == ()
 
-    async def test_a_named_port_is_no_other_port(self, directory: Path) -> None:
+    async def test_a_named_port_allows_no_other_port(self, directory: Path) -> None:
         async with RawServer(saying(GOOD)) as server, RawServer(saying(GOOD)) as other:
             await refused(signed(other), directory, server)
         assert other.connections == 0
@@ -329,7 +329,7 @@ class TestAddresses:
             ("", "a redirect without a target"),
         ],
     )
-    async def test_redirects_are_checked_each(self, directory: Path, location: str, why: str) -> None:
+    async def test_each_redirect_is_checked(self, directory: Path, location: str, why: str) -> None:
         async with RawServer(saying(GOOD)) as second:
             async with RawServer(saying(redirect(location.format(port=second.port)))) as first:
                 error = await refused(signed(first), directory, first)
@@ -342,7 +342,7 @@ class TestAddresses:
         async with RawServer(saying(http_response(b"", 302))) as server:
             assert "redirect without a target" in str(await refused(signed(server), directory, server))
 
-    async def test_three_redirects_and_no_more(self, directory: Path) -> None:
+    async def test_at_most_three_redirects_are_followed(self, directory: Path) -> None:
         three = [redirect(f"/{number}") for number in range(3)]
         async with RawServer(saying(*three, GOOD)) as server:
             assert (await load(signed(server), directory, server)).read_bytes() == SOUND
@@ -358,7 +358,7 @@ class TestAddresses:
 
 
 class TestFiles:
-    async def test_a_file_named_by_its_task_for_its_owner_alone(self, directory: Path) -> None:
+    async def test_the_file_has_the_name_of_its_task_and_is_private(self, directory: Path) -> None:
         lying = [("Content-Type", "audio/mpeg"), ("Content-Disposition", 'attachment; filename="../../x.sh"')]
         before = os.umask(0)
         try:
@@ -400,17 +400,17 @@ class TestFiles:
             assert (await load(signed(server, path), directory, server)).name == f"T1{expected}"
 
     @pytest.mark.parametrize("name", ["T1.wav", "T1.mp3", "T1.bin"])
-    async def test_what_is_there_is_not_asked_for(self, directory: Path, name: str) -> None:
+    async def test_an_existing_recording_is_not_requested(self, directory: Path, name: str) -> None:
         make(directory)
         (directory / name).write_bytes(b"old")
         async with RawServer(saying(GOOD)) as server:
             assert await load(signed(server), directory, server) == directory / name
-            # Nor is its address looked at: the signed one may have gone stale.
+            # The URL is not checked either: a signed URL may have expired.
             assert await load("http://nowhere.example/", directory) == directory / name
         assert server.connections == 0
         assert (directory / name).read_bytes() == b"old"
 
-    async def test_a_long_one_is_written_piece_by_piece(self, directory: Path) -> None:
+    async def test_a_long_recording_is_written_in_chunks(self, directory: Path) -> None:
         piece = b"x" * 2**20
         head = http_response(b"", 200, [*WAV, ("Content-Length", str(32 * len(piece)))])
 
@@ -419,7 +419,7 @@ class TestFiles:
             await connection.send(head)
             for _ in range(32):
                 await connection.send(piece)
-            await connection.read_request()  # until the client has hung up
+            await connection.read_request()  # until the client closes the connection
 
         async with RawServer(answer) as server:
             tracemalloc.start()
@@ -431,7 +431,7 @@ class TestFiles:
         assert path.stat().st_size == 32 * 2**20
         assert peak < 16 * 2**20
 
-    async def test_leftovers_of_this_recording_go_and_others_stay(self, directory: Path) -> None:
+    async def test_leftovers_of_this_recording_are_removed_and_others_stay(self, directory: Path) -> None:
         make(directory)
         left = [directory / f".T1.{digit * 16}.part" for digit in "0a"]
         kept = [
@@ -442,14 +442,14 @@ class TestFiles:
         ]
         for path in (*left, *kept):
             path.write_bytes(b"half")
-        # The last one is being written by another process: that lock vanishes with it.
+        # Another process is writing the last one and holds its lock.
         with kept[-1].open("rb") as written:
             fcntl.flock(written, fcntl.LOCK_EX)
             async with RawServer(saying(GOOD)) as server:
                 path = await load(signed(server), directory, server)
         assert files(directory) == sorted([path, *kept])
 
-    async def test_two_at_once_do_not_disturb_each_other(self, directory: Path) -> None:
+    async def test_two_downloads_of_one_recording_do_not_interfere(self, directory: Path) -> None:
         go_on = anyio.Event()
 
         async def answer(connection: RawConnection) -> None:
@@ -462,7 +462,7 @@ class TestFiles:
 
         async with RawServer(answer) as server:
             first = asyncio.ensure_future(load(signed(server), directory, server))
-            # The second looks for leftovers when the first is half on the disk.
+            # The second download searches for leftovers while the first is half written.
             await turns_until(lambda: files(directory))
             second = asyncio.ensure_future(load(signed(server), directory, server))
             await turns_until(lambda: len(files(directory)) == 2)
@@ -472,7 +472,7 @@ class TestFiles:
         assert files(directory) == [path]
         assert path.stat().st_size == 3 * 2**20
 
-    async def test_it_is_on_the_disk_before_it_has_its_name(
+    async def test_it_is_synced_before_it_is_renamed(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         synced: list[tuple[str, bool]] = []
@@ -489,7 +489,7 @@ class TestFiles:
             await load(signed(server), directory, server)
         assert synced == [("a directory", False), (f"{len(SOUND)} bytes", False), ("a directory", True)]
 
-    async def test_a_link_in_the_place_of_the_hidden_file(
+    async def test_a_link_at_the_hidden_file_is_not_followed(
         self, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make(directory)
@@ -502,7 +502,7 @@ class TestFiles:
                 await load(signed(server), directory, server)
         assert victim.read_bytes() == b"mine"
 
-    async def test_a_link_in_the_place_of_the_file_is_replaced(self, directory: Path, tmp_path: Path) -> None:
+    async def test_a_link_at_the_file_is_replaced(self, directory: Path, tmp_path: Path) -> None:
         make(directory)
         (directory / "T1.wav").symlink_to(tmp_path / "missing")
         async with RawServer(saying(GOOD)) as server:
@@ -512,7 +512,7 @@ class TestFiles:
 
 
 class TestDisk:
-    async def test_no_directory_can_be_there(self, tmp_path: Path) -> None:
+    async def test_a_directory_that_cannot_be_created(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
         async with RawServer(saying(GOOD)) as server:
             for path in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -530,10 +530,10 @@ class TestDisk:
                 await load(signed(server), directory, server)
         assert leaks(caught.value, SECRET) == []
         assert files(directory) == [directory / "T1.wav"]
-        assert len(server.requests) == 1  # no repeat: the fault is not the store's
+        assert len(server.requests) == 1  # no retry: the disk failed, not the store
 
     @pytest.mark.parametrize("size", [2**20, 3 * 2**20])
-    async def test_a_disk_that_fills(self, directory: Path, size: int) -> None:
+    async def test_a_full_disk(self, directory: Path, size: int) -> None:
         body = http_response(b"x" * size, 200, WAV)
         old = resource.getrlimit(resource.RLIMIT_FSIZE)
         async with RawServer(saying(body)) as server:
@@ -549,7 +549,7 @@ class TestDisk:
             assert (await load(signed(server), directory, server)).stat().st_size == size
 
 
-# --- what is accepted --------------------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------------
 
 
 def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
@@ -558,12 +558,12 @@ def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
 
 
 class TestAnswers:
-    async def test_chunks_that_end(self, directory: Path) -> None:
+    async def test_a_complete_chunked_body(self, directory: Path) -> None:
         async with RawServer(hanging_up(chunked(SOUND, SOUND))) as server:
             assert (await load(signed(server), directory, server)).read_bytes() == SOUND * 2
 
     @pytest.mark.parametrize("end", [b"", b"0\r\n", b"5\r\nab"])
-    async def test_chunks_that_do_not_end(self, directory: Path, end: bytes) -> None:
+    async def test_an_incomplete_chunked_body(self, directory: Path, end: bytes) -> None:
         async with RawServer(hanging_up(chunked(SOUND, end=end))) as server:
             error = await refused(signed(server), directory, server)
         assert "cut short or damaged" in str(error)
@@ -571,7 +571,7 @@ class TestAnswers:
         assert len(error.attempts) == len(server.requests) == FAST.attempts
 
     @pytest.mark.parametrize("kind", ["length", "chunks"])
-    async def test_cut_at_every_byte(self, directory: Path, kind: str) -> None:
+    async def test_a_response_cut_at_every_byte(self, directory: Path, kind: str) -> None:
         whole = http_response(b"sound", 200, WAV) if kind == "length" else chunked(b"so", b"und")
         left = iter(range(len(whole)))
 
@@ -588,15 +588,17 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("length", "expected", "is_whole"), [(5, 5, True), (5, None, True), (4, 5, False)]
     )
-    def test_the_length_is_compared_here_too(self, length: int, expected: int | None, is_whole: bool) -> None:
-        # aiohttp does it as well; a file that is cut is not to depend on that.
+    def test_the_length_is_also_compared_by_the_loader(
+        self, length: int, expected: int | None, is_whole: bool
+    ) -> None:
+        # aiohttp checks it too, but the loader does not depend on that.
         url = RecordingHosts(()).check("https://store.example/rec.wav")
         with nullcontext() if is_whole else pytest.raises(DownloadFailed) as caught:
             check_complete(url, length, expected)
         if caught is not None:
             assert str(caught.value.error) == "store.example/rec.wav: only 4 of 5 bytes arrived"
 
-    async def test_one_that_came_short_is_asked_for_again(self, directory: Path) -> None:
+    async def test_an_incomplete_recording_is_requested_again(self, directory: Path) -> None:
         async with RawServer(hanging_up(GOOD[:-1], GOOD)) as server:
             assert (await load(signed(server), directory, server)).read_bytes() == SOUND
         assert len(server.requests) == 2
@@ -610,7 +612,7 @@ class TestAnswers:
         assert error.permanent
         assert len(server.requests) == 1
 
-    async def test_bytes_after_the_body_are_not_of_it(self, directory: Path) -> None:
+    async def test_bytes_after_the_body_are_ignored(self, directory: Path) -> None:
         async with RawServer(hanging_up(GOOD + b"HTTP/1.1 200 OK\r\n")) as server:
             assert (await load(signed(server), directory, server)).read_bytes() == SOUND
 
@@ -624,7 +626,7 @@ class TestAnswers:
             [("Transfer-Encoding", "gzip")],
         ],
     )
-    async def test_lengths_that_contradict(self, directory: Path, headers: list[tuple[str, str]]) -> None:
+    async def test_contradicting_lengths(self, directory: Path, headers: list[tuple[str, str]]) -> None:
         answer = http_response(b"5\r\nsound\r\n0\r\n\r\n", 200, [*WAV, *headers])
         async with RawServer(hanging_up(answer)) as server:
             await refused(signed(server), directory, server)
@@ -670,19 +672,19 @@ class TestAnswers:
         assert error.permanent
         assert len(server.requests) == 1
 
-    async def test_too_long_by_its_own_word(self, directory: Path) -> None:
-        # Only the head comes: whoever waited for the body would wait for ever.
+    async def test_too_long_by_its_announced_length(self, directory: Path) -> None:
+        # Only the head arrives, so waiting for the body would never end.
         head = http_response(b"", 200, [*WAV, ("Content-Length", str(len(SOUND)))])
         async with RawServer(saying(head)) as server:
             error = await refused(signed(server), directory, server, max_bytes=len(SOUND) - 1)
         assert f"longer than {len(SOUND) - 1} bytes" in str(error)
         assert error.permanent
 
-    async def test_too_long_as_it_comes(self, directory: Path) -> None:
+    async def test_too_long_while_it_arrives(self, directory: Path) -> None:
         async def answer(connection: RawConnection) -> None:
             await connection.read_request()
             await connection.send(chunked(SOUND, end=b""))
-            while True:  # until the client hangs up
+            while True:  # until the client closes the connection
                 await connection.send(b"%x\r\n%s\r\n" % (len(SOUND), SOUND))
 
         async with RawServer(answer) as server:
@@ -692,13 +694,13 @@ class TestAnswers:
         assert server.connections == 1
 
     @pytest.mark.parametrize("answer", [GOOD, chunked(SOUND)])
-    async def test_as_long_as_may_be(self, directory: Path, answer: bytes) -> None:
+    async def test_exactly_the_maximum_length(self, directory: Path, answer: bytes) -> None:
         async with RawServer(saying(answer)) as server:
             path = await load(signed(server), directory, server, max_bytes=len(SOUND))
         assert path.read_bytes() == SOUND
 
 
-# --- what is repeated --------------------------------------------------------------------------------------
+# --- retries --------------------------------------------------------------------------------------
 
 
 class TestRepeats:
@@ -714,7 +716,7 @@ class TestRepeats:
         assert len(server.requests) == 1
 
     @pytest.mark.parametrize("status", [201, 204, 206, 300, 304, 400, 405, 418])
-    async def test_other_answers_are_final(self, directory: Path, status: int) -> None:
+    async def test_other_statuses_are_final(self, directory: Path, status: int) -> None:
         async with RawServer(saying(http_response(b"", status, [*WAV, ("Content-Length", "0")]))) as server:
             error = await refused(signed(server), directory, server)
         assert f"the server answered {status}" in str(error)
@@ -722,7 +724,7 @@ class TestRepeats:
         assert len(server.requests) == 1
 
     @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-    async def test_trouble_is_waited_out(
+    async def test_temporary_errors_are_retried(
         self, directory: Path, status: int, log: pytest.LogCaptureFixture
     ) -> None:
         trouble = http_response(b"5ecret", status, [("Retry-After", "0")])
@@ -736,7 +738,7 @@ class TestRepeats:
         )
 
     @pytest.mark.parametrize("status", [429, 503])
-    async def test_trouble_that_lasts(self, directory: Path, status: int) -> None:
+    async def test_temporary_errors_that_last(self, directory: Path, status: int) -> None:
         async with RawServer(saying(http_response(b"", status))) as server:
             error = await refused(signed(server), directory, server)
         assert [attempt.status for attempt in error.attempts] == [status] * 4
@@ -745,20 +747,24 @@ class TestRepeats:
         assert "[4 attempts]" in str(error)
         assert len(server.requests) == 4
 
-    async def test_without_a_policy_all_is_sent_once(self, directory: Path) -> None:
+    async def test_without_a_policy_there_is_one_attempt(self, directory: Path) -> None:
         async with RawServer(saying(http_response(b"", 503))) as server:
             await refused(signed(server), directory, server, retry=None)
         assert len(server.requests) == 1
 
-    @pytest.mark.parametrize(("asked", "deadline"), [("61", None), ("30", 5)])
-    async def test_a_wait_that_is_too_long(self, directory: Path, asked: str, deadline: float | None) -> None:
-        trouble = http_response(b"", 429, [("Retry-After", asked)])
+    @pytest.mark.parametrize(("requested", "deadline"), [("61", None), ("30", 5)])
+    async def test_a_requested_delay_that_is_too_long(
+        self, directory: Path, requested: str, deadline: float | None
+    ) -> None:
+        trouble = http_response(b"", 429, [("Retry-After", requested)])
         async with RawServer(saying(trouble)) as server:
             error = await refused(signed(server), directory, server, deadline=deadline)
         assert not error.permanent
         assert len(server.requests) == 1
 
-    async def test_the_wait_asked_for_is_kept(self, directory: Path, log: pytest.LogCaptureFixture) -> None:
+    async def test_a_requested_delay_is_respected(
+        self, directory: Path, log: pytest.LogCaptureFixture
+    ) -> None:
         trouble = http_response(b"", 503, [("Retry-After", "30")])
         async with RawServer(saying(trouble)) as server:
             running = asyncio.ensure_future(load(signed(server), directory, server))
@@ -770,7 +776,7 @@ class TestRepeats:
         assert len(server.requests) == 1
 
     @pytest.mark.parametrize(
-        ("said", "why"),
+        ("sent", "why"),
         [
             (b"", "the connection was lost"),
             (b"HTTP/1.1 200 OK\r\nContent-", "the connection was lost"),
@@ -779,12 +785,12 @@ class TestRepeats:
             (http_response(b"", 200, [("X-Long", "5ecret" * 5000)]), "not valid HTTP"),
         ],
     )
-    async def test_faults_of_the_transport(self, directory: Path, said: bytes, why: str) -> None:
-        async with RawServer(hanging_up(said)) as server:
+    async def test_transport_errors(self, directory: Path, sent: bytes, why: str) -> None:
+        async with RawServer(hanging_up(sent)) as server:
             error = await refused(signed(server), directory, server)
         assert why in str(error)
         assert not error.permanent
-        # One send for each attempt: aiohttp would make two of the first kind.
+        # One request for each attempt: by itself, aiohttp sends the first kind twice.
         assert len(server.requests) == server.connections == len(error.attempts) == 4
 
     async def test_resets(self, directory: Path) -> None:
@@ -800,14 +806,14 @@ class TestRepeats:
             assert (await load(signed(server), directory, server)).read_bytes() == SOUND
         assert server.connections == 3
 
-    async def test_nobody_listens(self, directory: Path) -> None:
+    async def test_a_refused_connection(self, directory: Path) -> None:
         async with RawServer(saying(GOOD)) as server:
             url, host = signed(server), named(server)
         error = await refused(url, directory, recording_hosts=host)
         assert "no connection" in str(error)
         assert len(error.attempts) == 4
 
-    async def test_a_name_that_nobody_knows(self, directory: Path) -> None:
+    async def test_an_unknown_host_name(self, directory: Path) -> None:
         error = await refused(f"https://rec.example.invalid/1.wav?{SIGNED}", directory)
         assert "the host name cannot be resolved" in str(error)
         assert "rec.example.invalid/1.wav" in str(error)
@@ -815,15 +821,15 @@ class TestRepeats:
 
 
 class TestTime:
-    async def test_a_head_that_does_not_come(self, directory: Path) -> None:
+    async def test_a_head_that_does_not_arrive(self, directory: Path) -> None:
         async with RawServer(saying(b"HTTP/1.1 200 OK\r\n")) as server:
             error = await refused(signed(server), directory, server, timeout=0.05)
         assert "no response in time" in str(error)
         assert not error.permanent
         assert len(server.requests) == 4
 
-    async def test_the_time_of_an_attempt_does_not_bind_a_body(self, directory: Path) -> None:
-        # The loop's timers are in order: the last byte leaves when that time is over.
+    async def test_the_attempt_timeout_does_not_limit_the_body(self, directory: Path) -> None:
+        # The timers of the loop fire in order, so the last byte is sent after that time.
         over = anyio.Event()
 
         async def answer(connection: RawConnection) -> None:
@@ -837,7 +843,7 @@ class TestTime:
             assert (await load(signed(server), directory, server, timeout=0.1)).read_bytes() == SOUND
         assert len(server.requests) == 1
 
-    async def test_the_deadline_ends_all_of_it(self, directory: Path) -> None:
+    async def test_the_deadline_limits_all_attempts(self, directory: Path) -> None:
         head = http_response(b"", 200, [*WAV, ("Content-Length", str(5 * 2**20))]) + b"x" * (2 * 2**20)
         async with RawServer(saying(head)) as server:
             with pytest.raises(
@@ -849,8 +855,8 @@ class TestTime:
         assert files(directory) == []
         assert len(server.requests) == 1
 
-    async def test_one_that_drips(self, directory: Path) -> None:
-        # Its clock goes on by 6 s at each look: a byte takes 6 s.
+    async def test_a_body_that_arrives_too_slowly(self, directory: Path) -> None:
+        # The clock advances by 6 s with each reading, so each byte takes 6 s.
         async def answer(connection: RawConnection) -> None:
             await connection.read_request()
             await connection.send(chunked(end=b""))
@@ -881,7 +887,7 @@ class TestTime:
             ([(10_239, 10.0)], True),
             ([(10_240, 10.0)], False),
             ([(64 * 1024, 25.0)], False),
-            ([(10**6, 0.0), (1, 9.0), (1, 2.0), (1, 9.9)], False),  # a new span begins after each
+            ([(10**6, 0.0), (1, 9.0), (1, 2.0), (1, 9.9)], False),  # each check starts a new span
             ([(10**6, 0.0), (1, 11.0), (1, 10.0)], True),
             ([(1, 0.0)] * 10**4, False),
         ],
@@ -914,9 +920,7 @@ class TestArguments:
             ({"ssl_context": False}, "ssl_context must be"),
         ],
     )
-    async def test_refused_before_anything_happens(
-        self, directory: Path, changed: dict[str, Any], why: str
-    ) -> None:
+    async def test_invalid_arguments(self, directory: Path, changed: dict[str, Any], why: str) -> None:
         arguments = {"task": task("https://store.example/"), "directory": directory, **changed}
         async with client() as unpod:
             with pytest.raises(InvalidArgument, match=why):
@@ -934,7 +938,7 @@ class TestArguments:
 
 
 class TestLoader:
-    async def test_many_at_once(self, directory: Path) -> None:
+    async def test_many_downloads_at_once(self, directory: Path) -> None:
         async def answer(connection: RawConnection) -> None:
             while request := await connection.read_request():
                 name = request.split(b"?")[0].rpartition(b"/")[2]
@@ -951,7 +955,7 @@ class TestLoader:
                         )
                     )
             assert len(server.requests) == 40
-            assert server.connections <= 20  # the second twenty went over what the first had opened
+            assert server.connections <= 20  # the second twenty reused the connections of the first
             with pytest.raises(ConfigurationError, match="closed"):
                 await loader.fetch("T99", signed(server, "/99"), directory, deadline)
         assert {path.name: path.read_bytes() for path in files(directory)} == {
@@ -967,7 +971,7 @@ class TestLoader:
                 now[0] = 101.0
                 with pytest.raises(TransportError, match="the deadline of 100 s ended"):
                     await loader.fetch("T2", signed(server), directory, deadline)
-                # What is there needs no time.
+                # An existing file needs no time.
                 assert await loader.fetch("T1", signed(server), directory, deadline) == directory / "T1.wav"
 
 
@@ -1006,20 +1010,20 @@ class TestCancellation:
 
     async def test_nothing_secret_is_shown(self, directory: Path) -> None:
         head = http_response(b"", 200, [*WAV, ("Content-Length", "5000")])
-        for said in (b"", head + b"x"):
-            asked = anyio.Event()
+        for sent in (b"", head + b"x"):
+            requested = anyio.Event()
 
             async def answer(
-                connection: RawConnection, said: bytes = said, asked: anyio.Event = asked
+                connection: RawConnection, sent: bytes = sent, requested: anyio.Event = requested
             ) -> None:
                 await connection.read_request()
-                await connection.send(said)
-                asked.set()
+                await connection.send(sent)
+                requested.set()
                 await connection.read_request()
 
             async with RawServer(answer) as server:
                 running = asyncio.ensure_future(load(signed(server), directory, server))
-                await asked.wait()
+                await requested.wait()
                 for _ in range(50):
                     await asyncio.sleep(0)
                 running.cancel()

@@ -1,4 +1,4 @@
-"""Events told one by one lead from nothing to what the server holds; and none of them tells what is known."""
+"""Apply the events of a watch one by one, and check that none of them reports what is known already."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ ENDED = {"completed", "failed"}
 
 
 class Replay:
-    """What somebody knows who has nothing but the events."""
+    """The runs and tasks that follow from the events alone."""
 
     def __init__(self) -> None:
         self.runs: dict[str, str | None] = {}
         self.tasks: dict[tuple[str, str], str | None] = {}
         self.settled: set[str] = set()
         self.pending_ended: set[tuple[str, str]] = set()
-        """Tasks that have ended and whose `CallEnded` is still to come."""
+        """Tasks that have ended and whose `CallEnded` has not been reported yet."""
         self.connected = True
-        self.told: list[Event] = []
+        self.events: list[Event] = []
 
     def add(self, event: Event) -> None:
-        self.told.append(event)
+        self.events.append(event)
         assert event.old != event.new or isinstance(event, RunSettled), event
         match event:
             case RunSeen():
@@ -94,11 +94,11 @@ class Replay:
             self.pending_ended.discard((run_id, task_id))
 
     def kinds(self) -> list[str]:
-        return [type(event).__name__ for event in self.told]
+        return [type(event).__name__ for event in self.events]
 
 
 def held_by(sandbox: Sandbox) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
-    """Runs and tasks of the main space, with their statuses."""
+    """Return the runs and tasks of the main space with their statuses."""
     runs = {row["run_id"]: row["status"] for row in sandbox.run_rows()}
     tasks = {(row["run_id"], row["task_id"]): row["status"] for row in sandbox.task_rows()}
     return runs, tasks

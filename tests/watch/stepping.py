@@ -1,4 +1,4 @@
-"""A watch that polls when a test says so, on a clock that the test holds."""
+"""A watch that polls when a test asks it to, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Stepper", "Time", "stepping"]
 
 
 class Time:
-    """Goes on when somebody sleeps, and when a test says so."""
+    """A clock that advances when something sleeps, and when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self._booted = 0.0
 
     def reboot(self) -> None:
-        """Another process, maybe on another machine: its monotonic clock has nothing to do with this one."""
+        """Simulate another process: its monotonic clock is not related to the current one."""
         self._booted = 1e6 if self._booted == 0.0 else 0.0
 
     def monotonic(self) -> float:
@@ -34,7 +34,7 @@ class Time:
 
 
 class Stepper:
-    """The watch, and its polls one by one."""
+    """A watch whose polls are started one by one."""
 
     def __init__(self, time: Time) -> None:
         self.time = time
@@ -50,7 +50,7 @@ class Stepper:
         self._go.clear()
 
     async def poll(self) -> None:
-        """Let it poll once, and wait until all of it has been taken."""
+        """Let it poll once, and wait until all events of the poll were received."""
         self._asleep.clear()
         self._go.set()
         await self._until_asleep()
@@ -83,7 +83,7 @@ class Stepper:
 
     @property
     def left(self) -> bool:
-        """Whether the reader has left."""
+        """Whether the iteration has ended."""
         return self._reader is not None and self._reader.done()
 
 
@@ -100,7 +100,7 @@ async def stepping(
     runs: Iterable[str] | None = None,
     state: WatchState | None = None,
 ) -> AsyncIterator[Stepper]:
-    """A watch after its first poll; `take` gets each event, and returns False to leave there."""
+    """Yield a watch after its first poll. `take` receives each event, and returns False to stop there."""
     stepper = Stepper(time or Time())
     if state is not None:
         stepper.time.reboot()

@@ -1,4 +1,4 @@
-"""A watch on days when things go wrong half-way: restarts, partial outages, answers that are not true."""
+"""A watch under difficult conditions: restarts, partial outages, wrong responses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def settle_all(sandbox: Sandbox) -> None:
         sandbox.set_status(row["task_id"], "completed")
 
 
-async def test_after_a_restart_calls_under_way_are_looked_at_as_before() -> None:
+async def test_after_a_restart_active_runs_are_still_polled() -> None:
     replay, time = Replay(), Time()
     async with Sandbox(runs=6, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         run = sandbox.insert_run(2)
@@ -44,13 +44,13 @@ async def test_after_a_restart_calls_under_way_are_looked_at_as_before() -> None
         async with stepping(unpod, sandbox.space_token, replay.add, time=time) as step:
             state = kept(step.watch.state)
         async with stepping(unpod, sandbox.space_token, replay.add, time=time, state=state) as step:
-            sandbox.set_status(second, "in_progress")  # its run is in progress as before
+            sandbox.set_status(second, "in_progress")  # its run stays in progress
             await step.poll()
             assert replay.tasks[run, second] == "in_progress"
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-async def test_new_runs_behind_what_could_be_read_are_not_forgotten(restarts: bool) -> None:
+async def test_new_runs_behind_an_interrupted_read_are_reported_later(restarts: bool) -> None:
     replay, time = Replay(), Time()
     seen = 0
 
@@ -77,7 +77,7 @@ async def test_new_runs_behind_what_could_be_read_are_not_forgotten(restarts: bo
     assert set(new) <= replay.runs.keys()
 
 
-async def test_the_end_of_a_call_is_told_by_the_next_process_when_this_one_did_not() -> None:
+async def test_call_ended_is_reported_by_the_next_process_if_it_was_not_delivered() -> None:
     replay, time = Replay(), Time()
     async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
         run = sandbox.insert_run(1)
@@ -94,11 +94,13 @@ async def test_the_end_of_a_call_is_told_by_the_next_process_when_this_one_did_n
             state = kept(step.watch.state)
         assert replay.pending_ended == {(run, task)}
         async with stepping(unpod, sandbox.space_token, replay.add, time=time, state=state):
-            ended = [event for event in replay.told if isinstance(event, CallEnded) and event.task_id == task]
+            ended = [
+                event for event in replay.events if isinstance(event, CallEnded) and event.task_id == task
+            ]
             assert [(event.old, event.new) for event in ended] == [(None, "completed")]
 
 
-async def test_a_resync_that_fails_does_not_keep_the_polls_from_telling() -> None:
+async def test_a_failing_resync_does_not_stop_polls_from_reporting() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=5, tasks_per_run=2) as sandbox,
@@ -117,7 +119,7 @@ async def test_a_resync_that_fails_does_not_keep_the_polls_from_telling() -> Non
         assert step.watch.resyncs == 1
 
 
-async def test_a_space_of_which_some_cannot_be_read_at_the_start_is_said_to_be_disconnected() -> None:
+async def test_a_space_that_is_partly_unreadable_at_the_start_is_reported_as_disconnected() -> None:
     replay = Replay()
     async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         sandbox.script(faults.server_error(503, path=f"/spaces/{sandbox.space_token}/tasks/", times=6))
@@ -131,7 +133,7 @@ async def test_a_space_of_which_some_cannot_be_read_at_the_start_is_said_to_be_d
             assert (replay.runs, replay.tasks) == held_by(sandbox)
 
 
-async def test_a_resync_that_is_overdue_is_made_up_for_at_once() -> None:
+async def test_an_overdue_resync_is_made_at_once() -> None:
     replay, time = Replay(), Time()
     state: WatchState | None = None
     async with Sandbox(runs=30, tasks_per_run=2) as sandbox, client(sandbox, page_size=5) as unpod:
@@ -140,7 +142,7 @@ async def test_a_resync_that_is_overdue_is_made_up_for_at_once() -> None:
             state = kept(step.watch.state)
         lost = sandbox.task_ids()[-1]
         sandbox.delete_task(lost)
-        for _ in range(20):  # processes that live for five minutes each
+        for _ in range(20):  # processes that run for five minutes each
             async with stepping(unpod, sandbox.space_token, replay.add, time=time, state=state) as step:
                 for _ in range(29):
                     await step.poll()
@@ -148,7 +150,7 @@ async def test_a_resync_that_is_overdue_is_made_up_for_at_once() -> None:
         assert (replay.runs, replay.tasks) == held_by(sandbox)
 
 
-async def test_a_state_is_of_use_to_a_watch_that_asks_for_more_or_less() -> None:
+async def test_a_state_works_for_a_watch_with_a_wider_or_narrower_scope() -> None:
     async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         settle_all(sandbox)
         names = sandbox.run_ids()
@@ -157,61 +159,61 @@ async def test_a_state_is_of_use_to_a_watch_that_asks_for_more_or_less() -> None
             async with stepping(unpod, sandbox.space_token, Replay().add, **options) as step:
                 return kept(step.watch.state)
 
-        async def told(state: WatchState, **options: Any) -> list[Event]:
+        async def events_from(state: WatchState, **options: Any) -> list[Event]:
             events: list[Event] = []
             async with stepping(unpod, sandbox.space_token, events.append, state=state, **options) as step:
                 await step.poll()
             return events
 
         everything = await state_of()
-        assert await told(everything) == []
-        assert await told(everything, tasks=False) == []
-        assert await told(everything, runs=names[3:5]) == []
-        # What was not asked for before was there at the start.
-        more = await told(await state_of(runs=names[:2]))
+        assert await events_from(everything) == []
+        assert await events_from(everything, tasks=False) == []
+        assert await events_from(everything, runs=names[3:5]) == []
+        # What the earlier watch did not include counts as existing.
+        more = await events_from(await state_of(runs=names[:2]))
         assert len(more) == 10 * 3
         assert all(event.existing for event in more)  # type: ignore[attr-defined]
-        more = await told(await state_of(runs=names[:2]), runs=names[1:3])
+        more = await events_from(await state_of(runs=names[:2]), runs=names[1:3])
         assert [getattr(event, "run_id", "") for event in more] == [names[2]] * 3
         before = sandbox.requests
-        more = await told(await state_of(tasks=False))
+        more = await events_from(await state_of(tasks=False))
         assert len(more) == 12 * 2
         assert all(event.existing for event in more)  # type: ignore[attr-defined]
         assert sandbox.requests - before < 12
-        # Nor is a space that it knows nothing of.
+        # The same holds for a space that the state does not contain.
         nothing = msgspec.structs.replace(everything, spaces={})
-        assert len(await told(nothing)) == 12 * 3
+        assert len(await events_from(nothing)) == 12 * 3
 
 
-async def test_one_answer_that_lacks_rows_is_no_end_of_them() -> None:
+async def test_one_response_without_some_rows_removes_nothing() -> None:
     replay = Replay()
     async with Sandbox(runs=8, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         empty = b'{"count": 0, "status_code": 200, "message": "", "data": []}'
         run = sandbox.insert_run(2)
         async with stepping(unpod, sandbox.space_token, replay.add) as step:
-            begun = len(replay.told)
+            begun = len(replay.events)
             sandbox.script(faults.no_json(empty, path="/runs/"))
             await step.poll()
             sandbox.script(faults.no_json(empty, path=f"/runs/{run}/tasks/"))
             await step.poll()
-            assert replay.told[begun:] == []
+            assert replay.events[begun:] == []
 
 
-async def test_a_run_that_is_gone_has_not_settled() -> None:
+async def test_a_removed_run_is_not_reported_as_settled() -> None:
     replay = Replay()
     async with Sandbox(runs=30, tasks_per_run=2) as sandbox, client(sandbox, page_size=5) as unpod:
         settle_all(sandbox)
         name = sandbox.run_ids()[20]
         sandbox.set_status(sandbox.task_ids(name)[0], "scheduled")
         async with stepping(unpod, sandbox.space_token, replay.add, resync=600) as step:
-            begun = len(replay.told)
+            begun = len(replay.events)
             sandbox.delete_run(name)
             for _ in range(120):
                 await step.poll()
-            assert [type(event).__name__ for event in replay.told[begun:]] == ["RunRemoved"]
+            assert [type(event).__name__ for event in replay.events[begun:]] == ["RunRemoved"]
 
 
-async def test_where_one_row_cannot_be_read_others_can_go() -> None:
+async def test_an_unreadable_row_does_not_hide_removed_runs() -> None:
     replay = Replay()
     async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox, page_size=4) as unpod:
         settle_all(sandbox)
@@ -225,7 +227,7 @@ async def test_where_one_row_cannot_be_read_others_can_go() -> None:
             assert names[9] not in replay.runs
 
 
-async def test_one_strange_answer_in_a_deploy_does_not_end_it() -> None:
+async def test_one_unexpected_response_does_not_end_the_watch() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=3, tasks_per_run=1) as sandbox,
@@ -234,11 +236,11 @@ async def test_one_strange_answer_in_a_deploy_does_not_end_it() -> None:
     ):
         sandbox.script(faults.rejected(404, path="/runs/", times=2))
         await step.poll()
-        assert isinstance(replay.told[-1], Disconnected)
+        assert isinstance(replay.events[-1], Disconnected)
         await step.poll()
         await step.poll()
         assert replay.connected
-        # Of one run, it is that run's.
+        # An error of one run concerns that run only.
         run = sandbox.insert_run(1)
         sandbox.script(faults.rejected(403, path=f"/runs/{run}/tasks/"))
         await step.poll()
@@ -252,7 +254,7 @@ async def test_one_strange_answer_in_a_deploy_does_not_end_it() -> None:
             await step.poll()
 
 
-async def test_a_count_that_is_too_high_costs_no_more_and_more_requests() -> None:
+async def test_a_count_that_is_too_high_does_not_cause_ever_more_requests() -> None:
     async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
         settle_all(sandbox)
         sandbox.page_oddly(Oddities(count="high", past_end="404"))
@@ -262,10 +264,10 @@ async def test_a_count_that_is_too_high_costs_no_more_and_more_requests() -> Non
             before = sandbox.requests
             for _ in range(100):
                 await step.poll()
-            assert sandbox.requests - before < 1_000  # of the 16,000 that it would be at each poll
+            assert sandbox.requests - before < 1_000  # not the 16,000 of a complete read in each poll
 
 
-async def test_smaller_pages_than_asked_for_hide_no_run_further_back() -> None:
+async def test_pages_smaller_than_requested_hide_no_older_run() -> None:
     replay = Replay()
     async with Sandbox(runs=60, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
         settle_all(sandbox)
@@ -280,7 +282,7 @@ async def test_smaller_pages_than_asked_for_hide_no_run_further_back() -> None:
             assert name in replay.settled
 
 
-async def test_a_server_that_asks_for_years_is_asked_again_all_the_same() -> None:
+async def test_a_server_that_asks_for_a_very_long_delay_is_polled_again() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=2) as sandbox,
@@ -293,7 +295,7 @@ async def test_a_server_that_asks_for_years_is_asked_again_all_the_same() -> Non
         assert 900 <= step.time.now - began <= 990
 
 
-async def test_ids_cannot_forge_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_ids_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     replay = Replay()
     async with Sandbox(runs=2) as sandbox, client(sandbox) as unpod:
         row = {"run_id": "a\n2026 CRITICAL forged\x1b[31m", "status": "pending", "batch_count": 1}

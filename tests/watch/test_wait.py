@@ -53,7 +53,7 @@ async def test_one_id_gives_one_run_with_its_tasks() -> None:
         assert again.run == seen.run
 
 
-async def test_it_waits_until_all_have_settled_with_one_walk_per_poll() -> None:
+async def test_it_waits_until_all_runs_have_settled_with_one_listing_per_poll() -> None:
     async with service(page_size=4) as (sandbox, unpod):
         names = [sandbox.insert_run(2), settled_runs(sandbox)[3], sandbox.insert_run(1)]
         tasks = [task for name in names for task in sandbox.task_ids(name)]
@@ -70,12 +70,12 @@ async def test_it_waits_until_all_have_settled_with_one_walk_per_poll() -> None:
         assert all(run.settled for run in seen)
         polls = sum(request.path.endswith(f"/runs/{names[0]}/tasks/") for request in sandbox.log)
         assert polls >= 2
-        # The newest page each time, and the way to the settled one in the first poll alone.
+        # Each poll reads the newest page; only the first poll reads on to the settled run.
         assert listings(sandbox) <= polls + 3
         assert sum(names[1] in request.path for request in sandbox.log) == 1
 
 
-async def test_until_is_a_function_of_what_was_seen() -> None:
+async def test_until_can_be_a_function() -> None:
     async with service() as (sandbox, unpod):
         name = sandbox.insert_run(2)
         looked: list[int] = []
@@ -97,7 +97,7 @@ async def test_until_is_a_function_of_what_was_seen() -> None:
             await unpod.runs.wait(sandbox.space_token, name, wrong)
 
 
-async def test_too_late_it_says_what_holds_the_runs() -> None:
+async def test_a_timeout_names_the_open_tasks() -> None:
     async with service() as (sandbox, unpod):
         name, done = sandbox.insert_run(3), settled_runs(sandbox)[0]
         hold, ended, pending = sandbox.task_ids(name)
@@ -117,14 +117,14 @@ async def test_too_late_it_says_what_holds_the_runs() -> None:
     assert (str(copy), copy.runs) == (text, error.runs)
 
 
-async def test_there_is_no_waiting_without_end() -> None:
+async def test_every_wait_needs_a_deadline() -> None:
     async with service() as (sandbox, unpod):
         with pytest.raises(InvalidArgument, match="hold"):
             await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[0], deadline=None)  # type: ignore[call-overload]
         assert not sandbox.log
 
 
-async def test_a_run_that_is_not_there_is_said_at_once() -> None:
+async def test_a_run_that_is_not_listed_is_reported_at_once() -> None:
     async with service(page_size=5) as (sandbox, unpod):
         with pytest.raises(RunNotFound, match=r"run Rnone is not listed in space SPACEMAIN") as caught:
             await unpod.runs.wait(sandbox.space_token, [sandbox.run_ids()[0], "Rnone"])
@@ -139,7 +139,7 @@ async def test_a_run_that_is_not_there_is_said_at_once() -> None:
             await unpod.runs.wait(sandbox.space_token, name, deleted, interval=0.01)
 
 
-async def test_an_outage_is_asked_through_until_the_deadline() -> None:
+async def test_an_outage_is_retried_until_the_deadline() -> None:
     async with service() as (sandbox, unpod):
         name = settled_runs(sandbox)[0]
         sandbox.script(faults.server_error(503, times=2), faults.reset_before_status())
@@ -149,7 +149,7 @@ async def test_an_outage_is_asked_through_until_the_deadline() -> None:
             await unpod.runs.wait(sandbox.space_token, name, interval=0.01, deadline=0.2)
 
 
-async def test_one_run_that_cannot_be_read_does_not_hold_the_others() -> None:
+async def test_one_unreadable_run_does_not_delay_the_others() -> None:
     async with service() as (sandbox, unpod):
         names = settled_runs(sandbox)[:4]
         sandbox.script(faults.server_error(502, times=10_000, path=names[0]))
@@ -160,12 +160,12 @@ async def test_one_run_that_cannot_be_read_does_not_hold_the_others() -> None:
         assert f"run {names[0]} is completed, its tasks could not be read: " in str(caught.value)
         sandbox.script()
         for wanted in ([names[1], names[2], names[1]], iter([names[3]])):
-            asked = [*wanted]
-            seen = await unpod.runs.wait(sandbox.space_token, asked, interval=0.01, deadline=5)
-            assert [run.run.run_id for run in seen] == asked
+            names = [*wanted]
+            seen = await unpod.runs.wait(sandbox.space_token, names, interval=0.01, deadline=5)
+            assert [run.run.run_id for run in seen] == names
 
 
-async def test_what_goes_wrong_in_until_comes_out_at_once() -> None:
+async def test_errors_of_until_are_raised_at_once() -> None:
     async with service() as (sandbox, unpod):
         name = settled_runs(sandbox)[0]
 
@@ -181,7 +181,7 @@ async def test_what_goes_wrong_in_until_comes_out_at_once() -> None:
             await unpod.runs.wait(sandbox.space_token, name, lambda seen: coroutine(seen))
 
 
-async def test_what_no_asking_helps_is_raised() -> None:
+async def test_errors_that_retrying_does_not_help_are_raised() -> None:
     async with service() as (sandbox, unpod):
         with pytest.raises(RefusedError):
             await unpod.runs.wait("NOSUCHSPACE", "R1")
@@ -190,7 +190,7 @@ async def test_what_no_asking_helps_is_raised() -> None:
             await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[0])
 
 
-async def test_a_task_that_cannot_be_read_holds_its_run() -> None:
+async def test_a_run_with_an_unreadable_task_does_not_settle() -> None:
     async with service() as (sandbox, unpod):
         name = settled_runs(sandbox)[0]
         sandbox.poison(sandbox.task_ids(name)[0])
@@ -228,11 +228,11 @@ async def test_finding_one_run() -> None:
         found = await unpod.runs.find(sandbox.space_token, names[6])
         assert found is not None
         assert found.run_id == names[6]
-        assert sandbox.requests == 2  # no page behind it
+        assert sandbox.requests == 2  # no further page
         assert await unpod.runs.find(sandbox.space_token, "Rnone") is None
         sandbox.poison(names[3])
         assert await unpod.runs.find(sandbox.space_token, names[6]) is not None
-        with pytest.raises(DecodeError):  # it may be the one that cannot be read
+        with pytest.raises(DecodeError):  # the run may be the unreadable row
             await unpod.runs.find(sandbox.space_token, "Rnone")
         with pytest.raises(InvalidArgument):
             await unpod.runs.find(sandbox.space_token, "..")
@@ -251,14 +251,16 @@ def test_delays_vary_and_grow_during_an_outage() -> None:
     assert [long_interval.after_failure(failed) for _ in range(3)] == pytest.approx([300, 300, 300])
 
 
-@pytest.mark.parametrize(("asked", "least"), [(5, 10), (90, 90), (86_400, 900)])
-def test_a_delay_that_the_server_asks_for_is_respected_up_to_a_limit(asked: float, least: float) -> None:
+@pytest.mark.parametrize(("retry_after", "least"), [(5, 10), (90, 90), (86_400, 900)])
+def test_a_delay_that_the_server_asks_for_is_respected_up_to_a_limit(
+    retry_after: float, least: float
+) -> None:
     limited = RateLimitedError(429)
-    limited.retry_after = asked
+    limited.retry_after = retry_after
     assert least <= PollDelays(10, lambda: 0.5).after_failure(limited) <= 1.1 * least
 
 
-def test_looking_again_backs_off_with_age_up_to_a_resync() -> None:
+def test_a_run_without_changes_is_read_less_often_but_once_per_resync() -> None:
     schedule = Schedule(10, 3600)
     assert schedule.next_read(1000, 1000, 0) == 1000
     assert schedule.next_read(1000, 900, 0) == 1010
@@ -266,7 +268,7 @@ def test_looking_again_backs_off_with_age_up_to_a_resync() -> None:
     assert schedule.next_read(1000, 1000, 3) == 1080
 
 
-def test_a_resync_takes_half_of_its_time() -> None:
+def test_a_resync_takes_half_of_its_interval() -> None:
     schedule = Schedule(10, 3600)
     assert [schedule.resync_pages_per_poll(pages) for pages in (1, 180, 181, 1800)] == [1, 1, 2, 10]
     assert Schedule(10, 10).resync_pages_per_poll(50) == 50

@@ -1,4 +1,4 @@
-"""What a watch tells, when, and what it asks for it."""
+"""Which events a watch reports, when, and how many requests it needs."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
     return UnpodClient(sandbox.token, base_url=sandbox.base_url, **{"retry": None, **options})
 
 
-async def told_by(step: Stepper, replay: Replay) -> list[Event]:
-    before = len(replay.told)
+async def events_of_poll(step: Stepper, replay: Replay) -> list[Event]:
+    before = len(replay.events)
     await step.poll()
-    return replay.told[before:]
+    return replay.events[before:]
 
 
-async def asked_by(step: Stepper, sandbox: Sandbox) -> int:
+async def requests_of_poll(step: Stepper, sandbox: Sandbox) -> int:
     before = sandbox.requests
     await step.poll()
     return sandbox.requests - before
 
 
-async def test_what_is_there_comes_first() -> None:
+async def test_existing_runs_and_tasks_are_reported_first() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=12, tasks_per_run=3) as sandbox,
@@ -62,11 +62,11 @@ async def test_what_is_there_comes_first() -> None:
     ):
         assert (replay.runs, replay.tasks) == held_by(sandbox)
         assert set(replay.kinds()) == {"RunSeen", "TaskSeen"}
-        assert all(event.existing for event in replay.told)  # type: ignore[attr-defined]
+        assert all(event.existing for event in replay.events)  # type: ignore[attr-defined]
         assert (step.watch.polls, step.watch.resyncs) == (1, 1)
 
 
-async def test_a_run_from_its_start_to_its_end() -> None:
+async def test_the_events_of_a_run_from_start_to_end() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=5, tasks_per_run=2) as sandbox,
@@ -76,46 +76,46 @@ async def test_a_run_from_its_start_to_its_end() -> None:
         run = sandbox.insert_run(1)
         (task,) = sandbox.task_ids(run)
 
-        async def told() -> list[tuple[str, Any, Any]]:
-            events = await told_by(step, replay)
+        async def changes() -> list[tuple[str, Any, Any]]:
+            events = await events_of_poll(step, replay)
             return [
                 (type(event).__name__, event.old, event.new)
                 for event in events
                 if getattr(event, "run_id", None) == run
             ]
 
-        assert await told() == [("RunSeen", None, "pending"), ("TaskSeen", None, "pending")]
-        assert await told() == []
+        assert await changes() == [("RunSeen", None, "pending"), ("TaskSeen", None, "pending")]
+        assert await changes() == []
         sandbox.set_status(task, "in_progress")
-        assert await told() == [
+        assert await changes() == [
             ("RunStatusChanged", "pending", "in_progress"),
             ("TaskStatusChanged", "pending", "in_progress"),
         ]
         sandbox.set_status(task, "completed")
-        assert await told() == [
+        assert await changes() == [
             ("RunStatusChanged", "in_progress", "completed"),
             ("TaskStatusChanged", "in_progress", "completed"),
             ("CallEnded", "in_progress", "completed"),
             ("RunSettled", "in_progress", "completed"),
         ]
-        ended = next(event for event in reversed(replay.told) if isinstance(event, CallEnded))
+        ended = next(event for event in reversed(replay.events) if isinstance(event, CallEnded))
         row = next(row for row in sandbox.task_rows(run))
         assert ended.call is not None
         assert ended.call.call_id == row["output"].get("call_id", row["output"].get("id"))
-        assert isinstance(replay.told[-1], RunSettled)
-        assert replay.told[-1].tasks == {"completed": 1}
-        # It is dialled again, and fails.
+        assert isinstance(replay.events[-1], RunSettled)
+        assert replay.events[-1].tasks == {"completed": 1}
+        # The call is retried and fails.
         sandbox.set_status(task, "scheduled")
-        assert [kind for kind, *_ in await told()] == ["RunStatusChanged", "TaskStatusChanged"]
+        assert [kind for kind, *_ in await changes()] == ["RunStatusChanged", "TaskStatusChanged"]
         sandbox.set_status(task, "failed")
-        assert [kind for kind, *_ in await told()] == [
+        assert [kind for kind, *_ in await changes()] == [
             *("RunStatusChanged", "TaskStatusChanged", "CallEnded", "RunSettled")
         ]
         sandbox.delete_run(run)
-        assert await told() == [("RunRemoved", "failed", None)]
+        assert await changes() == [("RunRemoved", "failed", None)]
 
 
-async def test_a_call_that_began_and_ended_between_two_polls_has_ended() -> None:
+async def test_a_call_between_two_polls_is_reported_as_ended() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=3, tasks_per_run=2) as sandbox,
@@ -125,13 +125,13 @@ async def test_a_call_that_began_and_ended_between_two_polls_has_ended() -> None
         run = sandbox.insert_run(1)
         sandbox.set_status(*sandbox.task_ids(run), "completed")
         await step.poll()
-    assert [type(event) for event in replay.told if getattr(event, "run_id", "") == run] == [
+    assert [type(event) for event in replay.events if getattr(event, "run_id", "") == run] == [
         *(RunSeen, TaskSeen, CallEnded, RunSettled)
     ]
 
 
 @pytest.mark.timeout(120)
-async def test_a_quiet_poll_of_ten_thousand_settled_runs_is_one_request() -> None:
+async def test_a_poll_of_ten_thousand_settled_runs_is_one_request() -> None:
     replay = Replay()
     async with Sandbox(runs=10_000, tasks_per_run=1) as sandbox, client(sandbox, page_size=500) as unpod:
         for row in list(sandbox.task_rows()):
@@ -139,14 +139,14 @@ async def test_a_quiet_poll_of_ten_thousand_settled_runs_is_one_request() -> Non
                 sandbox.set_status(row["task_id"], "completed")
         async with stepping(unpod, sandbox.space_token, replay.add) as step:
             assert len(replay.runs) == len(replay.tasks) == 10_000
-            assert [await asked_by(step, sandbox) for _ in range(3)] == [1, 1, 1]
+            assert [await requests_of_poll(step, sandbox) for _ in range(3)] == [1, 1, 1]
             run = sandbox.insert_run(3)
-            assert await asked_by(step, sandbox) == 2  # the listing, and its tasks
+            assert await requests_of_poll(step, sandbox) == 2  # the listing, and its tasks
             assert replay.runs[run] == "pending"
             assert len(msgspec.json.encode(step.watch.state)) < 140 * 10_000
 
 
-async def test_a_run_that_was_pushed_to_a_later_page_is_met_in_the_same_poll() -> None:
+async def test_a_run_that_moved_to_an_earlier_page_is_found_in_the_same_poll() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=9, tasks_per_run=1) as sandbox,
@@ -159,7 +159,7 @@ async def test_a_run_that_was_pushed_to_a_later_page_is_met_in_the_same_poll() -
             await sandbox.arrived(sandbox.requests + 1)
             sandbox.delete_run(new[2])
 
-        # The two newest are read, one of them goes, and the third comes up to where was read already.
+        # After the two newest runs were read, one is removed, so the third moves onto the page read before.
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(delete_the_newest)
             await anyio.lowlevel.checkpoint()
@@ -167,7 +167,7 @@ async def test_a_run_that_was_pushed_to_a_later_page_is_met_in_the_same_poll() -
         assert set(new[:2]) <= replay.runs.keys()
 
 
-async def test_settled_runs_are_left_to_the_resync_which_finds_all() -> None:
+async def test_changes_of_settled_runs_are_found_by_the_resync() -> None:
     replay = Replay()
     async with Sandbox(runs=12, tasks_per_run=3) as sandbox, client(sandbox, page_size=3) as unpod:
         rows = list(sandbox.run_rows())
@@ -180,11 +180,11 @@ async def test_settled_runs_are_left_to_the_resync_which_finds_all() -> None:
             sandbox.set_status(again, "scheduled")
             sandbox.delete_run(gone)
             more = sandbox.insert_task(longer)
-            begun = len(replay.told)
+            begun = len(replay.events)
             while step.watch.resyncs < 2:
                 await step.poll()
-            await step.poll()  # what the resync suspects, is looked at now
-            news = replay.told[begun:]
+            await step.poll()  # the next poll reads what the resync could not decide
+            news = replay.events[begun:]
             assert (replay.runs, replay.tasks) == held_by(sandbox)
     kinds = {(type(event), getattr(event, "task_id", event.run_id)) for event in news}  # type: ignore[attr-defined]
     assert kinds >= {
@@ -209,15 +209,15 @@ async def test_a_resync_is_spread_over_the_polls() -> None:
         while step.watch.resyncs < 2:
             await step.poll()
         # 12 pages of runs and 48 of tasks, in half of 360 polls: one at a time.
-        asked = []
+        requests = []
         step.time.now += 3600
         while step.watch.resyncs < 3:
-            asked.append(await asked_by(step, sandbox))
-        assert max(asked) <= 3
-        assert 60 <= len(asked) <= 66
+            requests.append(await requests_of_poll(step, sandbox))
+        assert max(requests) <= 3
+        assert 60 <= len(requests) <= 66
 
 
-async def test_an_unsettled_run_far_behind_is_met_without_reading_all_before_it() -> None:
+async def test_an_old_unsettled_run_is_read_without_the_pages_before_it() -> None:
     replay = Replay()
     async with Sandbox(runs=60, tasks_per_run=2) as sandbox, client(sandbox, page_size=5) as unpod:
         for row in list(sandbox.task_rows()):
@@ -227,17 +227,17 @@ async def test_an_unsettled_run_far_behind_is_met_without_reading_all_before_it(
         sandbox.set_status(task, "in_progress")
         async with stepping(unpod, sandbox.space_token, replay.add, resync=360_000) as step:
             for _ in range(7):
-                sandbox.insert_run(0)  # it moves on to another page
+                sandbox.insert_run(0)  # the run moves to another page
             await step.poll()
             sandbox.set_status(task, "completed")
             before = sandbox.requests
-            told = await told_by(step, replay)
-            kinds = [type(event) for event in told if getattr(event, "run_id", "") == old]
+            events = await events_of_poll(step, replay)
+            kinds = [type(event) for event in events if getattr(event, "run_id", "") == old]
             assert kinds == [RunStatusChanged, TaskStatusChanged, CallEnded, RunSettled]
             assert (
                 sandbox.requests - before <= 2 + 1 + 7 + 1
-            )  # two pages of new runs, the one of this run, tasks
-            # So it is when older ones have gone.
+            )  # two pages of new runs, the page of this run, its tasks
+            # The same when older runs were removed.
             sandbox.set_status(task, "in_progress")
             while replay.tasks[old, task] != "in_progress":
                 step.time.now += 36_000
@@ -246,24 +246,25 @@ async def test_an_unsettled_run_far_behind_is_met_without_reading_all_before_it(
                 sandbox.delete_run(name)
             sandbox.set_status(task, "failed")
             assert any(
-                isinstance(event, RunSettled) and event.run_id == old for event in await told_by(step, replay)
+                isinstance(event, RunSettled) and event.run_id == old
+                for event in await events_of_poll(step, replay)
             )
 
 
-async def test_runs_in_which_nothing_happens_are_asked_for_more_and_more_rarely() -> None:
+async def test_runs_without_changes_are_read_less_and_less_often() -> None:
     async with (
         Sandbox(runs=3, tasks_per_run=2) as sandbox,
         client(sandbox) as unpod,
         stepping(unpod, sandbox.space_token, Replay().add, resync=1e9) as step,
     ):
-        asked = [await asked_by(step, sandbox) for _ in range(400)]  # 4,000 s
+        requests = [await requests_of_poll(step, sandbox) for _ in range(400)]  # 4,000 s
     runs = 3
-    assert asked[0] == 1 + runs
-    assert sum(asked[:10]) > 10 + 5 * runs
-    assert sum(asked[-100:]) <= 100 + 4 * runs
+    assert requests[0] == 1 + runs
+    assert sum(requests[:10]) > 10 + 5 * runs
+    assert sum(requests[-100:]) <= 100 + 4 * runs
 
 
-async def test_many_runs_of_one_call_are_read_together() -> None:
+async def test_the_tasks_of_many_small_runs_are_read_together() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=30, tasks_per_run=2) as sandbox,
@@ -275,9 +276,9 @@ async def test_many_runs_of_one_call_are_read_together() -> None:
         while not all(name in replay.settled for name in sandbox.run_ids()[:3]):
             await step.poll()
         runs = [sandbox.insert_run(1) for _ in range(100)]
-        await step.poll()  # they are new, and each is read by itself
-        asked = [await asked_by(step, sandbox) for _ in range(3)]
-        assert max(asked) < 25  # three pages of runs, two of tasks, and what is old
+        await step.poll()  # they are new, so each is read by itself
+        requests = [await requests_of_poll(step, sandbox) for _ in range(3)]
+        assert max(requests) < 25  # three pages of runs, two of tasks, and the old runs
         (first,), (second,) = sandbox.task_ids(runs[0]), sandbox.task_ids(runs[50])
         sandbox.set_status(first, "completed")
         sandbox.delete_task(second)
@@ -289,32 +290,32 @@ async def test_many_runs_of_one_call_are_read_together() -> None:
         assert replay.tasks[runs[99], more] == "pending"
 
 
-async def test_an_outage_is_told_once_and_asked_through() -> None:
+async def test_an_outage_is_reported_once_and_polling_continues() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=3, tasks_per_run=2) as sandbox,
         client(sandbox) as unpod,
         stepping(unpod, sandbox.space_token, replay.add) as step,
     ):
-        before = len(replay.told)
+        before = len(replay.events)
         sandbox.script(faults.server_error(503, times=3), faults.reset_before_status(times=2))
         began = step.time.now
         for _ in range(5):
             await step.poll()
         silent = step.time.now - began
-        assert [type(event) for event in replay.told[before:]] == [Disconnected]
-        assert "503" in replay.told[-1].reason  # type: ignore[attr-defined]
+        assert [type(event) for event in replay.events[before:]] == [Disconnected]
+        assert "503" in replay.events[-1].reason  # type: ignore[attr-defined]
         assert 10 + 20 + 40 + 60 + 60 <= silent <= 1.5 * 190
         run = sandbox.insert_run(0)
-        assert [type(event).__name__ for event in await told_by(step, replay)] == [
+        assert [type(event).__name__ for event in await events_of_poll(step, replay)] == [
             "Reconnected",
             "RunSeen",
         ]
-        assert replay.told[-2].after == pytest.approx(silent, abs=20)  # type: ignore[attr-defined]
+        assert replay.events[-2].after == pytest.approx(silent, abs=20)  # type: ignore[attr-defined]
         assert run in replay.runs
 
 
-async def test_one_run_that_cannot_be_read_costs_that_run(caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_unreadable_run_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     replay = Replay()
     async with (
         Sandbox(runs=3, tasks_per_run=2) as sandbox,
@@ -333,7 +334,7 @@ async def test_one_run_that_cannot_be_read_costs_that_run(caplog: pytest.LogCapt
     assert caplog.text.count(f"the tasks of run {bad} cannot be read") == 1
 
 
-async def test_a_row_that_cannot_be_sent_costs_that_row() -> None:
+async def test_a_row_that_the_server_cannot_send_does_not_affect_others() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=6, tasks_per_run=2) as sandbox,
@@ -341,7 +342,7 @@ async def test_a_row_that_cannot_be_sent_costs_that_row() -> None:
         stepping(unpod, sandbox.space_token, replay.add, resync=100) as step,
     ):
         kept = sandbox.run_ids()[3]
-        sandbox.poison(kept)  # known, and no longer readable: that is not gone
+        sandbox.poison(kept)  # known but no longer readable, which does not mean removed
         run = sandbox.insert_run(2)
         sandbox.poison(sandbox.task_ids(run)[0])
         for _ in range(30):
@@ -350,7 +351,7 @@ async def test_a_row_that_cannot_be_sent_costs_that_row() -> None:
         assert [task for name, task in replay.tasks if name == run] == sandbox.task_ids(run)[1:]
 
 
-async def test_a_token_that_is_refused_ends_it() -> None:
+async def test_a_refused_token_ends_the_watch() -> None:
     async with (
         Sandbox(runs=1) as sandbox,
         client(sandbox) as unpod,
@@ -361,7 +362,7 @@ async def test_a_token_that_is_refused_ends_it() -> None:
             await step.poll()
 
 
-async def test_an_unknown_space_ends_it() -> None:
+async def test_an_unknown_space_ends_the_watch() -> None:
     async with Sandbox(runs=1) as sandbox, client(sandbox) as unpod:
         with pytest.raises(RefusedError):
             async with stepping(unpod, "NOSUCHSPACE", Replay().add):
@@ -378,14 +379,14 @@ async def test_several_spaces_share_one_client_and_its_limit() -> None:
     ):
         async for event in events:
             replay.add(event)
-            # A task of the second space cannot be sent, which costs that task.
+            # The server cannot send one task of the second space, so that task is missing.
             if (len(replay.runs), len(replay.tasks)) == (30 + 3, 60 + 2):
                 break
-    assert {event.space_token for event in replay.told} == set(spaces)
+    assert {event.space_token for event in replay.events} == set(spaces)
     assert set(events.state.spaces) == set(spaces)
 
 
-async def test_started_from_a_state_it_repeats_nothing_and_misses_nothing() -> None:
+async def test_a_watch_that_resumes_from_a_state_repeats_and_misses_nothing() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=8, tasks_per_run=2) as sandbox,
@@ -396,12 +397,12 @@ async def test_started_from_a_state_it_repeats_nothing_and_misses_nothing() -> N
         sandbox.advance()
         new = sandbox.insert_run(1)
         state = msgspec.json.decode(text, type=WatchState)
-        begun, before = len(replay.told), sandbox.requests
+        begun, before = len(replay.events), sandbox.requests
         async with stepping(unpod, sandbox.space_token, replay.add, time=step.time, state=state):
             assert new in replay.runs
-            assert not any(getattr(event, "existing", False) for event in replay.told[begun:])
+            assert not any(getattr(event, "existing", False) for event in replay.events[begun:])
             assert (replay.runs, replay.tasks) == held_by(sandbox)
-            assert sandbox.requests - before < 15  # no resync: that is due later
+            assert sandbox.requests - before < 15  # no resync, which is due later
     assert msgspec.json.encode(msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=WatchState)) == text
 
 
@@ -412,7 +413,7 @@ def test_a_state_of_another_format_is_refused_with_its_version() -> None:
         UnpodClient("k" * 20).runs.watch("S", state=state)
 
 
-async def test_only_some_runs() -> None:
+async def test_watching_selected_runs_only() -> None:
     replay = Replay()
     async with Sandbox(runs=20, tasks_per_run=2) as sandbox, client(sandbox, page_size=4) as unpod:
         names = [sandbox.run_ids()[1], sandbox.run_ids()[15]]
@@ -433,7 +434,7 @@ async def test_only_some_runs() -> None:
             assert set(replay.runs) == {names[0]}
 
 
-async def test_a_run_that_is_not_listed_is_said_to_be_so() -> None:
+async def test_a_selected_run_that_is_not_listed_is_an_error() -> None:
     async with Sandbox(runs=3) as sandbox, client(sandbox) as unpod:
         runs = [*sandbox.run_ids(), "Rnosuchrun"]
         with pytest.raises(RunNotFound, match="Rnosuchrun") as caught:
@@ -442,7 +443,7 @@ async def test_a_run_that_is_not_listed_is_said_to_be_so() -> None:
     assert caught.value.run_ids == ("Rnosuchrun",)
 
 
-async def test_runs_alone() -> None:
+async def test_watching_runs_without_tasks() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=6, tasks_per_run=2) as sandbox,
@@ -452,12 +453,12 @@ async def test_runs_alone() -> None:
         run = sandbox.insert_run(1)
         await step.poll()
         sandbox.set_status(*sandbox.task_ids(run), "completed")
-        told = await told_by(step, replay)
+        events = await events_of_poll(step, replay)
         assert not [request for request in sandbox.log if "tasks" in request.path]
-    assert [type(event) for event in told] == [RunStatusChanged, RunSettled]
+    assert [type(event) for event in events] == [RunStatusChanged, RunSettled]
 
 
-async def test_the_deadline_of_the_client_bounds_a_poll_and_not_the_watch() -> None:
+async def test_the_deadline_of_the_client_limits_each_poll_and_not_the_watch() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=2, tasks_per_run=1) as sandbox,
@@ -465,12 +466,12 @@ async def test_the_deadline_of_the_client_bounds_a_poll_and_not_the_watch() -> N
         stepping(unpod, sandbox.space_token, replay.add) as step,
     ):
         sandbox.script(faults.stall())
-        assert [type(event) for event in await told_by(step, replay)] == [Disconnected]
-        assert "no response in time" in replay.told[-1].reason  # type: ignore[attr-defined]
-        assert [type(event).__name__ for event in await told_by(step, replay)] == ["Reconnected"]
+        assert [type(event) for event in await events_of_poll(step, replay)] == [Disconnected]
+        assert "no response in time" in replay.events[-1].reason  # type: ignore[attr-defined]
+        assert [type(event).__name__ for event in await events_of_poll(step, replay)] == ["Reconnected"]
 
 
-async def test_a_space_too_large_for_the_deadline_of_one_poll_is_read_in_several() -> None:
+async def test_a_space_too_large_for_one_poll_is_read_in_several() -> None:
     replay = Replay()
     async with (
         Sandbox(runs=30, tasks_per_run=2, latency=0.02) as sandbox,
@@ -481,10 +482,10 @@ async def test_a_space_too_large_for_the_deadline_of_one_poll_is_read_in_several
         while step.watch.resyncs == 0:  # 90 pages of 20 ms
             await step.poll()
         assert (replay.runs, replay.tasks) == held_by(sandbox)
-        assert all(event.existing for event in replay.told)  # type: ignore[attr-defined]
+        assert all(event.existing for event in replay.events)  # type: ignore[attr-defined]
 
 
-async def test_it_can_be_left_and_gone_on_with_and_leaves_nothing() -> None:
+async def test_iteration_can_stop_and_resume_and_leaves_nothing_behind() -> None:
     replay = Replay()
     async with Sandbox(runs=4, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         watch = unpod.runs.watch(sandbox.space_token, interval=0.01)
@@ -531,16 +532,16 @@ def test_arguments_that_are_refused(arguments: dict[str, Any]) -> None:
         unpod.runs.watch(arguments.pop("space_token"), **arguments)
 
 
-async def test_nothing_is_asked_while_an_event_is_dealt_with() -> None:
+async def test_nothing_is_requested_while_the_caller_handles_an_event() -> None:
     async with (
         Sandbox(runs=6, tasks_per_run=1) as sandbox,
         client(sandbox, page_size=2) as unpod,
         unpod.runs.watch(sandbox.space_token, interval=0.01) as events,
     ):
         async for _ in events:
-            asked = sandbox.requests
+            requests = sandbox.requests
             for _ in range(50):
                 await asyncio.sleep(0)
-            assert sandbox.requests == asked
-            if asked > 4:
+            assert sandbox.requests == requests
+            if requests > 4:
                 break

@@ -1,4 +1,4 @@
-"""For any history, after the next resync the events replay to what the server holds, each told once."""
+"""For any history, the events reported by the end of the next resync lead to what the server has."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ ENDED = {"completed", "failed", "partially_completed"}
 NEW_STATUS = {"redial": "scheduled", "mended": "completed", "hold": "hold"}
 
 CHANGE = st.tuples(
-    st.sampled_from(["run", "run", "task", "gone task", "gone run", "advance", "advance"]),
+    st.sampled_from(["run", "run", "task", "remove task", "remove run", "advance", "advance"]),
     st.integers(0, 999),
 )
 ROUND = st.fixed_dictionaries({
     "changes": st.lists(CHANGE, min_size=1, max_size=5),
-    # While requests are under way: after so many more, this happens.
+    # Changes during requests: after so many further requests, this happens.
     "meanwhile": st.lists(st.tuples(st.integers(1, 6), CHANGE), max_size=2),
     "outage": st.sampled_from([0, 0, 0, 1, 2, 5]),
     "polls": st.integers(1, 3),
     "wait": st.sampled_from([0.0, 0.0, 50.0, 300.0, RESYNC]),
-    # The process ends after so many more events have been taken, or at the end of the round.
+    # The process ends after so many further events, or at the end of the round.
     "restart": st.sampled_from([None, None, None, 0, 1, 3, 10, 10_000]),
 })
 
@@ -51,9 +51,9 @@ def change(sandbox: Sandbox, kind: str, number: int) -> None:
         sandbox.advance()
     elif kind == "task" and runs:
         sandbox.insert_task(runs[number % len(runs)])
-    elif kind == "gone run" and runs:
+    elif kind == "remove run" and runs:
         sandbox.delete_run(runs[number % len(runs)])
-    elif kind == "gone task" and tasks:
+    elif kind == "remove task" and tasks:
         sandbox.delete_task(tasks[number % len(tasks)])
     elif kind in NEW_STATUS and tasks:
         sandbox.set_status(tasks[number % len(tasks)], NEW_STATUS[kind])
@@ -61,7 +61,7 @@ def change(sandbox: Sandbox, kind: str, number: int) -> None:
 
 @contextmanager
 def happening(sandbox: Sandbox, meanwhile: list[tuple[int, Any]]) -> Iterator[None]:
-    """Changes in the middle of what is being read."""
+    """Make changes while listings are being read."""
 
     async def happen() -> None:
         arrived = sandbox.requests
@@ -87,7 +87,7 @@ def happening(sandbox: Sandbox, meanwhile: list[tuple[int, Any]]) -> Iterator[No
     tasks=st.sampled_from([True, True, True, False]),
     rounds=st.lists(ROUND, min_size=1, max_size=5),
 )
-async def test_the_events_replay_to_what_the_server_holds(
+async def test_the_events_lead_to_what_the_server_has(
     runs: int,
     tasks_per_run: tuple[int, int],
     seed: int,
@@ -99,9 +99,9 @@ async def test_the_events_replay_to_what_the_server_holds(
     state: WatchState | None = None
     left = 0
 
-    def take(told: Event) -> bool:
+    def take(received: Event) -> bool:
         nonlocal left
-        replay.add(told)
+        replay.add(received)
         left -= 1
         return left > 0
 
@@ -110,7 +110,7 @@ async def test_the_events_replay_to_what_the_server_holds(
         UnpodClient(sandbox.token, base_url=sandbox.base_url, retry=None, page_size=page_size) as unpod,
     ):
         for process in processes_of(rounds):
-            replay.connected = True  # a new process has not told of an outage
+            replay.connected = True  # a new process has not reported an outage
             left = 10_000 if process.taken is None else process.taken
             async with stepping(
                 unpod, sandbox.space_token, take, time=time, resync=RESYNC, tasks=tasks, state=state
@@ -129,7 +129,7 @@ async def test_the_events_replay_to_what_the_server_holds(
                     event("left in the middle" if step.left else "left between two polls")
                     state = msgspec.json.decode(msgspec.json.encode(step.watch.state), type=WatchState)
                     continue
-                # The last one: two resyncs, of which the second began after everything.
+                # The last process: two resyncs, of which the second starts after all changes.
                 resyncs = step.watch.resyncs + 2
                 for _ in range(500):
                     time.now += RESYNC / 10
@@ -137,19 +137,19 @@ async def test_the_events_replay_to_what_the_server_holds(
                     if step.watch.resyncs >= resyncs:
                         break
                 assert step.watch.resyncs >= resyncs
-                await step.poll()  # what the resync suspects, is looked at by the next poll
+                await step.poll()  # this poll reads what the resync could not decide
         for kind in sorted(set(replay.kinds())):
             event(kind)
         held_runs, held_tasks = held_by(sandbox)
         assert replay.runs == held_runs
         assert replay.tasks == (held_tasks if tasks else {})
         assert replay.connected
-        assert not replay.pending_ended  # each end of a call was told
+        assert not replay.pending_ended  # the end of each call was reported
         ended = {run for run, status in held_runs.items() if status in ENDED}
         if tasks:
             ended -= {run for (run, _), status in held_tasks.items() if status not in ENDED}
         known = step.watch.state.spaces[sandbox.space_token].runs
-        assert {run for run, told in known.items() if told.settled} == ended
+        assert {run for run, saved in known.items() if saved.settled} == ended
 
 
 class Process(NamedTuple):
@@ -158,7 +158,7 @@ class Process(NamedTuple):
 
 
 def processes_of(rounds: list[dict[str, Any]]) -> Iterator[Process]:
-    """The rounds, parted where the process ends: after so many events, or with its last round."""
+    """Split the rounds where the process ends: after so many events, or with its last round."""
     now: list[dict[str, Any]] = []
     for each in rounds:
         now.append(each)
