@@ -307,7 +307,8 @@ class TestTasksFor:
             assert sorted(str(task.task_id) for task in rows) == sorted(
                 row["task_id"] for row in sandbox.task_rows() if row["status"] == "completed"
             )
-            assert {one.query["page_size"] for one in sandbox.log if "/tasks/" in one.path} == {"2"}
+            # With the closing look at each run's three tasks.
+            assert {one.query["page_size"] for one in sandbox.log if "/tasks/" in one.path} == {"2", "4"}
             bad = sandbox.task_ids()[4]
             sandbox.malform(bad, b"17")
             good = sorted(name for name in sandbox.task_ids() if name != bad)

@@ -1,11 +1,12 @@
-"""A model of a listing, of servers that page it, and of the history that happens between their answers."""
+"""A model of a listing, of servers that page it, and of the history that happens around their answers."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 from unpod_async._paging import (
     Deliver,
@@ -18,9 +19,14 @@ from unpod_async._paging import (
     Prefetch,
     Walk,
 )
-from unpod_async.errors import NotFoundError, RefusedError, UnpodError, UpstreamError
+from unpod_async.errors import NotFoundError, RefusedError, ServerError, UnpodError, UpstreamError
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+Change: TypeAlias = tuple[str, int]
+"""One change of a listing: its kind ("insert", "insert tied", "insert bad", "delete", "break", "mend",
+"clamp")
+and a number that chooses the row, or the page size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +37,10 @@ class Server:
     own_size: int | None = None  # ignores page_size
     everything: bool = False  # ignores page and page_size
     ignores_page: bool = False
-    count: str = "true"  # true, null, zero, page, high, low
-    past_end: str = "empty"  # empty, 404, 206, 206-string, repeat
+    count: str = "true"  # true, null, zero, page, high, low, late
+    past_end: str = "empty"  # empty, 404, 206, 206-string, 500, repeat
     shuffles_ties: bool = False
+    count_first: bool = False  # the count is the first of the two queries
 
     def __str__(self) -> str:
         odd = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -44,6 +51,16 @@ class Server:
 
 
 @dataclasses.dataclass
+class Moment:
+    """The two moments of one answer: its rows as they were shown, and the rows that were counted."""
+
+    shown: list[tuple[str, int]]
+    poisoned: frozenset[str]
+    clamp: int | None
+    counted: list[tuple[str, int]]
+
+
+@dataclasses.dataclass
 class Listing:
     """Rows newest first, as (id, tie group); and what has happened to them."""
 
@@ -51,26 +68,65 @@ class Listing:
     server: Server = dataclasses.field(default_factory=Server)
     poisoned: frozenset[str] = frozenset()
     rng: random.Random = dataclasses.field(default_factory=lambda: random.Random(0))
+    between_queries: Callable[[], None] | None = None
+    """Happens between the two queries of one answer: the rows, and the count."""
 
     def __post_init__(self) -> None:
         self.born = len(self.rows)
         self.persistent = {key for key, _ in self.rows}
         self.reads = 0
         self.clock = max((group for _, group in self.rows), default=0)
+        self.clamp = self.server.clamp
+        self.ever_poisoned = set(self.poisoned)
+        self._late_count = len(self.rows)
+        self.moments: list[Moment] = []
 
     @classmethod
     def of(cls, size: int, server: Server | None = None, **kwargs: object) -> Listing:
-        return cls([(f"r{n}", n) for n in reversed(range(size))], server or Server(), **kwargs)  # type: ignore[arg-type]
+        rows = [(f"r{n}", n) for n in reversed(range(size))]
+        return cls(rows, server or Server(), **kwargs)  # type: ignore[arg-type]
 
-    def insert(self, *, tied: bool = False) -> None:
+    def insert(self, *, tied: bool = False, bad: bool = False) -> None:
         self.clock += not tied  # new rows are never older than any row before them
         self.rows.insert(0, (f"r{self.born}", self.clock))
+        if bad:
+            self.break_row(0)
         self.born += 1
 
     def delete(self, index: int) -> None:
         if self.rows:
             key, _ = self.rows.pop(index % len(self.rows))
             self.persistent.discard(key)
+
+    def break_row(self, index: int) -> None:
+        """From now on this row makes its page fail."""
+        if self.rows:
+            self.poisoned |= {self.rows[index % len(self.rows)][0]}
+            self.ever_poisoned |= self.poisoned
+
+    def mend_row(self, index: int) -> None:
+        """From now on this row can be read."""
+        if self.poisoned:
+            self.poisoned -= {sorted(self.poisoned)[index % len(self.poisoned)]}
+
+    def change(self, change: Change) -> None:
+        """Apply one change of a script."""
+        kind, number = change
+        if kind.startswith("insert"):
+            self.insert(tied=kind == "insert tied", bad=kind == "insert bad")
+        elif kind == "delete":
+            self.delete(number)
+        elif kind == "delete bad":
+            for index, (key, _) in enumerate(self.rows):
+                if key in self.poisoned:
+                    self.delete(index)
+                    break
+        elif kind == "break":
+            self.break_row(number)
+        elif kind == "mend":
+            self.mend_row(number)
+        else:
+            self.clamp = number or None
 
     def glance(self) -> ListingPreview | None:
         """What a look at the listing tells that comes before the walk."""
@@ -82,12 +138,17 @@ class Listing:
     def answer(self, read: PageRequest) -> PageResult | PageFailure:
         self.reads += 1
         server = self.server
+        total, counted = len(self.rows), list(self.rows)
+        if server.count_first and self.between_queries is not None:
+            self.between_queries()
         rows = self.rows
         if server.shuffles_ties:
             rows = sorted(rows, key=lambda row: (-row[1], self.rng.random()))
-        size = server.own_size or min(read.size, server.clamp or read.size)
+        moment = Moment(list(rows), self.poisoned, self.clamp, counted)
+        self.moments.append(moment)
+        size = server.own_size or min(read.size, self.clamp or read.size)
         start = 0 if server.ignores_page else (read.page - 1) * size
-        shown = rows if server.everything else rows[start : start + size]
+        shown = rows[:] if server.everything else rows[start : start + size]
         if not shown and read.page > 1:
             if server.past_end == "404":
                 return PageFailure(NotFoundError(404, "no such page"), past_end=True)
@@ -95,18 +156,30 @@ class Listing:
                 return PageFailure(RefusedError(206, "no such page"), past_end=True)
             if server.past_end == "206-string":
                 return PageFailure(UpstreamError(206, "failed", "no such page"), unreadable=True)
+            if server.past_end == "500":
+                return PageFailure(ServerError(500, "failed"), unreadable=True)
             if server.past_end == "repeat":
                 shown = rows[(len(rows) - 1) // size * size :] if rows else []
-        if any(key in self.poisoned for key, _ in shown):
+        if not self.poisoned.isdisjoint([key for key, _ in shown]):
             return PageFailure(UpstreamError(206, "failed", "Internal Server Error"), unreadable=True)
-        count = {
-            "true": len(rows),
-            "null": None,
-            "zero": 0,
-            "page": len(shown),
-            "high": len(rows) + 3,
-            "low": max(0, len(rows) - 2),
-        }[server.count]
+        if not server.count_first:
+            if self.between_queries is not None:
+                self.between_queries()
+            total = len(self.rows)
+            moment.counted = list(self.rows)
+        count: int | None = total
+        if server.count == "null":
+            count = None
+        elif server.count == "zero":
+            count = 0
+        elif server.count == "page":
+            count = len(shown)
+        elif server.count == "high":
+            count = total + 3
+        elif server.count == "low":
+            count = max(0, total - 2)
+        elif server.count == "late":
+            count, self._late_count = self._late_count, total
         created = [EPOCH + timedelta(milliseconds=group) for _, group in shown]
         return PageResult([key for key, _ in shown], count, created)
 
@@ -117,6 +190,8 @@ class Outcome:
     unreadable: list[int]
     error: Exception | None
     requests: int
+    transcript: list[tuple[PageRequest, object]] = dataclasses.field(default_factory=list)
+    """Every request and its answer, in the order of the answers."""
 
 
 def drive(
@@ -138,7 +213,10 @@ def drive(
     def send(read: PageRequest) -> PageResult | PageFailure:
         between()
         out.requests += 1
-        return listing.answer(read)
+        answer = listing.answer(read)
+        seen = "failed" if isinstance(answer, PageFailure) else (tuple(answer.keys), answer.count)
+        out.transcript.append((read, seen))
+        return answer
 
     reply: PageResult | PageFailure | None = None
     try:
@@ -169,4 +247,123 @@ def drive(
 
 
 def missing(listing: Listing, out: Outcome) -> set[str]:
-    return listing.persistent - listing.poisoned - set(out.yielded)
+    """Rows that stayed, could be read all the time, and were not yielded."""
+    return listing.persistent - listing.ever_poisoned - set(out.yielded)
+
+
+def unreported(listing: Listing, out: Outcome) -> int:
+    """Rows that stayed, could not be read at some time, and were neither yielded nor reported."""
+    bad = (listing.persistent & listing.ever_poisoned) - set(out.yielded)
+    return max(0, len(bad) - len(out.unreadable))
+
+
+class Twin(Listing):
+    """A second history with the same answers, in which some rows of the first one never existed.
+
+    Where such a row stood above the rows of an answer, or was counted, another row has entered at the head and
+    leaves before the next query.
+    """
+
+    def __init__(self, original: Listing, absent: set[str]) -> None:
+        first = original.moments[0]
+        super().__init__(
+            [row for row in first.shown if row[0] not in absent],
+            dataclasses.replace(original.server, shuffles_ties=False),
+            first.poisoned,
+        )
+        self._original = original.moments
+        self._absent = absent
+        self.between_queries = self._count
+        self._passing = 0
+        self.persistent = {key for key, _ in first.shown} - absent
+
+    def answer(self, read: PageRequest) -> PageResult | PageFailure:
+        moment = self._original[self.reads]
+        self.poisoned, self.clamp = moment.poisoned, moment.clamp
+        if self.server.count_first:
+            self._set(moment.counted, len(moment.counted))
+        else:
+            self._show(read)
+        self._read = read
+        answer = super().answer(read)
+        self.persistent &= {key for key, _ in moment.shown} - self._absent
+        return answer
+
+    def _count(self) -> None:
+        moment = self._original[self.reads - 1]
+        if self.server.count_first:
+            self._show(self._read)
+        else:
+            self._set(moment.counted, len(moment.counted))
+
+    def _show(self, read: PageRequest) -> None:
+        moment = self._original[self.reads - (1 if self.server.count_first else 0)]
+        size = self.server.own_size or min(read.size, moment.clamp or read.size)
+        start = 0 if self.server.ignores_page else (read.page - 1) * size
+        above = sum(key in self._absent for key, _ in moment.shown[:start])
+        self._set(
+            moment.shown, len(moment.shown) - sum(key in self._absent for key, _ in moment.shown) + above
+        )
+
+    def _set(self, rows: Sequence[tuple[str, int]], length: int) -> None:
+        """The rows that exist in this history, and as many rows at the head as are missing of `length`."""
+        there = [row for row in rows if row[0] not in self._absent]
+        passing = []
+        for _ in range(length - len(there)):
+            self._passing += 1
+            passing.append((f"passing{self._passing}", self.clock + self._passing))
+        self.rows = passing + there
+
+
+Script: TypeAlias = Mapping[float, Sequence[Change]]
+"""Changes by moment: n is before answer n, counted from 0, and n + 0.5 between its two queries."""
+
+
+@dataclasses.dataclass
+class Case:
+    """One history: a listing, how it is walked, and everything that happens meanwhile."""
+
+    groups: Sequence[int]
+    server: Server
+    size: int
+    bad: frozenset[str] = frozenset()
+    script: Script = dataclasses.field(default_factory=dict)
+    ahead: int = 1
+    glance: bool = False
+    tied: bool = False
+    seed: int = 0
+
+    def listing(self) -> Listing:
+        rows = [(f"r{n}", group) for n, group in enumerate(sorted(self.groups))][::-1]
+        return Listing(rows, self.server, self.bad, random.Random(self.seed))
+
+    def walk(self, glance: ListingPreview | None) -> Walk:
+        return Walk(page_size=self.size, ahead=self.ahead, tied=self.tied, glance=glance)
+
+    def run(self, listing: Listing | None = None) -> tuple[Listing, Outcome]:
+        """Walk the listing, or another one in its place, while everything happens."""
+        listing = listing or self.listing()
+        glance = listing.glance() if self.glance else None
+        moment = -0.5  # a count comes half a moment after its rows
+
+        def before_rows() -> None:
+            nonlocal moment
+            moment = int(moment + 1)
+            for change in self.script.get(moment, ()):
+                listing.change(change)
+
+        def before_count() -> None:
+            for change in self.script.get(moment + 0.5, ()):
+                listing.change(change)
+
+        moment = -1
+        listing.between_queries = before_count
+        pick = random.Random(self.seed + 1).randrange
+        return listing, drive(listing, self.walk(glance), before_rows, pick)
+
+    def run_twin(self, listing: Listing, absent: set[str]) -> tuple[Listing, Outcome]:
+        """Walk a history with the answers of `listing`, in which the rows `absent` never existed."""
+        twin = Twin(listing, absent)
+        glance = twin.glance() if self.glance else None
+        pick = random.Random(self.seed + 1).randrange
+        return twin, drive(twin, self.walk(glance), pick=pick)

@@ -337,7 +337,7 @@ class _SpaceScan:
         # After the last page, the disk works while the walk checks the end of the listing.
         is_last = page.number * self._page_size >= (page.count or 0)
         await staging.flush_if_due(at_once=is_last)
-        self._machine.ahead = self._window.page_handled(time.monotonic(), time.process_time())
+        self._machine.set_ahead(self._window.page_handled(time.monotonic(), time.process_time()))
 
     def _compare(self, page: Page[Task], rows: Sequence[Row]) -> None:
         """Note whether all pages up to this one may be of one unchanged listing."""

@@ -31,13 +31,13 @@ from unpod_async._paging.decode import (
     detach,
     scan_page,
 )
+from unpod_async._paging.evidence import RowTracker, lean_keys
 from unpod_async._paging.fanout import Failed, Lookahead, Ok, OnRunError, fan_out
 from unpod_async._paging.fetch import decode_single, fetch, parse_page
 from unpod_async._paging.listings import Listing, Status, run_tasks, space_runs, status_filter
 from unpod_async._paging.page import DecodedPage, Page, RejectedRow
 from unpod_async._paging.pager import Pager, SequentialWalk
 from unpod_async._paging.prefetch import PrefetchedPages, prefetch_pages
-from unpod_async._paging.row_tracker import RowTracker, _lean
 from unpod_async._paging.stream import SendBatch, Stream
 from unpod_async._paging.traversal import Walk
 
@@ -73,7 +73,6 @@ __all__ = [
     "Status",
     "Stream",
     "Walk",
-    "_lean",
     "decode_in_slices",
     "decode_object",
     "decode_raw",
@@ -83,6 +82,7 @@ __all__ = [
     "detach",
     "fan_out",
     "fetch",
+    "lean_keys",
     "parse_page",
     "prefetch_pages",
     "run_tasks",

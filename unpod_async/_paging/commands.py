@@ -1,4 +1,4 @@
-"""The words between a walk and whoever does its I/O: what it asks, and what it is told."""
+"""The commands of a walk to its driver, which does the I/O, and the results that the driver sends back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PageRequest(NamedTuple):
     page: int
     size: int
     single_out: bool = False
-    """Looks for a row that breaks its page: failing is an answer, not worth repeating."""
+    """The request looks for a row that breaks its page: a failure is an answer and is not retried."""
 
 
 class PageResult(msgspec.Struct, frozen=True):
@@ -54,38 +54,43 @@ class PageResult(msgspec.Struct, frozen=True):
 
 
 class PageFailure(NamedTuple):
-    """A page that did not come."""
+    """A page that failed.
+
+    Attributes:
+        unreadable: one row may be the cause, so smaller pages of the same rows may succeed.
+        past_end: some servers answer like this behind the last page.
+    """
 
     error: UnpodError
-    unreadable: bool = False  # one row may be to blame: the page is worth splitting
-    past_end: bool = False  # some servers say so of a page behind the last one
+    unreadable: bool = False
+    past_end: bool = False
 
 
 class ListingPreview(NamedTuple):
-    """What an answer told of a listing before its walk: how many rows it has, and the key of the first."""
+    """The length of a listing and the key of its first row, from an answer before the walk."""
 
     length: int
     head: str
 
 
 class Prefetch(NamedTuple):
-    """Start this read; it will be taken soon. No reply."""
+    """Start this request; a `Fetch` follows soon. No reply."""
 
     read: PageRequest
 
 
 class Fetch(NamedTuple):
-    """Reply with the outcome of this read, asked for before or not."""
+    """Reply with the result of this request, prefetched or not."""
 
     read: PageRequest
 
 
 class Discard:
-    """Forget every read that was asked for and not taken. No reply."""
+    """Cancel all prefetched requests that were not fetched. No reply."""
 
 
 class Deliver(NamedTuple):
-    """Hand on rows of page `number`: of each answer the rows with these indices. No reply."""
+    """Deliver rows of page `number`: of each answer the rows at these indices. No reply."""
 
     number: int
     parts: Sequence[tuple[PageResult, Sequence[int]]]
@@ -96,4 +101,4 @@ Command = Prefetch | Fetch | Discard | Deliver
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Command, PageResult | PageFailure, T]
-"""Commands, each answered by what it replies with; and what comes of them."""
+"""A generator of commands. The driver sends the reply of each one back in."""

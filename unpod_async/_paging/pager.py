@@ -14,8 +14,7 @@ from unpod_async._paging.listings import Listing
 from unpod_async._paging.page import Page
 from unpod_async._paging.prefetch import prefetch_pages
 from unpod_async._paging.stream import Stream
-from unpod_async._paging.traversal import Walk
-from unpod_async._paging.unpaged import walk_single
+from unpod_async._paging.traversal import Walk, walk_unpaged
 from unpod_async.errors import UnpodError
 
 __all__ = ["Pager", "SequentialWalk"]
@@ -288,7 +287,7 @@ class SequentialWalk(Generic[T]):
         self._collector: Collector[T] = Collector(
             listing, page_size=page_size, on_bad_row=on_bad_row, stats=executor.stats
         )
-        self._steps = self._walk.run() if listing.paged else walk_single()
+        self._steps = self._walk.run() if listing.paged else walk_unpaged()
         # The command that `at_end` has taken from the walk already.
         self._next: Command | UnpodError | Literal["end"] | None = None
 

@@ -16,8 +16,7 @@ from unpod_async._paging.decode import Decode, decode_rows
 from unpod_async._paging.fetch import fetch
 from unpod_async._paging.listings import Listing
 from unpod_async._paging.page import DecodedPage, Page
-from unpod_async._paging.traversal import Walk
-from unpod_async._paging.unpaged import walk_single
+from unpod_async._paging.traversal import Walk, walk_unpaged
 from unpod_async.errors import UnpodError
 
 __all__ = ["PrefetchedPages", "prefetch_pages"]
@@ -139,7 +138,7 @@ async def prefetch_pages(
     async with anyio.create_task_group() as tasks:
         pages = _PendingPages(tasks, send_request, {} if prefetched is None else prefetched)
         try:
-            error = await _deliver_all(walk.run() if listing.paged else walk_single(), pages, collector, send)
+            error = await _deliver_all(walk.run() if listing.paged else walk_unpaged(), pages, collector, send)
         except UnpodError as walk_error:
             collector.locate(walk_error, walk.page)
             error = walk_error

@@ -1,0 +1,295 @@
+"""Kinds of random histories of a listing, each walked in memory: thousands in a second, no I/O.
+
+`python -m tests.walk_histories 1000000` prints for each kind how many walks were complete, raised, or lost
+a row in a history that no client can distinguish from a complete one.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from tests.walk_model import Case, Change, Listing, Outcome, Server, missing, unreported
+from unpod_async.errors import IncompleteListing
+
+MOMENTS = 60
+"""Answers during which a listing changes; after them it stands still."""
+
+PAST_END = ["empty", "404", "206", "repeat"]
+FAILS_PAST_END = ["206-string", "500"]
+AHEAD = [(1, False), (1, False), (2, False), (3, False), (5, False), (2, True), (5, True)]
+
+
+def _server(rng: random.Random, **odd: object) -> Server:
+    past_end = str(odd.pop("past_end", None) or rng.choice(PAST_END))
+    kind = rng.randrange(6)
+    if kind == 0:
+        odd["clamp"] = rng.randint(1, 3)
+    elif kind == 1:
+        odd["own_size"] = rng.randint(1, 6)
+    elif kind == 2 and rng.random() < 0.5:
+        odd["everything"] = True
+    return Server(past_end=past_end, **odd)  # type: ignore[arg-type]
+
+
+def _splittable(rng: random.Random, **odd: object) -> Server:
+    """A server that can be asked for smaller pages."""
+    clamp = rng.choice([None, None, None, 1, 2, 3])
+    past_end = rng.choice(["empty", "empty", "404", "206"])
+    return Server(clamp=clamp, past_end=past_end, **odd)  # type: ignore[arg-type]
+
+
+def _script(
+    rng: random.Random,
+    rates: Iterable[tuple[str, float]],
+    *,
+    second_query: bool = False,
+    moments: int = MOMENTS,
+    most: int | None = None,
+) -> dict[float, list[Change]]:
+    rates = [(kind, rate) for kind, rate in rates if rate]
+    script: dict[float, list[Change]] = {}
+    if not rates:
+        return script
+    made = 0
+    for moment in range(moments):
+        for at in (moment, moment + 0.5) if second_query else (moment,):
+            for _ in range(3 if most is None else 1):
+                for kind, rate in rates:
+                    if rng.random() < rate and (most is None or made < most):
+                        made += 1
+                        number = rng.randint(0, 4) if kind == "clamp" else rng.randrange(100)
+                        script.setdefault(at, []).append((kind, number))
+    return script
+
+
+def _groups(rng: random.Random, *, tied: bool) -> list[int]:
+    length = rng.randint(0, 14)
+    return [rng.randint(0, 3) for _ in range(length)] if tied else list(range(length))
+
+
+def _bad(rng: random.Random, length: int, most: int) -> frozenset[str]:
+    if not length:
+        return frozenset()
+    return frozenset(f"r{rng.randrange(length)}" for _ in range(rng.randint(1, most)))
+
+
+def _case(
+    rng: random.Random,
+    *,
+    rates: Iterable[tuple[str, float]] = (),
+    second_query: bool = False,
+    bad: int = 0,
+    tied: bool = False,
+    server: Server | None = None,
+    ahead: tuple[int, bool] | None = None,
+) -> Case:
+    groups = _groups(rng, tied=tied)
+    pages, glance = ahead or rng.choice(AHEAD)
+    return Case(
+        groups,
+        server or _server(rng, shuffles_ties=tied and rng.random() < 0.7),
+        rng.randint(1, 5),
+        _bad(rng, len(groups), bad) if bad else frozenset(),
+        _script(rng, rates, second_query=second_query),
+        pages,
+        glance,
+        tied,
+        rng.randrange(2**32),
+    )
+
+
+def _changes(rng: random.Random, *extra: tuple[str, float]) -> list[tuple[str, float]]:
+    inserts, deletes = rng.choice([0, 0.1, 0.3]), rng.choice([0, 0.05, 0.1, 0.3])
+    few = rng.choice([1, 1, 0.1])
+    return [
+        ("insert", inserts * 0.7 * few),
+        ("insert tied", inserts * 0.3 * few),
+        ("delete", deletes * few),
+        *((kind, rate * few) for kind, rate in extra),
+    ]
+
+
+def inserts_and_deletes(rng: random.Random) -> Case:
+    return _case(rng, rates=_changes(rng))
+
+
+def counts_of_a_second_query(rng: random.Random) -> Case:
+    return _case(rng, rates=_changes(rng), second_query=True)
+
+
+def counts_of_a_first_query(rng: random.Random) -> Case:
+    return _case(rng, rates=_changes(rng), second_query=True, server=_server(rng, count_first=True))
+
+
+def missing_counts(rng: random.Random) -> Case:
+    return _case(rng, rates=_changes(rng), server=_server(rng, count="null"))
+
+
+def bad_rows(rng: random.Random) -> Case:
+    rates = _changes(rng, ("insert bad", rng.choice([0, 0.05])), ("delete bad", rng.choice([0, 0.05])))
+    return _case(rng, rates=rates, bad=3, server=_splittable(rng))
+
+
+def bad_rows_and_a_second_query(rng: random.Random) -> Case:
+    rates = _changes(rng, ("insert bad", rng.choice([0, 0.05])), ("delete bad", rng.choice([0, 0.05])))
+    return _case(rng, rates=rates, bad=3, second_query=True, server=_splittable(rng))
+
+
+def rows_that_break_and_mend(rng: random.Random) -> Case:
+    rates = _changes(rng, ("break", 0.05), ("mend", 0.1), ("insert bad", 0.02), ("delete bad", 0.02))
+    return _case(rng, rates=rates, bad=2, server=_splittable(rng))
+
+
+def bad_rows_without_counts(rng: random.Random) -> Case:
+    rates = _changes(rng, ("insert bad", rng.choice([0, 0.05])), ("delete bad", rng.choice([0, 0.05])))
+    return _case(rng, rates=rates, bad=2, server=_splittable(rng, count="null"))
+
+
+def bad_rows_and_an_end_that_fails(rng: random.Random) -> Case:
+    server = Server(past_end=rng.choice(FAILS_PAST_END))
+    return _case(rng, rates=_changes(rng), bad=2, server=server)
+
+
+def ties(rng: random.Random) -> Case:
+    return _case(rng, rates=_changes(rng), tied=True, second_query=rng.random() < 0.5)
+
+
+def ties_and_bad_rows(rng: random.Random) -> Case:
+    server = _splittable(rng, shuffles_ties=rng.random() < 0.7)
+    return _case(rng, rates=_changes(rng), tied=True, bad=2, server=server)
+
+
+def still_ties_and_bad_rows(rng: random.Random) -> Case:
+    return _case(rng, tied=True, bad=3, server=_splittable(rng, shuffles_ties=rng.random() < 0.7))
+
+
+def bad_rows_on_odd_servers(rng: random.Random) -> Case:
+    return _case(rng, rates=_changes(rng), bad=2, second_query=rng.random() < 0.5)
+
+
+def pages_that_change(rng: random.Random) -> Case:
+    server = Server(clamp=rng.choice([None, 1, 2, 3]), past_end=rng.choice(PAST_END))
+    return _case(rng, rates=_changes(rng, ("clamp", 0.05)), server=server)
+
+
+def late_counts(rng: random.Random) -> Case:
+    return _case(rng, rates=_changes(rng), server=Server(count="late", past_end=rng.choice(PAST_END)))
+
+
+def wrong_counts(rng: random.Random) -> Case:
+    server = Server(count=rng.choice(["zero", "page", "high", "low"]), past_end=rng.choice(PAST_END))
+    return _case(rng, rates=_changes(rng), server=server)
+
+
+def wrong_counts_and_bad_rows(rng: random.Random) -> Case:
+    """A listing that stands still."""
+    past_end = rng.choice([*PAST_END, *FAILS_PAST_END])
+    server = Server(count=rng.choice(["null", "zero", "page", "high", "low"]), past_end=past_end)
+    return _case(rng, server=server, bad=3)
+
+
+def _long(rng: random.Random, *, bad: int, second_query: bool, tied: bool = False) -> Case:
+    length = rng.randint(20, 250)
+    size = rng.choice([7, 20, 50, 100, 100])
+    moments = 2 * (length // size + 2) + (16 if bad else 0)
+    rates = [("insert", 4 / moments), ("delete", 4 / moments)]
+    groups = sorted(rng.randrange(length // 2) for _ in range(length)) if tied else range(length)
+    return Case(
+        groups,
+        Server(past_end=rng.choice(PAST_END), shuffles_ties=tied),
+        size,
+        frozenset(f"r{rng.randrange(length)}" for _ in range(bad)),
+        _script(rng, rates, second_query=second_query, moments=moments, most=6),
+        *rng.choice(AHEAD),
+        tied,
+        rng.randrange(2**32),
+    )
+
+
+def long_listings(rng: random.Random) -> Case:
+    return _long(rng, bad=0, second_query=True)
+
+
+def long_listings_with_a_bad_row(rng: random.Random) -> Case:
+    return _long(rng, bad=1, second_query=rng.random() < 0.5)
+
+
+def long_listings_with_ties(rng: random.Random) -> Case:
+    return _long(rng, bad=rng.choice([0, 0, 1]), second_query=rng.random() < 0.5, tied=True)
+
+
+KINDS: dict[str, Callable[[random.Random], Case]] = {
+    make.__name__: make
+    for make in (
+        inserts_and_deletes,
+        counts_of_a_second_query,
+        counts_of_a_first_query,
+        missing_counts,
+        bad_rows,
+        bad_rows_and_a_second_query,
+        rows_that_break_and_mend,
+        bad_rows_without_counts,
+        bad_rows_and_an_end_that_fails,
+        ties,
+        ties_and_bad_rows,
+        still_ties_and_bad_rows,
+        bad_rows_on_odd_servers,
+        pages_that_change,
+        late_counts,
+        wrong_counts,
+        wrong_counts_and_bad_rows,
+        long_listings,
+        long_listings_with_a_bad_row,
+        long_listings_with_ties,
+    )
+}
+
+
+def judge(case: Case, listing: Listing, out: Outcome) -> str:
+    """What came of a walk: "complete", "raised", "lost" (a row), "unreported" (a bad row), or "twice"."""
+    if len(out.yielded) != len(set(out.yielded)):
+        return "twice"
+    if out.error is not None:
+        return "raised" if isinstance(out.error, IncompleteListing) else "failed"
+    if missing(listing, out):
+        return "lost"
+    return "unreported" if unreported(listing, out) else "complete"
+
+
+def run_many(
+    number: int, kinds: Iterable[str] | None = None, first: int = 0
+) -> tuple[dict[str, Counter[str]], list[tuple[str, int]]]:
+    """Walk `number` histories, as many of each kind; returns counts by kind, and the seeds of losses."""
+    names = list(kinds or KINDS)
+    counts = {name: Counter[str]() for name in names}
+    losses: list[tuple[str, int]] = []
+    for index in range(first, first + number):
+        name = names[index % len(names)]
+        case = KINDS[name](random.Random(index))
+        listing, out = case.run()
+        verdict = judge(case, listing, out)
+        counts[name][verdict] += 1
+        counts[name]["requests"] += out.requests
+        if verdict in ("lost", "unreported", "twice", "failed"):
+            losses.append((name, index))
+    return counts, losses
+
+
+def main() -> None:
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    kinds = sys.argv[2:] or None
+    began = time.time()
+    counts, losses = run_many(number, kinds)
+    for name, count in counts.items():
+        total = sum(n for word, n in count.items() if word != "requests")
+        words = ", ".join(f"{word} {n}" for word, n in sorted(count.items()) if word != "requests")
+        print(f"{name:34} {words}; {count['requests'] / max(1, total):.1f} requests each")
+    print(f"{time.time() - began:.1f} s; first losses: {losses[:12]}")
+
+
+if __name__ == "__main__":
+    main()
