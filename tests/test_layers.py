@@ -251,7 +251,7 @@ def test_no_attribute_is_assigned_from_outside_its_class_in_the_paging_package()
     found = [
         text
         for name, path in MODULES.items()
-        if room(name) == "_paging" and name not in {"_paging.traversal", "_paging.page_recovery"}
+        if room(name) == "_paging"
         for text in assigned_attributes(path)
     ]
     assert not found, "\n".join(found)

@@ -260,8 +260,8 @@ def unreported(listing: Listing, out: Outcome) -> int:
 class Twin(Listing):
     """A second history with the same answers, in which some rows of the first one never existed.
 
-    Where such a row stood above the rows of an answer, or was counted, another row has entered at the head and
-    leaves before the next query.
+    Where such a row stood above the rows of an answer, or was counted, another row has entered at the head
+    and leaves before the next query.
     """
 
     def __init__(self, original: Listing, absent: set[str]) -> None:

@@ -1028,9 +1028,7 @@ class Evidence:
 
     def incomplete(self, reason: str) -> IncompleteListing:
         """Return the error of a walk that may have missed rows."""
-        error = incomplete_listing(len(self.tracker) + self._reported_unreadable, self.counts.count, reason)
-        error.page = self._start  # what is missing may be on any page
-        return error
+        return incomplete_listing(len(self.tracker) + self._reported_unreadable, self.counts.count, reason)
 
     def stalled(self, reason: str) -> StalledListing:
         """Return the error of a walk over a server that repeats one page."""

@@ -34,6 +34,7 @@ from unpod_async._paging.quirks import (
     liveness,
     repetition,
 )
+from unpod_async.errors import IncompleteListing
 
 __all__ = ["Walk", "walk_unpaged"]
 
@@ -104,8 +105,12 @@ class Walk:
             if isinstance(verdict, Complete):
                 return
             if isinstance(verdict, Incomplete):
-                raise evidence.incomplete(verdict.reason)
+                raise self._incomplete(verdict.reason)
             yield from self._restart()
+
+    def _incomplete(self, reason: str) -> IncompleteListing:
+        self.page = self._start  # what is missing may be on any page
+        return self._evidence.incomplete(reason)
 
     # One pass
 
@@ -163,7 +168,7 @@ class Walk:
         counts, rows = self._evidence.counts, self._evidence.new_in_pass
         self._pages = max(self._pages, self._layout.pages_of(max(rows, counts.count or 0)))
         if self._requests > self._request_limit:
-            raise self._evidence.incomplete(f"no end was met in {self._requests} requests")
+            raise self._incomplete(f"no end was met in {self._requests} requests")
         self._requests += 1
 
     @property
