@@ -1,4 +1,4 @@
-"""What is measured: the approaches by name, and the jobs that they are given."""
+"""The approaches that are measured, by name, and the jobs that they do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["EXPORTS", "LATENCIES", "REFERENCE", "RUNS", "WALKS", "Approach", "fa
 
 @dataclass(frozen=True, slots=True)
 class Approach:
-    """One way to do a job, as `peers.harness` is called for it.
+    """One way to do a job, with the arguments for `peers.harness`.
 
     Attributes:
         no_flat: it is to go run by run because the space has no listing of all its tasks.
@@ -74,7 +74,7 @@ WALKS = (
     Approach("tasks_for", "unpod_walk", mode="runs"),
     Approach("tasks_for, ordered", "unpod_walk", mode="ordered"),
 )
-"""Tasks for a loop to use."""
+"""Approaches that read tasks for use in a loop."""
 
 RUNS = (
     REFERENCE,
@@ -82,14 +82,14 @@ RUNS = (
     EXPORT_RUNS,
     Approach("unpod_async tasks_for, typed", "unpod_walk"),
 )
-"""What is looked at with 200, 2,000 and 20,000 runs."""
+"""Approaches that are measured with 200, 2,000 and 20,000 runs."""
 
 LATENCIES = (REFERENCE, EXPORT_FLAT, EXPORT_RUNS, Approach("unpod_async tasks_for, typed", "unpod_walk"))
-"""What is looked at with more and more latency."""
+"""Approaches that are measured with increasing latency."""
 
 
 def prefetches(ahead: int) -> tuple[Approach, Approach]:
-    """A walk with so many pages ahead: the peer's, and ours."""
+    """Return walks that request so many pages ahead: the peer's and ours."""
     return (
         Approach(f"typed peer, {ahead} pages ahead", "aiohttp_typed", mode="flat", ahead=ahead),
         Approach(f"prefetch({ahead})", "unpod_walk", mode="flat", ahead=ahead),
@@ -97,7 +97,7 @@ def prefetches(ahead: int) -> tuple[Approach, Approach]:
 
 
 def fan_outs(ahead: int) -> tuple[Approach, Approach, Approach]:
-    """The tasks of all runs, so many at a time: the peer's, ours, and ours in order."""
+    """Return readers of the tasks of all runs, so many at a time: the peer's, ours, and ours in order."""
     return (
         Approach(f"typed peer, {ahead} runs at a time", "aiohttp_typed", ahead=ahead),
         Approach(f"tasks_for, concurrency={ahead}", "unpod_walk", ahead=ahead),

@@ -1,14 +1,14 @@
-"""Everything that the README says of speed: measured, compared with the targets, written and drawn.
+"""Measure every figure about speed in the README, compare it with the targets, and draw the plots.
 
     python benchmarks/bench.py                  # about 35 minutes
     python benchmarks/bench.py --quick          # under a minute: less data, fewer repetitions
-    python benchmarks/bench.py --instructions   # counts instructions as well: perf, else callgrind (slow)
-    python benchmarks/bench.py --recount        # only counts, and adds that to the results that are there
-    python benchmarks/bench.py --only held      # some groups anew, the rest of the results as it was
-    python benchmarks/bench.py --gate           # only what may not get worse; exit status 1 when it did
-    python benchmarks/bench.py --profile        # where the time goes, by sampling: results/profile-*.txt
-    python benchmarks/bench.py --show           # the table and the targets of the results that are there
-    python benchmarks/bench.py --readme         # into README.md and images/ as well; also with --show
+    python benchmarks/bench.py --instructions   # also counts instructions, with perf or else callgrind (slow)
+    python benchmarks/bench.py --recount        # only counts instructions; adds them to the existing results
+    python benchmarks/bench.py --only held      # measures some groups again and keeps the other results
+    python benchmarks/bench.py --gate           # only the ratios of the gate; exit status 1 if one got worse
+    python benchmarks/bench.py --profile        # samples where the time goes, into results/profile-*.txt
+    python benchmarks/bench.py --show           # prints the tables of the existing results
+    python benchmarks/bench.py --readme         # also updates README.md and images/; works with --show too
 
 Needs the dependency group `bench`. Processes of the client stay on one processor, the service on another.
 """
@@ -32,10 +32,10 @@ from report import machine, report
 _RESULTS = HERE / "results"
 _GATE = HERE / "gate.json"
 _SLACK = {"callgrind": 1.06, "perf": 1.06, "cpu": 1.5}
-"""How much worse a ratio may be than the one kept. A count is the same within 0.5 %; processor time on a busy
-machine is not within 15 %, and shows only what is gross."""
+"""How much worse than the stored ratio a ratio may be. Instruction counts vary by 0.5 %; processor time by
+15 % on a busy machine, so it shows only gross changes."""
 _OTHER_VERSIONS = 1.2
-"""As much worse again where the ratio was kept with other versions of Python and aiohttp."""
+"""A further tolerance if the stored ratio is from other versions of Python and aiohttp."""
 
 
 def judge(now: dict[str, float], kept: dict[str, float], slack: float) -> bool:
@@ -88,7 +88,7 @@ def main() -> int:
 
 
 def run(bench: Bench, options: argparse.Namespace, path: Path, counter: str | None) -> None:
-    """Measure, write and draw; what was there stays where only some of it is measured anew."""
+    """Measure, write and draw. Results of groups that are not measured again are kept."""
     plan = QUICK if options.quick else FULL
     if options.times is not None:
         plan = plan._replace(times=options.times)
@@ -114,8 +114,8 @@ def run(bench: Bench, options: argparse.Namespace, path: Path, counter: str | No
 
 
 def tell(found: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print it, and draw it."""
-    # Not needed for the gate, which runs where nobody looks at pictures.
+    """Print the results and draw the plots."""
+    # Imported here because the gate runs without the packages that draw.
     import plots
     import readme
 

@@ -27,7 +27,7 @@ _SPACE = re.compile(r"r(?P<runs>\d+)(?:t(?P<tasks>\d+))?(?:l(?P<latency>\d+))?(?
 
 
 class Space(NamedTuple):
-    """What the name of a space asks for; latency in milliseconds."""
+    """The properties of a space that its name encodes. Latency is in milliseconds."""
 
     runs: int
     tasks: int | None
@@ -57,7 +57,7 @@ def task_id(task: int) -> str:
 
 
 def run_sizes(runs: int) -> list[int]:
-    """Tasks of each run: 1 to 20, and of every 250th run 150, which is more than a page."""
+    """Return the number of tasks of each run: 1 to 20, and 150 for every 250th run, more than a page."""
     sizes = [150 if run % 250 == 0 else run * 7 % 19 + 1 for run in range(runs)]
     missing = round(runs * TASKS_PER_RUN) - sum(sizes)
     step = 1 if missing > 0 else -1
@@ -71,7 +71,7 @@ def run_sizes(runs: int) -> list[int]:
 
 
 class DataSet:
-    """The runs and tasks of one number of runs; row 0 is the newest."""
+    """The runs and tasks of a space with a given number of runs; row 0 is the newest."""
 
     def __init__(self, runs: int) -> None:
         self.runs = runs
@@ -83,7 +83,7 @@ class DataSet:
         self._ids = [run_id(run).encode() for run in range(runs)]
 
     def task_rows(self, start: int, stop: int) -> bytes:
-        """Tasks start to stop - 1 of the space, as members of a JSON array."""
+        """Return the tasks from start to stop - 1 of the space, as members of a JSON array."""
         pieces: list[bytes] = []
         for task in range(start, stop):
             before, middle, after = _TEMPLATES[task % len(_TEMPLATES)]
@@ -208,7 +208,7 @@ def _row(number: int) -> dict[str, Any]:
         "modified": "2025-06-01T10:05:00",
     }
     said = output["messages"] if camel else output["transcript"]
-    # Half of the rows are ASCII, half are not: to a client that checks encodings this makes a difference.
+    # Half of the rows are ASCII and half are not, which matters to clients that check the encoding.
     lines = _SAID if number % 2 else [pair for pair in _SAID if "".join(pair).isascii()]
     line = number
     while len(_json(row)) < ROW_BYTES - 80:

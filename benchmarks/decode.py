@@ -1,4 +1,4 @@
-"""How fast a page of tasks becomes rows, against other ways to read the same bytes.
+"""Measure how fast a page of tasks is decoded, compared with other ways to read the same bytes.
 
     python benchmarks/decode.py            # in an environment with unpod-async installed; needs no network
 
@@ -41,11 +41,11 @@ class Envelope(msgspec.Struct):
 
 
 def page() -> bytes:
-    """A page as the service sends it, its transcripts made long enough."""
+    """Return a page as the service sends it, with transcripts of realistic length."""
     sandbox = Sandbox(runs=40, tasks_per_run=10)
     rows = [row for row in sandbox.task_rows() if row["status"] == "completed"][:ROWS]
     for row in rows:
-        # The newest runs are not done, the others are of several: as the rows of one listing.
+        # The newest runs are in progress; use rows of several runs, as in a real listing.
         row["run_id"] = rows[0]["run_id"]
         transcript = row["output"]["transcript"]
         lines = transcript if isinstance(transcript, list) else row["output"].setdefault("messages", [])
@@ -79,7 +79,7 @@ def candidates(body: bytes) -> dict[str, Callable[[], Any]]:
 
 
 def best_rounds(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """The best time of each for one page; they take turns, so that a disturbance meets all of them."""
+    """Return the best time of each way for one page. They take turns, so that a disturbance affects all."""
     best = dict.fromkeys(runs, float("inf"))
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:

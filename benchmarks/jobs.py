@@ -1,4 +1,4 @@
-"""The measurements that the targets speak of, each a function from a `Bench` to plain numbers."""
+"""The measurements behind the targets. Each is a function from a `Bench` to plain numbers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from measuring import median as median_of
 __all__ = ["FULL", "GROUPS", "QUICK", "Plan", "gate", "instructions", "measure"]
 
 LATENCY = 50
-"""Milliseconds, of the targets that speak of latency."""
+"""The latencies, in milliseconds, of the targets with latency."""
 
 
 class Plan(NamedTuple):
-    """How much is measured.
+    """The amount of data and the number of repetitions.
 
     Attributes:
         runs: of the data set that most is measured with.
@@ -88,14 +88,14 @@ def measure(
     save: Callable[[dict[str, Any]], None],
     only: Collection[str] = (),
 ) -> None:
-    """Fill `found` group by group, and `save` it after each; `only` these groups, if there are any.
+    """Measure group by group into `found`, and call `save` after each group.
 
     Raises:
         RuntimeError: a group could not be measured; the others were.
     """
     failed: list[str] = []
     found["plan"] = plan._asdict()
-    bench.once(EXPORTS[0].arguments(plan.runs))  # makes the answers that the service keeps
+    bench.once(EXPORTS[0].arguments(plan.runs))  # fills the cache of the service
     for name, group in GROUPS.items():
         if (not only or name in only) and (plan.full or name not in _FULL_ONLY):
             try:
@@ -130,7 +130,7 @@ def _latencies(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
 def _prefetches(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
     rows = plan.pages * 100
     return {
-        # A run has ten tasks and more.
+        # A run has more than ten tasks.
         str(ahead): bench.turns(prefetches(ahead), plan.times, rows // 10, tasks=rows, latency=LATENCY)
         for ahead in plan.ahead
     }
@@ -144,7 +144,7 @@ def _fan_outs(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
 
 
 def _scale(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
-    """Few runs and many in the same turn: the machine is not as fast at the end as at the beginning."""
+    """Measure few and many runs in the same turn, because the speed of the machine drifts."""
     found: dict[str, list[dict[str, Result]]] = {str(runs): [] for runs in plan.scale}
     for _ in range(plan.times):
         for runs in plan.scale:
@@ -156,7 +156,7 @@ def _scale(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
 
 
 def instructions(bench: Bench, counter: str) -> dict[str, int]:
-    """Instructions of each approach for 200 runs, by name.
+    """Return the instructions that each approach takes for 200 runs, by name.
 
     Under callgrind those that are slow by themselves run into their own time-outs, so they are left out.
     """
@@ -168,8 +168,8 @@ def instructions(bench: Bench, counter: str) -> dict[str, int]:
 
 
 def gate(bench: Bench, counter: str | None, times: int) -> dict[str, float]:
-    """What may not get worse: ratios to the reference, by instructions where they can be counted."""
-    ways = (EXPORT_RUNS, EXPORT_FLAT, WALKS[1], WALKS[5])  # of each way of reading one: 20 s each to count
+    """Return the ratios of the gate to the reference, by instructions if they can be counted."""
+    ways = (EXPORT_RUNS, EXPORT_FLAT, WALKS[1], WALKS[5])  # one of each kind: counting takes 20 s each
     if counter is not None:
         base = bench.instructions(REFERENCE, 200, counter)
         return {one.name: bench.instructions(one, 200, counter) / base for one in ways}
@@ -199,7 +199,7 @@ def _held(bench: Bench, plan: Plan) -> dict[str, Result]:
             say(f"how long a page of {size} holds the loop, {mode}")
             one = Approach("", "unpod_walk", mode=mode, page_size=rows, ahead=1, extra=("--tick",))
             results = [bench.once(one.arguments(1_000)) for _ in range(plan.times)]
-            # The time of this thread, so that what else runs on the machine does not count.
+            # The time of this thread, so that other processes do not count.
             found[f"{size}, {mode}"] = {
                 name: median(r[name] for r in results) for name in ("held", "held_wall")
             }
@@ -213,7 +213,7 @@ _IMPORT = "import time; b = time.process_time(); {}; print(time.process_time() -
 
 
 def _imports(bench: Bench, plan: Plan) -> dict[str, float]:
-    """Seconds of processor time of an import in a new interpreter; the median, taking turns."""
+    """Return the median processor time, in seconds, of an import in a new interpreter."""
     ways = {
         "aiohttp": "import aiohttp",
         "unpod_async": "import unpod_async",
@@ -223,16 +223,16 @@ def _imports(bench: Bench, plan: Plan) -> dict[str, float]:
     for turn in range(plan.imports + 1):
         for name, statement in ways.items():
             say(f"import {name}")
-            told = subprocess.run(  # noqa: S603 - starts this interpreter, with a text of ours
+            finished = subprocess.run(  # noqa: S603 - starts this interpreter with constant code
                 [sys.executable, "-c", _IMPORT.format(statement)],
-                # Where no bytecode is written, each import would compile what has changed.
+                # Without bytecode files, each import would compile the modules.
                 env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
                 capture_output=True,
                 text=True,
                 check=True,
             )
-            if turn:  # the first one writes the bytecode
-                found[name].append(float(told.stdout))
+            if turn:  # the first turn writes the bytecode
+                found[name].append(float(finished.stdout))
     return {name: median(seconds) for name, seconds in found.items()}
 
 
@@ -264,7 +264,7 @@ GROUPS: dict[str, Callable[[Bench, Plan], Any]] = {
     "imports": _imports,
     "watch": _watch,
 }
-"""What is measured, by the name it has in the results."""
+"""The groups of measurements, by their name in the results."""
 
 _FULL_ONLY = {"scale", "memory", "watch"}
-"""What says nothing with little data, or takes too long."""
+"""Groups that are meaningless with little data, or take too long."""

@@ -1,4 +1,4 @@
-"""Running approaches in processes of their own, taking turns, and counting what they cost."""
+"""Run approaches in separate processes, in turns, and measure their cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Result = dict[str, Any]
 
 
 def cpus() -> tuple[int | None, int | None]:
-    """(for the client, for the origin): two processors of this machine, or no choice."""
+    """Return the processors for the client and for the origin, or None where there is no choice."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     available = sorted(os.sched_getaffinity(0))
@@ -31,11 +31,11 @@ def cpus() -> tuple[int | None, int | None]:
 
 
 class Origin:
-    """The service, in a process and on a processor of its own."""
+    """The service, in a process of its own on a processor of its own."""
 
     def __init__(self, cpu: int | None) -> None:
         arguments = [] if cpu is None else ["--cpu", str(cpu)]
-        self._process = subprocess.Popen(  # noqa: S603 - starts this interpreter, with arguments of ours
+        self._process = subprocess.Popen(  # noqa: S603 - starts this interpreter with constant arguments
             [sys.executable, str(HERE / "origin.py"), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -55,11 +55,11 @@ class Origin:
 
 
 def find_counter() -> str | None:
-    """What counts instructions here: "perf", "callgrind", or None."""
+    """Return the tool that can count instructions here: "perf", "callgrind" or None."""
     if perf := shutil.which("perf"):
-        asked = [perf, "stat", "-x,", "-e", "instructions:u", "true"]
-        told = subprocess.run(asked, capture_output=True, text=True)  # noqa: S603 - perf, as found in PATH
-        if told.returncode == 0 and told.stderr.split(",")[0].strip().isdigit():
+        command = [perf, "stat", "-x,", "-e", "instructions:u", "true"]
+        finished = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - perf, as found in PATH
+        if finished.returncode == 0 and finished.stderr.split(",")[0].strip().isdigit():
             return "perf"
     if shutil.which("valgrind") and shutil.which("callgrind_control"):
         return "callgrind"
@@ -67,7 +67,7 @@ def find_counter() -> str | None:
 
 
 class Bench:
-    """Measures approaches against one origin; says on standard error what it is doing."""
+    """Measures approaches against one origin. Progress goes to standard error."""
 
     def __init__(self, origin: Origin, cpu: int | None) -> None:
         self._origin = origin
@@ -75,22 +75,22 @@ class Bench:
         self._env = {**os.environ, "PYTHONPATH": _path(), "PYTHONHASHSEED": "0"}
 
     def once(self, arguments: Sequence[str], before: Sequence[str] = ()) -> Result:
-        """One run of an approach.
+        """Run an approach once.
 
         Raises:
             RuntimeError: it failed, or rows were missing.
         """
         pinned = [] if self._cpu is None else ["--cpu", str(self._cpu)]
-        told = subprocess.run(  # noqa: S603 - starts this interpreter, with arguments of ours
+        finished = subprocess.run(  # noqa: S603 - starts this interpreter with constant arguments
             [*before, sys.executable, *arguments, "--port", str(self._origin.port), *pinned],
             env=self._env,
             capture_output=True,
             text=True,
             cwd=tempfile.gettempdir(),
         )
-        if told.returncode:
-            raise RuntimeError(f"{' '.join(arguments)}: {told.stderr[-2000:]}")
-        found: Result = json.loads(told.stdout.splitlines()[-1])
+        if finished.returncode:
+            raise RuntimeError(f"{' '.join(arguments)}: {finished.stderr[-2000:]}")
+        found: Result = json.loads(finished.stdout.splitlines()[-1])
         return found
 
     def turns(
@@ -102,7 +102,7 @@ class Bench:
         tasks: int | None = None,
         latency: int = 0,
     ) -> dict[str, Result]:
-        """Medians by name of an approach; they take turns, so that a disturbance meets all of them."""
+        """Return medians by name of the approach. They take turns, so that a disturbance affects all."""
         chosen = list(approaches)
         found: dict[str, list[Result]] = {one.name: [] for one in chosen}
         for turn in range(times):
@@ -112,7 +112,7 @@ class Bench:
         return {name: median(results) for name, results in found.items()}
 
     def instructions(self, approach: Approach, runs: int, counter: str) -> int:
-        """Instructions of the work alone, in user space."""
+        """Return the number of user-space instructions of the work alone."""
         say(f"counting instructions of {approach.name}")
         arguments = approach.arguments(runs)
         if counter == "callgrind":
@@ -143,7 +143,7 @@ class Bench:
 
 
 def median(results: Sequence[Result]) -> Result:
-    """Of each number its median; `times` says of how many, `turns` what each turn took."""
+    """Return the median of each number, with their count as `times` and all values as `turns`."""
     first = results[0]
     found = {
         name: statistics.median(one[name] for one in results)
@@ -151,12 +151,12 @@ def median(results: Sequence[Result]) -> Result:
         if isinstance(value, int | float)
     }
     turns = {name: [one[name] for one in results] for name in ("cpu", "wall")}
-    # The peak is the worst that was seen.
+    # For the peak, the maximum.
     return {**found, "peak": max(one["peak"] for one in results), "times": len(results), "turns": turns}
 
 
 def ratio(one: Result, other: Result, name: str, *, less: float = 0.0) -> float:
-    """`one`, less so many seconds, to `other`: the median of what each turn says.
+    """Return the median over all turns of the ratio of `one`, less some seconds, to `other`.
 
     Not the ratio of the medians: what slows the machine down for a minute meets both of a turn alike.
     """
@@ -172,5 +172,5 @@ def say(text: str) -> None:
 
 
 def _path() -> str:
-    """Where the approaches are; what was on the path before stays."""
+    """Return the environment of an approach: the existing one, with the approaches on the path."""
     return os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,4 +1,4 @@
-"""The service the benchmarks talk to: HTTP/1.1 with keep-alive over epoll, answers made once and kept.
+"""The service for the benchmarks: HTTP/1.1 with keep-alive over epoll, with cached responses.
 
     python benchmarks/origin.py --cpu 1        # prints the port, serves until its standard input is closed
 
@@ -23,7 +23,7 @@ from dataset import data_set, space_of
 
 _ROOT = "/api/v2/platform/spaces/"
 _KEPT = 384 * 2**20
-"""Bytes of answers that are kept, at most."""
+"""Largest size of the response cache, in bytes."""
 
 # By this date all runs of the data sets are old enough for an export to settle them.
 _HEAD = (
@@ -38,15 +38,15 @@ _NOT_FOUND = (
 
 
 def answer(target: str) -> tuple[bytes, float]:
-    """The answer to a GET of `target`, head and all, and the seconds after which it is sent."""
+    """Return the whole response to a GET of `target`, and the delay before it is sent, in seconds."""
     path, _, query = target.partition("?")
     parts = path.removeprefix(_ROOT).split("/")
     space = space_of(parts[0])
     latency = space.latency / 1000
     data = data_set(space.runs)
-    asked = parse_qs(query)
+    query_values = parse_qs(query)
     page, size = (
-        int(asked.get(name, [default])[0]) for name, default in (("page", "1"), ("page_size", "50"))
+        int(query_values.get(name, [default])[0]) for name, default in (("page", "1"), ("page_size", "50"))
     )
     skip = (page - 1) * size
     match parts[1:]:
@@ -69,7 +69,7 @@ def answer(target: str) -> tuple[bytes, float]:
 
 
 class Connection:
-    """One client: what it has sent and what it is still to get."""
+    """One connection, with the bytes received and the bytes to send."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -78,7 +78,7 @@ class Connection:
 
 
 class Origin:
-    """Serves until `stop_on` can be read."""
+    """Serves until `stop_on` is readable."""
 
     def __init__(self, listener: socket.socket, stop_on: int) -> None:
         self._listener = listener
@@ -143,8 +143,8 @@ class Origin:
 
     def _answer(self, target: bytes) -> tuple[bytes, float]:
         if target == b"/_stats":
-            told = {"requests": self._requests, "bytes": self._bytes, "cpu": time.process_time()}
-            body = json.dumps(told).encode()
+            counters = {"requests": self._requests, "bytes": self._bytes, "cpu": time.process_time()}
+            body = json.dumps(counters).encode()
             return _HEAD % len(body) + body, 0.0
         found = self._answers.get(target)
         if found is None:

@@ -1,4 +1,4 @@
-"""The plots of a benchmark: time and memory against runs, throughput against latency."""
+"""Draw the plots: time and memory over the number of runs, throughput over latency."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:,.12g}")
 
 
 def draw(found: dict[str, Any], folder: Path, prefix: str) -> list[Path]:
-    """Write the plots; their paths."""
+    """Write the plots and return their paths."""
     return [
         *([_scale(found, folder / f"{prefix}-runs.png")] if "scale" in found else []),
         _latency(found, folder / f"{prefix}-latency.png"),

@@ -1,4 +1,4 @@
-"""Measure what the client promises, over real sockets: `python -m nox -s promises`.
+"""Measure the limits and deadlines that the README guarantees, over real sockets.
 
 Each line is a number, its limit, and whether it was kept; the exit status is 1 when one was not.
 """
@@ -16,14 +16,14 @@ from typing import NamedTuple
 from unpod_async import RetryPolicy, UnpodClient, UnpodError
 
 Answer = Callable[[int], Awaitable[bytes | None]]
-"""Number of a request, from 1, to the bytes of its answer; None drops the connection."""
+"""Takes the number of a request, from 1, and returns its response in bytes; None drops the connection."""
 
 SPACE = "SPACE"
 WORKERS = 64
 
 
 class Line(NamedTuple):
-    """One promise: what was measured must not be over its limit."""
+    """One guarantee: the measured value must not exceed the limit."""
 
     what: str
     measured: float
@@ -47,7 +47,7 @@ EMPTY = http(200, b'{"count": 0, "data": []}')
 
 
 class Wire:
-    """A server that answers as it is told, and notes when requests arrived."""
+    """A server with scripted responses that records when requests arrive."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -104,12 +104,12 @@ async def served(
         if handlers:
             await asyncio.wait(handlers)
         await server.wait_closed()
-        for _ in range(6):  # 3.11's wait_closed() waits for nothing
+        for _ in range(6):  # wait_closed() of Python 3.11 does not wait
             await asyncio.sleep(0)
 
 
 async def hammer(unpod: UnpodClient, calls: int, workers: int = WORKERS) -> int:
-    """Make `calls` calls with so many workers; how many succeeded."""
+    """Make `calls` calls with so many workers, and return how many succeeded."""
     left, succeeded = iter(range(calls)), 0
 
     async def work() -> None:
@@ -127,7 +127,7 @@ async def hammer(unpod: UnpodClient, calls: int, workers: int = WORKERS) -> int:
 
 
 async def outage(calls: int) -> list[Line]:
-    """Requests sent while every one fails, and how repeats come back when some succeed again."""
+    """Count the requests while all fail, and the retries when some succeed again."""
     policy = RetryPolicy(base=0.01, cap=0.05, budget=calls // 4)
     down, succeeded, repeats = True, 0, -1
 
@@ -164,7 +164,7 @@ async def outage(calls: int) -> list[Line]:
 
 
 async def pause() -> list[Line]:
-    """Requests sent while the server asks for a pause, and how the first one after it goes alone."""
+    """Count the requests during a delay that the server asked for, and check that one probe follows it."""
     limited_at: list[float] = []
     probing, beside_probe = False, 0
 
@@ -204,7 +204,7 @@ def page(number: int) -> bytes:
 
 
 async def walk(unpod: UnpodClient, consumer: float = 0.0) -> float:
-    """Walk until the deadline strikes; by how much it was overrun, the consumer's last sleep aside."""
+    """Walk until the deadline ends, and return the overrun, without the last sleep of the consumer."""
     began = woke = time.monotonic()
     try:
         async for _ in unpod.with_options(deadline=DEADLINE, page_size=5).runs.list(SPACE):
@@ -217,7 +217,7 @@ async def walk(unpod: UnpodClient, consumer: float = 0.0) -> float:
 
 @contextlib.contextmanager
 def black_hole() -> Iterator[int]:
-    """A port that takes no connection and refuses none: its queue is full."""
+    """Yield a port that neither accepts nor refuses connections, because its queue is full."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -229,7 +229,7 @@ def black_hole() -> Iterator[int]:
 
 
 async def deadlines(rounds: int) -> list[Line]:
-    """The worst overrun over `rounds` times 8 walks for each place where time can go."""
+    """Return the worst overrun of `rounds` times 8 walks, for each phase in which time can pass."""
 
     async def nothing(_: int) -> bytes:
         await asyncio.sleep(5)

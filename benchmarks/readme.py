@@ -1,4 +1,4 @@
-"""The figures of README.md: tables between two marks, plots in `images/`."""
+"""Update the figures of README.md: the tables between two marks, and the plots in `images/`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALT = {
 
 
 def write(found: dict[str, Any]) -> None:
-    """Draw the plots, and put the tables into the README.
+    """Draw the plots and put the tables into the README.
 
     Raises:
         ValueError: the marks are not there.

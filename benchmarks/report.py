@@ -1,4 +1,4 @@
-"""What was measured as text: the tables and the targets, as they stand in the README."""
+"""Format the results as text: the tables and the targets of the README."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def table(found: dict[str, Any], group: str) -> str:
     for one in EXPORTS if group == "exports" else (REFERENCE, *WALKS):
         result = results.get(one.name)
         if result is None:
-            continue  # results of before it was there
-        # What only reads bytes has as many rows as the others.
+            continue  # results from before this approach existed
+        # Approaches that only read bytes have the same number of rows as the others.
         rows = result["rows"] or reference["rows"]
         share = f"{counts[one.name] / counts[REFERENCE.name]:.2f}" if one.name in counts else "-"
         name = f"**{one.name}**" if one is REFERENCE else one.name
@@ -63,7 +63,7 @@ def table(found: dict[str, Any], group: str) -> str:
 
 
 def ceiling(found: dict[str, Any]) -> str:
-    """What the service could do: by what it takes for the client that only reads."""
+    """Return the capacity of the service, from the time it takes for a client that only reads."""
     only = found["exports"][EXPORTS[0].name]
     busy = {name: one for name, one in found["exports"].items() if one["rows"]}
     share = max((result["origin_cpu"] / result["wall"], name) for name, result in busy.items())
@@ -77,28 +77,28 @@ def ceiling(found: dict[str, Any]) -> str:
 
 
 def setting(found: dict[str, Any]) -> str:
-    """On what, with what, and how it was measured."""
+    """Return a description of the machine, the versions and the method."""
     made, plan = found["machine"], found["plan"]
     packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
     rows = found["exports"][REFERENCE.name]["rows"]
-    asked = (
+    method = (
         f"{made['processor']}, a core for the client and one for the service; "
         f"Python {made['python']}, {packages}. "
         f"{plan['runs']:,} runs with {rows:,.0f} tasks, 32 requests in flight, pages of 100, no latency; "
         f"medians of {plan['times']}; 1 is the reference."
     )
     if "counter" in found:
-        asked += f" Instructions are counted by {found['counter']}, with 200 runs."
+        method += f" Instructions are counted by {found['counter']}, with 200 runs."
     if not plan["full"]:
-        asked += (
+        method += (
             " This is the quick benchmark: with so little data fixed costs weigh more than in the targets, "
             "which speak of 2,000 runs and 100 pages."
         )
-    return asked
+    return method
 
 
 def claims(found: dict[str, Any]) -> str:
-    """The table of the targets."""
+    """Return the table of the targets."""
     judged = ["| | target | measured | |", "|---|---|---|---|"]
     for line in lines(found):
         note = f" ({line.note})" if line.note else ""

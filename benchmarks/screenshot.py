@@ -1,4 +1,4 @@
-"""Make the README's picture of `unpod-async watch`: what a terminal really shows, drawn as it shows it.
+"""Draw the README's picture of `unpod-async watch` from the output of a real terminal session.
 
     python -m pip install -e '.[cli]' pyte pillow && python benchmarks/screenshot.py
 
@@ -44,7 +44,7 @@ COLOURS: Final = {
     "black": "#5c6370",
     "red": "#ef6b73",
     "green": "#7ccf8f",
-    "brown": "#e5c07b",  # what emulators call yellow
+    "brown": "#e5c07b",  # yellow, in the terms of terminal emulators
     "blue": "#7aa2f7",
     "magenta": "#c792ea",
     "cyan": "#6fd3e3",
@@ -54,14 +54,14 @@ DIM: Final = "#7d838e"
 
 
 class Screen(pyte.Screen):
-    """A screen that knows dim characters: they are noted as italics, which nothing here uses."""
+    """A screen that supports dim characters; it stores them as italics, which are not used here."""
 
     def select_graphic_rendition(self, *attributes: int, **kwargs: Any) -> None:
         super().select_graphic_rendition(*(3 if one == 2 else one for one in attributes), **kwargs)
 
 
 class Shell:
-    """A shell on a pseudo-terminal, and what it shows."""
+    """A shell on a pseudo-terminal, with its screen."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.screen = Screen(COLUMNS, LINES)
@@ -106,7 +106,7 @@ class Shell:
 
 
 def advance_some(sandbox: Sandbox, chance: random.Random) -> None:
-    """Let some of what moves go one step on: `advance` lets all calls begin and end together."""
+    """Advance some of the calls by one step; `advance` would start and end all of them together."""
     store = sandbox._store
     resting = {task for task in store._moving if chance.random() > 0.16}
     store._moving -= resting
@@ -115,10 +115,10 @@ def advance_some(sandbox: Sandbox, chance: random.Random) -> None:
 
 
 async def show() -> Screen:
-    """The screen after a while."""
+    """Return the screen after some time."""
     chance = random.Random(8)
     async with Sandbox(runs=140, tasks_per_run=(1, 12), seed=4) as sandbox:
-        for _ in range(4):  # what was under way from before has no time of this day
+        for _ in range(4):  # calls that were in progress before have no time of today
             sandbox.advance()
         environment = {
             **{name: value for name, value in os.environ.items() if name in {"HOME", "LANG", "LC_ALL", "TZ"}},
@@ -144,7 +144,7 @@ async def show() -> Screen:
 
 
 def draw(screen: Screen, target: Path) -> None:
-    """The characters of a screen, as a picture of a terminal."""
+    """Draw the characters of a screen as a picture of a terminal."""
     fonts = {
         bold: ImageFont.truetype(f"DejaVuSansMono{'-Bold' if bold else ''}.ttf", SIZE)
         for bold in (False, True)
@@ -163,7 +163,7 @@ def draw(screen: Screen, target: Path) -> None:
             x, y = MARGIN + column * wide, MARGIN + line * high
             colour = DIM if cell.italics else COLOURS.get(cell.fg, f"#{cell.fg}")
             if cell.data == "━":
-                # As terminals do, without gaps between cells.
+                # Like terminals, without gaps between cells.
                 middle = y + high // 2
                 pen.rectangle((x, middle - 3, x + wide, middle + 3), fill=colour)
             else:

@@ -1,4 +1,4 @@
-"""What each step costs, one by one: of a request, of a row of an export, and of a run of a whole export.
+"""Measure the cost of each step: of a request, of a row of an export, and of a run of a whole export.
 
     python benchmarks/steps.py
 
@@ -67,27 +67,27 @@ async def of_requests(port: int) -> None:
 
         await step("aiohttp: get and read", bare)
     async with UnpodClient(TOKEN, "example.org", base, max_concurrency=32) as unpod:
-        caller = unpod._context.executor
+        executor = unpod._context.executor
         listing = run_tasks("r20", "none", None)
         query = {"page": "1", "page_size": "100"}
-        await step("Transport.get", lambda: caller.transport.get(listing.endpoint.path, query, 60))
+        await step("Transport.get", lambda: executor.transport.get(listing.endpoint.path, query, 60))
         await step(
-            "Caller.read: limits, retries, budget",
-            lambda: caller.read(listing.endpoint, query, lambda _, answer: answer, caller.deadline()),
+            "RequestExecutor.read: limits, retries, budget",
+            lambda: executor.read(listing.endpoint, query, lambda _, answer: answer, executor.deadline()),
         )
         await step(
             "fetch: status and envelope",
-            lambda: fetch(caller, listing, PageRequest(1, 100), caller.deadline(), decode=decode_raw),
+            lambda: fetch(executor, listing, PageRequest(1, 100), executor.deadline(), decode=decode_raw),
         )
 
         async def walk() -> None:
             pages: SequentialWalk[Task] = SequentialWalk(
-                caller, run_tasks("r20", "none", None), page_size=100, decode=decode_raw
+                executor, run_tasks("r20", "none", None), page_size=100, decode=decode_raw
             )
             while await pages.next_page() is not None:
                 pass
 
-        await step("a walk: its state machine, its listing", walk)
+        await step("SequentialWalk: state machine, collector", walk)
 
 
 def of_rows() -> None:
@@ -127,25 +127,25 @@ def of_rows() -> None:
 
 
 async def of_runs(port: int) -> None:
-    """An export run by run that throws away its rows, or their lines, against one that does not."""
+    """Compare an export run by run with exports that discard the rows, or the lines made from them."""
 
     def only_fetch(*_: object) -> None:
         pass
 
     def only_lines(_: FetchContext, _space: int, _run: int, rows: Sequence[Row]) -> None:
         for row in rows:
-            row.line  # noqa: B018 - is made when it is asked for
+            row.line  # noqa: B018 - a property that makes the line on first access
 
     steps = {
         "requests, walks, rows found and their heads read": only_fetch,
         "lines made of them": only_lines,
-        "written, hashed, noted, made into parts": FetchContext.stage,
+        "written, hashed, noted, made into parts": FetchContext.stage_rows,
     }
     best = dict.fromkeys(steps, float("inf"))
     async with UnpodClient(TOKEN, "example.org", f"http://127.0.0.1:{port}", max_concurrency=32) as unpod:
         for _ in range(9):
             for name, stage in steps.items():
-                with tempfile.TemporaryDirectory() as folder, patch.object(FetchContext, "stage", stage):
+                with tempfile.TemporaryDirectory() as folder, patch.object(FetchContext, "stage_rows", stage):
                     began = time.process_time()
                     await unpod.export("r2000n", folder, concurrency=32, page_size=100)
                     best[name] = min(best[name], (time.process_time() - began) / 2000 * 1e6)

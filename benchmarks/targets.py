@@ -1,4 +1,4 @@
-"""The targets of part 5, and what was measured for each. Pure: numbers in, lines out."""
+"""The targets for speed, and the measured value of each. Pure functions from numbers to lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Line", "lines"]
 
 _MIB = 2**20
 _ID = 130
-"""Bytes that the id of a row in the listing being walked may take."""
+"""Limit for the memory, in bytes, that a walk takes for the id of a row."""
 
 _LARGE = "20 MB"
 
@@ -20,7 +20,7 @@ LATENCY = 0.05
 
 
 class Line(NamedTuple):
-    """One target: `measured` must not be below `least` nor above `most`."""
+    """One target: `measured` must be between `least` and `most`."""
 
     number: int
     what: str
@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 
 def lines(found: dict[str, Any]) -> list[Line]:
-    """Every target that was measured."""
+    """Yield every target that was measured."""
     return [
         *_export(found),
         *_typed(found),
@@ -61,7 +61,7 @@ def lines(found: dict[str, Any]) -> list[Line]:
 
 
 def _speed(found: dict[str, Any], group: str, ours: str, theirs: str) -> tuple[float, str]:
-    """How many times as fast, by processor time or by wall time, whichever says less; and both, in words.
+    """Return how many times as fast, by processor time or wall time, whichever is less; and both as text.
 
     Wall time has in it what else runs on the machine; processor time leaves out waiting for the disk.
     """
@@ -134,7 +134,7 @@ def _memory(found: dict[str, Any]) -> Iterator[Line]:
             yield Line(4, f"loop held: {name}", one["held"] * 1e3, most=20, unit="ms", note=note)
     for mode in ("flat", "raw"):
         if (large := held.get(f"{_LARGE}, {mode}")) is not None:
-            # Decoded at once it would be held five times as long as by a page a fifth of the size.
+            # Decoded at once, it would block the loop five times as long as a page of a fifth of the size.
             times = large["held"] / held[f"4 MB, {mode}"]["held"]
             note = f"{large['held'] * 1e3:.1f} ms"
             what = f"loop held: {_LARGE}, {mode}, against 4 MB"

@@ -38,7 +38,7 @@ HEADERS = {"Authorization": f"Token {TOKEN}", "Org-Handle": "example.org", "Acce
 
 
 class Job(NamedTuple):
-    """What is asked of an approach.
+    """The job of an approach.
 
     Attributes:
         mode: "runs" asks for the tasks run by run, "flat" for the space-wide listing.
@@ -90,9 +90,9 @@ class Told(NamedTuple):
 
 
 def expected_tasks(space: str) -> int:
-    asked = space_of(space)
-    total = data_set(asked.runs).tasks
-    return total if asked.tasks is None else min(total, asked.tasks)
+    properties = space_of(space)
+    total = data_set(properties.runs).tasks
+    return total if properties.tasks is None else min(total, properties.tasks)
 
 
 def check(result: Any, job: Job) -> tuple[int, int]:
@@ -157,8 +157,8 @@ def _counting(on: bool) -> Iterator[None]:
 
     def switch(state: str) -> None:
         control = shutil.which("callgrind_control") or ""
-        asked = [control, f"--instr={state}", str(os.getpid())]
-        subprocess.run(asked, check=True, capture_output=True)  # noqa: S603 - callgrind_control, as found
+        command = [control, f"--instr={state}", str(os.getpid())]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - callgrind_control from PATH
 
     if on:
         switch("on")
@@ -167,12 +167,12 @@ def _counting(on: bool) -> Iterator[None]:
         switch("off")
 
 
-def _told(port: int) -> dict[str, Any]:
+def _counters(port: int) -> dict[str, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/_stats")
-    told: dict[str, Any] = json.load(connection.getresponse())
+    counters: dict[str, Any] = json.load(connection.getresponse())
     connection.close()
-    return told
+    return counters
 
 
 class Ticker:
@@ -244,7 +244,7 @@ def _measured(run: Callable[[Job], Any], job: Job, options: argparse.Namespace) 
     if options.idle:
         with _counting(options.count):
             return {"idle": True}
-    before = _told(job.port)
+    before = _counters(job.port)
     sampler = Sampler() if options.sample else contextlib.nullcontext()
     gc.collect()
     _forget_peak()
@@ -257,7 +257,7 @@ def _measured(run: Callable[[Job], Any], job: Job, options: argparse.Namespace) 
     thread = _busy(resource.RUSAGE_THREAD) - thread
     busy = _busy(resource.RUSAGE_SELF) - busy + _busy(resource.RUSAGE_CHILDREN) - children
     peak = _peak() - base
-    after = _told(job.port)
+    after = _counters(job.port)
     requests = after["requests"] - before["requests"]
     received = after["bytes"] - before["bytes"]
     rows, written = check(result, job)

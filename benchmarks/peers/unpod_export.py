@@ -18,15 +18,15 @@ async def run(job: Job) -> Written:
     # In the mode "flat" the pages are of the size that the export thinks best.
     size = job.page_size if job.mode == "runs" else None
     async with UnpodClient(TOKEN, "example.org", job.origin, max_concurrency=job.ahead) as unpod:
-        told = await unpod.export(
+        summary = await unpod.export(
             job.space,
             job.folder / "out",
             concurrency=job.ahead,
             page_size=size,
             on_progress=events.append,
         )
-    if not told.complete or not events:
-        raise RuntimeError(f"the export is not complete: {told}")
+    if not summary.complete or not events:
+        raise RuntimeError(f"the export is not complete: {summary}")
     return Written(sorted((job.folder / "out").glob("tasks/*.jsonl")))
 
 
