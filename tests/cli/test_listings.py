@@ -206,3 +206,16 @@ async def test_an_unreachable_service() -> None:
     assert result.status == 1
     assert "no connection" in result.err
     assert "WARNING GET spaces/{space_token}/runs/: " in result.err  # -v shows the retries
+
+
+async def test_an_option_after_the_command_overrides_the_one_before_it() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        environment = settings(sandbox, UNPOD_BASE_URL=None)
+        before, after = ("--base-url", "http://127.0.0.1:1"), ("--base-url", sandbox.base_url)
+        result = await run_cli(environment, *before, "runs", sandbox.space_token, *after)
+        quiet = await run_cli(settings(sandbox), "runs", sandbox.space_token, "-v")
+        verbose = await run_cli(settings(sandbox), "-v", "runs", sandbox.space_token, "-v")
+
+    assert (result.status, result.err) == (0, "")
+    assert "DEBUG" not in quiet.err
+    assert "DEBUG" in verbose.err  # -v before and after the command is -vv

@@ -72,8 +72,8 @@ async def test_a_table_is_updated_and_stays_after_ctrl_c(columns: int) -> None:
     check_screen(terminal, columns)
     lines = last_table(terminal)
     assert lines[0].split()[:4] == ["●", SPACE, "connected", "polled"]
-    drawn = {tuple(line.split()[:2]) for line in lines[lines.index("RUNS  13") + 1 :][: len(counts)]}
-    assert drawn == {(status, str(count)) for status, count in counts.items()}
+    shown = {tuple(line.split()[:2]) for line in lines[lines.index("RUNS  13") + 1 :][: len(counts)]}
+    assert shown == {(status, str(count)) for status, count in counts.items()}
     calls = next(index for index, line in enumerate(lines) if line.startswith("CALLS ENDED  "))
     assert lines[calls + 1].split() == (
         ["CALL", "OUTCOME", "DURATION"] if columns == 60 else ["CALL", "RUN", "OUTCOME", "DURATION", "ENDED"]

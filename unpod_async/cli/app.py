@@ -74,7 +74,7 @@ class CliCommand(TyperCommand):
         for argument in self.params:
             if argument.param_type_name == "argument":
                 # The help would show Python types, such as <list[str]>.
-                vars(argument)["display_type_rich"] = lambda ctx: ""
+                vars(argument)["display_type_rich"] = _no_type
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         return _parse(super().make_context, *args, **extra)
@@ -205,6 +205,10 @@ command(short_help="Watch runs and calls change")(watch.watch)
 command(short_help="Wait until runs have ended")(wait.wait)
 app.command(cls=CliCommand, short_help="Serve a simulated platform")(sandbox.sandbox)
 command(short_help="Check the setup and suggest fixes")(doctor.doctor)
+
+
+def _no_type(ctx: Any) -> str:
+    return ""
 
 
 _UsageError: Final[Any] = typer.BadParameter.__base__  # typer does not export it

@@ -52,7 +52,7 @@ class Interrupted(Exception):
 
     Attributes:
         status: the exit status.
-        reported: whether the user has been told; otherwise `run_command` does it.
+        reported: whether a message was written; otherwise `run_command` writes one.
     """
 
     def __init__(self, signal_number: int, *, reported: bool = False) -> None:

@@ -192,7 +192,7 @@ def _cut(value: object, length: int) -> str:
 
 
 async def _check_agent(client: UnpodClient, agent: str) -> None:
-    """Check that the agent exists: the service queues calls for an unknown agent, and nobody makes them."""
+    """Check that the agent exists: the service queues calls for an unknown agent, but does not make them."""
     organization = client.settings.org_handle
     if organization is None:
         echo_err("WARNING: the service does not check whether the agent exists")
@@ -322,15 +322,15 @@ def _read_csv(text: str) -> Iterator[dict[str, Any]]:
         raise _documents_error(f"line {reader.line_num} is not valid CSV: {error}") from None
 
 
-def _decode(text: str, place: str) -> object:
+def _decode(text: str, position: str) -> object:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         reason = str(error) if isinstance(error, msgspec.DecodeError) else "it is nested too deeply"
-        raise _documents_error(f"{place} is not valid JSON: {reason}") from None
+        raise _documents_error(f"{position} is not valid JSON: {reason}") from None
 
 
-def _check_object(value: object, place: str) -> dict[str, Any]:
+def _check_object(value: object, position: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _documents_error(f"{place} must be an object with name and contact_number")
+        raise _documents_error(f"{position} must be an object with name and contact_number")
     return cast("dict[str, Any]", value)

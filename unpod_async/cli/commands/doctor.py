@@ -192,7 +192,7 @@ class _Verdict(Enum):
     REJECTED = "rejected"
     FORBIDDEN = "forbidden"
     UNREACHABLE = "unreachable"
-    WRONG_PLACE = "wrong place"
+    WRONG_SERVER = "wrong server"
     FAILING = "failing"
 
 
@@ -229,7 +229,7 @@ async def _probe(pager: Pager[Any]) -> _Probe:
         return _Probe(_verdict(error), error=error, clock_offset=_clock_offset(error.headers.get("date")))
     except DecodeError as error:
         has_rows = error.rejected or error.unreadable
-        return _Probe(_Verdict.ACCEPTED if has_rows else _Verdict.WRONG_PLACE, error=error)
+        return _Probe(_Verdict.ACCEPTED if has_rows else _Verdict.WRONG_SERVER, error=error)
     except TransportError as error:
         return _Probe(_Verdict.UNREACHABLE, error=error)
     return _Probe(_Verdict.ACCEPTED)
@@ -241,7 +241,7 @@ def _verdict(error: APIError) -> _Verdict:
     if isinstance(error, PermissionDeniedError):
         return _Verdict.FORBIDDEN
     if 300 <= error.status < 400 or (isinstance(error, NotFoundError) and looks_like_markup(error.body)):
-        return _Verdict.WRONG_PLACE
+        return _Verdict.WRONG_SERVER
     if isinstance(error, RateLimitedError | ServerError | UpstreamError):
         return _Verdict.FAILING
     return _Verdict.ACCEPTED
@@ -293,7 +293,7 @@ def _check_reachable(probe: _Probe, report: _Report) -> bool:
     """Return True if the service responded and works."""
     advice = {
         _Verdict.UNREACHABLE: "check the base URL, the network, and any proxy or firewall",
-        _Verdict.WRONG_PLACE: "this is not the platform: check the host and path of the base URL",
+        _Verdict.WRONG_SERVER: "this is not the platform: check the host and path of the base URL",
         _Verdict.FAILING: "the service has a problem: try again later",
     }.get(probe.verdict)
     if advice is not None:

@@ -127,7 +127,7 @@ def _unwrap(annotation: Any) -> tuple[Any, list[msgspec.Meta]]:
 
 
 def _limits(metadata: Sequence[msgspec.Meta]) -> dict[str, Any]:
-    """Return the limits of a number. The help shows them, except a maximum that nobody reaches."""
+    """Return the limits of a number. The help shows them, except a very large maximum."""
     limits: dict[str, Any] = {}
     for meta in metadata:
         limits |= {"min": meta.ge} if meta.ge is not None else {}

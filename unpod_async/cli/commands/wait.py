@@ -74,7 +74,7 @@ def wait(
 
 
 class _Progress:
-    """The condition to wait for, and the line that shows how far it is met."""
+    """The condition to wait for, and the progress line."""
 
     def __init__(self, runs: int, deadline: float) -> None:
         self._runs = runs

@@ -12,7 +12,7 @@ import typer
 
 from unpod_async.cli.errors import SUCCESS
 from unpod_async.cli.options import JsonLines, parse_seconds
-from unpod_async.cli.output import Screen, can_redraw, echo, echo_err, echo_line, wants_json
+from unpod_async.cli.output import Draw, Screen, can_redraw, echo, echo_err, echo_line, wants_json
 from unpod_async.cli.runner import Interrupted, reader_exit
 from unpod_async.cli.session import open_client
 from unpod_async.cli.state_file import StateFile
@@ -156,9 +156,9 @@ class LineWriter:
 class TableWriter:
     """Updates a table on the terminal."""
 
-    def __init__(self, view: WatchView, draw: Callable[[WatchView, int, int, bool], Sequence[Text]]) -> None:
+    def __init__(self, view: WatchView, draw: Draw) -> None:
         self._view = view
-        self._screen = Screen(sys.stdout, lambda *size: draw(view, *size))
+        self._screen = Screen(sys.stdout, draw)
 
     def __enter__(self) -> Self:
         self._screen.__enter__()
@@ -181,12 +181,12 @@ class TableWriter:
 def _table_writer(spaces: Sequence[str], *, tasks: bool, state: WatchState | None) -> TableWriter:
     from unpod_async.cli.watch_table import WatchView, draw
 
-    return TableWriter(
-        WatchView(spaces, tasks=tasks, state=state),
-        lambda view, width, height, ascii_only: draw(
-            view, datetime.now(UTC), width=width, height=height, ascii_only=ascii_only
-        ),
-    )
+    view = WatchView(spaces, tasks=tasks, state=state)
+
+    def draw_view(width: int, height: int, ascii_only: bool) -> list[Text]:
+        return draw(view, datetime.now(UTC), width=width, height=height, ascii_only=ascii_only)
+
+    return TableWriter(view, draw_view)
 
 
 async def _watch(
