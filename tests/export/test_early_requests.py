@@ -121,4 +121,4 @@ async def test_a_scan_with_early_pages_is_complete(change: Callable[[Sandbox], N
         gc.collect()
         in_memory = [one for one in gc.get_objects() if isinstance(one, PageResult)]
         assert in_memory == [sample]  # no page of the scan
-        await early.__aexit__(None, None, None)
+        await early.aclose()

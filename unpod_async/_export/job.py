@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
@@ -91,22 +92,30 @@ class _ExportJob:
             retrier=retrier,
             deadline=deadline,
             decode=row_decoder(keep_user_token=spec.keep_user_tokens),
-            page_size=client.page_size(spec.page_size),
+            page_size=spec.page_size or client.settings.page_size,
             concurrency=spec.concurrency,
             redact=self._redact,
             recording_url=recording_url if spec.recordings else None,
         )
-        self._early = EarlyRequests(
-            retrier,
-            deadline,
-            self._context.decode,
-            page_size=spec.page_size,
-            concurrency=spec.concurrency,
-        )
+        self._opened = contextlib.AsyncExitStack()
         progress.counts = lambda: (self._staging.runs, self._staging.failed, self._staging.rows)
 
+    @functools.cached_property
+    def _early(self) -> EarlyRequests:
+        """Requests for scans. A small export sends none, so they are opened on first use."""
+        early = EarlyRequests(
+            self._retrier,
+            self._deadline,
+            self._context.decode,
+            page_size=self._spec.page_size,
+            concurrency=self._spec.concurrency,
+        )
+        self._opened.push_async_callback(early.aclose)
+        return early
+
     async def run(self) -> ExportSummary:
-        async with self._ticking(), self._early:
+        """Run the export up to its end."""
+        async with self._ticking(), self._opened:
             for space, token in self._workspace.spaces:
                 await self._list_runs(space, token)
             await self._fetch_tasks()

@@ -12,8 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Coroutine, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from unpod_async._common import cancel_and_wait
 from unpod_async._export.rows import Row, RowPages
@@ -111,7 +110,7 @@ _Sample: TypeAlias = "DecodedPage | PageFailure"
 
 
 class EarlyRequests:
-    """Requests for scans that are sent while the runs are still being listed. Use it with `async with`.
+    """Requests for scans that are sent while the runs are still being listed. Call `aclose` at the end.
 
     They are a sample of each space-wide listing and, in an export of one space, the first pages of the scan.
     Listing 2,000 runs takes three round trips, one after the other, in which the processor is idle. With a
@@ -141,12 +140,7 @@ class EarlyRequests:
         self._requested_pages = False
         self.pages: PrefetchedPages = {}
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         """Cancel all requests and wait for them."""
         cancelled = await cancel_and_wait([*self._tasks, *self._samples.values()])
         if cancelled is not None:
