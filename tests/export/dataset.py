@@ -12,15 +12,15 @@ import msgspec
 
 from tests.export.parts import arrow_parquet, duck_csv, table
 from unpod_async._export import row_line
-from unpod_async._export.formats import FORMATS, Rows
+from unpod_async._export.formats import FORMATS, RowKind
 from unpod_async.testing import Sandbox
 
 __all__ = ["KINDS", "assert_holds", "assert_manifest", "found_rows", "sandbox_rows"]
 
-KINDS: tuple[Rows, ...] = ("runs", "tasks")
+KINDS: tuple[RowKind, ...] = ("runs", "tasks")
 
 
-def found_rows(target: Path, form: str, kind: Rows) -> list[str]:
+def found_rows(target: Path, form: str, kind: RowKind) -> list[str]:
     """Every row of all files of a kind, sorted, in one spelling."""
     found: list[str] = []
     paths = sorted((target / kind).iterdir())
@@ -38,7 +38,7 @@ def found_rows(target: Path, form: str, kind: Rows) -> list[str]:
     return sorted(found)
 
 
-def sandbox_rows(sandbox: Sandbox, form: str, kind: Rows) -> list[str]:
+def sandbox_rows(sandbox: Sandbox, form: str, kind: RowKind) -> list[str]:
     """The same of what the sandbox serves now."""
     rows = sandbox.run_rows() if kind == "runs" else sandbox.task_rows()
     lines = [row_line(msgspec.json.encode(row), keep_user_token=False) for row in rows]

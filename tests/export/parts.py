@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from unpod_async._export import row_line
-from unpod_async._export.formats import COLUMNS, FORMATS, Rows, cells
+from unpod_async._export.formats import COLUMNS, FORMATS, RowKind, cells
 from unpod_async.testing import Sandbox
 
-KINDS: list[Rows] = ["runs", "tasks"]
+KINDS: list[RowKind] = ["runs", "tasks"]
 Table = list[tuple[Any, ...]]
 
 HOSTILE: list[dict[str, Any]] = [
@@ -49,7 +49,7 @@ HOSTILE: list[dict[str, Any]] = [
 
 
 @functools.cache
-def lines(kind: Rows) -> list[bytes]:
+def lines(kind: RowKind) -> list[bytes]:
     sandbox = Sandbox(runs=30, tasks_per_run=(1, 6))
     rows = sandbox.run_rows() if kind == "runs" else sandbox.task_rows()
     return [
@@ -57,7 +57,7 @@ def lines(kind: Rows) -> list[bytes]:
     ]
 
 
-def written(path: Path, form: str, kind: Rows, rows: list[bytes], *, csv_safe: bool = False) -> Path:
+def written(path: Path, form: str, kind: RowKind, rows: list[bytes], *, csv_safe: bool = False) -> Path:
     """A part of these rows."""
     path = path.with_name(f"{path.name}{FORMATS[form].suffix}")
     writer = FORMATS[form].create(path, kind, csv_safe=csv_safe)
@@ -69,7 +69,7 @@ def written(path: Path, form: str, kind: Rows, rows: list[bytes], *, csv_safe: b
     return path
 
 
-def table(kind: Rows, rows: list[bytes]) -> Table:
+def table(kind: RowKind, rows: list[bytes]) -> Table:
     return [tuple(cells(kind, row)) for row in rows]
 
 
@@ -90,7 +90,7 @@ ARROW_TYPES = {
 }  # fmt: skip
 
 
-def duck(source: str, path: Path, kind: Rows) -> Table:
+def duck(source: str, path: Path, kind: RowKind) -> Table:
     """The rows of a table function of DuckDB, whose times are asked for as microseconds.
 
     As datetimes they would need pytz.
@@ -132,7 +132,7 @@ def arrow_rows(found: Any) -> Table:
     return plain(list(zip(*(column.to_pylist() for column in found.columns), strict=True)))
 
 
-def duck_csv(path: Path, kind: Rows) -> Table:
+def duck_csv(path: Path, kind: RowKind) -> Table:
     types = ", ".join(f"'{column.name}': '{DUCK_TYPES[column.kind]}'" for column in COLUMNS[kind])
     return duck(
         f"read_csv(?, header=true, auto_detect=false, allow_quoted_nulls=false, columns={{{types}}})",
@@ -141,7 +141,7 @@ def duck_csv(path: Path, kind: Rows) -> Table:
     )
 
 
-def polars_csv(path: Path, kind: Rows) -> Table:
+def polars_csv(path: Path, kind: RowKind) -> Table:
     texts = {
         column.name: pl.String() if column.kind == "timestamp" else POLARS_TYPES[column.kind]
         for column in COLUMNS[kind]
@@ -153,7 +153,7 @@ def polars_csv(path: Path, kind: Rows) -> Table:
     )
 
 
-def arrow_csv(path: Path, kind: Rows) -> Table:
+def arrow_csv(path: Path, kind: RowKind) -> Table:
     found = pa_csv.read_csv(
         path,
         read_options=pa_csv.ReadOptions(block_size=16 << 20),
@@ -168,21 +168,21 @@ def arrow_csv(path: Path, kind: Rows) -> Table:
     return arrow_rows(found)
 
 
-def duck_parquet(path: Path, kind: Rows) -> Table:
+def duck_parquet(path: Path, kind: RowKind) -> Table:
     return duck("read_parquet(?)", path, kind)
 
 
-def polars_parquet(path: Path, kind: Rows) -> Table:
+def polars_parquet(path: Path, kind: RowKind) -> Table:
     frame = pl.read_parquet(path)
     assert frame.schema == {column.name: POLARS_TYPES[column.kind] for column in COLUMNS[kind]}
     return plain(frame.rows())
 
 
-def arrow_parquet(path: Path, kind: Rows) -> Table:
+def arrow_parquet(path: Path, kind: RowKind) -> Table:
     return arrow_rows(pq.read_table(path))
 
 
-Reader = Callable[[Path, Rows], Table]
+Reader = Callable[[Path, RowKind], Table]
 CSV: dict[str, Reader] = {"DuckDB": duck_csv, "Polars": polars_csv, "pyarrow": arrow_csv}
 PARQUET: dict[str, Reader] = {"DuckDB": duck_parquet, "Polars": polars_parquet, "pyarrow": arrow_parquet}
 

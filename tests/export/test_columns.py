@@ -17,19 +17,19 @@ from tests.tables import each_row
 from unpod_async._call_output import Call
 from unpod_async._common import parse_time
 from unpod_async._export import row_line
-from unpod_async._export.formats import COLUMNS, SCHEMA_VERSION, Rows, cells, describe
+from unpod_async._export.formats import COLUMNS, SCHEMA_VERSION, RowKind, cells, describe
 from unpod_async.models import Run, Task
 from unpod_async.testing import Sandbox
 
-KINDS: list[Rows] = ["runs", "tasks"]
+KINDS: list[RowKind] = ["runs", "tasks"]
 TYPES = {"text": str, "json": str, "integer": int, "number": float, "timestamp": datetime}
 
 
-def named(kind: Rows, line: bytes) -> dict[str, Any]:
+def named(kind: RowKind, line: bytes) -> dict[str, Any]:
     return dict(zip([column.name for column in COLUMNS[kind]], cells(kind, line), strict=True))
 
 
-def cell(name: str, value: str, kind: Rows = "tasks") -> tuple[object, object]:
+def cell(name: str, value: str, kind: RowKind = "tasks") -> tuple[object, object]:
     """The cell of a column whose value is this JSON, and what `extra` has of it."""
     row = named(kind, f'{{"{name}":{value}}}'.encode())
     return row[name], row["extra"]
@@ -66,7 +66,7 @@ def test_the_columns_are_those_of_this_version() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_field_has_a_column_and_every_column_a_meaning(kind: Rows) -> None:
+def test_every_field_has_a_column_and_every_column_a_meaning(kind: RowKind) -> None:
     model = {"runs": Run, "tasks": Task}[kind]
     assert {column.source for column in COLUMNS[kind] if column.of == "row"} == {
         field.encode_name for field in msgspec.structs.fields(model)
@@ -269,7 +269,9 @@ MEMBERS = st.lists(st.tuples(st.sampled_from(NAMES) | TEXTS, JSON), max_size=12)
 
 
 @given(MEMBERS, st.sampled_from(KINDS), st.sampled_from(["", " "]))
-def test_flattening_loses_nothing_of_any_row(members: list[tuple[str, str]], kind: Rows, space: str) -> None:
+def test_flattening_loses_nothing_of_any_row(
+    members: list[tuple[str, str]], kind: RowKind, space: str
+) -> None:
     text = f"{{{','.join(f'{json.dumps(key)}{space}:{space}{value}' for key, value in members)}}}"
     row = named(kind, text.encode())
     extra = pairs(row["extra"] or "{}")

@@ -31,14 +31,14 @@ from tests.export.parts import (
     written,
 )
 from tests.tables import each_row
-from unpod_async._export.formats import COLUMNS, FORMATS, SCHEMA_VERSION, Rows, safe
+from unpod_async._export.formats import COLUMNS, FORMATS, SCHEMA_VERSION, RowKind, safe
 from unpod_async._export.redaction import Redactor
 from unpod_async.testing import Sandbox
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reader", CSV)
-def test_csv_is_read_back(tmp_path: Path, reader: str, kind: Rows) -> None:
+def test_csv_is_read_back(tmp_path: Path, reader: str, kind: RowKind) -> None:
     path = written(tmp_path / kind, "csv", kind, lines(kind))
     without_nul = [
         tuple(cell.replace("\0", "") if isinstance(cell, str) else cell for cell in row)
@@ -49,14 +49,14 @@ def test_csv_is_read_back(tmp_path: Path, reader: str, kind: Rows) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reader", PARQUET)
-def test_parquet_is_read_back(tmp_path: Path, reader: str, kind: Rows) -> None:
+def test_parquet_is_read_back(tmp_path: Path, reader: str, kind: RowKind) -> None:
     path = written(tmp_path / kind, "parquet", kind, lines(kind))
     assert PARQUET[reader](path, kind) == table(kind, lines(kind))
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_jsonl_is_the_lines(tmp_path: Path, form: str, kind: Rows) -> None:
+def test_jsonl_is_the_lines(tmp_path: Path, form: str, kind: RowKind) -> None:
     path = written(tmp_path / kind, form, kind, lines(kind))
     content = path.read_bytes()
     if form == "jsonl.gz":
@@ -102,7 +102,7 @@ def test_jsonl_is_read_back(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_empty_part_is_a_valid_file(tmp_path: Path, form: str, kind: Rows) -> None:
+def test_an_empty_part_is_a_valid_file(tmp_path: Path, form: str, kind: RowKind) -> None:
     path = written(tmp_path / kind, form, kind, [])
     if form in {"csv", "parquet"}:
         for read in {"csv": CSV, "parquet": PARQUET}[form].values():

@@ -20,18 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.export.parts import IN_ONE_PLACE, KINDS, ROWS, arrow_parquet, lines, written
-from unpod_async._export.formats import FORMATS, Range, Rows
+from unpod_async._export.formats import FORMATS, Range, RowKind
 
 # --- copies ------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, form: str, kind: Rows) -> object:
+def read(path: Path, form: str, kind: RowKind) -> object:
     if form == "parquet":
         return arrow_parquet(path, kind)
     return gzip.decompress(path.read_bytes()) if form == "jsonl.gz" else path.read_bytes()
 
 
-def check_copy(path: Path, form: str, kind: Rows, rows: list[bytes], ranges: list[Range]) -> None:
+def check_copy(path: Path, form: str, kind: RowKind, rows: list[bytes], ranges: list[Range]) -> None:
     """Copying equals writing these rows, with rows written before and after."""
     source = written(path / "source", form, kind, rows)
     target = path / f"copy{FORMATS[form].suffix}"
@@ -51,7 +51,7 @@ def check_copy(path: Path, form: str, kind: Rows, rows: list[bytes], ranges: lis
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_copy_equals_writing_the_rows(tmp_path: Path, form: str, kind: Rows) -> None:
+def test_a_copy_equals_writing_the_rows(tmp_path: Path, form: str, kind: RowKind) -> None:
     rows = lines(kind)
     every_second = [(at, at + 1) for at in range(0, len(rows) - 1, 2)]
     for ranges in (
@@ -205,7 +205,7 @@ def test_rows_of_a_source_that_fails_are_not_taken_for_all(tmp_path: Path, form:
 FULL = """
 import gc, random, resource, sys
 from pathlib import Path
-from unpod_async._export.formats.registry import FORMATS
+from unpod_async._export.formats import FORMATS
 form, path, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 noise = random.Random(1)
 rows = [b'{"run_id":"%x"}' % noise.getrandbits(8_000) for _ in range(2_500)]
@@ -265,7 +265,7 @@ NO_ARROW = """
 import sys
 sys.modules["pyarrow"] = None
 from pathlib import Path
-from unpod_async._export.formats.registry import FORMATS
+from unpod_async._export.formats import FORMATS
 from unpod_async.errors import ConfigurationError
 for form in ("jsonl", "jsonl.gz", "csv"):
     writer = FORMATS[form].create(Path(sys.argv[1]) / form, "tasks")

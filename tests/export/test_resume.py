@@ -21,7 +21,7 @@ def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
 
 @pytest.fixture(autouse=True)
 def every_page_is_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unpod_async._export.storage.checkpoint._DUE_AFTER", 0.0)
+    monkeypatch.setattr("unpod_async._export.storage.checkpoint._INTERVAL", 0.0)
 
 
 async def interrupted(

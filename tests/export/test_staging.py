@@ -17,7 +17,8 @@ from unpod_async._export.storage import Catalog, Disk, Spool, Staging, spool_pat
 from unpod_async.testing import Sandbox
 
 RUN = (
-    "INSERT INTO run (number, space, id, rank, seen, settles, listed, state) VALUES (7, 1, ?, 1, ?, 1, 1, 0)"
+    "INSERT INTO run (number, space, id, rank, digest, can_settle, listing, state) "
+    "VALUES (7, 1, ?, 1, ?, 1, 1, 0)"
 )
 
 

@@ -22,7 +22,7 @@ from unpod_async._export.run_sync import PAGE_SIZE, RunReader, RunSync
 from unpod_async._export.run_tasks import FetchContext, fetch_runs
 from unpod_async._export.space_scan import FEW_REQUESTS, EarlyRequests, ScanPlan, plan_scan, scan_space
 from unpod_async._export.spec import ExportSpec
-from unpod_async._export.storage import Contents, Progress, RunState, Workspace, open_workspace
+from unpod_async._export.storage import Contents, RunState, ScanProgress, Workspace, open_workspace
 from unpod_async._http import Deadline
 from unpod_async._paging import ClientContext, PageFailure, space_runs
 from unpod_async.errors import ExportError, IncompleteListing
@@ -199,14 +199,14 @@ class _ExportJob:
             self._progress.rows_total = None
         await fetch_runs(self._context, self._workspace.spaces)
 
-    def _plan_fetching(self) -> tuple[int, list[tuple[int, str, int, Progress | None]]]:
+    def _plan_fetching(self) -> tuple[int, list[tuple[int, str, int, ScanProgress | None]]]:
         """Return what there is to fetch. Blocks.
 
         Returns:
             The number of wanted runs, and the spaces that a scan may suit, each with the number of requests
             that reading run by run takes, and how far an interrupted scan came.
         """
-        scans: list[tuple[int, str, int, Progress | None]] = []
+        scans: list[tuple[int, str, int, ScanProgress | None]] = []
         for space, token in self._workspace.spaces:
             interrupted = self._catalog.scan_progress(space)
             requests = self._catalog.requests_by_run(space, self._context.page_size)
@@ -216,7 +216,9 @@ class _ExportJob:
                 self._catalog.discard_scan(space)
         return self._catalog.count_runs(RunState.WANTED), scans
 
-    async def _scan_plan(self, token: str, requests: int, interrupted: Progress | None) -> ScanPlan | None:
+    async def _scan_plan(
+        self, token: str, requests: int, interrupted: ScanProgress | None
+    ) -> ScanPlan | None:
         """Return how to scan the space-wide listing, or None if reading run by run takes as few requests."""
         if interrupted is not None:
             self._progress.rows_total = interrupted.length

@@ -18,7 +18,7 @@ from unpod_async._common import cancel_and_wait
 from unpod_async._export.rows import Row, RowPages
 from unpod_async._export.run_sync import FRESH
 from unpod_async._export.run_tasks import FetchContext
-from unpod_async._export.storage import Progress
+from unpod_async._export.storage import ScanProgress
 from unpod_async._http import Deadline, Reader, endpoints
 from unpod_async._paging import (
     Decode,
@@ -264,7 +264,7 @@ async def scan_space(
     return True
 
 
-async def _can_resume(context: FetchContext, token: str, page_size: int, progress: Progress) -> bool:
+async def _can_resume(context: FetchContext, token: str, page_size: int, progress: ScanProgress) -> bool:
     """Return whether the listing is as it was when the interrupted scan began."""
     if progress.page_size != page_size or not 0 <= time.time() - progress.at < FRESH:
         return False
@@ -278,7 +278,7 @@ class _SpaceScan:
     """One scan of a space-wide listing."""
 
     def __init__(
-        self, context: FetchContext, space: int, token: str, plan: ScanPlan, resumed: Progress | None
+        self, context: FetchContext, space: int, token: str, plan: ScanPlan, resumed: ScanProgress | None
     ) -> None:
         self._context = context
         self._space = space
@@ -326,7 +326,7 @@ class _SpaceScan:
         await self._stage(rows)
         staging = self._context.staging
         if self._is_unchanged and self._first_key is not None and self._length is not None:
-            reached = Progress(page.number, self._page_size, self._first_key, self._length, time.time())
+            reached = ScanProgress(page.number, self._page_size, self._first_key, self._length, time.time())
             staging.save_progress(self._space, reached)
         # After the last page, the disk works while the walk checks the end of the listing.
         is_last = page.number * self._page_size >= (page.count or 0)

@@ -1,4 +1,4 @@
-"""A line's cells, one for each column. Pure: no I/O; never raises, and nothing a line holds is lost."""
+"""Split a line into cells, one for each column. Nothing in the line is lost, and no line is an error."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import msgspec
 
 from unpod_async._call_output import Call, TranscriptMessage, read_call
 from unpod_async._common import parse_time
-from unpod_async._export.formats.columns import COLUMNS, Column, Kind, Rows
+from unpod_async._export.formats.columns import COLUMNS, Column, ColumnType, RowKind
 from unpod_async._export.rows import object_members
 
 __all__ = ["cells"]
 
 
 class _Message(msgspec.Struct, omit_defaults=True, gc=False):
-    """`TranscriptMessage` without what an item does not have."""
+    """`TranscriptMessage` that omits unknown fields when it is encoded."""
 
     role: str | None = None
     content: str | None = None
@@ -32,14 +32,18 @@ class _Message(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class _Misfit(Exception):
-    """A value that its column cannot hold, or not wholly: then `cell` is what it can."""
+    """A value that its column cannot hold exactly.
+
+    Attributes:
+        cell: What the column can hold of it.
+    """
 
     def __init__(self, cell: object = None) -> None:
         super().__init__()
         self.cell = cell
 
 
-def _keys(columns: Iterable[Column]) -> dict[str, tuple[int, Kind]]:
+def _keys(columns: Iterable[Column]) -> dict[str, tuple[int, ColumnType]]:
     return {column.source: (index, column.kind) for index, column in enumerate(columns) if column.of == "row"}
 
 
@@ -49,18 +53,18 @@ _CALL = [(index, column) for index, column in enumerate(COLUMNS["tasks"]) if col
 _OUTPUT = _KEYS["tasks"]["output"][0]
 _INTEGER = re.compile(rb"-?[0-9]{1,19}")
 _SECONDS = re.compile(rb"-?[0-9]{1,12}(?:\.[0-9]{1,6})?")
-# Of a time what is finer than a microsecond.
+# Digits of a time below a microsecond.
 _FINER = re.compile(r"[.,][0-9]{6}0*[1-9]")
 _QUOTE = b'"'[0]
 
 
-def cells(kind: Rows, line: bytes) -> list[Any]:
-    """The cells of a line in the order of the columns: str, int, float, aware datetime in UTC, or None.
+def cells(kind: RowKind, line: bytes) -> list[Any]:
+    """Return the cells of a line in the order of the columns: str, int, float, UTC datetime, or None.
 
-    JSON is a str, as it stands in the line. null, a key that is not there and an empty time are None. What a
-    column cannot hold is in `extra`; what it holds less exactly (a time with nanoseconds) is in both. The
-    `call_` columns are a view of `output`: numbers of more than 64 bits are texts in them, and what is too
-    deep to be decoded is only there.
+    JSON is a str, unchanged from the line. null, a missing key and an empty time are None. What a column
+    cannot hold is in `extra`. What it holds less exactly (a time with nanoseconds) is in both. The `call_`
+    columns are read from `output`. Numbers of more than 64 bits are strings in them. They are None if
+    `output` is nested too deeply to be decoded.
     """
     row: list[Any] = [None] * len(COLUMNS[kind])
     keys, extra = _KEYS[kind], list[bytes]()
@@ -85,12 +89,12 @@ def cells(kind: Rows, line: bytes) -> list[Any]:
 
 
 def _split(line: bytes, extra: list[bytes]) -> list[tuple[str, bytes]]:
-    """Key and value of the row; all but the last value of a repeated key go to `extra`."""
+    """Return the keys and values of a row. Adds all but the last value of a repeated key to `extra`."""
     try:
         values = [(key, bytes(raw)) for key, raw in _VALUES.decode(line).items()]
     except RecursionError:
         values = []
-    # No shorter can it be with each key once; so if that is its length, nothing was repeated.
+    # The line has at least this length if no key is repeated. If it is longer, one may be.
     if len(line) == sum(len(key) + len(raw) for key, raw in values) + 4 * len(values) + 1:
         return values
     last: dict[str, bytes] = {}
@@ -129,31 +133,31 @@ def _timestamp(raw: bytes) -> object:
     return moment
 
 
-def _as_it_stands(raw: bytes) -> str:
+def _unchanged(raw: bytes) -> str:
     return raw.decode()
 
 
-_CELLS: Mapping[Kind, Callable[[bytes], object]] = {
+_CELLS: Mapping[ColumnType, Callable[[bytes], object]] = {
     "text": _text,
     "integer": _integer,
     "timestamp": _timestamp,
-    "json": _as_it_stands,
+    "json": _unchanged,
 }
 
 
 def _call(output: str) -> Call | None:
     try:
         try:
-            told = msgspec.json.decode(output)
+            decoded = msgspec.json.decode(output)
         except msgspec.DecodeError:
-            told = json.loads(output, parse_int=_number, parse_float=_number)
-        return read_call(told)
+            decoded = json.loads(output, parse_int=_number, parse_float=_number)
+        return read_call(decoded)
     except RecursionError:
         return None
 
 
 def _number(text: str) -> object:
-    """A number, or its text when it is beyond what others can hold."""
+    """Return a number, or its text if it does not fit into 64 bits."""
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
@@ -161,7 +165,7 @@ def _number(text: str) -> object:
 
 
 def _json(value: Any) -> str | None:
-    """The JSON of a value of the view; of none, and of an empty list, None."""
+    """Return the JSON of a value; None for None and for an empty list."""
     if value is None or value == []:
         return None
     try:

@@ -1,10 +1,10 @@
-r"""Parts as CSV.
+r"""CSV parts.
 
-RFC 4180 in UTF-8 without a byte order mark; lines end with \n, and the first names the columns. Texts and
-JSON are always in quotes, numbers and times never: "" is an empty text, and nothing between commas is null.
-Polars tells the two apart by itself, DuckDB with `allow_quoted_nulls=false`, pyarrow with `null_values=[""]`,
-`strings_can_be_null=True` and `quoted_strings_can_be_null=False`. Times are `2026-01-15T10:00:00.000000Z`.
-NUL characters, which not every reader takes, are left out.
+The files are RFC 4180 in UTF-8 without a byte order mark. Lines end with \n, and the first line has the names
+of the columns. Strings and JSON are always quoted, numbers and times never. So "" is an empty string, and an
+empty cell is null. Polars distinguishes the two by default, DuckDB with `allow_quoted_nulls=false`, pyarrow
+with `null_values=[""]`, `strings_can_be_null=True` and `quoted_strings_can_be_null=False`. Times look like
+`2026-01-15T10:00:00.000000Z`. NUL characters are removed, because some readers do not accept them.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from unpod_async._export.formats.cells import cells
-from unpod_async._export.formats.columns import COLUMNS, Kind, Rows
+from unpod_async._export.formats.columns import COLUMNS, ColumnType, RowKind
 from unpod_async._export.formats.jsonl import TextWriter
-from unpod_async._export.formats.output_file import Sink, open_part
-from unpod_async._export.formats.writer import Range, damaged
+from unpod_async._export.formats.writer import OutputFile, Range, copy_error, open_part
 
 __all__ = ["CsvWriter", "safe"]
 
 _CHUNK = 1 << 20  # bytes
-# What makes a spreadsheet take a cell for a formula, after white space that it skips.
+# The start of a cell that a spreadsheet runs as a formula, after the whitespace that it skips.
 _FORMULA = re.compile(r"[\s\ufeff\u200b]*[=+\-@\t\r\n＝＋－＠]")
-# A phone number or a number: digits and marks, nothing that can be called or refer to a cell.
+# A phone number or a number. It has no letters, so it cannot call a function or refer to a cell.
 _HARMLESS = re.compile(
     r"\s*[+\-]?\(?[0-9][0-9 ().\-/]*|\s*[+\-]?[0-9]*\.?[0-9]+(?:[eE][+\-]?[0-9]+)?", re.ASCII
 )
 
 
 def safe(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: with `'` before it when it looks like one.
+    """Put `'` before a string that a spreadsheet would run as a formula, and return it.
 
-    A cell that is wholly a number or a phone number, also with a plus sign, stays as it is.
+    A number or a phone number stays as it is, also with a plus sign.
     """
     if _FORMULA.match(text) and _HARMLESS.fullmatch(text) is None:
         return f"'{text}"
@@ -52,7 +51,7 @@ def _text(value: str) -> str:
 
 
 def _safe_text(value: str) -> str:
-    # Without NUL first: what comes after it must not become the first character.
+    # Remove NUL first, so that the character after it is checked as the first one.
     return _text(safe(value.replace("\0", "")))
 
 
@@ -60,32 +59,32 @@ def _timestamp(value: datetime) -> str:
     return f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
-_PRINT: Mapping[Kind, Callable[[Any], str]] = {
+_FORMAT_CELL: Mapping[ColumnType, Callable[[Any], str]] = {
     "text": _text,
     "json": _text,
     "integer": str,
     "number": repr,
     "timestamp": _timestamp,
 }
-_PRINT_SAFE = {**_PRINT, "text": _safe_text, "json": _safe_text}
+_FORMAT_CELL_SAFE = {**_FORMAT_CELL, "text": _safe_text, "json": _safe_text}
 
 
 class CsvWriter(TextWriter):
-    """A part as CSV; with `csv_safe`, see `safe`."""
+    """Writes CSV. With `csv_safe`, `safe` changes the strings."""
 
-    def __init__(self, sink: Sink, kind: Rows, *, csv_safe: bool) -> None:
-        super().__init__(sink)
-        self._kind: Rows = kind
-        printers = _PRINT_SAFE if csv_safe else _PRINT
-        self._columns = [printers[column.kind] for column in COLUMNS[kind]]
+    def __init__(self, output: OutputFile, kind: RowKind, *, csv_safe: bool) -> None:
+        super().__init__(output)
+        self._kind: RowKind = kind
+        functions = _FORMAT_CELL_SAFE if csv_safe else _FORMAT_CELL
+        self._columns = [functions[column.kind] for column in COLUMNS[kind]]
         self._header = ",".join(column.name for column in COLUMNS[kind]).encode() + b"\n"
         self._put(self._header)
 
     def write(self, lines: Iterable[bytes]) -> None:
         for line in lines:
             row = [
-                "" if cell is None else text_of(cell)
-                for text_of, cell in zip(self._columns, cells(self._kind, line), strict=True)
+                "" if cell is None else format_cell(cell)
+                for format_cell, cell in zip(self._columns, cells(self._kind, line), strict=True)
             ]
             self._put((",".join(row) + "\n").encode())
             self.rows += 1
@@ -93,14 +92,14 @@ class CsvWriter(TextWriter):
     def _copy(self, source: Path, ranges: Sequence[Range]) -> None:
         with os.fdopen(open_part(source), "rb", buffering=_CHUNK) as file:
             if file.readline(len(self._header) + 1) != self._header:
-                raise damaged(source, "the part has other columns")
+                raise copy_error(source, "the part has other columns")
             wanted = iter(ranges)
             start, stop = next(wanted)
             at = quotes = 0
             for line in file:
                 if at >= start:
                     self._put(line)
-                # A row ends where no quote is open; quotes inside a cell are doubled.
+                # A row ends outside quotes. Quotes inside a cell are doubled.
                 quotes += line.count(b'"')
                 if quotes % 2 == 0 and line.endswith(b"\n"):
                     at += 1
@@ -109,4 +108,4 @@ class CsvWriter(TextWriter):
                         if following is None:
                             return
                         start, stop = following
-            raise damaged(source, f"the part ends after {at} rows")
+            raise copy_error(source, f"the part ends after {at} rows")

@@ -1,4 +1,4 @@
-"""Parts of lines of text: JSONL, plain or compressed, and what CSV shares with them."""
+"""JSONL parts, plain or compressed, and the base class of text formats."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader, FileIO
 from pathlib import Path
 
-from unpod_async._export.formats.output_file import Sink, open_part
-from unpod_async._export.formats.writer import Range, Writer, damaged
+from unpod_async._export.formats.writer import OutputFile, Range, Writer, copy_error, open_part
 
 __all__ = ["GzipJsonlWriter", "JsonlWriter", "TextWriter"]
 
 _CHUNK = 1 << 20  # bytes
 _MANY = 1000  # rows
-# Measured on tasks of the sandbox: 9 is 6 % smaller and takes twice as long, 1 is 65 % larger.
 _LEVEL = 6
+"""Compression level. For tasks of the sandbox, 9 is 6 % smaller and takes twice as long; 1 is 65 % larger."""
 
 
 class TextWriter(Writer):
-    """Collects text and passes it on in large pieces."""
+    """A writer that buffers text and writes it in large blocks."""
 
-    def __init__(self, sink: Sink) -> None:
-        super().__init__(sink)
+    def __init__(self, output: OutputFile) -> None:
+        super().__init__(output)
         self._held = bytearray()
 
     def _put(self, data: bytes) -> None:
@@ -37,14 +36,14 @@ class TextWriter(Writer):
         self._out(held)
 
     def _out(self, data: bytes | bytearray) -> None:
-        self._sink.write(data)
+        self._output.write(data)
 
     def _finish(self) -> None:
         self._flush()
 
 
 class JsonlWriter(TextWriter):
-    r"""A row is a line: its JSON and \n."""
+    r"""Writes each row as a line that ends with \n."""
 
     def write(self, lines: Iterable[bytes]) -> None:
         for line in lines:
@@ -58,18 +57,18 @@ class JsonlWriter(TextWriter):
     def _copy(self, source: Path, ranges: Sequence[Range]) -> None:
         with self._reading(source) as file:
             at = 0
-            chunk, place = b"", 0
+            chunk, position = b"", 0
             for start, stop in ranges:
                 for goal, is_kept in ((start, False), (stop, True)):
                     while at < goal:
-                        if place == len(chunk):
-                            chunk, place = file.read(_CHUNK), 0
+                        if position == len(chunk):
+                            chunk, position = file.read(_CHUNK), 0
                             if not chunk:
-                                raise damaged(source, f"the part ends after {at} rows")
-                        end, rows = _rows_in(chunk, place, goal - at)
+                                raise copy_error(source, f"the part ends after {at} rows")
+                        end, rows = _find_rows(chunk, position, goal - at)
                         if is_kept:
-                            self._put(chunk[place:end])
-                        at, place = at + rows, end
+                            self._put(chunk[position:end])
+                        at, position = at + rows, end
 
     @contextmanager
     def _reading(self, source: Path) -> Generator[BufferedIOBase, None, None]:
@@ -77,46 +76,46 @@ class JsonlWriter(TextWriter):
             yield file
 
 
-def _rows_in(chunk: bytes, place: int, most: int) -> tuple[int, int]:
-    """How far up to `most` rows from `place` reach, and how many end in the chunk."""
-    # Counting looks at all that is left, and so is not for taking a few rows at a time.
+def _find_rows(chunk: bytes, start: int, most: int) -> tuple[int, int]:
+    """Return where up to `most` rows from `start` end, and how many rows end in the chunk."""
+    # `count` looks at the rest of the chunk, which is too slow for a few rows at a time.
     if most > _MANY:
-        whole = chunk.count(b"\n", place)
-        if whole < most or (whole == most and chunk.endswith(b"\n")):
-            return len(chunk), whole
+        rows = chunk.count(b"\n", start)
+        if rows < most or (rows == most and chunk.endswith(b"\n")):
+            return len(chunk), rows
     rows = 0
     while rows < most:
-        end = chunk.find(b"\n", place)
+        end = chunk.find(b"\n", start)
         if end < 0:
             return len(chunk), rows
-        place = end + 1
+        start = end + 1
         rows += 1
-    return place, rows
+    return start, rows
 
 
 class GzipJsonlWriter(JsonlWriter):
-    """The same, compressed: one member without name and time, so that the same rows are the same bytes."""
+    """Writes compressed JSONL: one gzip member without name and time, so that equal rows give equal bytes."""
 
-    def __init__(self, sink: Sink) -> None:
-        super().__init__(sink)
-        # 16: with a gzip header, in which zlib leaves the time at zero.
+    def __init__(self, output: OutputFile) -> None:
+        super().__init__(output)
+        # 16 adds a gzip header. zlib sets its time to zero.
         self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
 
     def _out(self, data: bytes | bytearray) -> None:
         if packed := self._deflate.compress(data):
-            self._sink.write(packed)
+            self._output.write(packed)
 
     def _finish(self) -> None:
         self._flush()
-        self._sink.write(self._deflate.flush())
+        self._output.write(self._deflate.flush())
 
     @contextmanager
     def _reading(self, source: Path) -> Generator[BufferedIOBase, None, None]:
-        fault = ""
+        problem = ""
         try:
             with super()._reading(source) as file, gzip.GzipFile(fileobj=file, mode="rb") as plain:
                 yield plain
         except (EOFError, zlib.error) as error:
-            fault = str(error)
-        if fault:
-            raise damaged(source, f"the part is damaged ({fault})")
+            problem = str(error)
+        if problem:
+            raise copy_error(source, f"the part is damaged ({problem})")

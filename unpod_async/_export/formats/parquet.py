@@ -1,8 +1,8 @@
-"""Parts as Parquet, with pyarrow, which is imported when the first part is made and not before.
+"""Parquet parts, written with pyarrow. It is imported only when the first part is created.
 
-The schema is fixed: texts and JSON are strings, moments are timestamps with microseconds in UTC. The file's
-metadata has `unpod_async.schema_version` and `unpod_async.rows` ("runs" or "tasks"). Compressed with zstd;
-row groups are bounded in rows and bytes: a reader takes one into memory as a whole, and so does this writer.
+The schema is fixed: strings and JSON are strings, times are UTC timestamps with microseconds. The metadata of
+the file has `unpod_async.schema_version` and `unpod_async.rows` ("runs" or "tasks"). The compression is zstd.
+Row groups have a maximum number of rows and bytes, because readers and this writer hold one in memory.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from unpod_async._export.formats.cells import cells
-from unpod_async._export.formats.columns import COLUMNS, SCHEMA_VERSION, Rows
-from unpod_async._export.formats.output_file import Sink, open_part
-from unpod_async._export.formats.writer import Range, Writer, damaged
+from unpod_async._export.formats.columns import COLUMNS, SCHEMA_VERSION, RowKind
+from unpod_async._export.formats.writer import OutputFile, Range, Writer, copy_error, open_part
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["ParquetWriter", "load"]
@@ -30,38 +29,39 @@ _GROUP_BYTES = 32 << 20  # of columns
 
 
 def load() -> tuple[Any, Any]:
-    """pyarrow and pyarrow.parquet.
+    """Import pyarrow and pyarrow.parquet.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: pyarrow cannot be imported.
     """
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as fault:
-        reason = str(fault)
+    except ImportError as error:
+        reason = str(error)
     raise ConfigurationError(
-        f"Parquet needs pyarrow, which cannot be imported ({reason}): pip install 'unpod-async[parquet]'"
+        f"Parquet needs pyarrow, which cannot be imported: {reason}",
+        hint="pip install 'unpod-async[parquet]'",
     )
 
 
 class ParquetWriter(Writer):
-    """A part as Parquet."""
+    """Writes Parquet."""
 
-    def __init__(self, sink: Sink, kind: Rows) -> None:
-        super().__init__(sink)
+    def __init__(self, output: OutputFile, kind: RowKind) -> None:
+        super().__init__(output)
         self._arrow, self._parquet = load()
-        self._kind: Rows = kind
+        self._kind: RowKind = kind
         self._schema = self._schema_of(kind)
         self._cells: list[list[Any]] = []
         self._cells_bytes = 0
         self._pending: list[Any] = []
         self._pending_rows = self._pending_bytes = 0
-        with self._plain_errors():
-            self._out = self._parquet.ParquetWriter(
-                self._arrow.PythonFile(sink, mode="w"), self._schema, compression="zstd"
+        with self._arrow_errors():
+            self._arrow_writer = self._parquet.ParquetWriter(
+                self._arrow.PythonFile(output, mode="w"), self._schema, compression="zstd"
             )
 
-    def _schema_of(self, kind: Rows) -> Any:
+    def _schema_of(self, kind: RowKind) -> Any:
         types = {
             "text": self._arrow.string(),
             "json": self._arrow.string(),
@@ -76,7 +76,7 @@ class ParquetWriter(Writer):
 
     def write(self, lines: Iterable[bytes]) -> None:
         for line in lines:
-            # Cells become columns many rows at a time, also when lines come one by one.
+            # Build columns from many rows at a time, also if lines are added one by one.
             self._cells.append(cells(self._kind, line))
             self._cells_bytes += len(line)
             self.rows += 1
@@ -86,7 +86,7 @@ class ParquetWriter(Writer):
     def _to_columns(self) -> None:
         rows, self._cells, self._cells_bytes = self._cells, [], 0
         if rows:
-            with self._plain_errors():
+            with self._arrow_errors():
                 arrays = [
                     self._arrow.array(column, field.type)
                     for column, field in zip(zip(*rows, strict=True), self._schema, strict=True)
@@ -104,24 +104,24 @@ class ParquetWriter(Writer):
         pending, self._pending = self._pending, []
         if pending:
             table = self._arrow.Table.from_batches(pending, schema=self._schema)
-            self._out.write_table(table, row_group_size=self._pending_rows)
+            self._arrow_writer.write_table(table, row_group_size=self._pending_rows)
         self._pending_rows = self._pending_bytes = 0
 
     def _copy(self, source: Path, ranges: Sequence[Range]) -> None:
         self._to_columns()
-        with self._plain_errors(source), os.fdopen(open_part(source), "rb") as file:
-            # Not read ahead: of a group's columns only what the batch in hand needs.
+        with self._arrow_errors(source), os.fdopen(open_part(source), "rb") as file:
+            # Without pre_buffer, only the data of the current batch is read.
             part = self._parquet.ParquetFile(file, pre_buffer=False)
             if not part.schema_arrow.equals(self._schema, check_metadata=True):
-                raise damaged(source, "the part has another schema")
+                raise copy_error(source, "the part has another schema")
             if part.metadata.num_rows < ranges[-1][1]:
-                raise damaged(source, f"the part ends after {part.metadata.num_rows} rows")
+                raise copy_error(source, f"the part ends after {part.metadata.num_rows} rows")
             for batch, picked in self._batches(part, ranges):
-                # Copied out of the batch: a slice would keep all of it in memory.
+                # `take` copies the rows. A slice would keep the whole batch in memory.
                 self._add(batch if picked is None else batch.take(self._arrow.array(picked)))
 
     def _batches(self, part: Any, ranges: Sequence[Range]) -> Iterator[tuple[Any, list[int] | None]]:
-        """Batches of the part with the rows to be kept, or None for all; groups without any are not read."""
+        """Yield batches of a part, each with the rows to copy, or None for all. Skips groups without any."""
         left = list(reversed(ranges))
         end = 0
         for group in range(part.num_row_groups):
@@ -143,27 +143,27 @@ class ParquetWriter(Writer):
 
     def _finish(self) -> None:
         self._to_columns()
-        with self._plain_errors():
+        with self._arrow_errors():
             self._flush()
-            self._out.close()
+            self._arrow_writer.close()
 
     def abort(self) -> None:
         super().abort()
-        # It would close, and so write, when it is collected; now nothing of that goes anywhere.
+        # Otherwise pyarrow writes when the object is collected. Now the output ignores that.
         with contextlib.suppress(OSError, self._arrow.ArrowException):
-            self._out.close()
+            self._arrow_writer.close()
 
     @contextlib.contextmanager
-    def _plain_errors(self, source: Path | None = None) -> Generator[None, None, None]:
-        """pyarrow's errors as OSError."""
+    def _arrow_errors(self, source: Path | None = None) -> Generator[None, None, None]:
+        """Raise OSError for the errors of pyarrow."""
         reason = ""
         try:
             yield
-        except self._arrow.ArrowException as fault:
-            if isinstance(fault, OSError):
+        except self._arrow.ArrowException as error:
+            if isinstance(error, OSError):
                 raise
-            reason = type(fault).__name__
+            reason = type(error).__name__
         if reason and source is not None:
-            raise damaged(source, f"the part cannot be read ({reason})")
+            raise copy_error(source, f"the part cannot be read ({reason})")
         if reason:
             raise OSError(errno.EIO, f"pyarrow cannot write the part ({reason})")

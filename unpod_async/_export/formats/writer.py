@@ -1,56 +1,140 @@
-"""What writes one part of a data set, whatever its format."""
+"""The base class of the writers, and the file that they write to."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from unpod_async._export.formats.output_file import Sink
-
-__all__ = ["Range", "Writer", "damaged"]
+__all__ = ["OutputFile", "Range", "Writer", "copy_error", "open_part"]
 
 Range: TypeAlias = tuple[int, int]
 
 
-class Writer(ABC):
-    """One new part. Blocking; memory does not depend on the size of the part.
+# Not every system has these flags.
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class OutputFile:
+    """A new file that computes its size and digest. pyarrow accepts it as a file object.
 
     Attributes:
-        rows: rows written.
-        size: bytes of the file; sha256: its digest in hex. Both are final after `close`.
+        size: Bytes written.
 
     Raises:
-        OSError: from every method but `abort`. The part is then only good to be aborted.
+        OSError: From the constructor and every method that writes. Discard the file after it.
     """
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY, 0o600)
+        self._hash = hashlib.sha256()
+        self._is_discarded = False
+        self.size = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._file < 0
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what was written so far, in hex."""
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        view = memoryview(data)
+        length = view.nbytes
+        if self._is_discarded:
+            return length
+        self._hash.update(view)
+        while view:
+            # A write is short when the disk becomes full. The next one fails.
+            view = view[os.write(self._file, view) :]
+        self.size += length
+        return length
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered."""
+
+    def close(self) -> None:
+        """Sync and close the file. Raises OSError at the latest here if the disk is full."""
+        if self._file < 0:
+            return
+        file, self._file = self._file, -1
+        try:
+            if not self._is_discarded:
+                os.fsync(file)
+        finally:
+            os.close(file)
+
+    def discard(self) -> None:
+        """Close and remove the file, and ignore further writes. Does not raise."""
+        self._is_discarded = True
+        with contextlib.suppress(OSError):
+            self.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+def open_part(path: Path) -> int:
+    """Open an existing part for reading. Raises OSError for a symbolic link."""
+    return os.open(path, os.O_RDONLY | _NO_FOLLOW | _BINARY)
+
+
+class Writer(ABC):
+    """Writes one new part. All methods block. Memory does not depend on the size of the part.
+
+    Attributes:
+        rows: Rows written.
+        size: Bytes of the file, final after `close`.
+        sha256: Digest of the file in hex, final after `close`.
+
+    Raises:
+        OSError: From every method but `abort`. Abort the part after it.
+    """
+
+    def __init__(self, output: OutputFile) -> None:
+        self._output = output
         self.rows = 0
 
     @property
     def size(self) -> int:
-        return self._sink.size
+        return self._output.size
 
     @property
     def sha256(self) -> str:
-        return self._sink.sha256
+        return self._output.sha256
 
     @abstractmethod
     def write(self, lines: Iterable[bytes]) -> None:
-        """Append rows: lines as `line_of` makes them."""
+        """Append rows: lines as `row_line` makes them, without newlines."""
 
     def write_block(self, block: bytes, rows: int) -> None:
-        """Append rows: so many lines, each with its newline."""
+        """Append rows: a block of lines, each with its newline.
+
+        Args:
+            rows: Number of the lines.
+        """
         self.write(block[:-1].split(b"\n"))
 
     def copy(self, source: Path, ranges: Sequence[Range]) -> None:
-        """Append rows of an older part of the same format and kind, as they are.
+        """Append rows of an existing part of the same format and kind, unchanged.
 
-        `ranges` are rows [start, stop) from 0, ascending. OSError when the part is damaged or shorter, or has
-        other columns; ValueError when the ranges are no such ranges.
+        Args:
+            ranges: (first row, row after the last) from 0, ascending.
+
+        Raises:
+            OSError: The part is damaged or shorter, or has other columns.
+            ValueError: The ranges overlap or do not ascend.
         """
         at = 0
         for start, stop in ranges:
@@ -66,18 +150,18 @@ class Writer(ABC):
     def _copy(self, source: Path, ranges: Sequence[Range]) -> None: ...
 
     def close(self) -> None:
-        """Write what is held back, and sync."""
+        """Write what is buffered, sync and close the file."""
         self._finish()
-        self._sink.close()
+        self._output.close()
 
     @abstractmethod
     def _finish(self) -> None: ...
 
     def abort(self) -> None:
-        """Close without complaint, and remove the file."""
-        self._sink.discard()
+        """Close and remove the file. Does not raise."""
+        self._output.discard()
 
 
-def damaged(source: Path, what: str) -> OSError:
-    """The error for an older part that cannot be copied from."""
-    return OSError(errno.EIO, f"{what}, so its rows cannot be kept", str(source))
+def copy_error(source: Path, problem: str) -> OSError:
+    """Return the error for a part that rows cannot be copied from."""
+    return OSError(errno.EIO, f"{problem}, so its rows cannot be kept", str(source))

@@ -1,33 +1,37 @@
-"""storage"""
+"""The files of an export target, and the state that lets an export resume.
+
+Modules: `target` (the directory), `spool` (rows on their way), `catalog` (the database and all SQL),
+`checkpoint` (saving progress), `parts` and `publish` (the finished files), `manifest`, and `workspace`, which
+opens all of them.
+"""
 
 from __future__ import annotations
 
-from unpod_async._export.storage.catalog import Catalog, KnownRun, ListedRun, RunState, Wanted
-from unpod_async._export.storage.changes import Progress
-from unpod_async._export.storage.checkpoint import Staging
-from unpod_async._export.storage.io_thread import Disk
-from unpod_async._export.storage.manifest import Contents, contents, manifest
-from unpod_async._export.storage.publish import Publisher
+from unpod_async._export.storage.catalog import (
+    Catalog,
+    KnownRun,
+    ListedRun,
+    RunState,
+    ScanProgress,
+    Wanted,
+)
+from unpod_async._export.storage.checkpoint import Disk, Staging
+from unpod_async._export.storage.manifest import Contents
 from unpod_async._export.storage.spool import Spool, spool_path, sync
-from unpod_async._export.storage.target import MANIFEST
 from unpod_async._export.storage.workspace import Workspace, open_workspace
 
 __all__ = [
-    "MANIFEST",
     "Catalog",
     "Contents",
     "Disk",
     "KnownRun",
     "ListedRun",
-    "Progress",
-    "Publisher",
     "RunState",
+    "ScanProgress",
     "Spool",
     "Staging",
     "Wanted",
     "Workspace",
-    "contents",
-    "manifest",
     "open_workspace",
     "spool_path",
     "sync",

@@ -1,10 +1,11 @@
-"""The manifest: what is in a data set, what was asked, and what is not in it. And the summary, likewise."""
+"""The manifest: the options of a data set, its files, and what is missing from it."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -16,12 +17,19 @@ from unpod_async._version import VERSION
 
 __all__ = ["Contents", "contents", "manifest"]
 
-_NAMED = 1000
-"""Failed runs and bad rows that are named; all are counted."""
+_MAX_EXAMPLES = 1000
+"""Failed runs and bad rows that the manifest lists. It counts all of them."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of rows; `bytes` is its size, `sha256` its digest in hex."""
+class PartInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A part file.
+
+    Attributes:
+        name: Path in the target.
+        kind: "runs" or "tasks".
+        bytes: Size of the file.
+        sha256: Digest of the file in hex.
+    """
 
     name: str
     kind: str
@@ -31,12 +39,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """A data set in numbers, and what is missing from it."""
+    """What a data set holds and what is missing from it."""
 
     runs: int
     tasks: int
     recordings: int
-    parts: list[Part]
+    parts: list[PartInfo]
     failed_runs: int
     failed: list[FailedRun]
     bad_rows: int
@@ -52,46 +60,35 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.failed_runs or self.bad_rows or self.failed_recordings)
 
 
-def contents(state: Catalog, parts: Parts) -> Contents:
-    """Read off the state. Blocks."""
+def contents(catalog: Catalog, parts: Parts) -> Contents:
+    """Return the contents of a data set by its catalog. Blocks."""
     files = [
-        Part(name=parts.name(kind, number), kind=kind, rows=rows, bytes=size, sha256=sha256)
-        for kind, number, rows, size, sha256 in state.run(
-            "SELECT kind, number, rows, size, sha256 FROM part ORDER BY kind, number"
-        )
+        PartInfo(name=parts.name(kind, number), kind=kind, rows=rows, bytes=size, sha256=sha256)
+        for kind, number, rows, size, sha256 in catalog.parts()
     ]
-    failed = state.run(
-        "SELECT token, id, reason FROM run JOIN space ON space.number = run.space WHERE state = ? "
-        "ORDER BY run.number LIMIT ?",
-        (RunState.FAILED, _NAMED),
-    )
-    bad = state.run(
-        "SELECT token, run.id, bad.place, bad.reason FROM bad JOIN space ON space.number = bad.space "
-        "LEFT JOIN run ON run.number = bad.run LIMIT ?",
-        (_NAMED,),
-    )
+    recordings, failed_recordings = catalog.count_recordings()
     return Contents(
         runs=sum(part.rows for part in files if part.kind == "runs"),
         tasks=sum(part.rows for part in files if part.kind == "tasks"),
-        recordings=int(state.value("SELECT count(*) FROM recording WHERE file IS NOT NULL")),
+        recordings=recordings,
         parts=files,
-        failed_runs=int(state.value("SELECT count(*) FROM run WHERE state = ?", (RunState.FAILED,))),
+        failed_runs=catalog.count_runs(RunState.FAILED),
         failed=[
-            FailedRun(space_token=token, run_id="" if name.startswith("#") else name, reason=reason)
-            for token, name, reason in failed
+            FailedRun(space_token=token, run_id=run_id, reason=reason)
+            for token, run_id, reason in catalog.failed_runs(_MAX_EXAMPLES)
         ],
-        bad_rows=int(state.value("SELECT count(*) FROM bad")),
+        bad_rows=catalog.count_bad_rows(),
         bad=[
-            BadRow(space_token=token, run_id=run_id, place=place, reason=reason)
-            for token, run_id, place, reason in bad
+            BadRow(space_token=token, run_id=run_id, place=position, reason=reason)
+            for token, run_id, position, reason in catalog.bad_rows(_MAX_EXAMPLES)
         ],
-        failed_recordings=int(state.value("SELECT count(*) FROM recording WHERE reason IS NOT NULL")),
+        failed_recordings=failed_recordings,
     )
 
 
-def manifest(options: Mapping[str, object], found: Contents, started: datetime, reasons: list[str]) -> bytes:
+def manifest(options: Mapping[str, Any], found: Contents, started: datetime, reasons: Sequence[str]) -> bytes:
     """Return the content of `_manifest.json`."""
-    told = {
+    content = {
         "complete": found.is_whole and not reasons,
         "started": started,
         "finished": datetime.now(UTC),
@@ -115,4 +112,4 @@ def manifest(options: Mapping[str, object], found: Contents, started: datetime, 
         "failed_recordings": found.failed_recordings,
         "reasons": reasons,
     }
-    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

@@ -1,107 +1,90 @@
-"""The files of a data set: each made beside it, noted in the state, and moved into place.
+"""The part files of a data set.
 
-A part is made and synced; one transaction says what it holds and that it is moving; then it gets its name.
-Killed in between, the next export finds it moving and finishes that, so a part and what is known of it never
-differ.
+A part is written and synced in the work folder. One transaction of the catalog stores what it holds and that
+its file is moving. Then the file gets its name. After a kill in between, the next export finishes the move.
+So a part never differs from what the catalog has of it.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Self, TypeAlias
+from collections.abc import Callable
+from typing import TypeVar
 
-from unpod_async._export.formats import FORMATS, Writer
-from unpod_async._export.storage.catalog import Catalog
+from unpod_async._export.formats import FORMATS, RowKind, Writer
+from unpod_async._export.storage.catalog import Catalog, FinishedPart
 from unpod_async._export.storage.spool import spool_path
-from unpod_async._export.storage.target import Store, Workplace
+from unpod_async._export.storage.target import Target
 from unpod_async.errors import ExportError
 
-__all__ = ["Kind", "Made", "Parts"]
+__all__ = ["Parts", "finished_part"]
 
-Kind: TypeAlias = Literal["runs", "tasks"]
+T = TypeVar("T")
 
 
-class Made(NamedTuple):
-    """A part that is made and synced.
-
-    Attributes:
-        size: bytes of the file; sha256: its digest in hex.
-        raw: bytes of its rows as JSON.
-        source: the file of the spool that becomes the part as it is; None when a writer has made it.
-    """
-
-    rows: int
-    size: int
-    sha256: str
-    raw: int
-    source: int | None = None
-
-    @classmethod
-    def by(cls, writer: Writer, raw: int) -> Self:
-        return cls(writer.rows, writer.size, writer.sha256, raw)
+def finished_part(writer: Writer, json_bytes: int) -> FinishedPart:
+    """Return the part that a closed writer made."""
+    return FinishedPart(writer.rows, writer.size, writer.sha256, json_bytes)
 
 
 class Parts:
-    """The parts of one data set. Blocks.
+    """The part files of one target. All methods block.
 
-    Raises (everywhere):
-        OSError, sqlite3.Error: the disk refuses; what was there is as it was.
+    Raises:
+        OSError, sqlite3.Error: The disk cannot be written. The data set stays as it was.
     """
 
-    def __init__(
-        self, state: Catalog, workplace: Workplace, store: Store, *, form: str, csv_safe: bool
-    ) -> None:
-        self._state = state
-        self._work = workplace
-        self.store = store
+    def __init__(self, catalog: Catalog, target: Target, *, form: str, csv_safe: bool) -> None:
+        self._catalog = catalog
+        self._target = target
         self._format = FORMATS[form]
         self._csv_safe = csv_safe
+
+    @property
+    def are_lines(self) -> bool:
+        """Whether a spool file can become a part as it is."""
+        return self._format.is_lines
 
     def name(self, kind: str, number: int) -> str:
         """Return the path of a part in the target."""
         return f"{kind}/part-{number:05d}{self._format.suffix}"
 
     def recover(self) -> None:
-        """Finish what a killed export was doing, and check that the parts are what they were.
+        """Finish the moves of a killed export, and check the size of every part.
 
         Raises:
-            ExportError: somebody else has changed a part.
+            ExportError: A part was changed or removed.
         """
-        for kind, number in self._state.run("SELECT kind, number FROM part WHERE moving").fetchall():
-            self.move(kind, number)
-        for kind, number, size in self._state.run("SELECT kind, number, size FROM part").fetchall():
+        for kind, number, adopted_file in self._catalog.moving_parts():
+            self.move(kind, number, adopted_file)
+        for kind, number, size in self._catalog.part_sizes():
             name = self.name(kind, number)
-            if self.store.size(name) != size:
+            if self._target.size(name) != size:
                 raise ExportError(
                     f"{name} was changed or removed after the export",
                     hint=f"restore the file of {size} bytes, or export to another directory",
                 )
 
-    def next_number(self, kind: Kind) -> int:
-        return 1 + int(self._state.value("SELECT max(number) FROM part WHERE kind = ?", (kind,)) or 0)
+    def write(self, kind: RowKind, number: int, fill: Callable[[Writer], T]) -> tuple[Writer, T]:
+        """Write the file of a part, new or again, but do not move it.
 
-    def create(self, kind: Kind, number: int) -> Writer:
-        """The writer of a part, new or made again."""
-        return self._format.create(self._work.new(self.name(kind, number)), kind, csv_safe=self._csv_safe)
+        Args:
+            fill: Writes the rows. Its result is returned after the closed writer.
+        """
+        path = self._target.create(self.name(kind, number))
+        writer = self._format.create(path, kind, csv_safe=self._csv_safe)
+        try:
+            filled = fill(writer)
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+        return writer, filled
 
-    @property
-    def are_lines(self) -> bool:
-        """A file of the spool may become a part as it is."""
-        return self._format.is_lines
-
-    def note(self, kind: Kind, number: int, made: Made) -> None:
-        """Within the transaction that says what is in it."""
-        self._state.run(
-            "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
-            (kind, number, made.rows, made.size, made.raw, made.sha256, made.source),
-        )
-
-    def move(self, kind: str, number: int) -> None:
-        """After that transaction: let it have its name."""
+    def move(self, kind: str, number: int, adopted_file: int | None = None) -> None:
+        """Give the file of a part its name. The catalog must have the part."""
         name = self.name(kind, number)
-        source = self._state.value("SELECT source FROM part WHERE kind = ? AND number = ?", (kind, number))
-        made = self._work.made(name) if source is None else spool_path(self._work.folder, source)
-        if made.exists():
-            self.store.put(made, name)
-        self._state.run(
-            "UPDATE part SET moving = 0, source = NULL WHERE kind = ? AND number = ?", (kind, number)
-        )
+        work = self._target.work
+        finished = self._target.finished(name) if adopted_file is None else spool_path(work, adopted_file)
+        if finished.exists():
+            self._target.put(finished, name)
+        self._catalog.part_moved(kind, number)

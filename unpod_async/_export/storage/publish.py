@@ -1,43 +1,36 @@
-"""Staged rows of tasks put together into parts.
+"""Publish staged rows as parts.
 
-The tasks of a run are in one part, and stay in it when they are read again: whoever reads the parts meanwhile
-sees each run once, as it was or as it is.
+The tasks of a run are in one part and stay in it when they are read again. So a reader of the parts always
+sees each run once, with its old or its new tasks.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from typing import NamedTuple
 
-from unpod_async._export.formats import Writer
-from unpod_async._export.storage.adopted_files import whole_file
-from unpod_async._export.storage.catalog import Catalog, RunState
-from unpod_async._export.storage.part_contents import Piece, kept_pieces, note_pieces
-from unpod_async._export.storage.parts import Made, Parts
-from unpod_async._export.storage.run_parts import RunParts
-from unpod_async._export.storage.spool import Spool, SpoolReader
-from unpod_async._export.storage.target import MANIFEST, Workplace
+from unpod_async._export.formats import Range, Writer
+from unpod_async._export.storage.catalog import Catalog, FinishedPart, PartContent, StagedRun
+from unpod_async._export.storage.parts import Parts, finished_part
+from unpod_async._export.storage.spool import Spool, SpoolReader, spool_path
+from unpod_async._export.storage.target import MANIFEST, Target
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "remove_unused_files"]
 
-_ROWS = 500
+_BATCH = 500
+"""Rows of runs, or runs, that are read from the catalog at a time."""
 
-_IS_NEW = (
-    "state = ? AND part IS NULL AND NOT EXISTS (SELECT 1 FROM extent WHERE run = run.number AND file >= ?)"
-)
-"""Of runs that are in no part and have no rows in this file of the spool or a later one."""
+_RUNS_PER_PART = 20_000
 
 
-class _Run(NamedTuple):
-    """A run with staged rows; settled when they will not be read again."""
+class _AddedRun(NamedTuple):
+    """A run whose staged rows were written to a part.
 
-    number: int
-    settled: int
-
-
-class _Added(NamedTuple):
-    """A run whose staged rows are in the part being made; the digest of those that may change."""
+    Attributes:
+        length: Bytes of the rows.
+        digest: Digest of the rows if they may change; None for a settled run.
+    """
 
     run: int
     rows: int
@@ -46,155 +39,166 @@ class _Added(NamedTuple):
 
 
 class Publisher:
-    """Brings the parts of a data set up to date. Blocks, and raises as `Parts` does.
+    """Brings the parts of a data set up to date. All methods block and raise what `Parts` raises.
 
     Args:
-        part_bytes: size of a part of tasks, in bytes of its rows as JSON.
+        part_bytes: Size of a part of tasks, in bytes of its rows as JSON.
     """
 
-    def __init__(
-        self, state: Catalog, workplace: Workplace, parts: Parts, spool: Spool, part_bytes: int
-    ) -> None:
-        self._state = state
-        self._work = workplace
+    def __init__(self, catalog: Catalog, target: Target, parts: Parts, spool: Spool, part_bytes: int) -> None:
+        self._catalog = catalog
+        self._target = target
         self._parts = parts
         self._spool = spool
         self._part_bytes = part_bytes
 
     def publish_full_parts(self) -> None:
-        """Make parts of runs that are in none yet out of closed files, as long as one is filled."""
-        self._move_whole_files(self._part_bytes)
-        while self._staged_bytes() >= self._part_bytes:
-            self._make_new_part(self._parts.next_number("tasks"))
+        """Write parts of new runs while there are enough rows in closed spool files to fill one."""
+        self._adopt_files(self._part_bytes)
+        while self._catalog.unpublished_bytes(self._oldest_open) >= self._part_bytes:
+            self._write_new_part()
 
     def publish(self) -> None:
-        """Bring all parts up to date with the state. From here on the manifest of before is gone."""
-        self._settle_unchanged()
-        if self._is_up_to_date():
+        """Bring all parts up to date. Removes the manifest first if a part changes."""
+        catalog = self._catalog
+        catalog.finish_runs_without_tasks()
+        for run, digest in catalog.staged_again():
+            if self._digest(run) == digest:
+                catalog.keep_published(run)
+        if not catalog.needs_publishing() and self._target.size(MANIFEST) is not None:
             return
-        self._parts.store.remove(MANIFEST)
-        for (number,) in self._state.run(
-            "SELECT DISTINCT part FROM run WHERE part IS NOT NULL AND state IN (?, ?) ORDER BY part",
-            (RunState.STAGED, RunState.GONE),
-        ).fetchall():
+        self._target.remove(MANIFEST)
+        self._publish_tasks()
+        self._publish_runs()
+
+    def _publish_tasks(self) -> None:
+        catalog = self._catalog
+        for number in catalog.outdated_task_parts():
             self._rewrite(number, with_new=False)
-        last = self._state.run(
-            "SELECT number, raw FROM part WHERE kind = 'tasks' ORDER BY number DESC LIMIT 1"
-        ).fetchone()
-        if last is not None and last[1] < self._part_bytes and self._has_new():
+        last = catalog.last_task_part()
+        if last is not None and last[1] < self._part_bytes and self._has_new_runs():
             self._rewrite(last[0], with_new=True)
-        self._move_whole_files(self._part_bytes)
-        if len(self._staged_files()) == 1:
-            self._move_whole_files(least=1)
-        while self._has_new() or self._parts.next_number("tasks") == 1:
-            self._make_new_part(self._parts.next_number("tasks"))
-        RunParts(self._state, self._parts).publish()
+        self._adopt_files(self._part_bytes)
+        if len(self._closed_files()) == 1:
+            self._adopt_files(1)
+        while self._has_new_runs() or catalog.next_part("tasks") == 1:
+            self._write_new_part()
 
-    def _is_up_to_date(self) -> bool:
-        return (
-            self._state.value(
-                "SELECT 1 FROM run WHERE state IN (?, ?) OR dirty LIMIT 1", (RunState.STAGED, RunState.GONE)
-            )
-            is None
-            and self._parts.store.size(MANIFEST) is not None
-        )
+    def _publish_runs(self) -> None:
+        """Write the parts of runs that have new, changed or deleted runs. A run stays in its part."""
+        catalog = self._catalog
+        outdated = catalog.assign_run_parts(_RUNS_PER_PART)
+        if not outdated and catalog.next_part("runs") == 1:
+            outdated = [1]
+        for number in outdated:
+            self._write_run_part(number)
+        catalog.remove_gone_runs()
 
-    def _settle_unchanged(self) -> None:
-        """Runs that were read again and are what their part has, and runs without tasks, need no part."""
-        self._state.run(
-            "UPDATE run SET state = ? WHERE state = ? AND part IS NULL "
-            "AND NOT EXISTS (SELECT 1 FROM extent WHERE run = run.number)",
-            (RunState.DONE, RunState.STAGED),
-        )
-        for number, digest in self._state.run(
-            "SELECT number, digest FROM run WHERE state = ? AND part IS NOT NULL AND digest IS NOT NULL",
-            (RunState.STAGED,),
-        ).fetchall():
-            if self._digest(number) == digest:
-                with self._state.transaction():
-                    self._state.run("DELETE FROM extent WHERE run = ?", (number,))
-                    self._state.run("UPDATE run SET state = ? WHERE number = ?", (RunState.DONE, number))
+    def _write_run_part(self, number: int) -> None:
+        def fill(writer: Writer) -> int:
+            json_bytes = 0
+            for lines in self._catalog.run_lines(number, _BATCH):
+                writer.write(lines)
+                json_bytes += sum(map(len, lines))
+            return json_bytes
+
+        writer, json_bytes = self._parts.write("runs", number, fill)
+        self._catalog.store_run_part(number, finished_part(writer, json_bytes))
+        self._parts.move("runs", number)
 
     def _digest(self, run: int) -> bytes:
+        """Return the digest of the staged rows of a run."""
         digest = hashlib.blake2b(digest_size=16)
-        with SpoolReader(self._work.folder) as spool:
-            for _, extent in self._state.extents(run, run):
+        with SpoolReader(self._target.work) as spool:
+            for _, extent in self._catalog.extents(run, run):
                 for block in spool.read(extent):
                     digest.update(block)
         return digest.digest()
 
-    # -- new parts ----------------------------------------------------------------------------------------
+    # -- spool files that become parts --------------------------------------------------------------------
 
-    def _staged_files(self) -> list[int]:
-        """Of the spool; those into which nothing comes any more."""
-        return [
-            file
-            for (file,) in self._state.run("SELECT DISTINCT file FROM extent ORDER BY file")
-            if file not in self._spool.open_files
-        ]
+    def _closed_files(self) -> list[int]:
+        """Return the spool files with staged rows that do not grow any more."""
+        return [file for file in self._catalog.spool_files() if file not in self._spool.open_files]
 
-    def _move_whole_files(self, least: int) -> None:
-        """Let files of so many bytes that are whole parts be what they are."""
+    def _adopt_files(self, least: int) -> None:
+        """Let spool files become parts as they are if they have the content of a part.
+
+        Args:
+            least: Minimum size in bytes.
+        """
         if not self._parts.are_lines:
             return
-        for file in self._staged_files():
-            found = whole_file(self._state, self._work.folder, file, least, self._spool.digest(file))
-            if found is not None:
-                new = dict.fromkeys(piece.run for piece in found.pieces)
-                digests = dict.fromkeys(new) | {run: self._digest(run) for run in found.unsettled}
-                self._commit_tasks(self._parts.next_number("tasks"), found.made, found.pieces, digests)
+        for file in self._closed_files():
+            self._adopt_file(file, least)
+
+    def _adopt_file(self, file: int, least: int) -> None:
+        path = spool_path(self._target.work, file)
+        size = path.stat().st_size
+        if size < least or self._catalog.shares_runs(file):
+            return
+        contents: list[PartContent] = []
+        digests: dict[int, bytes | None] = {}
+        end = 0
+        for run, start, length, rows, settled, is_unpublished in self._catalog.file_extents(file):
+            if start != end or not is_unpublished:
+                return
+            end += length
+            contents.append(PartContent(run, rows))
+            digests[run] = None if settled else b""
+        if end != size:
+            return  # a killed export wrote more than it saved
+        sha256 = self._spool.digest(file)
+        if sha256 is None:
+            with path.open("rb", buffering=0) as opened:
+                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        for run, digest in digests.items():
+            if digest is not None:
+                digests[run] = self._digest(run)
+        rows = sum(content.rows for content in contents)
+        part = FinishedPart(rows, size, sha256, size, file)
+        self._store(self._catalog.next_part("tasks"), part, contents, digests)
+
+    # -- new parts of tasks -------------------------------------------------------------------------------
 
     @property
     def _oldest_open(self) -> int:
+        """The first spool file that may grow; a greater number than that of any file if there is none."""
         return min(self._spool.open_files, default=2**62)
 
-    def _staged_bytes(self) -> int:
-        return int(
-            self._state.value(
-                f"SELECT sum(length) FROM extent JOIN run ON run.number = extent.run WHERE {_IS_NEW}",  # noqa: S608 - of constants only
-                (RunState.STAGED, self._oldest_open),
-            )
-            or 0
-        )
+    def _has_new_runs(self) -> bool:
+        return bool(self._catalog.unpublished_runs(self._oldest_open, 0, 1))
 
-    def _has_new(self) -> bool:
-        return bool(self._new_runs(0, 1))
+    def _write_new_part(self) -> None:
+        number = self._catalog.next_part("tasks")
+        writer, added = self._parts.write("tasks", number, lambda writer: self._fill(writer, 0))
+        self._store_written(number, writer, [], 0, added)
 
-    def _new_runs(self, after: int, most: int) -> list[_Run]:
-        found = self._state.run(
-            f"SELECT number, settled FROM run WHERE {_IS_NEW} AND number > ? ORDER BY number LIMIT ?",  # noqa: S608 - of constants only
-            (RunState.STAGED, self._oldest_open, after, most),
-        )
-        return [_Run(*row) for row in found]
+    def _fill(self, writer: Writer, json_bytes: int) -> list[_AddedRun]:
+        """Add new runs to a part until it is full.
 
-    def _make_new_part(self, number: int) -> None:
-        writer = self._parts.create("tasks", number)
-        try:
-            added = self._fill(writer, 0)
-            writer.close()
-        except BaseException:
-            writer.abort()
-            raise
-        self._commit_added(number, writer, [], 0, added)
-
-    def _fill(self, writer: Writer, raw: int) -> list[_Added]:
-        """Add runs that are in no part, until the part, of which `raw` bytes are filled, is full."""
-        added: list[_Added] = []
-        with SpoolReader(self._work.folder) as spool:
-            while raw < self._part_bytes:
-                batch = self._new_runs(added[-1].run if added else 0, _ROWS)
+        Args:
+            json_bytes: Bytes of the rows that are in the part already.
+        """
+        added: list[_AddedRun] = []
+        with SpoolReader(self._target.work) as spool:
+            while json_bytes < self._part_bytes:
+                after = added[-1].run if added else 0
+                batch = self._catalog.unpublished_runs(self._oldest_open, after, _BATCH)
                 if not batch:
                     break
-                for one in self._add(writer, spool, batch):
-                    added.append(one)
-                    raw += one.length
-                    if raw >= self._part_bytes:
+                for run in self._add(writer, spool, batch):
+                    added.append(run)
+                    json_bytes += run.length
+                    if json_bytes >= self._part_bytes:
                         break
         return added
 
-    def _add(self, writer: Writer, spool: SpoolReader, runs: Sequence[_Run]) -> Generator[_Added, None, None]:
-        """Add the staged rows of runs, whose numbers ascend."""
-        extents = self._state.extents(runs[0].number, runs[-1].number)
+    def _add(
+        self, writer: Writer, spool: SpoolReader, runs: Sequence[StagedRun]
+    ) -> Generator[_AddedRun, None, None]:
+        """Add the staged rows of runs, whose numbers must ascend."""
+        extents = self._catalog.extents(runs[0].number, runs[-1].number)
         following = next(extents, None)
         for run in runs:
             digest = hashlib.blake2b(digest_size=16)
@@ -203,7 +207,7 @@ class Publisher:
                 number, extent = following
                 following = next(extents, None)
                 if number < run.number:
-                    continue  # of a run that is not to be added
+                    continue  # rows of a run that is not in `runs`
                 for block in spool.read(extent):
                     is_all = len(block) == extent.length
                     writer.write_block(block, extent.rows if is_all else block.count(b"\n"))
@@ -211,60 +215,89 @@ class Publisher:
                         digest.update(block)
                 rows += extent.rows
                 length += extent.length
-            yield _Added(run.number, rows, length, None if run.settled else digest.digest())
+            yield _AddedRun(run.number, rows, length, None if run.settled else digest.digest())
 
-    # -- parts made again ---------------------------------------------------------------------------------
+    # -- parts of tasks that are written again ------------------------------------------------------------
 
     def _rewrite(self, number: int, *, with_new: bool) -> None:
-        """Make a part again: without runs that are gone, with new rows of those read again."""
-        source = self._parts.store.path(self._parts.name("tasks", number))
-        old_rows, old_raw = self._state.run(
-            "SELECT rows, raw FROM part WHERE kind = 'tasks' AND number = ?", (number,)
-        ).fetchone()
-        writer = self._parts.create("tasks", number)
-        try:
-            kept, ranges = kept_pieces(self._state, number)
-            writer.copy(source, ranges)
-            copied = sum(stop - start for start, stop in ranges)
-            raw = old_raw * copied // old_rows if old_rows else 0
-            changed = self._state.run(
-                "SELECT number, settled FROM run WHERE part = ? AND state = ? ORDER BY number",
-                (number, RunState.STAGED),
-            ).fetchall()
-            added: list[_Added] = []
-            with SpoolReader(self._work.folder) as spool:
-                for row in changed:
-                    added += self._add(writer, spool, [_Run(*row)])
+        """Write a part again, without runs that are gone and with the new rows of runs that were read again.
+
+        Args:
+            with_new: Also add new runs until the part is full.
+        """
+        kept: list[PartContent] = []
+        ranges: list[Range] = []
+        at = 0
+        for content, is_current in self._catalog.part_contents(number):
+            if is_current:
+                kept.append(content)
+                if ranges and ranges[-1][1] == at:
+                    ranges[-1] = ranges[-1][0], at + content.rows
+                else:
+                    ranges.append((at, at + content.rows))
+            at += content.rows
+        old_rows, old_bytes = self._catalog.task_part_size(number)
+        copied = sum(stop - start for start, stop in ranges)
+        json_bytes = old_bytes * copied // old_rows if old_rows else 0
+
+        def fill(writer: Writer) -> list[_AddedRun]:
+            writer.copy(self._target.directory / self._parts.name("tasks", number), ranges)
+            added: list[_AddedRun] = []
+            with SpoolReader(self._target.work) as spool:
+                for run in self._catalog.staged_again_in(number):
+                    added += self._add(writer, spool, [run])
             if with_new:
-                added += self._fill(writer, raw + sum(one.length for one in added))
-            writer.close()
-        except BaseException:
-            writer.abort()
-            raise
-        self._commit_added(number, writer, kept, raw, added)
+                added += self._fill(writer, json_bytes + sum(run.length for run in added))
+            return added
 
-    # -- what was made, noted and moved -------------------------------------------------------------------
+        writer, added = self._parts.write("tasks", number, fill)
+        self._store_written(number, writer, kept, json_bytes, added)
 
-    def _commit_added(
-        self, number: int, writer: Writer, kept: Sequence[Piece], raw: int, added: Sequence[_Added]
+    # -- storing and moving parts of tasks ----------------------------------------------------------------
+
+    def _store_written(
+        self,
+        number: int,
+        writer: Writer,
+        kept: Sequence[PartContent],
+        json_bytes: int,
+        added: Sequence[_AddedRun],
     ) -> None:
-        made = Made.by(writer, raw + sum(one.length for one in added))
-        pieces = [*kept, *(Piece(one.run, one.rows) for one in added if one.rows)]
-        self._commit_tasks(number, made, pieces, {one.run: one.digest for one in added})
+        part = finished_part(writer, json_bytes + sum(run.length for run in added))
+        contents = [*kept, *(PartContent(run.run, run.rows) for run in added if run.rows)]
+        self._store(number, part, contents, {run.run: run.digest for run in added})
 
-    def _commit_tasks(
-        self, number: int, made: Made, pieces: Sequence[Piece], new: Mapping[int, bytes | None]
+    def _store(
+        self,
+        number: int,
+        part: FinishedPart,
+        contents: Sequence[PartContent],
+        published: Mapping[int, bytes | None],
     ) -> None:
-        """`new` are the runs whose rows are the staged ones, and the digests of those that may change."""
-        with self._state.transaction():
-            note_pieces(self._state, number, pieces, new)
-            self._parts.note("tasks", number, made)
-        self._parts.move("tasks", number)
-        self._remove_used_spool()
+        """Store a part in the catalog, move its file, and remove the spool files that are not needed now.
 
-    def _remove_used_spool(self) -> None:
-        used = {file for (file,) in self._state.run("SELECT DISTINCT file FROM extent")}
-        for path in self._work.folder.glob("rows-*"):
-            number = int(path.name.rpartition("-")[2])
-            if number not in used and number not in self._spool.open_files:
-                path.unlink(missing_ok=True)
+        Args:
+            published: Runs whose staged rows are now in the part; see `Catalog.store_task_part`.
+        """
+        self._catalog.store_task_part(number, part, contents, published)
+        self._parts.move("tasks", number, part.adopted_file)
+        remove_unused_files(self._catalog, self._target, self._spool.open_files)
+
+
+def remove_unused_files(catalog: Catalog, target: Target, open_files: Container[int] = ()) -> int:
+    """Remove the spool files without staged rows. Blocks.
+
+    Args:
+        open_files: Files that may still grow; they stay.
+
+    Returns:
+        The greatest number of a spool file that was there.
+    """
+    used = set(catalog.spool_files())
+    last = 0
+    for path in target.work.glob("rows-*"):
+        number = int(path.name.rpartition("-")[2])
+        last = max(last, number)
+        if number not in used and number not in open_files:
+            path.unlink(missing_ok=True)
+    return last

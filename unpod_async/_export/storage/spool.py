@@ -1,8 +1,8 @@
-"""Rows on their way: written to the disk as they come, and put together into parts later.
+"""The spool: rows are written to files as they arrive, and published as parts later.
 
-What was appended has its place at once; it is in the file when `write` has returned, and there to stay when
-`sync` has. Files are never gone on with: each export opens new ones, so what a killed one left half written
-is simply not referred to. The rows of a run are in one file, so that a file can become a part as it is.
+Appended rows get their position at once. They are in the file once `write` returns, and survive a power loss
+once `sync` returns. Each export writes new files, so nothing refers to what a killed export left half
+written. All rows of a run are in one file, so that a file can become a part as it is.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from unpod_async._common import write_all
 
 __all__ = ["Extent", "Spool", "SpoolFile", "SpoolReader", "Written", "spool_path", "sync"]
 
-_PIECE = 2**20
+_BLOCK_BYTES = 2**20
 
-_MOST_OPEN = 32
-"""Files that are open at the same time. Parts may be small, and a process may have 256 on some systems."""
+_MAX_OPEN = 32
+"""Files that are open at the same time. There may be many small ones; some systems allow 256 per process."""
 
 
 class Extent(NamedTuple):
-    """Rows that stand one after the other in a spool file, each with its newline."""
+    """Consecutive rows in a spool file, each with its newline."""
 
     file: int
     start: int
@@ -36,7 +36,7 @@ class Extent(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What `Spool.write` is to write: lines of one file, without their newlines, at most about a megabyte."""
+    """Lines of one file for `Spool.write`, without their newlines; about a megabyte at most."""
 
     file: int
     start: int
@@ -44,13 +44,18 @@ class Written(NamedTuple):
 
 
 class Spool:
-    """The files of one export.
+    """The spool files of one export.
+
+    `append`, `release` and the `take` methods belong to the event loop, `write` and `close` to a thread.
 
     Args:
-        folder: where they are.
-        first: number of the first file; greater than that of any file already there.
-        file_bytes: size of a file, about; one whose rows have gone into parts is removed.
-        hashes: know the digests of files, so that nobody has to read them for it.
+        folder: Directory of the files.
+        first: Number of the first file, greater than that of every existing file.
+        file_bytes: Approximate size of a file.
+        hashes: Compute the digests of the files while they are written.
+
+    Attributes:
+        pending: Bytes that were appended and not taken yet.
     """
 
     def __init__(self, folder: Path, first: int, file_bytes: int, *, hashes: bool = False) -> None:
@@ -59,27 +64,26 @@ class Spool:
         self._digests: dict[int, str] = {}  # of closed files
         self._file_bytes = file_bytes
         self._file = first
-        self._ends = {first: 0}  # of the files in which something may come
-        self._file_of: dict[int, int] = {}  # of the runs of which something may come
+        self._ends = {first: 0}  # of the files that may get more rows
+        self._file_of: dict[int, int] = {}  # of the runs that may get more rows
         self._waiting: list[Written] = []
         self._ended: list[int] = []
-        self._files: dict[int, SpoolFile] = {}  # that were written to and may grow; the last written last
+        self._files: dict[int, SpoolFile] = {}  # files that may grow; the last written is the last
         self.pending = 0
-        """Bytes appended and not yet taken to be written."""
 
     @property
     def open_files(self) -> Collection[int]:
-        """Files that may still grow."""
+        """Numbers of the files that may still grow."""
         return self._files.keys()
 
     def append(self, run: int, lines: Sequence[bytes]) -> Extent:
-        """Give lines of a run their place."""
+        """Append lines of a run. Returns where they will be."""
         file = self._file_of.get(run)
         if file is None:
             file = self._file_of[run] = self._next_file()
         end = self._ends[file]
         last = self._waiting[-1] if self._waiting else None
-        if last is None or last.file != file or end - last.start >= _PIECE:
+        if last is None or last.file != file or end - last.start >= _BLOCK_BYTES:
             last = Written(file, end, [])
             self._waiting.append(last)
         last.lines.extend(lines)
@@ -97,7 +101,7 @@ class Spool:
         return self._file
 
     def release(self, run: int) -> None:
-        """Nothing more of a run comes, or it may as well be in another file."""
+        """Stop keeping the file of a run for it: its next rows, if any, may be in another file."""
         file = self._file_of.pop(run, None)
         if file is not None and file != self._file:
             self._end_unless_needed(file)
@@ -108,21 +112,21 @@ class Spool:
             self._ended.append(file)
 
     def take(self) -> list[Written]:
-        """What `write` is to write."""
+        """Take the lines that `write` has to write."""
         waiting, self._waiting, self.pending = self._waiting, [], 0
         return waiting
 
     def take_ended(self) -> list[int]:
-        """Files that may be closed when what was taken is written and synced."""
+        """Take the files to close once what was taken is written and synced."""
         ended, self._ended = self._ended, []
         return ended
 
     def write(self, waiting: Iterable[Written]) -> list[SpoolFile]:
-        """The files of which `sync` makes all that was written last. Blocks. Raises OSError."""
+        """Write lines. Returns the files that `sync` has to sync. Blocks. Raises OSError."""
         for number, _, lines in waiting:
             file = self._files.pop(number, None) or SpoolFile(spool_path(self._folder, number))
             self._files[number] = file
-            for idle in itertools.islice(reversed(self._files.values()), _MOST_OPEN, _MOST_OPEN + 1):
+            for idle in itertools.islice(reversed(self._files.values()), _MAX_OPEN, _MAX_OPEN + 1):
                 idle.sync()
                 idle.close()
             lines.append(b"")
@@ -130,7 +134,7 @@ class Spool:
         return list(self._files.values())
 
     def close(self, numbers: Iterable[int] | None = None) -> None:
-        """Close files into which nothing comes any more; all of them by default."""
+        """Close files that do not grow any more, by default all. Blocks. Raises OSError."""
         for number in list(self._files) if numbers is None else numbers:
             if (file := self._files.pop(number, None)) is not None:
                 file.close()
@@ -138,14 +142,14 @@ class Spool:
                     self._digests[number] = file.digest.hexdigest()
 
     def digest(self, number: int) -> str | None:
-        """SHA-256 in hex of a closed file, where it is known."""
+        """Return the SHA-256 of a closed file in hex; None if it was not computed."""
         return self._digests.get(number)
 
 
 class SpoolFile:
-    """A file that grows. Blocks. Raises OSError.
+    """A growing file. One thread writes and closes it while another one syncs it.
 
-    It is synced by another thread than the one that writes and closes it.
+    All methods block and raise OSError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -161,18 +165,19 @@ class SpoolFile:
         return self._descriptor
 
     def write(self, data: bytes, *, hashes: bool) -> None:
-        """At its end; `hashes` keeps `digest` up to date."""
+        """Append data; with `hashes`, update `digest`."""
         write_all(self._open(0) if self._descriptor is None else self._descriptor, data)
         if hashes:
             self.digest.update(data)
 
     def sync(self) -> None:
+        """Sync the file if it is open; it was synced before it was closed."""
         with self._closing:
             if self._descriptor is not None:
                 os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """The next `write` opens it again."""
+        """Close the file. The next `write` opens it again."""
         with self._closing:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -180,17 +185,18 @@ class SpoolFile:
 
 
 def sync(files: Iterable[SpoolFile]) -> None:
-    """What was written is on the disk, to stay. Blocks. Raises OSError."""
+    """Make what was written survive a power loss. Blocks. Raises OSError."""
     for file in files:
         file.sync()
 
 
 def spool_path(folder: Path, number: int) -> Path:
+    """Return the path of a spool file."""
     return folder / f"rows-{number:06d}"
 
 
 class SpoolReader:
-    """Reads extents, as they follow one another at best. Enter it. Raises OSError."""
+    """Reads extents, fastest in the order of the file. Use it with `with`. Raises OSError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -207,21 +213,21 @@ class SpoolReader:
             self._file.close()
 
     def read(self, extent: Extent) -> Iterator[bytes]:
-        """Whole lines with their newlines, about a megabyte at a time."""
+        """Yield the lines with their newlines, about a megabyte at a time."""
         if extent.file != self._number or self._file is None:
             if self._file is not None:
                 self._file.close()
-            self._file = spool_path(self._folder, extent.file).open("rb", buffering=_PIECE)
+            self._file = spool_path(self._folder, extent.file).open("rb", buffering=_BLOCK_BYTES)
             self._number = extent.file
         self._file.seek(extent.start)
         left, rest = extent.length, b""
         while left:
-            piece = self._file.read(min(left, _PIECE))
-            if not piece:
-                raise OSError(f"{self._file.name} was cut short by something else")
-            left -= len(piece)
+            block = self._file.read(min(left, _BLOCK_BYTES))
+            if not block:
+                raise OSError(f"{self._file.name} was truncated by another program")
+            left -= len(block)
             if left or rest:
-                whole, newline, rest = (rest + piece).rpartition(b"\n")
-                piece = whole + newline
-            if piece:
-                yield piece
+                whole, newline, rest = (rest + block).rpartition(b"\n")
+                block = whole + newline
+            if block:
+                yield block

@@ -15,13 +15,12 @@ import msgspec
 
 from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
-from unpod_async._export.storage.checkpoint import Staging
-from unpod_async._export.storage.io_thread import Disk
+from unpod_async._export.storage.checkpoint import Disk, Staging
 from unpod_async._export.storage.manifest import Contents, contents, manifest
 from unpod_async._export.storage.parts import Parts
-from unpod_async._export.storage.publish import Publisher
-from unpod_async._export.storage.spool import Spool, spool_path
-from unpod_async._export.storage.target import MANIFEST, Directory, Workplace
+from unpod_async._export.storage.publish import Publisher, remove_unused_files
+from unpod_async._export.storage.spool import Spool
+from unpod_async._export.storage.target import MANIFEST, Target
 from unpod_async.errors import ExportError
 
 __all__ = ["Workspace", "open_workspace"]
@@ -48,7 +47,7 @@ class Workspace:
     listing: int
     redact_key: bytes | None
     dataset_options: Mapping[str, Any]
-    place: Workplace
+    target: Target
     parts: Parts
     spool: Spool
     publisher: Publisher
@@ -62,16 +61,15 @@ class Workspace:
         self.spool.close()
         self.publisher.publish()
         found = contents(self.catalog, self.parts)
-        made = self.place.write(MANIFEST, manifest(self.dataset_options, found, started, reasons))
-        self.parts.store.put(made, MANIFEST)
+        self.target.write(MANIFEST, manifest(self.dataset_options, found, started, reasons))
         self.catalog["complete"] = int(found.is_whole and not reasons)
-        _clear_spool(self.catalog, self.place.folder)
+        remove_unused_files(self.catalog, self.target)
         return found
 
 
 @contextlib.asynccontextmanager
 async def open_workspace(
-    target: Path, spec: ExportSpec, dataset_options: Mapping[str, Any]
+    directory: Path, spec: ExportSpec, dataset_options: Mapping[str, Any]
 ) -> AsyncGenerator[Workspace, None]:
     """Lock a target, finish what a killed export was doing, and begin or resume an export.
 
@@ -79,14 +77,14 @@ async def open_workspace(
         TargetLockedError: another export is writing to the target.
         ExportError: the target has other options, was changed, or cannot be written.
     """
-    io = Disk(str(target))
+    io = Disk(str(directory))
     opened = contextlib.ExitStack()
     try:
-        workspace = await io.run(_open, target, spec, dataset_options, io, opened)
+        workspace = await io.run(_open, directory, spec, dataset_options, io, opened)
         try:
             yield workspace
         finally:
-            cancelled = await workspace.staging.finish_noting()
+            cancelled = await workspace.staging.wait_for_checkpoint()
             if cancelled is not None:
                 raise cancelled
     finally:
@@ -95,36 +93,34 @@ async def open_workspace(
 
 
 def _open(
-    target: Path,
+    directory: Path,
     spec: ExportSpec,
     dataset_options: Mapping[str, Any],
     io: Disk,
     opened: contextlib.ExitStack,
 ) -> Workspace:
     """Open a target. `opened` closes what was opened, also after an error."""
-    place = Workplace(target)
-    opened.callback(place.close)
-    place.open()
-    store = Directory(target)
-    catalog = Catalog(place.state)
+    target = Target(directory)
+    opened.callback(target.close)
+    target.open()
+    catalog = Catalog(target.catalog)
     opened.callback(catalog.close)
     _check_options(catalog, dataset_options)
-    store.prepare()
-    parts = Parts(catalog, place, store, form=spec.format, csv_safe=spec.csv_safe)
+    target.create_folders()
+    parts = Parts(catalog, target, form=spec.format, csv_safe=spec.csv_safe)
     parts.recover()
-    first_file = _clear_spool(catalog, place.folder) + 1
-    spool = Spool(place.folder, first_file, spec.part_bytes, hashes=parts.are_lines)
+    first_file = remove_unused_files(catalog, target) + 1
+    spool = Spool(target.work, first_file, spec.part_bytes, hashes=parts.are_lines)
     opened.callback(spool.close)
-    publisher = Publisher(catalog, place, parts, spool, spec.part_bytes)
+    publisher = Publisher(catalog, target, parts, spool, spec.part_bytes)
     # A complete data set stays as it is until all of the next one is there.
-    is_first = store.size(MANIFEST) is None
+    is_first = target.size(MANIFEST) is None
     staging = Staging(catalog, spool, io, publisher.publish_full_parts if is_first else lambda: None)
     with catalog.transaction():
         spaces = [(catalog.space(token), token) for token in spec.spaces]
-        listing = catalog["listing"] = (catalog["listing"] or 0) + 1
-        resumed_since = _begin(catalog, full=spec.full)
+        listing, resumed_since = catalog.begin_export(full=spec.full, now=time.time())
     return Workspace(
-        directory=target,
+        directory=directory,
         catalog=catalog,
         io=io,
         staging=staging,
@@ -133,7 +129,7 @@ def _open(
         listing=listing,
         redact_key=_redact_key(catalog, spec),
         dataset_options=dataset_options,
-        place=place,
+        target=target,
         parts=parts,
         spool=spool,
         publisher=publisher,
@@ -164,19 +160,6 @@ def _check_options(catalog: Catalog, dataset_options: Mapping[str, Any]) -> None
         )
 
 
-def _begin(catalog: Catalog, *, full: bool) -> float | None:
-    """Begin or resume an export. Returns the time at which a resumed export began."""
-    resumes = catalog["complete"] == 0
-    if full and not (resumes and catalog["full"]):
-        catalog.unsettle_all()
-        resumes = False
-    since = catalog["since"] if resumes else None
-    if since is None:
-        catalog["since"] = time.time()
-    catalog["complete"], catalog["full"] = 0, int(full)
-    return None if since is None else float(since)
-
-
 def _redact_key(catalog: Catalog, spec: ExportSpec) -> bytes | None:
     """Return the given key, or the key that the target keeps."""
     if spec.redact is None or spec.redact_key is not None:
@@ -185,11 +168,3 @@ def _redact_key(catalog: Catalog, spec: ExportSpec) -> bytes | None:
     if stored is None:
         stored = catalog["redact_key"] = secrets.token_bytes(32)
     return bytes(stored)
-
-
-def _clear_spool(catalog: Catalog, folder: Path) -> int:
-    """Remove the spool files that are not used. Returns the number of the last file that was there."""
-    there = {int(path.name.rpartition("-")[2]) for path in folder.glob("rows-*")}
-    for number in there - catalog.used_spool_files():
-        spool_path(folder, number).unlink()
-    return max(there, default=0)
