@@ -1,4 +1,4 @@
-"""Rows 41 to 47 and 53 to 55: cancellation, loops, processes, clocks, and what runs out."""
+"""Rows 41 to 47 and 53 to 55: cancellation, event loops, processes, clocks, and exhausted resources."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ PACKAGE = ROOT / "unpod_async"
 Job = Callable[[UnpodClient, Sandbox], "Awaitable[Any]"] if TYPE_CHECKING else object
 
 
-async def unlucky_read(unpod: UnpodClient, sandbox: Sandbox) -> None:
-    """A read that is repeated twice: the attempts and the waits between them."""
+async def retried_read(unpod: UnpodClient, sandbox: Sandbox) -> None:
+    """A read that is retried twice: the attempts and the delays between them."""
     sandbox.script(Fault(status=503, times=2))
     await unpod.runs.list(sandbox.space_token).collect()
 
 
 async def limited_read(unpod: UnpodClient, sandbox: Sandbox) -> None:
-    """Behind a closed gate."""
+    """A read that waits for a closed rate gate."""
     sandbox.script(Fault(status=429, headers={"Retry-After": "0"}))
     probe = asyncio.ensure_future(unpod.runs.list(sandbox.space_token).collect())
     try:
@@ -114,7 +114,7 @@ def document(name: str) -> dict[str, str]:
     return {"name": name, "contact_number": "+15550100"}
 
 
-JOBS = [unlucky_read, limited_read, hurried_walk, prefetched, many_runs, one_create, looked_for]
+JOBS = [retried_read, limited_read, hurried_walk, prefetched, many_runs, one_create, looked_for]
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
@@ -126,17 +126,17 @@ async def test_row_41_cancelled_at_every_await(row: Row, job: Any, late: bool) -
         async def run() -> None:
             sandbox._server.script._left.clear()
             for made_before in sandbox.run_ids()[:-4]:
-                sandbox.delete_run(made_before)  # else each run of this has more to look through
-            queued, through = len(sandbox.ledger), False
+                sandbox.delete_run(made_before)  # otherwise each repetition searches more runs
+            queued, finished = len(sandbox.ledger), False
             try:
                 async with UnpodClient(
                     sandbox.token, sandbox.org_handle, sandbox.base_url, retry=FAST, auth_scheme="Token"
                 ) as unpod:
                     await job(unpod, sandbox)
-                    through = True
+                    finished = True
             except asyncio.CancelledError as cancelled:
                 no_secret_in(*(text for text in shown(cancelled)))
-                if not through:  # else it is the client that was closing
+                if not finished:  # otherwise the client was being closed
                     notes.append((len(sandbox.ledger) - queued, notes_of(cancelled)))
                 raise
             finally:
@@ -145,9 +145,9 @@ async def test_row_41_cancelled_at_every_await(row: Row, job: Any, late: bool) -
         points = await cancel_everywhere(run, at_most=400, late=late)
         assert points >= 3
         if job is one_create:
-            # Whoever is cancelled after a POST that may have queued a call is told so.
-            assert any(told for _, told in notes)
-            assert all(told for made, told in notes if made)
+            # A cancellation after a POST that may have queued a call has a note.
+            assert any(texts for _, texts in notes)
+            assert all(texts for calls, texts in notes if calls)
         row.note(f"{job.__name__}: CancelledError, nothing left, at most one call", "–")
 
 
@@ -156,7 +156,7 @@ def notes_of(error: BaseException) -> list[str]:
 
 
 async def test_row_41_a_batch_job_cancelled_at_every_await(row: Row, tmp_path: Path) -> None:
-    """Each time the job is run again to its end: nobody is called twice."""
+    """After each cancellation the job is run again until it is complete: nobody is called twice."""
     number = 0
     async with Sandbox(runs=2, tasks_per_run=1) as sandbox:
         journal = tmp_path / "journal"
@@ -191,7 +191,7 @@ async def test_row_41_a_batch_job_cancelled_at_every_await(row: Row, tmp_path: P
 async def test_row_41_a_journal_is_not_closed_under_the_thread_that_writes_it(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number of a closed file may be another file's by the time the thread comes to it."""
+    """The descriptor of a closed file may belong to another file by the time the thread uses it."""
     faults: list[OSError] = []
     writing = threading.Event()
     fsync = os.fsync
@@ -218,11 +218,11 @@ async def test_row_41_a_journal_is_not_closed_under_the_thread_that_writes_it(
             job.cancel()
             await asyncio.wait({job})
             assert job.cancelled()
-            await asyncio.sleep(0.1)  # what the thread does meanwhile
+            await asyncio.sleep(0.1)  # time for the thread to fail
             assert not faults
             monkeypatch.undo()
             (result,) = await unpod.tasks.create_many(sandbox.space_token, [request], journal=journal)
-            assert result.state == "not_found", "it was noted, and never sent"
+            assert result.state == "not_found", "the request was recorded but never sent"
             assert not sandbox.ledger
     row.note("create_many cancelled while its journal is written: reported, not sent", 0)
 
@@ -231,7 +231,7 @@ async def test_row_41_a_journal_is_not_closed_under_the_thread_that_writes_it(
 
 
 class OwnError(Exception):
-    """The user's."""
+    """An exception of the user's code."""
 
 
 @pytest.mark.parametrize("how", ["break", "raise"])
@@ -299,7 +299,7 @@ import asyncio, signal, sys
 from unpod_async import UnpodClient
 
 async def main():
-    # In development mode, asyncio reports callbacks that took long, as they do on a busy machine.
+    # In development mode, asyncio reports slow callbacks, which are normal on a busy machine.
     asyncio.get_running_loop().slow_callback_duration = 60
     if sys.argv[2] == "SIGTERM":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
@@ -347,7 +347,7 @@ async def run_python(script: str, *args: str) -> tuple[str, str, int | None]:
 
 
 class Stalled:
-    """A handler that tells of each request, and says no more than `answer`."""
+    """Return a handler that reports each request and sends `answer`."""
 
     def __init__(self, answer: bytes = b"") -> None:
         self.arrived = asyncio.Semaphore(0)
@@ -388,7 +388,7 @@ async def test_row_45_closed_with_calls_in_flight(row: Row) -> None:
     stalled = Stalled()
     async with RawServer(stalled) as server:
         for call, expect in ((orgs, TransportError), (walk_runs, TransportError), (create, OutcomeUnknown)):
-            unpod = UnpodClient(TOKEN, base_url=server.base_url)  # with its patient default policy
+            unpod = UnpodClient(TOKEN, base_url=server.base_url)  # with the default retry policy
             before = len(server.requests)
             flight = asyncio.ensure_future(watch(call(unpod)))
             await stalled.arrived.acquire()
@@ -406,7 +406,7 @@ async def test_row_45_closed_with_calls_in_flight(row: Row) -> None:
             assert "closed" in str(outcome.error)
 
 
-async def test_row_45_closed_while_others_wait_for_a_place_or_a_repeat(row: Row) -> None:
+async def test_row_45_closed_while_others_wait_for_a_slot_or_a_retry(row: Row) -> None:
     stalled = Stalled(json_response({}, 503))
     async with RawServer(stalled) as server:
         unpod = UnpodClient(TOKEN, base_url=server.base_url, max_concurrency=1)
@@ -447,7 +447,7 @@ def unpod_line() -> int:
     return sys._getframe(1).f_lineno
 
 
-async def test_row_46_unused_or_closed_clients_say_nothing(row: Row) -> None:
+async def test_row_46_unused_or_closed_clients_warn_of_nothing(row: Row) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         UnpodClient(TOKEN)
@@ -469,7 +469,7 @@ asyncio.run(main())
 """
 
 
-async def test_row_46_never_closed_and_the_loop_has_ended(row: Row) -> None:
+async def test_row_46_never_closed_after_the_loop_ended(row: Row) -> None:
     async with RawServer(always(ORGS)) as server:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-X", "dev", "-c", NEVER_CLOSED, server.base_url),
@@ -497,7 +497,7 @@ async def main():
                 await unpod.organizations.list().collect()
             except ConfigurationError as error:
                 assert "fork" in str(error)
-                await unpod.aclose()  # touches nothing of the parent's
+                await unpod.aclose()  # does not touch the parent's connections
                 os._exit(3)
             os._exit(4)
         _, status = os.waitpid(child, 0)
@@ -547,7 +547,7 @@ async def test_row_53_the_clock_jumps(row: Row) -> None:
         row.note("6 reads, each repeated once: ok", len(server.requests))
 
 
-def test_row_53_wall_time_is_read_only_to_be_written_down(row: Row) -> None:
+def test_row_53_wall_time_is_only_recorded(row: Row) -> None:
     readers = set()
     for path in PACKAGE.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -567,7 +567,7 @@ async def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     policy = RetryPolicy(attempts=3, base=0.001, cap=0.002)
     async with UnpodClient("t0ken", base_url=sys.argv[1], retry=policy) as unpod:
-        await unpod.organizations.list().collect()  # everything is imported
+        await unpod.organizations.list().collect()  # import everything first
         await unpod.aclose()
     async with UnpodClient("t0ken", base_url=sys.argv[1], retry=policy) as unpod:
         taken = []
@@ -610,7 +610,7 @@ async def test_row_55_the_reader_is_slower_than_the_network(row: Row, ahead: int
             async with unpod.runs.list(sandbox.space_token).prefetch(ahead) as stream:
                 async for _ in stream:
                     if got % 5 == 0:
-                        await asyncio.sleep(0.005)  # time enough to ask for all that it would ask for
+                        await asyncio.sleep(0.005)  # enough time for all requests that it would send
                         assert sandbox.requests <= got // 5 + 1 + ahead
                     got += 1
             assert got == pages * 5
@@ -627,7 +627,7 @@ async def test_row_55_workers_hold_a_page_each(row: Row) -> None:
                 async for _ in stream:
                     if got % 5 == 0:
                         await asyncio.sleep(0.005)
-                        # A page in hand for each worker, and an end-of-listing page per run.
+                        # One page for each worker, and one page at the end of each run.
                         assert sandbox.requests <= got // 5 + 2 + 6
                     got += 1
             assert got == 120
