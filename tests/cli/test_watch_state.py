@@ -141,6 +141,7 @@ async def test_events_that_were_not_read_are_not_in_the_state(tmp_path: Path) ->
         (b"", "is not the state of a watch"),
         (b'{"tasks":true,"spaces":[]}', "is not the state of a watch"),
         (b'{"tasks":true,"spaces":{"OTHER":{"last_resync":null,"runs":{}}}}', "has the state of space OTHER"),
+        (b'{"tasks":true,"spaces":{},"version":1}', "state has format 1"),
     ],
 )
 async def test_a_file_that_is_not_the_state_of_this_watch_is_not_changed(
