@@ -1,4 +1,4 @@
-"""Cancel a coroutine at each of its suspension points in turn: none may swallow it or leave things open."""
+"""Cancel a coroutine at each of its suspension points, and check that it ends and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["cancel_everywhere"]
 
 
 class _CancelAt:
-    """Await `awaitable`, and cancel the task around it while it is suspended for the `point`-th time.
+    """Await `awaitable`, and cancel its task while it is suspended for the `point`-th time.
 
     An awaitable is a generator underneath, and everything it waits for passes through send() and throw():
     that is where suspensions can be counted without touching what is being tested.
@@ -22,7 +22,7 @@ class _CancelAt:
         self._steps: Generator[Any, Any, Any] = awaitable.__await__()
         self._point, self._late = point, late
         self.suspensions = 0
-        self.cancelled = False  # the request was made
+        self.cancelled = False  # cancellation was requested
 
     def __await__(self) -> _CancelAt:
         return self
@@ -37,7 +37,7 @@ class _CancelAt:
         return self._suspended(self._steps.send(value))
 
     def throw(self, *error: Any) -> Any:
-        # An await in an except or a finally suspends from here.
+        # An await in an except or finally block suspends here.
         return self._suspended(self._steps.throw(*error))
 
     def close(self) -> None:
@@ -49,11 +49,11 @@ class _CancelAt:
             task = asyncio.current_task()
             assert task is not None
             if self._late and asyncio.isfuture(waits_for):
-                # Registered before the task's own wake-up, so called before it: the result is there, and the
-                # cancellation arrives in the same turn. That is how a connection just acquired gets lost.
+                # Registered before the wake-up of the task, so it runs first: the result is there, and the
+                # cancellation arrives in the same turn. This is how a connection just acquired gets lost.
                 waits_for.add_done_callback(lambda _: self._cancel(task))
             else:
-                # Not at once: the task is not suspended until this has returned.
+                # Not at once: the task is suspended only after this returns.
                 asyncio.get_running_loop().call_soon(self._cancel, task)
         return waits_for
 
@@ -84,16 +84,16 @@ async def cancel_everywhere(
 
         task = asyncio.ensure_future(run())
         try:
-            # wait(), not `await task`: whose CancelledError it is must not be in doubt.
+            # wait() instead of `await task`: it must be clear whose CancelledError is raised.
             await asyncio.wait({task})
         finally:
-            if not task.done():  # the caller has been cancelled
+            if not task.done():  # the caller was cancelled
                 task.cancel()
                 await asyncio.wait({task})
         if driver.suspensions < point:
             task.result()
             return point - 1
-        if driver.cancelled:  # not when, with `late`, the task was done before the future it had waited for
+        if driver.cancelled:  # False if, with `late`, the task was done before the future it waited for
             _judge(task, point)
         if after_each is not None:
             after_each(point)

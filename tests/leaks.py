@@ -1,4 +1,4 @@
-"""Everything an exception shows: texts, arguments, pickles, and tracebacks with the locals of every frame."""
+"""Find text in everything an exception shows: messages, arguments, pickles, and locals of all frames."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["SANDBOX_SECRETS", "leaks", "shown"]
 
 SANDBOX_SECRETS = re.compile(r"\b(?:a11ce|b0b|ca401|dade|b1ac)0{30,}|<jwt-\w+>|\bSYN[A-Z]{3,}0+")
-"""Keys, JWTs and user tokens of the sandbox's accounts."""
+"""Matches the keys, JWTs and user tokens of the sandbox's accounts."""
 
 _TESTS = str(Path(__file__).parent)
 _PACKAGE = str(Path(unpod_async.__file__).parent)
 
 
 def shown(error: BaseException) -> Iterator[tuple[str, str]]:
-    """(where, text) of all that can be seen of an exception, its causes and its context.
+    """Yield (location, text) for everything visible of an exception, its causes and its context.
 
     Frames of tests are left out, and what they called that is not ours: they hold secrets, as a caller's may.
     """
@@ -54,10 +54,10 @@ def shown(error: BaseException) -> Iterator[tuple[str, str]]:
 def _repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception as fault:  # noqa: BLE001 - of an object half made, or nested too deeply
+    except Exception as fault:  # noqa: BLE001 - the object is incomplete, or nested too deeply
         return type(fault).__name__
 
 
 def leaks(error: BaseException, secret: re.Pattern[str] = SANDBOX_SECRETS) -> list[str]:
-    """Where a secret can be seen."""
+    """Return the locations where a secret is visible."""
     return sorted({where for where, text in shown(error) if secret.search(text)})

@@ -1,4 +1,4 @@
-"""Left at every possible item, and cancelled at every suspension point: nothing stays behind."""
+"""Iterations that end at any item, or are cancelled at any suspension point, leave nothing open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Use = Callable[[UnpodClient, Sandbox], Awaitable[object]]
 
-# Few slots: one that a cancellation loses is missed by the next run, which then hangs.
+# Few slots: if a cancellation loses one, the next run hangs.
 SLOTS = 2
 DOCUMENTS = [{"name": "Ann Example", "contact_number": "+490000000"}]
 
@@ -48,7 +48,7 @@ def in_use(unpod: UnpodClient) -> list[Any]:
 
 
 def tasks_of_client() -> set[asyncio.Task[Any]]:
-    """Tasks but those in which asyncio and aiohttp serve the sandbox."""
+    """Return all tasks except those in which asyncio and aiohttp serve the sandbox."""
     of_server = ("RequestHandler.", "BaseSelectorEventLoop._accept")
     return {
         task
@@ -131,7 +131,7 @@ EACH = [by_items, by_raw, by_pages, by_prefetch, by_tasks_for, by_tasks_for_orde
 
 
 @pytest.mark.parametrize("walk", EACH)
-async def test_breaking_out_at_any_item_leaves_nothing_behind(
+async def test_a_break_at_any_item_leaves_nothing_open(
     walk: Callable[[UnpodClient, Sandbox, int], Awaitable[int]],
 ) -> None:
     items = 5 if walk is by_pages else 9
@@ -184,7 +184,7 @@ async def tasks_for_ordered(unpod: UnpodClient, sandbox: Sandbox) -> None:
 
 
 async def tasks_for_and_break(unpod: UnpodClient, sandbox: Sandbox) -> None:
-    # Leaving suspends, too: it waits for the tasks.
+    # Leaving the block also suspends: it waits for the tasks.
     assert await by_tasks_for_ordered(unpod, sandbox, 4) == 4
 
 
@@ -234,7 +234,7 @@ USES: list[Use] = [
 
 @pytest.mark.parametrize("late", [False, True], ids=["", "late"])
 @pytest.mark.parametrize("use", USES)
-async def test_cancelled_at_any_point_it_leaves_nothing_behind(use: Use, late: bool) -> None:
+async def test_a_cancellation_at_any_point_leaves_nothing_open(use: Use, late: bool) -> None:
     async with serving() as (sandbox, unpod):
         before = tasks_of_client()
 
@@ -249,7 +249,7 @@ async def test_cancelled_at_any_point_it_leaves_nothing_behind(use: Use, late: b
 
 @pytest.mark.parametrize("late", [False, True], ids=["", "late"])
 @pytest.mark.parametrize("use", [collect, prefetch, tasks_for, get_space])
-async def test_so_does_the_very_first_use_of_a_client(use: Use, late: bool) -> None:
+async def test_a_cancelled_first_use_of_a_client_leaves_nothing_open(use: Use, late: bool) -> None:
     async with Sandbox(runs=3, tasks_per_run=3) as sandbox:
 
         async def first_use() -> None:
@@ -280,7 +280,7 @@ async def test_a_create_cancelled_at_any_point_is_sent_once_at_most(late: bool) 
 
         points = await cancel_everywhere(lambda: create(unpod, sandbox), late=late, after_each=once_at_most)
         assert points >= 3
-        # Those that arrived late, after they were cancelled, arrived once as well.
+        # Requests that arrived after their cancellation also arrived once.
         assert len(sandbox.ledger) <= sandbox.requests <= points + 1
 
 
@@ -312,7 +312,7 @@ async def test_closing_that_is_cancelled_still_closes(late: bool) -> None:
                 await unpod.aclose()
 
 
-async def test_closing_ends_what_is_under_way() -> None:
+async def test_closing_ends_requests_in_flight() -> None:
     arrived = asyncio.Event()
 
     async def never(connection: RawConnection) -> None:

@@ -1,4 +1,4 @@
-"""The cancellation harness finds every point, and every way of getting a cancellation wrong."""
+"""The cancellation harness finds every suspension point and every kind of cancellation error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_each_run_is_cancelled_where_it_should_be() -> None:
             reached[-1] = number
 
     assert await cancel_everywhere(steps, after_each=seen.append) == 3
-    assert reached == [0, 1, 2, 3]  # a run each, got that far
+    assert reached == [0, 1, 2, 3]  # one run each, which reached that point
     assert seen == [1, 2, 3]
 
 

@@ -1,4 +1,4 @@
-"""A page's bytes into rows: typed as a whole, and row by row where that fails."""
+"""Decoding a page: typed as a whole, and row by row if that fails."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_page_is_decoded() -> None:
     assert rows.rows[1].output == {"call_id": "c"}
 
 
-def test_times_come_along_where_rows_are_tied() -> None:
+def test_pages_of_tied_listings_have_creation_times() -> None:
     body = (b'{"task_id": "T0", "created": "2026-01-15T11:00:00"}', b'{"task_id": "T1"}', b"5")
     times = [datetime(2026, 1, 15, 11, tzinfo=UTC), None, None]
     assert rows_of(*body, listing=AGENT_TASKS).created == times
@@ -76,7 +76,7 @@ def test_times_come_along_where_rows_are_tied() -> None:
         (AGENTS, {"handle": "h", "name": "n"}, "h"),
     ],
 )
-def test_what_names_a_row(listing: Listing[Any], row: dict[str, Any], key: str) -> None:
+def test_the_key_of_a_row(listing: Listing[Any], row: dict[str, Any], key: str) -> None:
     sent = json.dumps(row).encode()
     assert rows_of(sent, listing=listing).keys == [key]
     assert raw_of(sent, listing=listing).keys == [key]
@@ -84,7 +84,7 @@ def test_what_names_a_row(listing: Listing[Any], row: dict[str, Any], key: str) 
 
 @each_row("count", [b"null", b'"144"', b"true", b"false", b"-1", b"144.0", b"1e2", b"{}", b"[1]"])
 @DECODERS
-def test_a_count_that_is_none(decode: Any, count: bytes) -> None:
+def test_an_invalid_count_is_none(decode: Any, count: bytes) -> None:
     assert decode(TASKS, page_of(GOOD, count=count), 1, {}).count is None
 
 
@@ -139,11 +139,11 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
     ids=lambda body: repr(body[-60:]),
 )
 @DECODERS
-def test_a_body_that_is_no_listing(decode: Any, body: bytes) -> None:
+def test_a_body_that_is_not_a_listing(decode: Any, body: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
         decode(TASKS, body, 1, {})
     assert str(caught.value).startswith("the response")
-    # Nothing keeps the body, nor shows any of it.
+    # Nothing keeps the body or shows any of it.
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
     assert "T0" not in "".join(traceback.format_exception(caught.value))
@@ -153,7 +153,7 @@ def test_a_body_that_is_no_listing(decode: Any, body: bytes) -> None:
 def test_data_null(decode: Any) -> None:
     for body in (b'{"data": null}', b'{"data": null, "count": 0}', b'{"data": null, "count": null}'):
         assert decode(TASKS, body, 1, {}).rows == []
-    # Past the end some servers say null.
+    # Some servers send null past the end.
     assert decode(TASKS, b'{"data": null, "count": 3}', 2, {}).rows == []
 
 
@@ -179,7 +179,7 @@ def test_data_null(decode: Any) -> None:
         (b'{"task_id": "T3", "output": {"\xff": 1}}', "$.data[3]"),
     ],
 )
-def test_a_bad_row_costs_one_row(row: bytes, path: str) -> None:
+def test_a_bad_row_does_not_affect_other_rows(row: bytes, path: str) -> None:
     good = [b'{"task_id": "T%d"}' % number for number in range(3)]
     rows = rows_of(*good, row, b'{"task_id": "T4"}')
     assert [type(found) for found in rows.rows] == [Task, Task, Task, RejectedRow, Task]
@@ -191,20 +191,20 @@ def test_a_bad_row_costs_one_row(row: bytes, path: str) -> None:
     if b'"T3"' in row and row.startswith(b"{"):
         assert rows.keys[3] == "T3"
 
-    # As bytes it is no bad row.
+    # As bytes, it is not a bad row.
     raw = raw_of(*good, row, b'{"task_id": "T4"}')
     assert raw.rows[3] == row
     assert raw.keys == rows.keys
 
 
-def test_bad_rows_are_told_apart() -> None:
+def test_bad_rows_have_different_keys() -> None:
     rows = rows_of(b"7", b"8", b'{"task_id": 7}', b'{"task_id": 8}', b'{"task_id": 7}')
     assert len(rows.keys) == 5
     assert rows.keys[2] == rows.keys[4]
     assert len(set(rows.keys)) == 4
 
 
-def test_rows_without_an_id_are_one_only_when_identical() -> None:
+def test_rows_without_an_id_have_the_same_key_only_if_they_are_identical() -> None:
     sent = [
         b"{}",
         b'{"status": "pending"}',
@@ -217,7 +217,7 @@ def test_rows_without_an_id_are_one_only_when_identical() -> None:
     assert rows.keys[1] == rows.keys[3]
     assert len(set(rows.keys)) == 4
     assert rows.keys == raw_of(*sent).keys
-    # The same row has the same key on every page, and no key can be an id.
+    # The same row has the same key on every page, and no key equals an id.
     assert rows_of(b"{}").keys == rows_of(GOOD, b"{}").keys[1:]
     assert all(key.startswith("#") for key in rows.keys)
 
@@ -244,12 +244,12 @@ def test_rows_of_another_run_are_rejected() -> None:
     assert rows.rows[1] == raw.rows[1]
     assert rows.rows[1][:2] == (FOREIGN, "$.data[1].run_id")
     assert "R1" in rows.rows[1].reason
-    # They count for completeness all the same.
+    # They still count for completeness.
     assert rows.keys == raw.keys == ["T0", "T1", "T2", "T3"]
     assert [type(row) for row in rows_of(*sent).rows] == [Task] * 4
 
 
-def test_a_run_id_of_the_wrong_type_is_no_other_run() -> None:
+def test_a_run_id_of_the_wrong_type_does_not_name_another_run() -> None:
     sent = b'{"task_id": "T1", "run_id": 5}'
     assert rows_of(sent, listing=RUN_TASKS).rows[0].path == "$.data[0].run_id"
     assert raw_of(sent, listing=RUN_TASKS).rows == [sent]
@@ -327,7 +327,7 @@ def test_an_error_does_not_keep_its_page() -> None:
         try:
             decode(TASKS, body, 1, {})
         except DecodeError as error:
-            # The traceback's frames hold it for as long as there is one.
+            # The frames of the traceback keep it as long as the traceback exists.
             errors.append(error.with_traceback(None))
     gc.collect()
     assert len(errors) == 2
@@ -363,7 +363,7 @@ def test_a_single_object() -> None:
     ],
     ids=lambda body: repr(body[-60:]),
 )
-def test_no_single_object(body: bytes) -> None:
+def test_a_body_that_is_not_a_single_object(body: bytes) -> None:
     with pytest.raises(DecodeError, match="the response is not the expected JSON: ") as caught:
         decode_object(Space, body)
     assert caught.value.__context__ is None
@@ -395,7 +395,7 @@ ENVELOPES = st.fixed_dictionaries(
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A page, or one with a byte changed, cut or put in."""
+    """Return a page, or a page with one byte changed, removed or inserted."""
     body = json.dumps(draw(ENVELOPES)).encode()
     if draw(st.booleans()):
         start = draw(st.integers(0, len(body)))

@@ -1,4 +1,4 @@
-"""Every recorded exchange, through the client.
+"""Replay every recorded exchange through the client.
 
 What a caller of the public API can cause is replayed over HTTP: the client is called, a server checks that
 it was asked what was asked then, and answers with the recorded status, headers and body. What no caller can
@@ -60,7 +60,7 @@ EXCHANGES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "data" / "exchanges.json").read_text(encoding="utf-8")
 )
 
-# What an answer is, by its status and by what its `errors` is; None is success.
+# The class of a response, by its status and the type of its `errors`; None is success.
 KINDS: dict[tuple[int, str], type[APIError] | None] = {
     (200, "none"): None,
     (206, "none"): RefusedError,
@@ -102,12 +102,12 @@ ID = r"(?!\.{1,2}/)([^/%]+)"
 
 
 class Form(NamedTuple):
-    """A call: its method of the client, its path, and the query names it can cause."""
+    """A call: the method of the client, its path, and the query names that it can send."""
 
     name: str
     path: str
     names: frozenset[str]
-    default_size: int = 50  # of the server, where the request names none
+    default_size: int = 50  # the default of the server
 
 
 FORMS = [
@@ -124,7 +124,7 @@ FORMS = [
 UNPAGED = {"agents.list", "spaces.list", "organizations.list"}
 NEEDS_ORG = {"agents.list", "spaces.list", "spaces.get"}
 
-# What the rules below do not tell.
+# Exceptions to the rules below.
 NOT_CALLS = {
     "size:110 headers": "the client sends seven",
     "size:create body 17500000 bytes in one document": "the body was not recorded",
@@ -136,7 +136,7 @@ NOT_CALLS = {
 
 
 def form_of(exchange: dict[str, Any]) -> tuple[Form, tuple[str, ...]]:
-    """The call with this path, and its ids."""
+    """Return the call with this path, and its ids."""
     for form in FORMS:
         found = re.fullmatch(PREFIX + form.path, exchange["path"])
         if found is not None:
@@ -150,7 +150,7 @@ def header(exchange: dict[str, Any], name: str) -> str | None:
 
 
 def why_no_call(exchange: dict[str, Any]) -> str | None:
-    """Why no call of the public API leads to this exchange; None when one does."""
+    """Return why no call of the public API leads to this exchange, or None if one does."""
     if exchange["name"] in NOT_CALLS:
         return NOT_CALLS[exchange["name"]]
     try:
@@ -217,9 +217,9 @@ def test_the_two_groups_are_all_recordings() -> None:
     assert len({exchange["name"] for exchange in EXCHANGES}) == 237
     assert (len(CALLS), len(OTHERS)) == (136, 101)
     assert {exchange["name"] for exchange in EXCHANGES} >= set(NOT_CALLS)
-    # The table has what was recorded, and nothing else.
+    # The table contains exactly what was recorded.
     assert set(KINDS) == {(exchange["status"], kind_of_errors(exchange)) for exchange in EXCHANGES}
-    # Each kind of answer and each call is among those replayed.
+    # Each class of response and each call is replayed.
     assert {form_of(exchange)[0] for exchange in CALLS} == set(FORMS)
     never_called = {(301, "no JSON"), (405, "none"), (406, "none"), (415, "none"), (431, "no JSON")}
     never_called |= {(206, "object"), (422, "object"), (400, "none"), (400, "no JSON"), (404, "no JSON")}
@@ -237,13 +237,13 @@ def recorded_body(exchange: dict[str, Any]) -> bytes:
 
 
 def recorded_response(exchange: dict[str, Any]) -> bytes:
-    # The length is that of what was kept: some bodies were cut for the file.
+    # The length of the stored body: some bodies were truncated for the file.
     headers = [(name, value) for name, value in exchange["headers"].items() if name != "Content-Length"]
     return http_response(recorded_body(exchange), exchange["status"], headers)
 
 
 def replay(exchange: dict[str, Any]) -> RawServer:
-    """A server that has this one answer, whatever it is asked."""
+    """A server that sends this response to every request."""
 
     async def serve(connection: RawConnection) -> None:
         while await connection.read_request() is not None:
@@ -272,7 +272,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pager(unpod: UnpodClient, exchange: dict[str, Any]) -> Pager[Any]:
-    """The call that causes the exchange."""
+    """Make the call that causes the exchange."""
     form, ids = form_of(exchange)
     query = dict(parse_qsl(exchange["query"]))
     keywords: dict[str, Any] = {
@@ -320,7 +320,7 @@ def check_request(exchange: dict[str, Any], server: RawServer) -> Sent:
 
 
 def is_walked_whole(exchange: dict[str, Any]) -> bool:
-    """Whether the recorded page is, by itself, the whole listing."""
+    """Whether the recorded page is the whole listing."""
     form, _ = form_of(exchange)
     body, query = exchange["body"], dict(parse_qsl(exchange["query"]))
     size = int(query.get("page_size", form.default_size))
@@ -332,7 +332,7 @@ def is_walked_whole(exchange: dict[str, Any]) -> bool:
 
 
 def check_row(row: Any, recorded: Mapping[str, Any]) -> None:
-    """Every field is what was recorded, and nothing of the row raises when it is looked at."""
+    """Check that every field has the recorded value and no attribute of the row raises."""
     for field in msgspec.structs.fields(row):
         value, sent = getattr(row, field.name), recorded.get(field.encode_name)
         if field.name == "output_json":
@@ -378,7 +378,7 @@ def flat(text: str) -> str:
 
 
 def check_text(text: str) -> None:
-    """Readable, short, and nothing of a page or of the server's insides pasted."""
+    """Check that the text is readable and short, and quotes no page or internals of the server."""
     assert len(text) < 900
     assert text.replace("\nhint: ", "", 1).isprintable()
     for pasted in ("<", "Traceback", 'File "', "site-packages", "/usr/", "\\n"):
@@ -484,7 +484,7 @@ async def test_a_space(exchange: dict[str, Any]) -> None:
 @each_row("exchange", named(CREATES))
 async def test_a_create(exchange: dict[str, Any]) -> None:
     body = exchange["request_body"]
-    # Some probes left out what the client insists on; the server does not look at it.
+    # Some probes omitted what the client always sends; the server ignores it.
     documents = [{"name": "Xyz", "contact_number": "9000009999"} | document for document in body["documents"]]
     told = body.get("schedule", {"type": "now"})
     if told["type"] == "custom":
@@ -528,7 +528,7 @@ def check_unknown(error: OutcomeUnknown, exchange: dict[str, Any], ids: list[str
 
 
 def asked_path(exchange: dict[str, Any]) -> str:
-    """The path as error texts show it."""
+    """Return the path as error messages show it."""
     path: str = exchange["path"]
     return path.removeprefix(PREFIX.removesuffix("/"))
 
@@ -537,7 +537,7 @@ def asked_path(exchange: dict[str, Any]) -> str:
 
 
 def decoded_by(exchange: dict[str, Any]) -> Listing[Any]:
-    """The listing whose answer this is, as far as decoding needs it."""
+    """Return the listing of this response, with what decoding needs."""
     path = exchange["path"].removeprefix(PREFIX)
     run = re.search("/runs/([^/]+)/", path)
     if path.endswith("/tasks/"):
@@ -555,7 +555,7 @@ def decoded_by(exchange: dict[str, Any]) -> Listing[Any]:
 
 @each_row("exchange", named(EXCHANGES))
 def test_the_answer_is_what_it_is(exchange: dict[str, Any]) -> None:
-    """All of them, those that were replayed too."""
+    """Decode all exchanges, including those that were replayed."""
     request = Request(exchange["method"], exchange["path"], "Token")
     headers = {name.lower(): value for name, value in exchange["headers"].items()}
     response = Response(exchange["status"], headers, recorded_body(exchange))

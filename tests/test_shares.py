@@ -1,4 +1,4 @@
-"""One client for everybody: many tasks at once, and a bulk job that has a share of the places and no more."""
+"""Many tasks share one client, and a bulk job with `max_concurrency` takes only its share of the slots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PLACES, SHARE = 4, 2
 ALL_STAND_STILL = Fault(stall=3600, path="/runs/R", times=1000)
-"""The requests for the tasks of runs, which an export makes as many of at once as it may."""
+"""The requests for the tasks of runs, which an export sends with the full concurrency."""
 
 
 @asynccontextmanager
@@ -39,8 +39,8 @@ async def served(**data: Any) -> AsyncIterator[tuple[Sandbox, UnpodClient]]:
 
 @asynccontextmanager
 async def exporting(sandbox: Sandbox, unpod: UnpodClient, target: Path) -> AsyncIterator[asyncio.Task[Any]]:
-    """A bulk job that wants more places than there are; what is left of it is cancelled at the end."""
-    # Without the listing of the whole space it reads run by run.
+    """Run a bulk job that wants more slots than there are; cancel the rest of it at the end."""
+    # Without the space-wide listing, the export reads run by run.
     sandbox.script(Fault(status=403, path=f"{sandbox.space_token}/tasks/"))
     export = unpod.export(sandbox.space_token, target, concurrency=2 * PLACES)
     job = asyncio.ensure_future(export)
@@ -52,7 +52,7 @@ async def exporting(sandbox: Sandbox, unpod: UnpodClient, target: Path) -> Async
 
 
 async def view(sandbox: Sandbox, unpod: UnpodClient) -> None:
-    """What a page shows: one request, whose path no request of an export has."""
+    """The interactive request: its path differs from all requests of an export."""
     assert (await unpod.spaces.get(sandbox.space_token)).token == sandbox.space_token
 
 
@@ -70,13 +70,13 @@ async def until_unanswered(sandbox: Sandbox, count: int) -> None:
 
 
 async def settle() -> None:
-    """Let everything that can go on without the test go on: turns of the loop, not time."""
+    """Run the event loop until nothing else can continue without the test; no time has to pass."""
     for _ in range(100):
         await asyncio.sleep(0)
 
 
-async def test_a_view_never_stands_behind_more_requests_than_the_share(tmp_path: Path) -> None:
-    """The service reads one after another, so what is ahead of a request is how long it takes."""
+async def test_a_request_waits_for_at_most_the_share_of_the_bulk_job(tmp_path: Path) -> None:
+    """The service answers one request after another, so a request waits for those ahead of it."""
     ahead: list[int] = []
     most = 0
 
@@ -104,7 +104,7 @@ async def test_a_view_never_stands_behind_more_requests_than_the_share(tmp_path:
         assert most == SHARE + 1
 
 
-async def test_a_view_is_answered_while_all_of_the_bulk_job_stands_still(tmp_path: Path) -> None:
+async def test_a_request_is_answered_while_the_whole_bulk_job_hangs(tmp_path: Path) -> None:
     async with served(runs=20) as (sandbox, unpod):
         sandbox.script(ALL_STAND_STILL)
         bulk = unpod.with_options(max_concurrency=SHARE)
@@ -117,8 +117,8 @@ async def test_a_view_is_answered_while_all_of_the_bulk_job_stands_still(tmp_pat
             assert not job.done()
 
 
-async def test_without_a_share_of_its_own_the_bulk_job_takes_all_places(tmp_path: Path) -> None:
-    """What the share is for; and that the test above would see it missing."""
+async def test_without_a_share_the_bulk_job_takes_all_slots(tmp_path: Path) -> None:
+    """Shows what the share is for, and that the test above would fail without it."""
     async with served(runs=20) as (sandbox, unpod):
         sandbox.script(ALL_STAND_STILL)
         async with exporting(sandbox, unpod, tmp_path / "data") as job:
@@ -129,10 +129,10 @@ async def test_without_a_share_of_its_own_the_bulk_job_takes_all_places(tmp_path
             assert not waiting.done()
             assert sandbox.requests == before
             job.cancel()
-            await waiting  # its places are given back
+            await waiting  # its slots are released
 
 
-async def test_the_share_is_one_for_all_that_the_view_of_the_client_does(tmp_path: Path) -> None:
+async def test_all_calls_of_a_view_use_the_same_share(tmp_path: Path) -> None:
     async with served(runs=20) as (sandbox, unpod):
         sandbox.script(ALL_STAND_STILL)
         bulk = unpod.with_options(max_concurrency=SHARE)
@@ -146,7 +146,7 @@ async def test_the_share_is_one_for_all_that_the_view_of_the_client_does(tmp_pat
             assert len(unanswered(sandbox)) == SHARE
 
 
-async def test_200_tasks_use_one_client_and_each_gets_its_own_answer() -> None:
+async def test_200_tasks_use_one_client_and_each_gets_its_own_response() -> None:
     async with served(runs=50, tasks_per_run=(1, 5)) as (sandbox, unpod):
         runs = sandbox.run_ids()
 

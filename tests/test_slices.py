@@ -1,4 +1,4 @@
-"""A large page decoded in slices is the page decoded at once, and others have a turn meanwhile."""
+"""A large page decoded in slices equals the page decoded at once, and other tasks run in between."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ odd = st.sampled_from([
 
 
 def plain(rows: DecodedPage) -> list[Any]:
-    """What can be compared, of rows of any kind."""
+    """Return the comparable parts of a page with rows of any kind."""
     made = [getattr(row, "line", row) for row in rows.rows]
     made = [repr(row) if isinstance(row, InvalidRow) else row for row in made]
     return [
@@ -61,7 +61,9 @@ def plain(rows: DecodedPage) -> list[Any]:
 @pytest.mark.parametrize("listing", [LISTING, TIED], ids=["", "tied"])
 @pytest.mark.parametrize("decode", [decode_rows, decode_raw, row_decoder(keep_user_token=False)])
 @given(rows=st.lists(st.one_of(good, odd), min_size=1, max_size=12), size=st.integers(1, 300))
-def test_slices_are_the_whole(listing: Listing[Any], decode: Decode, rows: list[bytes], size: int) -> None:
+def test_decoding_in_slices_equals_decoding_at_once(
+    listing: Listing[Any], decode: Decode, rows: list[bytes], size: int
+) -> None:
     body = b'{"count":12,"status_code":200,"message":"m","data":[%b]}' % b", ".join(rows)
     headers = {"date": "today"}
     whole = decode(listing, body, 1, headers)
@@ -72,19 +74,19 @@ def test_slices_are_the_whole(listing: Listing[Any], decode: Decode, rows: list[
 
 
 @pytest.mark.parametrize("body", [b'{"count":0,"data":[]}', b'{"count":0,"data":null}'])
-async def test_no_rows_are_no_slices(body: bytes) -> None:
+async def test_an_empty_page_has_no_slices(body: bytes) -> None:
     rows = await decode_in_slices(scan_page(body, 1, {}), LISTING, 1, decode_rows)
     assert (list(rows.rows), list(rows.keys), rows.count) == ([], [], 0)
 
 
 def large_page() -> tuple[bytes, int]:
-    """A page of twice `MAX_WHOLE_BYTES`, and how many rows it has."""
+    """Return a page of twice `MAX_WHOLE_BYTES`, and its number of rows."""
     number = 2 * MAX_WHOLE_BYTES // 4_000
     rows = [b'{"task_id":"T%d","run_id":"R1","context":"%b"}' % (n, b"x" * 4_000) for n in range(number)]
     return b'{"count":%d,"status_code":200,"data":[%b]}' % (number, b",".join(rows)), number
 
 
-async def test_others_have_a_turn_before_each_slice() -> None:
+async def test_other_tasks_run_before_each_slice() -> None:
     turns = 0
 
     async def others() -> None:

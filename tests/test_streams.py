@@ -1,4 +1,4 @@
-"""`prefetch` and `tasks_for`: the rows of the sequential walk, a bound on what is held, and a clean end."""
+"""`prefetch` and `tasks_for` yield the rows of a sequential walk, hold few pages, and leave nothing open."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def serving(*, page_size: int = 2, **arguments: Any) -> AsyncIterator[tupl
 
 
 async def settle() -> None:
-    """Let everything that can go on without the test go on: turns of the loop, not time."""
+    """Run the event loop until nothing else can continue without the test; no time has to pass."""
     for _ in range(150):
         await asyncio.sleep(0)
 
@@ -56,7 +56,7 @@ def in_use(unpod: UnpodClient) -> int:
 
 
 def tasks_of_client() -> set[asyncio.Task[Any]]:
-    """Tasks but those in which asyncio and aiohttp serve the sandbox."""
+    """Return all tasks except those in which asyncio and aiohttp serve the sandbox."""
     of_server = ("RequestHandler.", "BaseSelectorEventLoop._accept")
     return {
         task
@@ -75,7 +75,7 @@ async def read(
     into: list[Any] | None = None,
     pause: Callable[[], Awaitable[None]] | None = None,
 ) -> list[Any]:
-    """Enter a stream and read it to its end; `pause` comes with the first row in hand."""
+    """Enter a stream and read it to its end; call `pause` after the first row."""
     rows = [] if into is None else into
     async with stream:
         async for row in stream:
@@ -104,7 +104,7 @@ class TestPrefetch:
             ):
                 assert await read(pager.prefetch(n)) == await pager.collect()
 
-    async def test_it_asks_for_n_pages_at_a_time(self) -> None:
+    async def test_it_requests_n_pages_at_a_time(self) -> None:
         async with serving(runs=40, tasks_per_run=0) as (sandbox, unpod):
             pages_read = 0
             async with unpod.runs.list(sandbox.space_token).prefetch(3) as stream:
@@ -119,7 +119,7 @@ class TestPrefetch:
                             assert max(ahead) == pages_read + 2
             assert pages_read == 20
 
-    async def test_the_page_behind_a_full_last_page_is_asked_for_ahead(self) -> None:
+    async def test_the_page_after_a_full_last_page_is_prefetched(self) -> None:
         async with serving(runs=40, tasks_per_run=0) as (sandbox, unpod):
             async with unpod.runs.list(sandbox.space_token).prefetch(3) as stream:
                 async for run in stream:
@@ -163,7 +163,7 @@ class TestTasksFor:
     async def test_ordered_keeps_the_order_of_the_runs(self, concurrency: int) -> None:
         async with serving(tasks_per_run=(0, 5)) as (sandbox, unpod):
             space, ids = sandbox.space_token, sandbox.run_ids()
-            # The first run is the slowest: its answer comes when the others have come.
+            # The first run is the slowest: its response arrives after the others.
             sandbox.script(Fault(path=ids[0], stall=0.05))
             rows = await read(unpod.runs.tasks_for(space, concurrency=concurrency, ordered=True))
             assert [task.task_id for task in rows] == sandbox.task_ids()
@@ -183,7 +183,7 @@ class TestTasksFor:
                 await settle()
                 while len(found) < 3 * 2:
                     step = anext(rows)
-                    with pytest.raises(StopIteration) as ready:  # else it waits for something
+                    with pytest.raises(StopIteration) as ready:  # otherwise it waits for something
                         step.send(None)
                     found.append(ready.value.value)
                 assert [task.task_id for task in found] == sandbox.task_ids()[:6]
@@ -198,7 +198,7 @@ class TestTasksFor:
     @pytest.mark.parametrize(
         "source", ["none", "ids", "runs", "tuple", "dict", "generator", "async", "aiter", "pager", "raw ids"]
     )
-    async def test_runs_come_from_anything_that_gives_them(self, source: str, ordered: bool) -> None:
+    async def test_runs_can_be_any_iterable_or_async_iterable(self, source: str, ordered: bool) -> None:
         async with serving() as (sandbox, unpod):
             space, ids = sandbox.space_token, sandbox.run_ids()
             runs = await unpod.runs.list(space).collect()
@@ -233,7 +233,7 @@ class TestTasksFor:
                 sandbox.task_ids() if ordered else sorted(sandbox.task_ids())
             )
 
-    async def test_an_async_generator_of_the_callers_stays_the_callers(self) -> None:
+    async def test_an_async_generator_of_the_caller_is_not_closed(self) -> None:
         async with serving() as (sandbox, unpod):
             ids = iter(sandbox.run_ids())
 
@@ -280,7 +280,7 @@ class TestTasksFor:
                     assert len(tasks_of_client()) <= before + 1 + 3
                     break
 
-    async def test_the_next_page_of_runs_is_asked_for_while_the_runs_of_one_are_read(self) -> None:
+    async def test_the_next_page_of_runs_is_requested_while_the_runs_of_one_page_are_read(self) -> None:
         async with serving(runs=30, page_size=10) as (sandbox, unpod):
             before = len(tasks_of_client())
             async with unpod.runs.tasks_for(sandbox.space_token, concurrency=1) as stream:
@@ -298,16 +298,16 @@ class TestTasksFor:
                 async for _ in stream:
                     await settle()
                     break
-            gc.collect()  # a task whose error nobody has asked for would say so now
+            gc.collect()  # asyncio now reports tasks whose exception was never retrieved
 
-    async def test_status_page_size_and_bad_rows_are_as_in_tasks(self) -> None:
+    async def test_status_page_size_and_on_bad_row_work_as_in_tasks(self) -> None:
         async with serving(runs=12, page_size=50) as (sandbox, unpod):
             space = sandbox.space_token
             rows = await read(unpod.runs.tasks_for(space, status=["completed"], page_size=2))
             assert sorted(str(task.task_id) for task in rows) == sorted(
                 row["task_id"] for row in sandbox.task_rows() if row["status"] == "completed"
             )
-            # With the closing look at each run's three tasks.
+            # Includes the closing check of each run's three tasks.
             assert {one.query["page_size"] for one in sandbox.log if "/tasks/" in one.path} == {"2", "4"}
             bad = sandbox.task_ids()[4]
             sandbox.malform(bad, b"17")
@@ -360,7 +360,7 @@ class TestTasksFor:
 
 @pytest.mark.parametrize("ordered", [False, True])
 class TestErrors:
-    async def test_raise_ends_with_the_bare_error_of_the_run(self, ordered: bool) -> None:
+    async def test_raise_ends_with_the_unwrapped_error_of_the_run(self, ordered: bool) -> None:
         async with serving(page_size=50) as (sandbox, unpod):
             bad = sandbox.run_ids()[3]
             sandbox.script(Fault(path=bad, status=403, times=9))
@@ -370,7 +370,7 @@ class TestErrors:
             assert caught.value.listing == f"tasks of run {bad} in space {sandbox.space_token}"
             assert caught.value.page == 1
 
-    async def test_yield_names_the_bad_runs_and_goes_on(self, ordered: bool) -> None:
+    async def test_yield_reports_failed_runs_and_continues(self, ordered: bool) -> None:
         async with serving() as (sandbox, unpod):
             ids = sandbox.run_ids()
             sandbox.script(
@@ -406,13 +406,13 @@ class TestErrors:
             assert all(row.task.run_id == row.run_id for row in fine)
             if ordered:
                 assert found == expected
-                # A Failed stands where its run does, behind the Oks of it.
+                # A Failed is at the position of its run, after the Oks of the run.
                 order = list(dict.fromkeys(row.run_id for row in rows))
                 assert order == [*ids[:4], "a/b", "..", "", *ids[4:]]
                 of_run = [type(row) for row in rows if row.run_id == ids[3]]
                 assert of_run == [Ok, Ok, Failed]
 
-    async def test_bad_rows_are_told_of_where_their_run_stands(self, ordered: bool) -> None:
+    async def test_bad_rows_are_reported_at_the_position_of_their_run(self, ordered: bool) -> None:
         async with serving(tasks_per_run=3) as (sandbox, unpod):
             space, ids = sandbox.space_token, sandbox.run_ids()
             sandbox.malform(sandbox.task_ids(ids[1])[2], b"17")
@@ -424,7 +424,7 @@ class TestErrors:
                 assert list(dict.fromkeys(row.run_id for row in rows)) == ids
                 assert [row.run_id for row in rows] == sorted((row.run_id for row in rows), key=ids.index)
 
-    async def test_a_401_ends_the_job_even_where_errors_are_yielded(self, ordered: bool) -> None:
+    async def test_a_401_ends_the_job_even_if_errors_are_yielded(self, ordered: bool) -> None:
         async with serving() as (sandbox, unpod):
             sandbox.script(Fault(path=sandbox.run_ids()[2], status=401))
             with pytest.raises(UnpodError) as caught:
@@ -435,7 +435,7 @@ class TestErrors:
                 )
             assert type(caught.value) is AuthenticationError
 
-    async def test_a_closed_client_ends_the_job_even_where_errors_are_yielded(self, ordered: bool) -> None:
+    async def test_a_closed_client_ends_the_job_even_if_errors_are_yielded(self, ordered: bool) -> None:
         async with serving() as (sandbox, unpod):
             await unpod.aclose()
             with pytest.raises(ConfigurationError, match="closed"):
@@ -458,7 +458,7 @@ class TestErrors:
                 )
                 rows: list[Any] = []
                 with pytest.raises(ServerError) as caught:
-                    await read(stream, rows, pause=settle)  # the listing fails long before they are read
+                    await read(stream, rows, pause=settle)  # the listing fails long before the rows are read
                 assert caught.value.listing == f"runs of space {space}"
                 assert caught.value.page == 2
                 tasks = [row.task if isinstance(row, Ok) else row for row in rows]
@@ -466,7 +466,7 @@ class TestErrors:
                     name for run_id in ids[:2] for name in sandbox.task_ids(run_id)
                 )
 
-    async def test_what_the_callers_iterator_raises_comes_out_as_it_is(self, ordered: bool) -> None:
+    async def test_an_exception_of_the_callers_iterator_is_raised_unchanged(self, ordered: bool) -> None:
         async with serving() as (sandbox, unpod):
             mine = ValueError("mine")
 
@@ -478,12 +478,12 @@ class TestErrors:
                 await read(unpod.runs.tasks_for(sandbox.space_token, given(), ordered=ordered))
             assert caught.value is mine
 
-    async def test_a_run_that_is_no_run_is_refused(self, ordered: bool) -> None:
+    async def test_an_invalid_run_is_refused(self, ordered: bool) -> None:
         async with serving() as (sandbox, unpod):
             with pytest.raises(InvalidArgument, match="run ids or Run"):
                 await read(unpod.runs.tasks_for(sandbox.space_token, [17], ordered=ordered))  # type: ignore[list-item]
 
-    async def test_an_error_stays_an_error_when_it_is_asked_for_again(self, ordered: bool) -> None:
+    async def test_iterating_again_after_an_error_raises_it_again(self, ordered: bool) -> None:
         async with serving() as (sandbox, unpod):
             sandbox.script(Fault(path=sandbox.run_ids()[0], status=403, times=9))
             async with unpod.runs.tasks_for(sandbox.space_token, ordered=ordered) as stream:
@@ -511,14 +511,14 @@ def make(kind: str, sandbox: Sandbox, unpod: UnpodClient) -> Stream[Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 class TestEntering:
-    async def test_iterated_bare_it_says_how_to_enter_it(self, kind: str) -> None:
+    async def test_iterating_without_async_with_raises_an_error_with_a_hint(self, kind: str) -> None:
         async with serving() as (sandbox, unpod):
             with pytest.raises(ConfigurationError, match="async with"):
                 async for _ in make(kind, sandbox, unpod):
                     pass
             assert sandbox.requests == 0
 
-    async def test_it_is_entered_once(self, kind: str) -> None:
+    async def test_it_can_be_entered_once(self, kind: str) -> None:
         async with serving() as (sandbox, unpod):
             stream = make(kind, sandbox, unpod)
             async with stream:
@@ -534,7 +534,7 @@ class TestEntering:
                 async for _ in stream:
                     pass
 
-    async def test_a_reader_left_over_cannot_read_on_behind_the_block(self, kind: str) -> None:
+    async def test_an_iterator_cannot_continue_after_the_block(self, kind: str) -> None:
         async with serving() as (sandbox, unpod):
             async with make(kind, sandbox, unpod) as stream:
                 rows = aiter(stream)
@@ -694,12 +694,12 @@ async def test_leaving_leaves_nothing_behind(
         arrived = sandbox.requests
         await settle()
         assert sandbox.requests == arrived
-        # And the client is as good as new.
+        # The client still works.
         sandbox._server.script._left.clear()
         assert len(await unpod.runs.list(sandbox.space_token).collect()) == 20
 
 
-async def test_the_error_of_a_child_waits_until_the_next_row_is_asked_for() -> None:
+async def test_the_error_of_a_background_task_is_raised_at_the_next_row() -> None:
     async with serving(page_size=1) as (sandbox, unpod):
         seen: list[Any] = []
         sandbox.script(Fault(page=2, status=403, times=9))
@@ -714,7 +714,7 @@ async def test_the_error_of_a_child_waits_until_the_next_row_is_asked_for() -> N
 
 
 @pytest.mark.parametrize("how", ["prefetch", "tasks_for"])
-async def test_a_second_loop_goes_on_where_the_first_broke_off(how: str) -> None:
+async def test_a_second_loop_continues_where_the_first_ended(how: str) -> None:
     async with serving() as (sandbox, unpod):
         stream: Any = unpod.tasks.list(sandbox.space_token, page_size=4).prefetch(2)
         if how == "tasks_for":

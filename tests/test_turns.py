@@ -1,4 +1,4 @@
-"""Answers that come at the same time are not all decoded in one turn of the event loop."""
+"""Responses that arrive at the same time are not all decoded in one turn of the event loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def page(number: int, row_bytes: int) -> bytes:
 
 
 async def most_in_a_turn(row_bytes: int, *, leave_after: int = PAGES) -> tuple[int, int]:
-    """Bytes that were decoded in one turn of the loop, at most; and rows that came in order.
+    """Return the most bytes decoded in one turn of the event loop, and the rows that came in order.
 
     All pages but the first are answered at once.
     """
@@ -58,13 +58,13 @@ async def most_in_a_turn(row_bytes: int, *, leave_after: int = PAGES) -> tuple[i
     return max(steps), len(names)
 
 
-async def test_large_pages_have_a_turn_each() -> None:
+async def test_large_pages_take_one_turn_each() -> None:
     most, rows = await most_in_a_turn(10_000)
     assert rows == PAGES * 10
     assert most < 1.5 * len(page(0, 10_000))
 
 
-async def test_small_pages_need_none() -> None:
+async def test_small_pages_share_a_turn() -> None:
     most, rows = await most_in_a_turn(10)
     assert rows == PAGES * 10
     assert most > 1.5 * len(page(0, 10))

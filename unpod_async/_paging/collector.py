@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from unpod_async._http import Stats, check_choice
@@ -60,20 +61,15 @@ class Collector(Generic[T]):
         rejected: list[RejectedRow] = []
         count: int | None = None
         headers: Any = {}
-        keeps = self._keeps
         repeated = 0
         part: Any  # a DecodedPage; the walk knows only its base class
         for part, new in deliver.parts:
             rows = part.rows
-            repeated += len(rows) - len(new)
             count, headers = part.count, part.headers
-            found = rows if len(new) == len(rows) else [rows[index] for index in new]
-            good = [row for row in found if row is not None and type(row) is not RejectedRow]
-            if len(good) < len(found):
-                rejected += [row for row in found if type(row) is RejectedRow]
-            if keeps is not None:
-                good = [row for row in good if type(row) is bytes or keeps(row)]
-            items += good
+            if len(new) < len(rows):
+                repeated += len(rows) - len(new)
+                rows = [rows[index] for index in new]
+            items += self._usable(rows, rejected)
         unreadable = list(deliver.unreadable)
         if rejected or unreadable:
             self._add_bad_rows(deliver.number, rejected, unreadable)
@@ -84,6 +80,17 @@ class Collector(Generic[T]):
             return None
         self._is_first = False
         return Page(items, deliver.number, self._page_size, count, rejected, unreadable, headers)
+
+    def _usable(self, rows: Sequence[Any], rejected: list[RejectedRow]) -> list[Any]:
+        """Return the rows to yield, and append the rejected ones to `rejected`."""
+        usable = [row for row in rows if row is not None and type(row) is not RejectedRow]
+        if len(usable) < len(rows):
+            rejected += [row for row in rows if type(row) is RejectedRow]
+        keeps = self._keeps
+        if keeps is not None:
+            # Raw rows were filtered while they were decoded.
+            usable = [row for row in usable if type(row) is bytes or keeps(row)]
+        return usable
 
     def _add_bad_rows(self, page: int, rejected: list[RejectedRow], unreadable: list[int]) -> None:
         self._bad += len(rejected) + len(unreadable)
