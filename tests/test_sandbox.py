@@ -160,7 +160,7 @@ class TestDataSet:
 
     @pytest.mark.parametrize(("runs", "tasks"), [(-1, 5), (1, -1), (1, (3, 2))])
     def test_an_impossible_size_is_refused(self, runs: int, tasks: int | tuple[int, int]) -> None:
-        with pytest.raises(ValueError, match="negative"):
+        with pytest.raises(ValueError, match="0 or more"):
             Sandbox(runs=runs, tasks_per_run=tasks)
 
     async def test_an_empty_data_set_has_empty_listings(self) -> None:

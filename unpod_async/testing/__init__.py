@@ -1,20 +1,20 @@
-"""A stand-in for the Unpod platform API, for tests: a real server on a real socket, with synthetic data.
+"""A local server that behaves like the Unpod platform API, for tests: real sockets, synthetic data.
 
 ::
 
     from unpod_async.testing import Fault, Sandbox
 
     async with Sandbox(runs=20, tasks_per_run=5) as sandbox:
-        sandbox.base_url, sandbox.token, sandbox.space_token  # what a client needs
+        sandbox.base_url, sandbox.token, sandbox.space_token  # the arguments of a client
         sandbox.script(Fault(status=503, times=2))  # the next two requests fail
         ...
-        assert len(sandbox.ledger) == 1  # calls that were really queued
-        assert sandbox.requests == 3  # requests that really arrived
+        assert len(sandbox.ledger) == 1  # the calls that were queued
+        assert sandbox.requests == 3  # the requests that arrived
 
-`unpod_async.testing.faults` has the ways in which such a service fails, by name.
+`unpod_async.testing.faults` has a function for each way in which such a service can fail.
 
-What it answers was compared, request by request, with recordings of the service's public server code. No
-phone rings, nothing leaves the machine, and every name, number and credential in it is made up.
+The responses were compared, request by request, with recordings of the service's public server code. No call
+is placed, nothing leaves the machine, and every name, number and credential is made up.
 """
 
 from unpod_async.testing import faults

@@ -1,4 +1,4 @@
-"""Who and what exists in the sandbox: accounts, organizations, spaces and agents, all synthetic."""
+"""The synthetic accounts, organizations, spaces and agents of the sandbox, and authentication."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Role = Literal["owner", "viewer"]
 
 @dataclass(frozen=True, slots=True)
 class FakeOrg:
-    """An organization; `handle` is what the Org-Handle header names."""
+    """An organization. The header Org-Handle names its `handle`."""
 
     name: str
     handle: str
     token: str
 
     def row(self, role: Role) -> dict[str, Any]:
-        """The row of the organizations listing."""
+        """Return the row of the organizations listing."""
         return {
             "name": self.name,
             "token": self.token,
@@ -53,7 +53,7 @@ class FakeOrg:
 
 @dataclass(frozen=True, slots=True)
 class FakeAccount:
-    """A user with an API key (scheme Token) and, for those who log in, a JWT (schemes JWT and Bearer)."""
+    """A user with an API key (scheme Token) and, if it can log in, a JWT (schemes JWT and Bearer)."""
 
     number: str
     name: str
@@ -65,7 +65,7 @@ class FakeAccount:
 
     @property
     def user_info(self) -> dict[str, Any]:
-        """The `user_info` that rows of this account carry."""
+        """The `user_info` in the rows of this account."""
         first = self.name.split(maxsplit=1)[0]
         return {
             "id": self.number,
@@ -95,7 +95,7 @@ class FakeAgent:
     org: str
 
     def row(self) -> dict[str, Any]:
-        """The row of the agents listing."""
+        """Return the row of the agents listing."""
         return {
             "handle": self.handle,
             "name": self.name,
@@ -108,7 +108,7 @@ class FakeAgent:
 
 @dataclass(frozen=True, slots=True)
 class FakeSpace:
-    """A space; `number` is what rows carry as `space_id`."""
+    """A space. Rows have its `number` as `space_id`."""
 
     number: str
     token: str
@@ -119,7 +119,7 @@ class FakeSpace:
     viewers: frozenset[str] = frozenset()
 
     def row(self) -> dict[str, Any]:
-        """The row of the spaces listing."""
+        """Return the row of the spaces listing."""
         org = ORGS[self.org]
         return {
             "name": self.name,
@@ -134,7 +134,7 @@ class FakeSpace:
         }
 
     def detail(self) -> dict[str, Any]:
-        """The answer for this one space: its row, its agents and its times."""
+        """Return the details of the space: its row, agents and times."""
         moment = "2026-01-15T09:00:00.955006Z"
         agents = [
             {"name": agent.name, "handle": agent.handle, "type": "Voice"}
@@ -144,7 +144,7 @@ class FakeSpace:
         return {**self.row(), "agents": agents, "created": moment, "modified": moment}
 
     def role_of(self, account: FakeAccount) -> Role | None:
-        """What `account` may do here: owners everything, viewers read tasks, None nothing."""
+        """Return the role of an account: owners may do everything, viewers read tasks, None nothing."""
         if account.org == self.org and account.role == "owner":
             return "owner"
         return "viewer" if account.number in self.viewers else None
@@ -213,15 +213,20 @@ _JWTS = {account.jwt: account for account in ACCOUNTS if account.jwt is not None
 
 
 def is_blacklisted(headers: Mapping[str, str]) -> bool:
-    """Whether the key is one that was withdrawn."""
+    """Return whether the key was revoked."""
     account = _KEYS.get(headers.get("authorization", "").rpartition(" ")[2])
     return account is not None and account.state == "blacklisted"
 
 
 def authenticate(headers: Mapping[str, str], *, keys: bool) -> FakeAccount:
-    """The account behind the Authorization header; raises Refusal with the 401 that the service gives.
+    """Return the account of the Authorization header.
 
-    `keys`: whether the view takes the scheme Token; spaces and organizations do not.
+    Args:
+        headers: the headers of the request, with lower-case names.
+        keys: whether the view accepts the scheme Token; those of spaces and organizations do not.
+
+    Raises:
+        ImmediateResponse: the 401 of the service.
     """
     challenge = "Token" if keys else 'JWT realm="api"'
     scheme, *words = headers.get("authorization", "").split() or [""]
@@ -247,7 +252,7 @@ def authenticate(headers: Mapping[str, str], *, keys: bool) -> FakeAccount:
 
 
 def organization(headers: Mapping[str, str]) -> FakeOrg:
-    """The organization that Org-Handle names (case-sensitive); raises Refusal with the 400 or 404."""
+    """Return the organization of the header Org-Handle. Raises ImmediateResponse with a 400 or 404."""
     handle = headers.get("org-handle", "")
     if not handle:
         message = "Organization handle is required in Org-Handle header"

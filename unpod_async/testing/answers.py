@@ -1,4 +1,4 @@
-"""What an answer of the service is, and the shapes it uses again and again."""
+"""The responses of the service: one class, and a function for each common shape."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TITLES = {404: "Page not found", 500: "Server Error"}
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """One HTTP answer, whole."""
+    """A complete HTTP response."""
 
     status: int
     body: bytes = b""
@@ -47,35 +47,35 @@ class ApiResponse:
 
 
 class ImmediateResponse(Exception):
-    """Raised by a view to answer at once."""
+    """A view raises it to send a response at once."""
 
-    def __init__(self, answer: ApiResponse) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+    def __init__(self, response: ApiResponse) -> None:
+        super().__init__(response.status)
+        self.response = response
 
 
 def json_response(status: int, payload: Mapping[str, Any]) -> ApiResponse:
-    """A JSON answer."""
+    """Return a JSON response."""
     return ApiResponse(status, msgspec.json.encode(payload))
 
 
 def html_page(status: int) -> ApiResponse:
-    """A page made for a browser, as Django answers where no view does; without `Allow`."""
+    """Return an HTML page, as Django does outside of views, without the header `Allow`."""
     return ApiResponse(status, _PAGE.format(title=_TITLES[status]).encode(), HTML)
 
 
 def access_refused(message: str) -> ApiResponse:
-    """206 without `errors`: unknown or foreign space, role too low."""
+    """Return a 206 without `errors`: the space is unknown or foreign, or the role does not suffice."""
     return json_response(206, {"status_code": 206, "message": message, "data": {}})
 
 
 def upstream_failure(message: str, errors: str) -> ApiResponse:
-    """206 with a string in `errors`, which stands in `data` again."""
+    """Return a 206 with a string in `errors`, which is repeated in `data`."""
     payload = {"status_code": 206, "message": message, "data": {"errors": errors}, "errors": errors}
     return json_response(206, payload)
 
 
 def unauthorized(message: str, challenge: str) -> ApiResponse:
-    """401 of a view."""
+    """Return the 401 of a view."""
     body = msgspec.json.encode({"message": message, "status_code": 401})
     return ApiResponse(401, body, headers={"WWW-Authenticate": challenge})

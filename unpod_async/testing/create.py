@@ -1,4 +1,4 @@
-"""Create task: what the service checks, in which order, and what stays behind when it fails."""
+"""Creating tasks: the checks of the service in their order, and what it keeps when it fails."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SPANISH = {
 _NO_DATE = "Invalid schedule format. 'calling_date' and 'calling_time' are required for manual scheduling."
 _MISSING = object()
 _INT64 = range(-(2**63), 2**63)
-_MAX_DOCUMENT = 16 * 2**20  # bytes; what the database takes
+_MAX_DOCUMENT = 16 * 2**20  # bytes; the limit of the database
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([AaPp][Mm])?\s*(Z|[+-]\d{2}:?\d{2})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedCall:
-    """A call that a POST really queued: `document` as the caller sent it."""
+    """A call that a POST queued. `document` is as the caller sent it."""
 
     run_id: str
     task_id: str
@@ -46,9 +46,12 @@ def create(
     body: bytes,
     now: datetime,
 ) -> tuple[ApiResponse, list[CreatedCall]]:
-    """Answer a create request and say which calls it queued; raises Refusal.
+    """Return the response to a create request, and the calls that it queued.
 
-    A document that cannot be stored fails the request after its run was stored: the run stays, empty.
+    A document that cannot be stored fails the request after its run was stored, so an empty run remains.
+
+    Raises:
+        ImmediateResponse: the request is refused.
     """
     data = _parse(headers, body)
     pilot, documents, context, schedule = _validate(data, headers.get("accept-language", ""))
@@ -72,8 +75,8 @@ def create(
     run_id, status = store.ids.make("R", run), "pending" if scheduled is None else "scheduled"
     calls: list[CreatedCall] = []
     for document in documents:
-        later = AddedTask(run, store.newest, pilot, account, context, document, scheduled)
-        task_id = store.ids.make("T", store.insert_task(later, status))
+        added = AddedTask(run, store.newest, pilot, account, context, document, scheduled)
+        task_id = store.ids.make("T", store.insert_task(added, status))
         calls.append(CreatedCall(run_id, task_id, document, space.token))
     ids = [call.task_id for call in calls]
     created = {"run_id": run_id, "task_ids": ids, "status": dict.fromkeys(ids, status)}
@@ -153,7 +156,7 @@ def _dictionary_problem(value: object) -> str:
 
 
 def _scheduled(schedule: Mapping[str, Any], now: datetime) -> int | None:
-    """When a custom schedule calls, unix seconds; None for the others, which call as soon as they can."""
+    """Return the time of a custom schedule in unix seconds; None for the others, which call at once."""
     if schedule.get("type") != "custom":
         return None
     date, time = schedule.get("calling_date"), schedule.get("calling_time")

@@ -1,4 +1,4 @@
-"""Rows made on the fly from (seed, ordinal): the same seed gives the same data, and nothing is stored."""
+"""Rows are computed from (seed, ordinal), so the same seed gives the same data, and no row is stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["SECOND", "Ids", "agent_row", "failure_reason", "iso", "mix", "output_for", "run_row", "task_row"]
 
-SECOND = 1_000_000  # times are whole microseconds since 1970, UTC
+SECOND = 1_000_000  # times are in whole microseconds since 1970, UTC
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rows carry times without a zone
 _MASK = 2**64 - 1
@@ -19,25 +19,25 @@ Row = dict[str, Any]
 
 
 def mix(seed: int, number: int) -> int:
-    """64 well-mixed bits of (seed, number)."""
+    """Return a 64-bit hash of (seed, number)."""
     value = (number * _ODD + seed * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) & _MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     return value ^ (value >> 31)
 
 
 class Ids:
-    """Ids of one seed: a letter and 32 hex digits; their order, as the service's, says nothing about age."""
+    """The ids of one seed: a letter and 32 hex digits. The order is not that of age, as with the service."""
 
     def __init__(self, seed: int) -> None:
         self._key = mix(seed, -1)
         self._tail = f"11f19e8e02fc{seed & 0xFFFF:04x}"
 
     def make(self, prefix: str, ordinal: int) -> str:
-        """The id of the row `ordinal`."""
+        """Return the id of the row with this ordinal."""
         return f"{prefix}{(ordinal * _ODD & _MASK) ^ self._key:016x}{self._tail}"
 
     def ordinal(self, prefix: str, name: str) -> int | None:
-        """The ordinal behind an id made by `make`, or None for any other text."""
+        """Return the ordinal of an id made by `make`, or None for any other string."""
         try:
             ordinal = (int(name[1:17], 16) ^ self._key) * _INVERSE & _MASK
         except ValueError:
@@ -45,13 +45,13 @@ class Ids:
         return ordinal if self.make(prefix, ordinal) == name else None
 
 
-@lru_cache(maxsize=4096)  # rows of one batch share their times; the strings are most of a row's cost
+@lru_cache(maxsize=4096)  # rows of a batch share their times, and formatting them is most of a row's cost
 def iso(moment: int) -> str:
-    """A time as rows carry it: without a zone, and without a fraction when that is zero."""
+    """Format a time as in rows: without a time zone, and without a fraction if that is zero."""
     return (_EPOCH + timedelta(microseconds=moment)).isoformat()
 
 
-# Every form of a time that was seen in outputs; {} is the whole second, and a form without it is no time.
+# Every form of a time that was seen in outputs. {} is the time in whole seconds; others are no times.
 _TIMES: tuple[str | None, ...] = (
     "{}",
     "{}.067021",
@@ -90,12 +90,12 @@ def _odd_time(form: int, moment: int) -> str | None:
 
 
 def failure_reason(bits: int) -> str:
-    """Why a call failed, as `output.error` and `last_failure_reason` say it."""
+    """Return the reason of a failure, for `output.error` and `last_failure_reason`."""
     return _REASONS[bits % len(_REASONS)]
 
 
 def output_for(status: str, bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:
-    """`output` of a call: `{}` until it ended, `{error}` after a failure, else one of the two shapes."""
+    """Return the `output` of a call: `{}` before its end, `{error}` if it failed, else one of two shapes."""
     if status == "failed":
         return {"error": failure_reason(bits)}
     if status != "completed":
@@ -105,10 +105,10 @@ def output_for(status: str, bits: int, started: int, name: str, phone: str, ordi
 
 
 def _camel_output(bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:
-    question, answer = _LINES[bits % len(_LINES)]
+    question, response = _LINES[bits % len(_LINES)]
     ended = started + 150 * SECOND
     recording = f"https://rec.example.invalid/{ordinal}.wav"
-    text = f"AI: {question}\nUser: {answer}"
+    text = f"AI: {question}\nUser: {response}"
     return {
         "id": f"call-{ordinal:04d}",
         "assistantId": "assistant-1",
@@ -128,7 +128,7 @@ def _camel_output(bits: int, started: int, name: str, phone: str, ordinal: int) 
         "customer": {"number": f"+91{phone}", "name": name},
         "messages": [
             {"role": "bot", "time": 1.5, "endTime": 2.5, "message": question, "secondsFromStart": 0.4},
-            {"role": "user", "time": 3, "endTime": 4.25, "message": answer, "secondsFromStart": 2},
+            {"role": "user", "time": 3, "endTime": 4.25, "message": response, "secondsFromStart": 2},
         ],
         "costBreakdown": _COSTS,
         "analysis": {"summary": "Synthetic", "successEvaluation": "true"},
@@ -139,22 +139,27 @@ def _camel_output(bits: int, started: int, name: str, phone: str, ordinal: int) 
 
 
 def _snake_output(bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:
-    question, answer = _LINES[bits % len(_LINES)]
+    question, response = _LINES[bits % len(_LINES)]
     form = (bits >> 4) % 12
     kind = "inboundPhoneCall" if bits % 16 == 1 else "outboundPhoneCall"
     transcript: list[Row]
     if form % 3 == 0:
-        transcript = [{"role": "agent", "content": question}, {"role": "customer", "content": answer}]
+        transcript = [{"role": "agent", "content": question}, {"role": "customer", "content": response}]
     elif form % 3 == 1:
         said = iso(started + 2 * SECOND)
         transcript = [
             {"role": "assistant", "content": question, "user_id": None, "timestamp": said},
-            {"role": "user", "content": answer, "user_id": None, "timestamp": _odd_time(bits >> 12, started)},
+            {
+                "role": "user",
+                "content": response,
+                "user_id": None,
+                "timestamp": _odd_time(bits >> 12, started),
+            },
         ]
     else:
         transcript = [
             {"role": "assistant", "time": 1.5, "endTime": 2.5, "message": question, "secondsFromStart": 0.4},
-            {"role": "user", "time": 3, "endTime": 4, "message": answer, "secondsFromStart": 2},
+            {"role": "user", "time": 3, "endTime": 4, "message": response, "secondsFromStart": 2},
         ]
     outcome = _OUTCOMES[(bits >> 20) % len(_OUTCOMES)]
     summary: object = outcome
@@ -196,7 +201,7 @@ def _snake_output(bits: int, started: int, name: str, phone: str, ordinal: int) 
 def run_row(
     space: str, user: str, run_id: str, token: str, status: str, count: int, times: tuple[int, int]
 ) -> Row:
-    """A row of the runs listing; `times` is (created, modified)."""
+    """Return a row of the runs listing; `times` is (created, modified)."""
     return {
         "space_id": space,
         "user": user,
@@ -212,7 +217,7 @@ def run_row(
 
 
 def task_row(common: Row, status: str, times: tuple[int, int]) -> Row:
-    """`common` made a row of the run task and space task listings; `times` is (created, modified)."""
+    """Complete `common` to a row of the run and space task listings; `times` is (created, modified)."""
     common["run_mode"] = "dev"
     common["status"] = status
     common["created"] = iso(times[0])
@@ -220,12 +225,12 @@ def task_row(common: Row, status: str, times: tuple[int, int]) -> Row:
     return common
 
 
-# In the order in which the raw documents hold them.
+# In the order of the raw documents.
 _DOCUMENT_KEYS = ("collection_ref", "task", "input", "output", "attachments", "assignee")
 
 
 def agent_row(common: Row, status: str, times: tuple[int, int], ordinal: int, bookkeeping: Row) -> Row:
-    """A row of the agent task listing: the raw document, without run_mode."""
+    """Return a row of the agent task listing: the raw document, without run_mode."""
     return {
         "_id": f"{times[0] // SECOND:08x}{ordinal:016x}",
         "space_id": common["space_id"],

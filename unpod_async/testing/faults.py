@@ -1,15 +1,14 @@
-"""What a plain HTTP server can do to its clients, by name: faults to `script` in a `Sandbox`.
+"""The ways in which an HTTP server can fail, by name: faults to `script` in a `Sandbox`.
 
-The numbers are those of the fault matrix of this library (tests/faults/README.md), rows 2 to 13, 18 to 22 and
+The numbers are the rows of the fault matrix of this library (tests/faults/README.md): 2 to 13, 18 to 22 and
 24 to 40::
 
     sandbox.script(faults.reset_before_status(times=2))  # the next two requests
-    sandbox.script(faults.reset_in_body(method="POST"))  # the next create: queued, and its answer lost
-    faults.play(sandbox, 27)  # row 27, whatever it takes
+    sandbox.script(faults.reset_in_body(method="POST"))  # the next create: queued, and its response lost
+    faults.play(sandbox, 27)  # all that belongs to row 27
 
-A catalogue: short functions that do not use each other, in one module because its name is where users look.
-Functions that return a `Fault` take its keywords that say which requests are meant: `path`, `method`, `page`,
-`times`; those that change the sandbox's data take the sandbox.
+Functions that return a `Fault` take the keywords that select its requests: `path`, `method`, `page` and
+`times`. Functions that change the data of a sandbox take the sandbox.
 """
 
 from __future__ import annotations
@@ -84,78 +83,78 @@ _WHOLE: Final = 2**31
 
 
 def reset_before_status(**which: Any) -> Fault:
-    """Row 2: reset before the status line. The request has taken effect."""
+    """Row 2: reset before the status line. The request takes effect."""
     return Fault(reset_at=0, **which)
 
 
 def closed_before_status(**which: Any) -> Fault:
-    """Row 3: closed, in order, before the status line. The request has taken effect."""
+    """Row 3: closed before the status line. The request takes effect."""
     return Fault(close_at=0, **which)
 
 
 def closed_in_head(at: int = 40, **which: Any) -> Fault:
-    """Row 4: closed inside the head of the answer."""
+    """Row 4: closed within the headers."""
     return Fault(close_at=at, **which)
 
 
 def reset_in_body(at: int = 200, **which: Any) -> Fault:
-    """Row 5: reset after `at` bytes of the answer, its head included."""
+    """Row 5: reset after `at` bytes of the response, headers included."""
     return Fault(reset_at=at, **which)
 
 
 def closed_in_body(at: int = 200, **which: Any) -> Fault:
-    """Row 5: closed before all that Content-Length promises has come."""
+    """Row 5: closed before the end of the body that Content-Length announces."""
     return Fault(close_at=at, **which)
 
 
 def chunks_cut(**which: Any) -> Fault:
-    """Row 6: a chunked body that ends inside a chunk."""
+    """Row 6: a chunked body that ends within a chunk."""
     body = b"%x\r\n%s" % (len(_PAGE), _PAGE[:20])
     return Fault(raw=_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body, **which)
 
 
 def body_without_end(**which: Any) -> Fault:
-    """Row 7: neither length nor chunks, and closed early."""
+    """Row 7: a body without length or chunks, closed early."""
     return Fault(raw=_HEAD + b"\r\n" + _PAGE[:20], **which)
 
 
 def gzip_cut(**which: Any) -> Fault:
-    """Row 8: a compressed body cut short, with a length that fits."""
+    """Row 8: a truncated gzip body with a matching Content-Length."""
     return _encoded(gzip.compress(_PAGE * 20)[:-20], "gzip", which)
 
 
 def gzip_damaged(**which: Any) -> Fault:
-    """Row 9: a plain body that is said to be compressed."""
+    """Row 9: a plain body with the header of a gzip one."""
     return _encoded(_PAGE, "gzip", which)
 
 
 def unasked_encoding(encoding: str = "br", **which: Any) -> Fault:
-    """Row 10: an encoding the client did not ask for."""
+    """Row 10: an encoding that the client does not accept."""
     return _encoded(b"\x8b\x05\x80", encoding, which)
 
 
 def not_http(sent: bytes = b"SSH-2.0-OpenSSH_9.6\r\n", **which: Any) -> Fault:
-    """Row 11: something else than HTTP."""
+    """Row 11: bytes that are not HTTP."""
     return Fault(raw=sent, **which)
 
 
 def drip(seconds: float = 0.05, **which: Any) -> Fault:
-    """Row 12: the answer byte by byte."""
+    """Row 12: the response, byte by byte."""
     return Fault(drip=seconds, **which)
 
 
 def stall(seconds: float = 120.0, **which: Any) -> Fault:
-    """Row 13: no answer for so many seconds."""
+    """Row 13: no response for this many seconds."""
     return Fault(stall=seconds, **which)
 
 
 def idle_connection_dropped(**which: Any) -> Fault:
-    """Row 18: the connection is reset as if it had been idle too long; the request takes no effect."""
+    """Row 18: the connection is reset as if it had been idle for too long. The request takes no effect."""
     return Fault(raw=b"", reset_at=0, **which)
 
 
 def closed_after_answer(**which: Any) -> Fault:
-    """Row 19: the normal answer, and the connection closed without a word."""
+    """Row 19: the normal response, then the connection is closed without notice."""
     return Fault(close_at=_WHOLE, **which)
 
 
@@ -165,7 +164,7 @@ def redirect(target: str = "https://elsewhere.example/", status: int = 302, **wh
 
 
 def too_long(size: int = 300 * 2**20, **which: Any) -> Fault:
-    """Row 21: a small answer that decompresses to `size` bytes."""
+    """Row 21: a small response that decompresses to `size` bytes."""
     packer = zlib.compressobj(1, wbits=31)
     step = b" " * 2**20
     packed = b"".join(packer.compress(step[: size - done]) for done in range(0, size, len(step)))
@@ -173,17 +172,17 @@ def too_long(size: int = 300 * 2**20, **which: Any) -> Fault:
 
 
 def extra_bytes(extra: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", **which: Any) -> Fault:
-    """Row 22: an empty listing, and a second answer that nobody asked for behind it."""
+    """Row 22: an empty listing, followed by a second response without a request."""
     return Fault(raw=_HEAD + b"Content-Length: %d\r\n\r\n%s%s" % (len(_PAGE), _PAGE, extra), **which)
 
 
-# --- answers -----------------------------------------------------------------------------------------------
+# --- responses ---------------------------------------------------------------------------------------------
 
 
 def rate_limited(
     retry_after: float | str | None = None, *, form: Literal["seconds", "date"] = "seconds", **which: Any
 ) -> Fault:
-    """Row 24: 429. `retry_after` in seconds, said as such or as a date; text is sent as it is."""
+    """Row 24: 429. `retry_after` is in seconds and sent as such or as a date; a string is sent as it is."""
     headers: dict[str, str] = {}
     if isinstance(retry_after, str):
         headers["Retry-After"] = retry_after
@@ -193,54 +192,54 @@ def rate_limited(
         headers["Retry-After"] = format_datetime(now + timedelta(seconds=retry_after), usegmt=True)
     elif retry_after is not None:
         headers["Retry-After"] = f"{retry_after:.0f}"
-    answer = json_response(429, {"message": "Request was throttled.", "status_code": 429})
-    return _answer(replace(answer, headers=headers), which)
+    response = json_response(429, {"message": "Request was throttled.", "status_code": 429})
+    return _response(replace(response, headers=headers), which)
 
 
 def server_error(status: int = 502, *, processed: bool = False, **which: Any) -> Fault:
-    """Row 25: 5xx with a page for browsers; with `processed`, the request has taken effect all the same."""
-    return _answer(replace(html_page(500), status=status), {**which, "processed": processed})
+    """Row 25: 5xx with an HTML page. With `processed`, the request takes effect nevertheless."""
+    return _response(replace(html_page(500), status=status), {**which, "processed": processed})
 
 
 def refusal(message: str = "Invalid Space Token", **which: Any) -> Fault:
     """Row 26: 206 without `errors`."""
-    return _answer(access_refused(message), which)
+    return _response(access_refused(message), which)
 
 
 def upstream_error(errors: str = "Internal Server Error", *, processed: bool = False, **which: Any) -> Fault:
-    """Row 27: 206 with a text in `errors`; the service can fail so after it has stored everything."""
-    return _answer(upstream_failure("Tasks Fetch Failed", errors), {**which, "processed": processed})
+    """Row 27: 206 with a string in `errors`. The service can fail so after it has stored all."""
+    return _response(upstream_failure("Tasks Fetch Failed", errors), {**which, "processed": processed})
 
 
 def poisoned_row(sandbox: Sandbox, task_id: str | None = None) -> str:
-    """Row 28: a row that breaks every page it is on, for ever; its id."""
+    """Row 28: a row that fails every page that contains it, always. Returns its id."""
     found = task_id or _some_task(sandbox)
     sandbox.poison(found)
     return found
 
 
 def rejected(status: int = 400, **which: Any) -> Fault:
-    """Row 29: a 4xx of the service; 404 is the HTML of a path that does not exist."""
+    """Row 29: a 4xx of the service. 404 is the HTML page of an unknown path."""
     if status == 404:
-        return _answer(html_page(404), which)
-    return _answer(json_response(status, {"message": "Not accepted", "status_code": status}), which)
+        return _response(html_page(404), which)
+    return _response(json_response(status, {"message": "Not accepted", "status_code": status}), which)
 
 
 def token_revoked(**which: Any) -> Fault:
-    """Row 30: 401 from now on (a thousand times), as when a token is revoked in the middle of a job."""
-    answer = unauthorized("Authentication credentials were not provided.", 'Token realm="api"')
-    return _answer(answer, {"times": 1000, **which})
+    """Row 30: 401 from now on (a thousand times), as if the token was revoked during a job."""
+    response = unauthorized("Authentication credentials were not provided.", 'Token realm="api"')
+    return _response(response, {"times": 1000, **which})
 
 
 def no_json(body: bytes = b"<html><title>Sign in to the network</title></html>", **which: Any) -> Fault:
-    """Row 31: 200 with something else than JSON, such as the sign-in page of a hotel's network."""
-    return _answer(ApiResponse(200, body, HTML), which)
+    """Row 31: 200 with a body that is not JSON, such as the sign-in page of a network."""
+    return _response(ApiResponse(200, body, HTML), which)
 
 
 def error_inside_200(status: int = 500, **which: Any) -> Fault:
-    """Row 32: 200 whose body states another status."""
-    answer = json_response(200, {"status_code": status, "message": "Something went wrong", "data": {}})
-    return _answer(answer, which)
+    """Row 32: 200 with another status in the body."""
+    response = json_response(200, {"status_code": status, "message": "Something went wrong", "data": {}})
+    return _response(response, which)
 
 
 # --- rows and pages ----------------------------------------------------------------------------------------
@@ -251,7 +250,7 @@ def malformed_row(
     kind: Literal["utf-8", "not a number", "deep", "wrong type", "no object"] = "wrong type",
     task_id: str | None = None,
 ) -> str:
-    """Rows 33 to 35: a row that is no JSON, or not of the right type; its id."""
+    """Rows 33 to 35: a row that is not JSON or has a wrong type. Returns its id."""
     found = task_id or _some_task(sandbox)
     value = {"utf-8": b'"\xff\xfe"', "not a number": b"NaN", "deep": b"[" * 2000 + b"]" * 2000}.get(
         kind, b"[1]"
@@ -264,17 +263,17 @@ def malformed_row(
 def odd_count(
     sandbox: Sandbox, count: Literal["null", "absent", "zero", "page", "high", "low"] = "null"
 ) -> None:
-    """Row 36: a `count` that is no help."""
+    """Row 36: a missing or wrong `count`."""
     sandbox.page_oddly(Oddities(count=count))
 
 
 def odd_paging(sandbox: Sandbox, **oddities: Any) -> None:
-    """Row 37: `page` or `page_size` are not honoured; the keywords are those of `Oddities`."""
+    """Row 37: `page` or `page_size` have no effect. The keywords are those of `Oddities`."""
     sandbox.page_oddly(Oddities(**(oddities or {"past_end": "repeat"})))
 
 
 def rows_move(sandbox: Sandbox, *, inserted: int = 1, deleted: int = 1) -> None:
-    """Row 39: rows enter at the head of the listings and leave from anywhere; call it between two pages."""
+    """Row 39: rows are added at the start of the listings, and others removed. Call it between two pages."""
     for _ in range(inserted):
         sandbox.insert_task(sandbox.run_ids()[0])
     for task_id in sandbox.task_ids()[-deleted:] if deleted else ():
@@ -282,7 +281,7 @@ def rows_move(sandbox: Sandbox, *, inserted: int = 1, deleted: int = 1) -> None:
 
 
 def foreign_row(sandbox: Sandbox, task_id: str | None = None) -> str:
-    """Row 40: a row that says it belongs to another run; its id."""
+    """Row 40: a row with the id of another run. Returns its id."""
     found = task_id or _some_task(sandbox)
     sandbox.malform(found, msgspec.json.encode({"task_id": found, "run_id": "Ranother0000000000000000"}))
     return found
@@ -292,11 +291,15 @@ def foreign_row(sandbox: Sandbox, task_id: str | None = None) -> str:
 
 
 def play(sandbox: Sandbox, row: int, **which: Any) -> None:
-    """Play a row of the matrix: its faults answer the next requests that match, or its data is put in.
+    """Play a row of the matrix: script its faults, or change the data of the sandbox.
 
     Args:
-        row: its number; KeyError for one that no plain HTTP server can cause.
-        which: keywords of `Fault` that say which requests are meant.
+        sandbox: the sandbox that fails.
+        row: the number of the row.
+        which: the keywords of `Fault` that select requests.
+
+    Raises:
+        KeyError: an HTTP server cannot cause this row.
     """
     sandbox.script(*(replace(fault, **which) for fault in MATRIX[row](sandbox)))
 
@@ -309,11 +312,11 @@ def _scripted(*make: Callable[[], Fault]) -> _Row:
 
 
 def _done(act: Callable[[Sandbox], object]) -> _Row:
-    def put_in(sandbox: Sandbox) -> tuple[Fault, ...]:
+    def apply(sandbox: Sandbox) -> tuple[Fault, ...]:
         act(sandbox)
         return ()
 
-    return put_in
+    return apply
 
 
 MATRIX: Final[Mapping[int, _Row]] = MappingProxyType({
@@ -348,25 +351,25 @@ MATRIX: Final[Mapping[int, _Row]] = MappingProxyType({
     35: _done(malformed_row),
     36: _done(odd_count),
     37: _done(odd_paging),
-    38: _scripted(),  # such a page_size is refused by the client; the sandbox answers it as the service does
+    38: _scripted(),  # the client refuses such a page_size; the sandbox answers it like the service
     39: _done(rows_move),
     40: _done(foreign_row),
 })
-"""By row: what it takes. The functions put data into the sandbox and return faults to script."""
+"""A function for each row, which changes the data of a sandbox and returns the faults to script."""
 
 
-def _answer(answer: ApiResponse, which: Mapping[str, Any]) -> Fault:
+def _response(response: ApiResponse, which: Mapping[str, Any]) -> Fault:
     return Fault(
-        status=answer.status,
-        body=answer.body,
-        content_type=answer.content_type,
-        headers=answer.headers,
+        status=response.status,
+        body=response.body,
+        content_type=response.content_type,
+        headers=response.headers,
         **which,
     )
 
 
 def _encoded(body: bytes, encoding: str, which: Mapping[str, Any]) -> Fault:
-    return _answer(ApiResponse(200, body, JSON, {"Content-Encoding": encoding}), which)
+    return _response(ApiResponse(200, body, JSON, {"Content-Encoding": encoding}), which)
 
 
 def _some_task(sandbox: Sandbox) -> str:

@@ -1,4 +1,4 @@
-"""The filters of the space task listing. Every other listing ignores them, but for user_id and thread_id."""
+"""The filters of the space task listing. Other listings ignore them, except for user_id and thread_id."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unpod_async.testing.rows import RowBuilder
 
 __all__ = ["bad_search", "filtered", "owned"]
 
-# The last second of the year 9999: the service drops what is no date, milliseconds among it.
+# The last second of the year 9999. The service ignores values that are not dates, such as milliseconds.
 _LAST_SECOND = 253_402_300_799
 
 
 def bad_search(query: Mapping[str, str]) -> str | None:
-    """What the database says of a `search` that is no regular expression; None when it is one."""
+    """Return the error of the database for an invalid regular expression in `search`, else None."""
     try:
         re.compile(query.get("search", ""))
     except re.error as error:
@@ -27,7 +27,7 @@ def bad_search(query: Mapping[str, str]) -> str | None:
 
 
 def owned(rows: RowBuilder, tasks: Sequence[int], query: Mapping[str, str]) -> Sequence[int]:
-    """The tasks with the `user_id` and `thread_id` that are asked for; no task has a thread."""
+    """Return the tasks with the `user_id` and `thread_id` of the query. No task has a thread."""
     user = query.get("user_id")
     if query.get("thread_id"):
         return ()
@@ -35,7 +35,7 @@ def owned(rows: RowBuilder, tasks: Sequence[int], query: Mapping[str, str]) -> S
 
 
 def filtered(rows: RowBuilder, tasks: Sequence[int], query: Mapping[str, str]) -> Sequence[int]:
-    """The tasks that pass every filter of `query`, in the same order; `tasks` itself when there is none."""
+    """Return the tasks that pass every filter of the query, in the same order."""
     tasks = owned(rows, tasks, query)
     tests = _tests(rows, query)
     return [task for task in tasks if all(test(task) for test in tests)] if tests else tasks

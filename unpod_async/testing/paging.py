@@ -1,4 +1,4 @@
-"""Which rows a page holds: the service's paging rules and, on request, odd ones."""
+"""Which rows are on a page: the paging rules of the service and, on request, those of odd servers."""
 
 from __future__ import annotations
 
@@ -25,27 +25,34 @@ _MAX_INT = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class PageWindow:
-    """Rows start..stop-1 of a listing, newest first; `past_end` when it lies behind the last row."""
+    """The rows start to stop - 1 of a listing, newest first. `past_end`: the page is past the last row."""
 
     start: int
     stop: int
     past_end: bool
 
 
-def window(query: Mapping[str, str], total: int, odd: Oddities, *, failed: str | None) -> PageWindow:
-    """The window that `page` and `page_size` ask for.
+def window(query: Mapping[str, str], total: int, oddities: Oddities, *, failed: str | None) -> PageWindow:
+    """Return the rows that `page` and `page_size` select.
 
-    `failed` is the message of this listing's 206, or None for agent tasks, whose view has another default
-    size and answers 500 where the others answer 206 or fall back. Raises Refusal.
+    Args:
+        query: the decoded query of the request.
+        total: the rows of the listing.
+        oddities: how paging differs from that of the service.
+        failed: the message of this listing's 206; None for agent tasks. Their view has another default size,
+            and answers 500 where the others answer 206 or use their default.
+
+    Raises:
+        ImmediateResponse: the page cannot be served.
     """
     default = _OWN_SIZE if failed is None else 50
     page = _number(query.get("page"), 1, strict=failed is None)
     size = _number(query.get("page_size"), default, strict=failed is None)
-    if odd.ignore_page_size:
+    if oddities.ignore_page_size:
         size = _OWN_SIZE
-    if odd.max_page_size is not None and (size == 0 or size > odd.max_page_size):
-        size = odd.max_page_size
-    if odd.ignore_page:
+    if oddities.max_page_size is not None and (size == 0 or size > oddities.max_page_size):
+        size = oddities.max_page_size
+    if oddities.ignore_page:
         page = 1
     skip = (page - 1) * size
     if skip < 0:
@@ -54,16 +61,16 @@ def window(query: Mapping[str, str], total: int, odd: Oddities, *, failed: str |
         raise ImmediateResponse(_broken(failed, "MongoDB can only handle up to 8-byte ints"))
     if size == 0:
         return PageWindow(0, total, past_end=False)
-    size = abs(size)  # the database takes a negative limit as "one batch of so many"
+    size = abs(size)  # the database reads a negative limit as one batch of that size
     if skip < total or page == 1:
         return PageWindow(skip, min(skip + size, total), past_end=False)
-    if odd.past_end == "404":
+    if oddities.past_end == "404":
         raise ImmediateResponse(json_response(404, {"message": "Invalid page."}))
-    if odd.past_end == "206":
+    if oddities.past_end == "206":
         raise ImmediateResponse(
             upstream_failure(failed or "Tasks Fetch Failed", '{"detail":"Invalid page."}')
         )
-    if odd.past_end == "repeat" and total:
+    if oddities.past_end == "repeat" and total:
         return PageWindow((total - 1) // size * size, total, past_end=True)
     return PageWindow(total, total, past_end=True)
 
@@ -72,7 +79,7 @@ def _number(text: str | None, default: int, *, strict: bool) -> int:
     if text is None:
         return default
     try:
-        return int(text)  # takes digits of every script, as the service does
+        return int(text)  # accepts the digits of every script, as the service does
     except ValueError:
         if strict:
             raise ImmediateResponse(html_page(500)) from None
@@ -83,9 +90,9 @@ def _broken(failed: str | None, detail: str) -> ApiResponse:
     return html_page(500) if failed is None else upstream_failure(failed, f'{{"detail":"{detail}"}}')
 
 
-def counted(total: int, rows: int, odd: Oddities) -> dict[str, Any]:
-    """The `count` of an envelope, as the start of that envelope."""
-    match odd.count:
+def counted(total: int, rows: int, oddities: Oddities) -> dict[str, Any]:
+    """Return the `count` of a response, as the first part of its body."""
+    match oddities.count:
         case "absent":
             return {}
         case "null":
@@ -103,14 +110,18 @@ def counted(total: int, rows: int, odd: Oddities) -> dict[str, Any]:
 
 
 def agent_order(store: DataStore, handle: str, window: PageWindow, shuffle: str | None) -> list[int]:
-    """Tasks of an agent in a window: by `created`, newest first; tied rows oldest first.
+    """Return the tasks of an agent on a page: by `created`, newest first, and tied rows oldest first.
 
-    `shuffle`: a seed; tied rows then stand in an order that it decides, as without a defined order they may.
+    Args:
+        store: the data set.
+        handle: the agent.
+        window: the rows of the page.
+        shuffle: a seed for the order of tied rows, which the service does not define. None: oldest first.
     """
     tasks = store.tasks_of_agent(handle)
     total = len(tasks)
     chosen: list[int] = []
-    # Groups of equal `created` are contiguous; `end` is the place behind the group that comes next.
+    # Rows with equal `created` are contiguous. `end` is the index after the next group of them.
     end = total - window.start
     while end < total and end > 0 and store.task_created(tasks[end]) == store.task_created(tasks[end - 1]):
         end += 1

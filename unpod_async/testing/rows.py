@@ -1,4 +1,4 @@
-"""Rows as they are served, built from the store when they are asked for."""
+"""Builds the rows of responses from the data set, on request."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _DAY = 86_400  # seconds
 
 
 class PoisonedPage(Exception):
-    """A stored row that the service cannot serve is on the page."""
+    """The page contains a stored row that the service cannot serve."""
 
 
 class RowBuilder:
-    """Builds rows; knows which stored rows are poisoned and which are served malformed."""
+    """Builds rows, and knows which ones are poisoned and which are served malformed."""
 
     def __init__(self, store: DataStore) -> None:
         self.store = store
@@ -47,14 +47,14 @@ class RowBuilder:
     # -- pages of rows ------------------------------------------------------------------------------------
 
     def runs(self, ordinals: Iterable[int]) -> list[Any]:
-        """Rows of the runs listing; raises PoisonedPage."""
+        """Return rows of the runs listing. Raises PoisonedPage."""
         ordinals = list(ordinals)
         if self.poisoned_runs and not self.poisoned_runs.isdisjoint(ordinals):
             raise PoisonedPage
         return [self.run(run) for run in ordinals]
 
     def tasks(self, ordinals: Iterable[int], *, agent: bool = False) -> list[Any]:
-        """Rows of a task listing, malformed ones as `msgspec.Raw`; raises PoisonedPage."""
+        """Return rows of a task listing, malformed ones as `msgspec.Raw`. Raises PoisonedPage."""
         ordinals = list(ordinals)
         if self.poisoned_tasks and not self.poisoned_tasks.isdisjoint(ordinals):
             raise PoisonedPage
@@ -68,7 +68,7 @@ class RowBuilder:
     # -- one row ------------------------------------------------------------------------------------------
 
     def run(self, run: int) -> Row:
-        """A row of the runs listing."""
+        """Return a row of the runs listing."""
         store = self.store
         space = accounts.SPACES[store.space_of(run)]
         tasks = store.tasks_of_run(run)
@@ -82,21 +82,21 @@ class RowBuilder:
         return run_row(space.number, user.number, name, space.token, status, len(tasks), times)
 
     def task(self, task: int) -> Row:
-        """A row of the run task and space task listings."""
+        """Return a row of the run and space task listings."""
         created = self.store.task_created(task)
         status = self.store.status_of(task)
         return task_row(self._common(task, status, created), status, self._times(task, status, created))
 
     def agent_task(self, task: int) -> Row:
-        """A row of the agent task listing."""
+        """Return a row of the agent task listing."""
         store = self.store
         created = store.task_created(task)
         status = store.status_of(task)
         state = store.state_of(task)
-        later = store.later.get(task)
+        added = store.added.get(task)
         failures = state.failures if state is not None else int(status == "failed")
         moved = state.modified if state is not None else None
-        scheduled = later.scheduled if later is not None else None
+        scheduled = added.scheduled if added is not None else None
         if scheduled is None and status == "scheduled":
             scheduled = created // SECOND + _DAY
         bookkeeping = {
@@ -111,12 +111,12 @@ class RowBuilder:
         return agent_row(self._common(task, status, created), status, times, task, bookkeeping)
 
     def input(self, task: int) -> Row:
-        """`input` of a task: the caller's document and what the service adds."""
+        """Return the `input` of a task: the document of the caller, and the fields that the service adds."""
         store = self.store
-        later = store.later.get(task)
-        token = accounts.MAIN_SPACE.token if later is None else store.space_of(later.run)
-        if later is not None and later.document is not None:
-            return {**later.document, "token": token, "quality": "high"}
+        added = store.added.get(task)
+        token = accounts.MAIN_SPACE.token if added is None else store.space_of(added.run)
+        if added is not None and added.document is not None:
+            return {**added.document, "token": token, "quality": "high"}
         return {
             "name": f"Person {task:04d}",
             "contact_number": f"90000{task % 100_000:05d}",
@@ -126,14 +126,14 @@ class RowBuilder:
         }
 
     def output(self, task: int) -> Row:
-        """`output` of a task."""
+        """Return the `output` of a task."""
         status = self.store.status_of(task)
         return self._output(task, status, self.store.task_created(task), self.input(task))
 
     def account(self, task: int) -> accounts.FakeAccount:
-        """Whose task it is."""
-        later = self.store.later.get(task)
-        return self._alice if later is None else later.account
+        """Return the account that owns a task."""
+        added = self.store.added.get(task)
+        return self._alice if added is None else added.account
 
     # -- parts --------------------------------------------------------------------------------------------
 
@@ -151,11 +151,11 @@ class RowBuilder:
 
     def _common(self, task: int, status: str, created: int) -> Row:
         store = self.store
-        later: AddedTask | None = store.later.get(task) if task >= store.initial_tasks else None
+        added: AddedTask | None = store.added.get(task) if task >= store.initial_tasks else None
         run = store.run_of(task)
-        space = accounts.MAIN_SPACE if later is None else accounts.SPACES[store.space_of(run)]
+        space = accounts.MAIN_SPACE if added is None else accounts.SPACES[store.space_of(run)]
         values = self.input(task)
-        account = self._alice if later is None else later.account
+        account = self._alice if added is None else added.account
         return {
             "space_id": space.number,
             "thread_id": None,
@@ -166,10 +166,10 @@ class RowBuilder:
             "task_id": store.ids.make("T", task),
             "collection_ref": f"collection_data_{space.token}",
             "execution_type": "call",
-            "task": self._task if later is None else {"objective": later.objective},
+            "task": self._task if added is None else {"objective": added.objective},
             "input": values,
             "output": self._output(task, status, created, values),
             "attachments": [],
             "ref_id": values.get("id") or values.get("document_id"),
-            "assignee": accounts.MAIN_AGENT.handle if later is None else later.assignee,
+            "assignee": accounts.MAIN_AGENT.handle if added is None else added.assignee,
         }

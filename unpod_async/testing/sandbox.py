@@ -1,4 +1,4 @@
-"""The sandbox itself: the data set, the server and the handles that tests hold."""
+"""`Sandbox`: the data, the server, and the methods with which a test controls both."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ def _utc_now() -> datetime:
 
 
 class Sandbox:
-    """The Unpod platform API on a socket of this machine, with synthetic data and no phone behind it.
+    """The Unpod platform API on a local socket, with synthetic data. It places no calls.
 
-    Use it as an async context manager, under asyncio; entered again, it still has its data::
+    Use it as an async context manager, under asyncio. Its data is kept when it is entered again::
 
         async with Sandbox(runs=20, tasks_per_run=5) as sandbox:
-            ...  # talk to sandbox.base_url with sandbox.token
+            ...  # send requests to sandbox.base_url with sandbox.token
 
     Args:
-        runs: runs in the main space, 20 by default.
-        tasks_per_run: tasks of each run, or (lowest, highest) of them; 5 by default.
+        runs: the number of runs in the main space. Default: 20.
+        tasks_per_run: the number of tasks of each run, or a range (lowest, highest). Default: 5.
         seed: the same seed gives the same data, ids and order.
-        latency: seconds before a request is looked at; none by default.
+        latency: seconds to wait before a request is handled. Default: 0.
         host: the address to listen on.
-        port: the port to listen on; 0 (default) for any free one.
-        oddities: ways in which paging differs from the service's.
-        shuffle_ties: agent tasks with the same `created` change places from one request to the next.
-        idle_close: seconds after which an idle connection is closed without a word, 6 by default as with the
-            service.
-        now: the clock that schedules and the `created` of new calls go by; UTC, the machine's by default.
+        port: the port to listen on. 0 (default) means any free port.
+        oddities: how paging differs from that of the service.
+        shuffle_ties: agent tasks with equal `created` change their order between requests.
+        idle_close: seconds after which an idle connection is closed. Default: 6, as the service does.
+        now: the clock for schedules and for `created` of new calls. Default: the machine's clock, in UTC.
 
     Attributes:
         log: the requests received so far, oldest first.
@@ -78,7 +77,7 @@ class Sandbox:
         self._furnish()
 
     def _furnish(self) -> None:
-        """Put a little into the other spaces, so that being let in can be told from being kept out."""
+        """Add some rows to the other spaces, so that access and denied access give different responses."""
         alice, carol = accounts.ACCOUNTS[0], accounts.ACCOUNTS[2]
         newest = self._store.newest
         for space, agent, account, runs in (
@@ -87,8 +86,8 @@ class Sandbox:
         ):
             for number in range(runs):
                 run = self._store.insert_run(space.token)
-                later = AddedTask(run, FIRST_RUN + number, agent.handle, account)
-                task = self._store.insert_task(later, None)
+                added = AddedTask(run, FIRST_RUN + number, agent.handle, account)
+                task = self._store.insert_task(added, None)
                 if space is accounts.POISON_SPACE and number == runs - 1:
                     self._rows.poisoned_tasks.add(task)
         self._store.newest = newest
@@ -105,11 +104,11 @@ class Sandbox:
     def __repr__(self) -> str:
         return f"<Sandbox on port {self._server.port or None}, {self.task_count} tasks>"
 
-    # -- how to reach it ----------------------------------------------------------------------------------
+    # -- address and credentials ----------------------------------------------------------------------------
 
     @property
     def base_url(self) -> str:
-        """`http://host:port`, without a slash at the end; RuntimeError before the sandbox is entered."""
+        """`http://host:port`, without a trailing slash. Raises RuntimeError before the sandbox is entered."""
         if not self._server.port:
             raise RuntimeError("the sandbox is not running: use `async with Sandbox() as sandbox`")
         return f"http://{self._host}:{self._server.port}"
@@ -121,48 +120,52 @@ class Sandbox:
 
     @property
     def jwt(self) -> str:
-        """A credential for the schemes JWT and Bearer, of the same account as `token`."""
+        """A credential for the schemes JWT and Bearer, for the same account as `token`."""
         return accounts.ACCOUNTS[0].jwt or ""
 
-    # -- what it holds ------------------------------------------------------------------------------------
+    # -- content ------------------------------------------------------------------------------------
 
     @property
     def requests(self) -> int:
-        """How many requests arrived."""
+        """The number of requests received."""
         return len(self.log)
 
     async def arrived(self, count: int) -> None:
-        """Wait until `count` requests have arrived; without limit, so bring a time-out."""
+        """Wait until `count` requests have arrived since the sandbox was made. It has no time-out."""
         await self._server.arrived(count)
 
     @property
     def ledger(self) -> list[CreatedCall]:
-        """The calls that POSTs really queued, oldest first."""
+        """The calls that POST requests queued, oldest first."""
         return self._service.ledger
 
     @property
     def task_count(self) -> int:
-        """How many tasks the main space holds now."""
+        """The number of tasks in the main space."""
         return len(self._store.tasks_of_space(self.space_token))
 
     def run_ids(self) -> list[str]:
-        """Ids of the runs of the main space, newest first."""
+        """Return the ids of the runs of the main space, newest first."""
         return [self._store.ids.make("R", run) for run in reversed(self._runs())]
 
     def task_ids(self, run_id: str | None = None) -> list[str]:
-        """Ids of the tasks of the main space, or of one run, newest first; KeyError for an unknown run."""
+        """Return the ids of the tasks of the main space or of one run, newest first.
+
+        Raises:
+            KeyError: the run does not exist.
+        """
         return [self._store.ids.make("T", task) for task in reversed(self._tasks(run_id))]
 
     def run_rows(self) -> Iterator[dict[str, Any]]:
-        """The runs of the main space as they are served, newest first, without poisoned ones."""
+        """Yield the rows of the runs listing of the main space, newest first, without poisoned ones."""
         for run in reversed(self._runs()):
             if run not in self._rows.poisoned_runs:
                 yield _served(self._rows.run(run))
 
     def task_rows(self, run_id: str | None = None) -> Iterator[dict[str, Any]]:
-        """The tasks of the main space, or of one run, as run task and space task listings serve them.
+        """Yield the task rows of the main space or of one run, as the run and space task listings have them.
 
-        Newest first, without poisoned and malformed ones.
+        The newest come first; poisoned and malformed ones are left out.
         """
         for task in reversed(self._tasks(run_id)):
             if task not in self._rows.poisoned_tasks and task not in self._rows.malformed:
@@ -188,20 +191,20 @@ class Sandbox:
             raise KeyError(task_id)
         return task
 
-    # -- changes; ids that do not exist (any more) raise KeyError -----------------------------------------
+    # -- changes: ids that do not exist raise KeyError -----------------------------------------
 
     def insert_run(self, tasks: int = 3) -> str:
-        """A new run with so many pending tasks at the head of the listings; its id."""
+        """Add a run with this number of pending tasks at the start of the listings; return its id."""
         run = self._store.insert_run(self.space_token)
-        later = AddedTask(run, self._store.newest, self.agent_handle, accounts.ACCOUNTS[0])
+        added = AddedTask(run, self._store.newest, self.agent_handle, accounts.ACCOUNTS[0])
         for _ in range(tasks):
-            self._store.insert_task(later)
+            self._store.insert_task(added)
         return self._store.ids.make("R", run)
 
     def insert_task(self, run_id: str) -> str:
-        """A new pending task of a run, at the head of the task listings; its id."""
-        later = AddedTask(self._run(run_id), self._store.tick(), self.agent_handle, accounts.ACCOUNTS[0])
-        return self._store.ids.make("T", self._store.insert_task(later))
+        """Add a pending task to a run, at the start of the task listings; return its id."""
+        added = AddedTask(self._run(run_id), self._store.tick(), self.agent_handle, accounts.ACCOUNTS[0])
+        return self._store.ids.make("T", self._store.insert_task(added))
 
     def delete_run(self, run_id: str) -> None:
         """Remove a run and its tasks."""
@@ -212,41 +215,41 @@ class Sandbox:
         self._store.delete_task(self._task(task_id))
 
     def advance(self, steps: int = 1) -> None:
-        """Let statuses move on: pending, in_progress, then completed or failed.
+        """Advance the statuses: from pending to in_progress, then to completed or failed.
 
-        Some failed ones go back to pending, and a run's status follows its tasks'. Every task that is not at
-        its end moves once per step; scheduled ones and those in hold stay.
+        Each step advances every task once that has not ended. Some failed tasks go back to pending; tasks
+        that are scheduled or on hold stay as they are. The status of a run follows from those of its tasks.
         """
         for _ in range(steps):
             self._store.advance()
 
     def set_status(self, task_id: str, status: str) -> None:
-        """Let a task be in this status, as after a redial; its run's status follows its tasks'."""
+        """Set the status of a task, as after a redial. The status of its run follows."""
         self._store.set_status(self._task(task_id), status)
 
-    # -- misbehaviour -------------------------------------------------------------------------------------
+    # -- faults -------------------------------------------------------------------------------------
 
     def poison(self, row_id: str) -> None:
-        """Let every page that holds this task or run fail for ever: 206, or 500 HTML on agent tasks."""
+        """Let every page with this task or run fail, always: with 206, or with 500 HTML on agent tasks."""
         if row_id.startswith("R"):
             self._rows.poisoned_runs.add(self._run(row_id))
         else:
             self._rows.poisoned_tasks.add(self._task(row_id))
 
     def malform(self, task_id: str, row: bytes) -> None:
-        """Serve these bytes in place of a task's row: a row of the wrong type, or not even JSON."""
+        """Serve these bytes in place of the row of a task. They may be of the wrong type, or not JSON."""
         self._rows.malformed[self._task(task_id)] = row
 
     def page_oddly(self, oddities: Oddities) -> None:
-        """From now on, page in these ways."""
-        self._service.odd = oddities
+        """Change how listings are paged, from the next request on."""
+        self._service.oddities = oddities
 
     def script(self, *faults: Fault) -> None:
-        """Answer the next requests that match, in order, by these faults."""
+        """Answer the next matching requests with these faults, in order."""
         self._server.script.add(faults)
 
 
 def _served(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as a client decodes it, sharing nothing with other rows."""
+    """Return a copy of the row, as a client decodes it."""
     copy: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(row))
     return copy

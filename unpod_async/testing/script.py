@@ -1,4 +1,4 @@
-"""Ways to make the sandbox misbehave: scripted answers and odd paging."""
+"""How to make the sandbox misbehave: scripted responses, and paging like that of odd servers."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ __all__ = ["Fault", "FaultScript", "Oddities"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One scripted answer.
+    """One scripted response.
 
-    What is answered:
+    What it sends:
 
     Attributes:
-        status: the status to answer with.
-        body: the body to answer with; None (default) with status 200 and no `headers` stands for the normal
-            answer, with another status for an empty body.
-        content_type: of `body`; application/json by default.
-        headers: further headers of the answer.
+        status: the status. Default: 200.
+        body: the body. None (default) means the normal response if the status is 200 and there are no
+            `headers`, and an empty body otherwise.
+        content_type: the type of `body`. Default: application/json.
+        headers: more headers of the response.
         stall: seconds to wait before the status line; None: do not wait.
-        reset_at: send so many bytes of the answer, counted from its status line, then reset the connection
-            (0: before the status line); None: send the whole answer.
-        close_at: the same, but the connection is closed in order; more than the answer has: after its end.
-        drip: seconds before each byte of the answer.
-        raw: exactly these bytes in place of an answer, HTTP or not; then the connection is closed.
-        processed: whether the request takes effect although `status` or `body` say otherwise: a create whose
-            answer is lost behind a 502 has queued its calls. The normal answer always means processed.
+        reset_at: send this many bytes of the response, status line and headers included, then reset the
+            connection. 0: before the status line. None: send all of it.
+        close_at: the same, but close the connection. A number above the length closes it after the end.
+        drip: seconds to wait before each byte of the response.
+        raw: send exactly these bytes, HTTP or not, then close the connection.
+        processed: the request takes effect although `status` or `body` say otherwise. Example: a create whose
+            response is lost behind a 502 has queued its calls. A normal response always takes effect.
 
     Which requests it answers:
 
     Attributes:
         path: a part of the path, or None for any.
         method: GET, POST, ..., or None for any.
-        page: the `page` that is asked for (1 when the request names none), or None for any.
-        times: how many requests, 1 by default.
+        page: the page of the request (1 if it names none), or None for any.
+        times: the number of requests. Default: 1.
     """
 
     status: int = 200
@@ -56,19 +56,19 @@ class Fault:
     page: int | None = None
     times: int = 1
 
-    def answer(self) -> ApiResponse | None:
-        """The scripted answer, or None for the normal one."""
+    def response(self) -> ApiResponse | None:
+        """Return the scripted response, or None for the normal one."""
         if self.status == 200 and self.body is None and not self.headers and self.raw is None:
             return None
         return ApiResponse(self.status, self.body or b"", self.content_type, self.headers)
 
     @property
-    def by_hand(self) -> bool:
-        """Whether the bytes are written to the socket here, and not by the HTTP server."""
+    def writes_bytes(self) -> bool:
+        """Whether the sandbox writes the bytes to the socket itself, without its HTTP server."""
         return any(one is not None for one in (self.reset_at, self.close_at, self.drip, self.raw))
 
     def matches(self, method: str, path: str, query: Mapping[str, str]) -> bool:
-        """Whether this fault is meant for a request."""
+        """Return whether this fault applies to a request."""
         return (
             (self.method is None or self.method.upper() == method)
             and (self.path is None or self.path in path)
@@ -77,7 +77,7 @@ class Fault:
 
 
 class FaultScript:
-    """The faults still to come; each answers the first requests that it matches."""
+    """The faults that are left. Each answers the first requests that it matches."""
 
     def __init__(self) -> None:
         self._left: list[tuple[Fault, int]] = []
@@ -87,7 +87,7 @@ class FaultScript:
         self._left.extend((fault, fault.times) for fault in faults if fault.times > 0)
 
     def take(self, method: str, path: str, query: Mapping[str, str]) -> Fault | None:
-        """The first fault for this request, used once; None when none matches."""
+        """Return the first fault that matches the request, and use it up once; None if none matches."""
         for place, (fault, times) in enumerate(self._left):
             if fault.matches(method, path, query):
                 self._left[place : place + 1] = [(fault, times - 1)] if times > 1 else []
@@ -97,16 +97,16 @@ class FaultScript:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oddities:
-    """Ways in which a server may page oddly; the defaults are the service's own ways.
+    """How the paging of a server differs from the usual. The defaults are those of the service.
 
     Attributes:
-        max_page_size: a greater page size, or 0, is cut to this; None: every size is honoured.
-        ignore_page: every page is the first.
-        ignore_page_size: pages have 20 rows whatever is asked for.
-        count: "true"; "null"; "absent" (no such key); "zero"; "page" (the rows of this page); "high" (10 too
-            many); "low" (half).
-        past_end: what a page behind the last brings: "empty" (200, no rows); "404"; "206" (with a string in
-            `errors`); "repeat" (the last page once more).
+        max_page_size: the limit of the page size, which also replaces 0; None: no limit.
+        ignore_page: every page is the first one.
+        ignore_page_size: every page has 20 rows.
+        count: "true" (the number of rows); "null"; "absent" (no such key); "zero"; "page" (the rows of this
+            page); "high" (10 too many); "low" (half).
+        past_end: the response to a page past the last one: "empty" (200, no rows); "404"; "206" (with a
+            string in `errors`); "repeat" (the last page again).
     """
 
     max_page_size: int | None = None

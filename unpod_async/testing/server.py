@@ -1,4 +1,4 @@
-"""The sandbox's HTTP server: a real socket, faults on request, and nothing left behind when it stops."""
+"""The HTTP server of the sandbox: real sockets, scripted faults, and no open connection after it stops."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from unpod_async.testing.views import ApiRequest, FakeApi
 
 __all__ = ["Received", "Server"]
 
-# SO_LINGER with no time: close() sends RST instead of FIN.
+# SO_LINGER with a time of 0: close() sends RST instead of FIN.
 _RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(slots=True)
 class Received:
-    """A request as it arrived.
+    """A request that arrived.
 
     Attributes:
         method: upper-case.
-        path: as on the wire, still percent-encoded, without the query.
-        query: decoded; of a repeated name the last value.
-        headers: names in lower case; of `authorization` only the scheme, never the secret.
-        status: of the answer; None while there is none yet, and when the connection was reset.
+        path: as received, percent-encoded, without the query.
+        query: decoded; the last value of a repeated name.
+        headers: the names are lower-case; `authorization` has the scheme only, never the secret.
+        status: the status of the response; None before it is sent, and if the connection was reset.
     """
 
     method: str
@@ -44,7 +44,7 @@ class Received:
 
 
 class Server:
-    """Serves a `Service` on `host`:`port`."""
+    """Serves a `FakeApi` on `host`:`port`."""
 
     def __init__(
         self,
@@ -64,15 +64,15 @@ class Server:
         self._latency = latency
         self._address = (host, port)
         self._idle_close = idle_close
-        self._closing = asyncio.Event()  # a new one at each start: it belongs to one event loop
+        self._closing = asyncio.Event()  # a new one at each start, because it belongs to one event loop
         self._arrival = asyncio.Event()
         self._transports: WeakSet[asyncio.Transport] = WeakSet()
-        # Tasks that are answering: one whose client has gone is no longer known to aiohttp.
+        # Tasks that handle requests. aiohttp forgets one whose client has disconnected.
         self._busy: set[asyncio.Task[None]] = set()
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> None:
-        """Listen; `port` is known afterwards. Raises OSError when the port is taken."""
+        """Start to listen, and set `port`. Raises OSError if the port is in use."""
         server = web.Server(self._handle, keepalive_timeout=self._idle_close, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=1)
         self._closing = asyncio.Event()
@@ -87,7 +87,7 @@ class Server:
         self.port = int(runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Stop listening, end what is stalled and close every connection."""
+        """Stop listening, end stalled responses and close every connection."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -97,7 +97,7 @@ class Server:
         await runner.cleanup()
         if self._busy:
             await asyncio.wait(self._busy)
-        # A closed transport gives its socket back in the next turn of the loop.
+        # A closed transport closes its socket in the next turn of the event loop.
         await asyncio.sleep(0)
 
     async def arrived(self, count: int) -> None:
@@ -128,33 +128,33 @@ class Server:
         number = len(self.log)
         fault = self.script.take(request.method, path, query)
         try:
-            # Not `request.read()`: that has a limit, the service has none.
+            # `request.read()` has a limit, which the service does not have.
             body = await request.content.read()
         except (ClientConnectionError, ConnectionError, web.RequestPayloadError):
-            return web.Response()  # the client left half-way; there is nobody to answer
+            return web.Response()  # the client disconnected, so nobody reads a response
         if self._latency:
             await self._pause(self._latency)
-        answer = fault.answer() if fault is not None else None
-        if answer is None or (fault is not None and fault.processed):
+        response = fault.response() if fault is not None else None
+        if response is None or (fault is not None and fault.processed):
             call = ApiRequest(request.method, path, raw_query, query, headers, body, number, self._now())
-            normal = self._service.answer(call)
-            answer = answer or normal
-        return await self._reply(request, received, fault, answer)
+            normal = self._service.response(call)
+            response = response or normal
+        return await self._reply(request, received, fault, response)
 
     async def _reply(
-        self, request: web.BaseRequest, received: Received, fault: Fault | None, answer: ApiResponse
+        self, request: web.BaseRequest, received: Received, fault: Fault | None, response: ApiResponse
     ) -> web.StreamResponse:
         if fault is not None and fault.stall is not None:
             await self._pause(fault.stall)
-        if fault is not None and fault.by_hand:
-            await self._write(request, received, fault, answer)
-            return web.Response()  # aiohttp finds the connection gone and sends nothing
-        received.status = answer.status
-        headers = {"Content-Type": answer.content_type, **answer.headers}
-        return web.Response(status=answer.status, body=answer.body, headers=headers)
+        if fault is not None and fault.writes_bytes:
+            await self._write(request, received, fault, response)
+            return web.Response()  # aiohttp finds the connection closed and sends nothing
+        received.status = response.status
+        headers = {"Content-Type": response.content_type, **response.headers}
+        return web.Response(status=response.status, body=response.body, headers=headers)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but never longer than the server lives."""
+        """Wait, but not longer than the server runs."""
         try:
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
@@ -162,17 +162,17 @@ class Server:
             return
 
     async def _write(
-        self, request: web.BaseRequest, received: Received, fault: Fault, answer: ApiResponse
+        self, request: web.BaseRequest, received: Received, fault: Fault, response: ApiResponse
     ) -> None:
-        """Write the bytes of an answer, and end the connection."""
+        """Write the bytes of a response, and end the connection."""
         transport = request.transport
         if not isinstance(transport, asyncio.Transport):
-            return  # gone already
-        whole = _bytes(answer, head_only=request.method == "HEAD") if fault.raw is None else fault.raw
+            return  # closed already
+        whole = _bytes(response, head_only=request.method == "HEAD") if fault.raw is None else fault.raw
         ends = [end for end in (fault.reset_at, fault.close_at) if end is not None]
         sent = whole[: min(ends)] if ends else whole
         if fault.reset_at is None and fault.raw is None and len(sent) == len(whole):
-            received.status = answer.status
+            received.status = response.status
         if fault.drip is None:
             transport.write(sent)
         else:
@@ -193,15 +193,15 @@ class Server:
         transport.abort()
 
 
-def _bytes(answer: ApiResponse, *, head_only: bool) -> bytes:
+def _bytes(response: ApiResponse, *, head_only: bool) -> bytes:
     lines = [
-        f"HTTP/1.1 {answer.status} {_reason(answer.status)}",
-        f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body)}",
-        *(f"{name}: {value}" for name, value in answer.headers.items()),
+        f"HTTP/1.1 {response.status} {_reason(response.status)}",
+        f"Content-Type: {response.content_type}",
+        f"Content-Length: {len(response.body)}",
+        *(f"{name}: {value}" for name, value in response.headers.items()),
     ]
     head = "\r\n".join([*lines, "", ""]).encode()
-    return head if head_only else head + answer.body
+    return head if head_only else head + response.body
 
 
 def _reason(status: int) -> str:
@@ -212,7 +212,7 @@ def _reason(status: int) -> str:
 
 
 def _shown(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers fit to be kept: of Authorization only the scheme, and nothing where there is no scheme."""
+    """Return the headers to record: of Authorization only the scheme, or nothing if there is none."""
     shown = dict(headers)
     if "authorization" in shown:
         scheme, space, _ = shown["authorization"].partition(" ")

@@ -1,4 +1,4 @@
-"""How statuses move, and what a run's status says about its tasks'."""
+"""How the status of a task changes, and how that of a run follows from its tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KINDS = (*["completed"] * 10, *["partially_completed"] * 3, "failed", "in_progr
 
 @dataclass(slots=True)
 class TaskState:
-    """Where a task that has moved, or still may, stands. `modified` in microseconds, None: never moved."""
+    """The state of a task that has changed or can change. `modified` is in microseconds or None."""
 
     status: str
     failures: int = 0
@@ -25,9 +25,9 @@ class TaskState:
 
 
 def move(state: TaskState, bits: int, moment: int) -> bool:
-    """Move `state` one step on; False when it will not move again.
+    """Advance a state by one step, and return whether it can change again.
 
-    pending -> in_progress -> completed or failed; a failed call may go back to pending, twice at most.
+    pending -> in_progress -> completed or failed. A failed call may go back to pending, twice at most.
     """
     chance = mix(bits, 3 * state.failures + state.retries)
     match state.status:
@@ -46,13 +46,13 @@ def move(state: TaskState, bits: int, moment: int) -> bool:
 
 
 def run_kind(seed: int, run: int, size: int) -> str:
-    """The status of an old run, from which the statuses of its tasks follow (see `settled_status`)."""
+    """Return the status of an old run, from which those of its tasks follow (see `settled_status`)."""
     kind = _KINDS[mix(seed + 1, run) % len(_KINDS)]
     return "completed" if size < 2 and kind in {"partially_completed", "in_progress"} else kind
 
 
 def settled_status(kind: str, index: int) -> str:
-    """The status of task number `index` of an old run: one in hold keeps its run in progress for ever."""
+    """Return the status of task number `index` of an old run. A task on hold keeps its run in progress."""
     if kind == "in_progress":
         return "hold" if index == 0 else "completed"
     if kind == "partially_completed":
@@ -61,7 +61,7 @@ def settled_status(kind: str, index: int) -> str:
 
 
 def run_status(statuses: AbstractSet[str]) -> str:
-    """The status of a run whose tasks have `statuses`; a run without tasks is pending."""
+    """Return the status of a run whose tasks have these statuses. A run without tasks is pending."""
     if not statuses:
         return "pending"
     if len(statuses) == 1:

@@ -1,4 +1,4 @@
-"""The data set: which runs and tasks exist, in which order. Ordinals are stored, rows never."""
+"""The data set: which runs and tasks exist, and their order. It stores ordinals, never whole rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unpod_async.testing.statuses import TaskState, move, run_kind, run_status, 
 
 __all__ = ["FIRST_RUN", "AddedTask", "DataStore"]
 
-# 2026-01-15T10:00:00; a run every minute, its tasks in batches of ten that share their `created`.
+# 2026-01-15T10:00:00. One run per minute; its tasks are created in batches of ten with the same `created`.
 FIRST_RUN = 1_768_471_200 * SECOND
 _RUN_STEP = 60 * SECOND
 _BATCH = 10
@@ -27,7 +27,7 @@ _NO_TASKS: Sequence[int] = range(0)
 
 @dataclass(frozen=True, slots=True)
 class AddedTask:
-    """A task made after the start: by POST (with `document`) or by `Sandbox.insert_*` (without)."""
+    """A task added after the start: by POST (with `document`) or by `Sandbox.insert_*` (without)."""
 
     run: int
     created: int
@@ -45,12 +45,12 @@ class _AddedRun:
 
 
 class DataStore:
-    """Runs and tasks of every space by ordinal; a greater ordinal is a newer row."""
+    """The runs and tasks of every space, by ordinal. A greater ordinal is a newer row."""
 
     def __init__(self, runs: int, tasks_per_run: int | tuple[int, int], seed: int) -> None:
         low, high = (tasks_per_run, tasks_per_run) if isinstance(tasks_per_run, int) else tasks_per_run
         if runs < 0 or low < 0 or high < low:
-            raise ValueError("runs and tasks_per_run must not be negative, and low not above high")
+            raise ValueError("runs and tasks_per_run must be 0 or more, and a range must be ascending")
         self.seed = seed
         self.ids = Ids(seed)
         spread = high - low + 1
@@ -67,78 +67,78 @@ class DataStore:
         self._space_runs[main].extend(range(runs))
         self._space_tasks[main].extend(range(self.initial_tasks))
         self._agent_tasks[accounts.MAIN_AGENT.handle].extend(range(self.initial_tasks))
-        self._later_runs: dict[int, _AddedRun] = {}
-        self.later: dict[int, AddedTask] = {}
-        # Task lists of the runs that are no longer, or never were, one range of ordinals.
+        self._added_runs: dict[int, _AddedRun] = {}
+        self.added: dict[int, AddedTask] = {}
+        # The tasks of runs whose ordinals are not one contiguous range.
         self._run_tasks: dict[int, list[int]] = {}
         self._states: dict[int, TaskState] = {}
         self._moving: set[int] = set()
-        # Runs whose status follows from their tasks instead of from their kind.
+        # Runs whose status follows from their tasks, and not from their kind.
         self._counted: set[int] = set()
         self.newest = FIRST_RUN + max(runs, 1) * _RUN_STEP
         for run in range(max(0, runs - _MOVING_RUNS), runs):
             self._counted.add(run)
             age = runs - 1 - run
             for task in self.tasks_of_run(run):
-                # The newest run has not begun; the two before it are under way.
+                # The newest run has not started; the two before it are in progress.
                 stage = (task + age) % 3 if age else 0
                 self._set(task, TaskState(("pending", "in_progress", "processing")[stage]))
 
-    # -- what there is ------------------------------------------------------------------------------------
+    # -- content ------------------------------------------------------------------------------------
 
     def runs_of_space(self, token: str) -> Sequence[int]:
-        """Runs of a space, oldest first."""
+        """Return the runs of a space, oldest first."""
         return self._space_runs[token]
 
     def tasks_of_space(self, token: str) -> Sequence[int]:
-        """Tasks of a space, oldest first."""
+        """Return the tasks of a space, oldest first."""
         return self._space_tasks[token]
 
     def tasks_of_agent(self, handle: str) -> Sequence[int]:
-        """Tasks of an agent, oldest first."""
+        """Return the tasks of an agent, oldest first."""
         return self._agent_tasks[handle]
 
     def tasks_of_run(self, run: int) -> Sequence[int]:
-        """Tasks of a run, oldest first."""
+        """Return the tasks of a run, oldest first."""
         known = self._run_tasks.get(run)
         if known is not None:
             return known
         return range(self._firsts[run], self._firsts[run + 1]) if run < self._initial_runs else _NO_TASKS
 
     def find_run(self, run_id: str) -> int | None:
-        """The run with this id if it exists now."""
+        """Return the run with this id, or None if there is none."""
         run = self.ids.ordinal("R", run_id)
         if run is None or run >= self._next_run:
             return None
         return run if _holds(self._space_runs[self.space_of(run)], run) else None
 
     def find_task(self, task_id: str) -> int | None:
-        """The task with this id if it exists now."""
+        """Return the task with this id, or None if there is none."""
         task = self.ids.ordinal("T", task_id)
         if task is None or task >= self._next_task:
             return None
         return task if _holds(self._space_tasks[self.space_of(self.run_of(task))], task) else None
 
     def space_of(self, run: int) -> str:
-        """The token of the space a run is in."""
-        later = self._later_runs.get(run)
-        return accounts.MAIN_SPACE.token if later is None else later.space
+        """Return the token of the space of a run."""
+        added = self._added_runs.get(run)
+        return accounts.MAIN_SPACE.token if added is None else added.space
 
     def run_of(self, task: int) -> int:
-        """The run a task is in."""
+        """Return the run of a task."""
         if task < self.initial_tasks:
             return bisect_right(self._firsts, task) - 1
-        return self.later[task].run
+        return self.added[task].run
 
     def run_created(self, run: int) -> int:
-        """When a run was created, microseconds."""
-        later = self._later_runs.get(run)
-        return FIRST_RUN + run * _RUN_STEP if later is None else later.created
+        """Return when a run was created, in microseconds."""
+        added = self._added_runs.get(run)
+        return FIRST_RUN + run * _RUN_STEP if added is None else added.created
 
     def task_created(self, task: int) -> int:
-        """When a task was created, microseconds; never less for a newer task of the same space."""
+        """Return when a task was created, in microseconds. Newer tasks of a space are never earlier."""
         if task >= self.initial_tasks:
-            return self.later[task].created
+            return self.added[task].created
         run = self.run_of(task)
         batch = (task - self._firsts[run]) // _BATCH
         return FIRST_RUN + run * _RUN_STEP + min(batch * _BATCH_STEP, _RUN_STEP - SECOND)
@@ -146,7 +146,7 @@ class DataStore:
     # -- statuses -----------------------------------------------------------------------------------------
 
     def status_of(self, task: int) -> str:
-        """The status of a task."""
+        """Return the status of a task."""
         state = self._states.get(task)
         if state is not None:
             return state.status
@@ -157,24 +157,24 @@ class DataStore:
         return settled_status(run_kind(self.seed, run, self._firsts[run + 1] - first), task - first)
 
     def status_of_run(self, run: int) -> str:
-        """The status of a run, which follows from its tasks'."""
+        """Return the status of a run, which follows from those of its tasks."""
         if run in self._counted or run >= self._initial_runs:
             return run_status({self.status_of(task) for task in self.tasks_of_run(run)})
         return run_kind(self.seed, run, self._firsts[run + 1] - self._firsts[run])
 
     def state_of(self, task: int) -> TaskState | None:
-        """What is known of a task that has moved or still may; None for one that never did."""
+        """Return the state of a task that has changed or can change; None for one that cannot."""
         return self._states.get(task)
 
     def run_moved(self, run: int) -> int | None:
-        """When a task of a run moved last, microseconds; None when none ever did."""
+        """Return when a task of a run last changed, in microseconds; None if none ever did."""
         if run not in self._counted:
             return None
         states = (self._states.get(task) for task in self.tasks_of_run(run))
         return max((state.modified for state in states if state and state.modified), default=None)
 
     def advance(self) -> None:
-        """Every task that is on its way moves one step."""
+        """Advance every task that has not ended by one step."""
         self.newest += SECOND
         for task in sorted(self._moving):
             self._counted.add(self.run_of(task))
@@ -182,7 +182,7 @@ class DataStore:
                 self._moving.discard(task)
 
     def set_status(self, task: int, status: str) -> None:
-        """A task is in this status from now on, as after a redial; its run's status follows."""
+        """Set the status of a task, as after a redial. The status of its run follows."""
         self.newest += SECOND
         self._counted.add(self.run_of(task))
         self._set(task, TaskState(status, modified=self.newest))
@@ -195,37 +195,37 @@ class DataStore:
     # -- changes ------------------------------------------------------------------------------------------
 
     def insert_run(self, space: str, created: int | None = None) -> int:
-        """A new, empty run at the head of the listing; `created` in microseconds, never before the newest."""
+        """Add an empty run at the start of the listing; `created` is in microseconds, at least the newest."""
         run = self._next_run
         self._next_run += 1
         self.newest = max(self.newest + SECOND, created or 0)
-        self._later_runs[run] = _AddedRun(space, self.newest)
+        self._added_runs[run] = _AddedRun(space, self.newest)
         self._run_tasks[run] = []
         self._space_runs[space].append(run)
         return run
 
-    def insert_task(self, later: AddedTask, status: str | None = "pending") -> int:
-        """A new task at the head of the listings; with status None it is one that ended long ago."""
+    def insert_task(self, added: AddedTask, status: str | None = "pending") -> int:
+        """Add a task at the start of the listings. With status None, it is one that completed long ago."""
         task = self._next_task
         self._next_task += 1
-        self.later[task] = later
-        run = later.run
+        self.added[task] = added
+        run = added.run
         self._run_tasks[run] = [*self.tasks_of_run(run), task]
         self._counted.add(run)
         self._space_tasks[self.space_of(run)].append(task)
-        if later.assignee in self._agent_tasks:
-            self._agent_tasks[later.assignee].append(task)
+        if added.assignee in self._agent_tasks:
+            self._agent_tasks[added.assignee].append(task)
         if status is not None:
             self._set(task, TaskState(status))
         return task
 
     def tick(self) -> int:
-        """A time one second after everything before, microseconds."""
+        """Return a time one second after all others, in microseconds."""
         self.newest += SECOND
         return self.newest
 
     def delete_task(self, task: int) -> None:
-        """The task is gone from every listing."""
+        """Remove a task from every listing."""
         run = self.run_of(task)
         self._run_tasks[run] = [other for other in self.tasks_of_run(run) if other != task]
         self._counted.add(run)
@@ -236,7 +236,7 @@ class DataStore:
         self._moving.discard(task)
 
     def delete_run(self, run: int) -> None:
-        """The run and all its tasks are gone from every listing."""
+        """Remove a run and its tasks from every listing."""
         for task in self.tasks_of_run(run):
             self.delete_task(task)
         _remove(self._space_runs[self.space_of(run)], run)

@@ -1,4 +1,4 @@
-"""The endpoints: routing, access and the answer of each. No I/O here: a request in, an answer out."""
+"""The routes of the service, and the view that answers each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ROLE_TOO_LOW = "You Don't have Access to do operation to this Space"
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A request; `path` and `raw_query` as on the wire, `query` decoded, header names in lower case."""
+    """A request. `path` and `raw_query` are as received, `query` is decoded, header names are lower-case."""
 
     method: str
     path: str
@@ -62,28 +62,28 @@ class _Route:
 
 
 class FakeApi:
-    """Answers requests from the data set."""
+    """Answers requests with the rows of the data set."""
 
-    def __init__(self, rows: RowBuilder, odd: Oddities, *, shuffle_ties: bool) -> None:
+    def __init__(self, rows: RowBuilder, oddities: Oddities, *, shuffle_ties: bool) -> None:
         self.rows = rows
         self.store = rows.store
-        self.odd = odd
+        self.oddities = oddities
         self.shuffle_ties = shuffle_ties
         self.ledger: list[CreatedCall] = []
 
-    def answer(self, request: ApiRequest) -> ApiResponse:
-        """The answer to a request."""
+    def response(self, request: ApiRequest) -> ApiResponse:
+        """Return the response to a request."""
         if is_blacklisted(request.headers):
-            # A middleware answers, before any route is looked for.
+            # The service does this in a middleware, before it matches routes.
             return json_response(401, {"message": "Unauthorized Access", "error": "Expired Auth Token"})
-        path = unquote(request.path)  # before routing, as Django does: an encoded slash makes another path
+        path = unquote(request.path)  # before routing, as Django does: an encoded slash gives another path
         for route in _ROUTES:
             found = route.pattern.fullmatch(path)
             if found is not None:
-                answer = self._dispatch(request, route, [str(part) for part in found.groups()])
-                if answer.content_type == HTML:
-                    return answer  # made behind the view's back
-                return replace(answer, headers={"Allow": route.allow, **answer.headers})
+                response = self._dispatch(request, route, [str(part) for part in found.groups()])
+                if response.content_type == HTML:
+                    return response  # made outside of the view
+                return replace(response, headers={"Allow": route.allow, **response.headers})
             if route.pattern.fullmatch(f"{path}/") is not None:
                 query = f"?{request.raw_query}" if request.raw_query else ""
                 return ApiResponse(301, b"", HTML, {"Location": f"{request.path}/{query}"})
@@ -104,19 +104,19 @@ class FakeApi:
                 return json_response(200, {"renders": ["application/json"], "parses": ["application/json"]})
             return route.view(self, request, account, parts)
         except ImmediateResponse as refusal:
-            return refusal.answer
+            return refusal.response
 
-    # -- listings that are paged --------------------------------------------------------------------------
+    # -- paged listings --------------------------------------------------------------------------
 
     def runs(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
-        """Runs of a space."""
+        """List the runs of a space."""
         space = _space(parts[0])
         _may_operate(space, account)
         runs = self.store.runs_of_space(space.token)
         return self._page(request, runs, self.rows.runs, "Runs Fetched Successfully", _RUNS_FAILED)
 
     def run_tasks(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
-        """Tasks of a run; none for an unknown run."""
+        """List the tasks of a run; an unknown run has none."""
         space = _space(parts[0])
         _may_operate(space, account)
         if parts[1] == "..":
@@ -128,13 +128,13 @@ class FakeApi:
         return self._page(request, tasks, self.rows.tasks, "Tasks Fetched Successfully", _RUNS_FAILED)
 
     def space_tasks(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
-        """Tasks of a space, or a create."""
+        """List the tasks of a space, or create some."""
         space = _space(parts[0])
         if request.method == "POST":
             _may_operate(space, account)
-            answer, calls = create(self.store, account, space, request.headers, request.body, request.now)
+            response, calls = create(self.store, account, space, request.headers, request.body, request.now)
             self.ledger.extend(calls)
-            return answer
+            return response
         if space.role_of(account) is None and space.privacy == "private":
             return access_refused(_NO_ACCESS)
         problem = bad_search(request.query)
@@ -144,14 +144,14 @@ class FakeApi:
         return self._page(request, tasks, self.rows.tasks, "Tasks Fetched Successfully", _TASKS_FAILED)
 
     def agent_tasks(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
-        """Tasks of an agent."""
+        """List the tasks of an agent."""
         agent = accounts.AGENTS.get(parts[0])
         if agent is None:
             return json_response(404, {"message": "Agent not found"})
         if agent.space is not None and accounts.SPACES[agent.space].role_of(account) is None:
             return access_refused("You Don't have Access to this Agent's Space")
         total = len(self.store.tasks_of_agent(agent.handle))
-        part = window(request.query, total, self.odd, failed=None)
+        part = window(request.query, total, self.oddities, failed=None)
         shuffle = f"{self.store.seed}:{request.number}" if self.shuffle_ties else None
         try:
             data = self.rows.tasks(agent_order(self.store, agent.handle, part, shuffle), agent=True)
@@ -168,7 +168,7 @@ class FakeApi:
         failed: str,
     ) -> ApiResponse:
         total = len(ordinals)
-        part = window(request.query, total, self.odd, failed=failed)
+        part = window(request.query, total, self.oddities, failed=failed)
         try:
             data = make(ordinals[total - part.stop : total - part.start][::-1])
         except PoisonedPage:
@@ -176,25 +176,25 @@ class FakeApi:
         return self._listed(total, done, data)
 
     def _listed(self, total: int, message: str, data: list[Any]) -> ApiResponse:
-        count = counted(total, len(data), self.odd)
+        count = counted(total, len(data), self.oddities)
         return json_response(200, {**count, "status_code": 200, "message": message, "data": data})
 
-    # -- listings that are not ----------------------------------------------------------------------------
+    # -- listings in one response ----------------------------------------------------------------------------
 
     def agents(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
-        """Agents of an organization."""
+        """List the agents of an organization."""
         org = organization(request.headers)
         rows = [agent.row() for agent in accounts.AGENTS.values() if agent.org == org.handle]
         return _whole("Agents fetched successfully", rows)
 
     def spaces(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
-        """Spaces of an organization, newest first."""
+        """List the spaces of an organization, newest first."""
         org = organization(request.headers)
         rows = [space.row() for space in reversed(accounts.SPACES.values()) if space.org == org.handle]
         return _whole("Spaces fetched successfully", rows)
 
     def space(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
-        """One space."""
+        """Return one space."""
         org = organization(request.headers)
         space = accounts.SPACES.get(parts[0])
         if space is None or space.org != org.handle:
@@ -203,7 +203,7 @@ class FakeApi:
         return json_response(200, payload)
 
     def organizations(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
-        """Organizations of the account."""
+        """List the organizations of the account."""
         return _whole("Organizations fetched successfully", [accounts.ORGS[account.org].row(account.role)])
 
 

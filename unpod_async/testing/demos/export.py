@@ -1,14 +1,14 @@
-"""The bulk export as a user sees it: killed half way, run again, and compared with what the service has.
+"""The bulk export: killed half way, run again, and compared with the data of the service.
 
     python -m unpod_async.testing.demos.export --runs 2000 --tasks-per-run 1..20
 
-starts a sandbox in a process of its own and runs `unpod-async export` against it, on this terminal. When half
-of the tasks are on the disk the export is killed (SIGKILL); the very same command is then run again to its
-end. After that every row in `tasks/` and `runs/` is compared with the data set: each must be there
-once, saying what the server said, save the user tokens, which an export leaves out. Ends with status 0 if it
-is so, 1 if not or if something failed, 130 after Ctrl-C.
+starts a sandbox in its own process and runs `unpod-async export` against it, on this terminal. When half of
+the tasks are on disk, it kills the export with SIGKILL, then runs the same command again to its end. Then it
+compares every row of all `tasks` and `runs` files with the data set: each row must be there once, as the server
+sent it, except for user tokens, which an export leaves out.
 
-Needs the extra `cli`.
+The exit status is 0 if all rows are right, 1 if not or after an error, 130 after Ctrl-C. The demo needs the
+extra `cli`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from unpod_async.testing.demos.process import SandboxProcess, fingerprint
 __all__ = ["main"]
 
 _MARK: Final = ".unpod-demo"
-"""Stands in a directory that a demo has made: no other is removed, whatever `--out` names."""
+"""The file that marks a directory as made by a demo. Directories without it are never removed."""
 
 
 class RowDifferences(NamedTuple):
-    """How files differ from the data set; in lines."""
+    """How files differ from the data set, in lines."""
 
     missing: int
     foreign: int
@@ -46,8 +46,8 @@ class RowDifferences(NamedTuple):
 
 
 def compare(paths: Iterable[Path], expected: set[str]) -> RowDifferences:
-    """The lines of the files against the fingerprints of the data set."""
-    met: set[str] = set()
+    """Compare the lines of the files with the fingerprints of the data set."""
+    seen: set[str] = set()
     foreign = repeated = 0
     for path in paths:
         with path.open("rb") as file:
@@ -58,10 +58,10 @@ def compare(paths: Iterable[Path], expected: set[str]) -> RowDifferences:
                     found = ""
                 if found not in expected:
                     foreign += 1
-                elif found in met:
+                elif found in seen:
                     repeated += 1
-                met.add(found)
-    return RowDifferences(len(expected - met), foreign, repeated)
+                seen.add(found)
+    return RowDifferences(len(expected - seen), foreign, repeated)
 
 
 def files_of(target: Path, kind: str) -> list[Path]:
@@ -69,39 +69,41 @@ def files_of(target: Path, kind: str) -> list[Path]:
     return sorted((target / kind).iterdir())
 
 
-def spoil(path: Path) -> None:
-    """Cut the last line off."""
+def truncate(path: Path) -> None:
+    """Remove the last line of a file."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))
 
 
-def make_room(target: Path) -> None:
-    """A directory with nothing in it but the mark; one that an earlier demo has made is removed first.
+def prepare_target(target: Path) -> None:
+    """Make a directory with nothing in it but the mark. The directory of an earlier demo is removed first.
 
     Raises:
-        OSError: it cannot be made, or there is something else that a demo has not made.
+        OSError: the directory cannot be made, or it has other contents.
     """
     if (target / _MARK).exists():
         shutil.rmtree(target)
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
-        raise FileExistsError(f"no demo has made what is in\n{target}\nName another directory with --out.")
+        raise FileExistsError(
+            f"this directory is not of a demo:\n{target}\nhint: name another one with --out"
+        )
     (target / _MARK).touch()
 
 
 async def run(options: argparse.Namespace, out: IO[str]) -> int:
-    """The whole demonstration; the exit status."""
+    """Run the demo, and return its exit status."""
     target: Path = options.out
-    make_room(target)
+    prepare_target(target)
     sandbox = SandboxProcess(
         runs=options.runs, tasks_per_run=options.tasks_per_run, latency=options.latency, seed=options.seed
     )
     async with sandbox:
-        where = sandbox.where
+        info = sandbox.info
         print_lines(
             out,
-            f"A sandbox with {where.runs:,} runs and {where.tasks:,} tasks",
-            f"listens on {where.base_url}",
+            f"A sandbox with {info.runs:,} runs and {info.tasks:,} tasks",
+            f"listens on {info.base_url}",
             "",
         )
         exporter = ExportProcess(sandbox, target, options.page_size, out)
@@ -112,52 +114,52 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
             print_lines(
                 out,
                 "",
-                f"KILLED, with {staged.look():,} of {where.tasks:,} tasks on the disk.",
-                "The same again:",
+                f"KILLED with {staged.count():,} of {info.tasks:,} tasks on disk.",
+                "The same command again:",
                 "",
             )
             second = await exporter.run()
         parts = {kind: files_of(target, kind) for kind in ("runs", "tasks")}
-        if options.spoil and parts["tasks"]:
-            spoil(parts["tasks"][-1])
-        wrong = {
+        if options.truncate and parts["tasks"]:
+            truncate(parts["tasks"][-1])
+        differences = {
             "runs": compare(parts["runs"], await sandbox.fingerprints("runs")),
             "tasks": compare(parts["tasks"], await sandbox.fingerprints("tasks")),
         }
     print_lines(out, "", f"First export:  {first}")
     if second is None:
-        print_lines(out, "It was done before it could be killed: try a greater", "--latency, or more --runs.")
+        print_lines(out, "It ended before it could be killed: use a higher", "--latency or more --runs.")
     else:
-        print_lines(out, f"Second export: {second}", *_spared(first, second))
+        print_lines(out, f"Second export: {second}", *_saved_requests(first, second))
     files = [*parts["runs"], *parts["tasks"]]
     size = sum(path.stat().st_size for path in files)
     print_lines(
         out,
-        f"Data set: {where.tasks:,} tasks, {where.runs:,} runs",
+        f"Data set: {info.tasks:,} tasks, {info.runs:,} runs",
         f"Files:    {len(files):,}, {size / 1e6:,.1f} MB",
     )
-    if any(map(any, wrong.values())):
+    if any(map(any, differences.values())):
         print_lines(out, "WRONG: rows of the files differ from the data set.")
-        print_lines(out, *(f"{kind}: {difference}" for kind, difference in wrong.items() if any(difference)))
+        print_lines(out, *(f"{kind}: {found}" for kind, found in differences.items() if any(found)))
         print_lines(out, str(target))
         return 1
-    print_lines(out, "The files equal the data set, each row once:", str(target))
+    print_lines(out, "The files have each row of the data set once:", str(target))
     return 0
 
 
-def _spared(first: ExportAttempt, second: ExportAttempt) -> list[str]:
-    """What the second export did not have to fetch."""
-    pages, again = set(first.pages), set(second.pages)
-    both = len(pages & again)
-    told = [f"Pages of tasks: {len(pages):,} by the first, {len(again):,} by the second,"]
+def _saved_requests(first: ExportAttempt, second: ExportAttempt) -> list[str]:
+    """Return lines about the pages that the second export did not have to fetch."""
+    pages, second_pages = set(first.pages), set(second.pages)
+    both = len(pages & second_pages)
+    lines = [f"Pages of tasks: {len(pages):,} by the first, {len(second_pages):,} by the second."]
     if both == len(pages):
-        return [*told, "those of the first again: none had been kept yet."]
-    on_their_way = f"{both:,} by both: on their way when it was killed." if both else "none by both."
-    return [*told, on_their_way, "What was on the disk was not fetched again."]
+        return [*lines, "The second fetched all again: no rows were saved yet."]
+    again = f"Fetched by both: {both:,}, not yet saved when killed." if both else "Fetched by both: none."
+    return [*lines, again, "The rows on disk were not fetched again."]
 
 
-def _missing() -> list[str]:
-    """What of the extra `cli` is not installed."""
+def _missing_packages() -> list[str]:
+    """Return the packages of the extra `cli` that are not installed."""
     missing: list[str] = []
     for name in ("typer", "rich"):
         try:
@@ -168,22 +170,20 @@ def _missing() -> list[str]:
 
 
 def _tasks_per_run(text: str) -> tuple[int, int]:
-    """`5` or `1..20`."""
+    """Parse `5` or `1..20`."""
     low, dots, high = text.partition("..")
     try:
         bounds = int(low), int(high if dots else low)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a number nor two of them as in 1..20"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range such as 1..20") from None
     if not 0 <= bounds[0] <= bounds[1]:
-        raise argparse.ArgumentTypeError(f"{text!r} does not go upwards from 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an ascending range of 0 or more")
     return bounds
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not text.isascii():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
@@ -199,22 +199,22 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of 0 or more")
     return seconds
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m unpod_async.testing.demos.export",
-        description="Export a sandbox's space, kill the export half way, run it again; compare the rows.",
-        epilog="Ends with 0 if the files equal the data set, 1 if not or on an error, 130 after Ctrl-C.",
+        description="Export the space of a sandbox, kill the export half way, run it again, compare rows.",
+        epilog="Exit status: 0 if the files equal the data set, 1 if not or on an error, 130 after Ctrl-C.",
     )
     parser.add_argument("--runs", type=_count, default=2000, help="runs in the data set (%(default)s)")
     parser.add_argument(
         "--tasks-per-run",
         type=_tasks_per_run,
         default=(1, 20),
-        help="as 5 or 1..20, the default",
+        help="a number or a range (1..20)",
         metavar="N",
     )
     parser.add_argument(
@@ -222,27 +222,32 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("demo-output", "data-set"),
         metavar="DIRECTORY",
-        help="where to export to (%(default)s); one of an earlier demo is removed first",
+        help="the directory to export to (%(default)s); that of an earlier demo is removed first",
     )
     parser.add_argument(
-        "--latency", type=_seconds, default=0.05, help="seconds the server waits per request (%(default)s)"
+        "--latency",
+        type=_seconds,
+        default=0.05,
+        help="seconds that the server waits per request (%(default)s)",
     )
-    parser.add_argument("--page-size", type=_rows, help="rows asked for per page (the export's own choice)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another data set (0)")
+    parser.add_argument("--page-size", type=_rows, help="rows per page (default: chosen by the export)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the data set (%(default)s)")
     parser.add_argument(
-        "--spoil", action="store_true", help="cut a line off before the comparison, to see that it notices"
+        "--truncate",
+        action="store_true",
+        help="remove a line before the comparison, to see that it is noticed",
     )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demonstration; the exit status."""
+    """Run the demo, and return its exit status."""
     options = _options(arguments)
-    if missing := _missing():
+    if missing := _missing_packages():
         print_lines(
             sys.stdout,
-            f"FAILED: the command line needs {' and '.join(missing)}, not",
-            "installed here: pip install 'unpod-async[cli]'",
+            f"FAILED: not installed: {' and '.join(missing)}",
+            "hint: pip install 'unpod-async[cli]'",
         )
         return 1
     try:
@@ -250,8 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_lines(
             sys.stdout,
-            "Interrupted. The sandbox has gone, so this cannot be",
-            "gone on with; the next demo replaces it:",
+            "Interrupted. The sandbox is gone, so this export cannot be",
+            "resumed. The next demo replaces it:",
             str(options.out),
         )
         return 130

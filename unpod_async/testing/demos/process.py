@@ -1,4 +1,4 @@
-"""A sandbox in a process of its own, so that server and client share neither event loop nor GIL.
+"""A sandbox in its own process, so that server and client share neither event loop nor GIL.
 
 `SandboxProcess` starts `python -m unpod_async.testing.demos.process` and talks to it over its standard input
 and output: each request is one line of JSON, and so is each reply. The first reply names the address of the
@@ -25,15 +25,15 @@ from unpod_async.testing.sandbox import Sandbox
 
 __all__ = ["SandboxProcess", "fingerprint"]
 
-_PATIENCE: Final = 5.0
-"""Seconds the process has to end when its input ends, before it is killed."""
+_EXIT_TIMEOUT: Final = 5.0
+"""Seconds that the process has to end after its input ends, before it is killed."""
 
-_LONGEST: Final = 2**30
-"""Bytes of an answer: 32 hex digits and 3 signs per row of the data set."""
+_MAX_REPLY: Final = 2**30
+"""The largest reply in bytes. A row takes 32 hex digits and 3 other characters."""
 
 
 class SandboxInfo(msgspec.Struct, frozen=True):
-    """How to reach the sandbox, and how much is in it."""
+    """The address and credentials of the sandbox, and the size of its data set."""
 
     base_url: str
     token: str
@@ -44,107 +44,107 @@ class SandboxInfo(msgspec.Struct, frozen=True):
 
 
 def fingerprint(row: object) -> str:
-    """What tells rows apart: 32 hex digits of all that a row says, whatever the order of its keys.
+    """Return a hash of a row as 32 hex digits, independent of the order of its keys.
 
-    A key with null and a key that is not there say the same, as they do in the models.
+    A key with null equals a missing key, as in the models.
     """
-    said = msgspec.json.encode(_said(row), order="deterministic")
-    return hashlib.blake2b(said, digest_size=16).hexdigest()
+    content = msgspec.json.encode(_without_nulls(row), order="deterministic")
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _exported(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as an export has it, which keeps no user tokens."""
+    """Return the row as an export has it, without user tokens."""
     info = row.get("user_info")
     if not isinstance(info, dict):
         return row
     return {**row, "user_info": {**cast("dict[str, object]", info), "user_token": None}}
 
 
-def _said(value: object) -> object:
+def _without_nulls(value: object) -> object:
     if isinstance(value, dict):
         items = cast("dict[str, object]", value).items()
-        return {name: _said(inner) for name, inner in items if inner is not None}
+        return {name: _without_nulls(inner) for name, inner in items if inner is not None}
     if isinstance(value, list):
-        return [_said(inner) for inner in cast("list[object]", value)]
+        return [_without_nulls(inner) for inner in cast("list[object]", value)]
     return value
 
 
 class SandboxProcess:
-    """A `Sandbox` in another process: `async with SandboxProcess(runs=2000) as sandbox: sandbox.where`.
+    """A `Sandbox` in another process: `async with SandboxProcess(runs=2000) as sandbox: sandbox.info`.
 
-    Takes those arguments of `Sandbox` that are JSON. Leaving the block ends the process and waits for it.
+    It takes the arguments of `Sandbox` that are JSON values. Leaving the block ends the process.
     """
 
-    where: SandboxInfo
+    info: SandboxInfo
 
     def __init__(self, **arguments: object) -> None:
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
-        # A session, or on Windows a process group, of its own: a Ctrl-C in the terminal is for the parent,
-        # which then ends this process after the client has left.
+        # In its own session, or process group on Windows: Ctrl-C in the terminal goes to the parent only,
+        # which ends this process after the client.
         group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", __name__, msgspec.json.encode(self._arguments).decode()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            limit=_LONGEST,
+            limit=_MAX_REPLY,
             start_new_session=True,
             creationflags=group,
         )
         try:
-            self.where = msgspec.convert(await self._answer(), SandboxInfo)
+            self.info = msgspec.convert(await self._reply(), SandboxInfo)
         except BaseException:
-            await self._end()
+            await self._stop()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end()
+        await self._stop()
 
     async def requests(self) -> int:
-        """How many requests have arrived."""
-        return cast("int", await self._ask("requests"))
+        """Return the number of requests received."""
+        return cast("int", await self._request("requests"))
 
     async def targets(self) -> list[str]:
-        """Path and query of each request that has arrived, oldest first."""
-        return cast("list[str]", await self._ask("targets"))
+        """Return the path and query of each request received, oldest first."""
+        return cast("list[str]", await self._request("targets"))
 
     async def fingerprints(self, kind: Literal["runs", "tasks"] = "tasks") -> set[str]:
-        """`fingerprint` of each run or task of the main space as an export has it: without user tokens."""
-        return set(cast("list[str]", await self._ask(kind)))
+        """Return the `fingerprint` of each run or task of the main space, as in an export: without tokens."""
+        return set(cast("list[str]", await self._request(kind)))
 
-    def take_along(self, pid: int | None) -> None:
-        """Kill this process when the sandbox ends, so that none is left that would wait for it; or none."""
-        self._tell(pid)
+    def kill_at_exit(self, pid: int | None) -> None:
+        """Kill a process when the sandbox ends, so that it does not wait for the sandbox. None: kill none."""
+        self._send(pid)
 
-    async def _ask(self, question: str) -> Any:
-        self._tell(question)
-        return await self._answer()
+    async def _request(self, request: str) -> Any:
+        self._send(request)
+        return await self._reply()
 
-    def _tell(self, what: str | int | None) -> None:
+    def _send(self, message: str | int | None) -> None:
         if self._process is None or self._process.stdin is None:
             raise RuntimeError("the process is not running: use `async with SandboxProcess() as sandbox`")
-        self._process.stdin.write(msgspec.json.encode(what) + b"\n")
+        self._process.stdin.write(msgspec.json.encode(message) + b"\n")
 
-    async def _answer(self) -> Any:
+    async def _reply(self) -> Any:
         if self._process is None or self._process.stdout is None:
             raise RuntimeError("the process is not running: use `async with SandboxProcess() as sandbox`")
         line = await self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the sandbox's process ended; what it said stands above")
+            raise RuntimeError("the process of the sandbox ended.\nhint: see its output above")
         return msgspec.json.decode(line)
 
-    async def _end(self) -> None:
+    async def _stop(self) -> None:
         process, self._process = self._process, None
         if process is None or process.stdin is None:
             return
         process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), _PATIENCE)
+            await asyncio.wait_for(process.wait(), _EXIT_TIMEOUT)
         except BaseException as error:
             if process.returncode is None:
                 process.kill()
@@ -154,11 +154,11 @@ class SandboxProcess:
 
 
 async def _serve(arguments: dict[str, Any]) -> None:
-    """The other side: answer until the standard input ends."""
+    """Serve in the child process, and reply to requests until the standard input ends."""
     if isinstance(each := arguments.get("tasks_per_run"), list):
         arguments["tasks_per_run"] = tuple(cast("list[int]", each))
     async with Sandbox(**arguments) as sandbox:
-        _tell(
+        _send(
             SandboxInfo(
                 sandbox.base_url,
                 sandbox.token,
@@ -168,28 +168,28 @@ async def _serve(arguments: dict[str, Any]) -> None:
                 sandbox.task_count,
             )
         )
-        taken_along: int | None = None
+        kill_pid: int | None = None
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             match msgspec.json.decode(line, type=str | int | None):
                 case "requests":
-                    _tell(sandbox.requests)
+                    _send(sandbox.requests)
                 case "targets":
-                    _tell([f"{one.path}?{urlencode(one.query)}" for one in sandbox.log])
+                    _send([f"{one.path}?{urlencode(one.query)}" for one in sandbox.log])
                 case "runs":
-                    _tell([fingerprint(_exported(row)) for row in sandbox.run_rows()])
+                    _send([fingerprint(_exported(row)) for row in sandbox.run_rows()])
                 case "tasks":
-                    _tell([fingerprint(_exported(row)) for row in sandbox.task_rows()])
-                case str(question):
-                    raise ValueError(f"nobody answers {question!r} here")
+                    _send([fingerprint(_exported(row)) for row in sandbox.task_rows()])
+                case str(request):
+                    raise ValueError(f"unknown request: {request!r}")
                 case pid:
-                    taken_along = pid
-        if taken_along is not None:
+                    kill_pid = pid
+        if kill_pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(taken_along, getattr(signal, "SIGKILL", signal.SIGTERM))
+                os.kill(kill_pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-def _tell(answer: object) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+def _send(reply: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
     sys.stdout.buffer.flush()
 
 

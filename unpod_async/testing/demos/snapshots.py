@@ -1,6 +1,6 @@
-"""What a watch has to tell of a sandbox, worked out from the sandbox's own rows before and after.
+"""The events that a watch must report, computed from the rows of the sandbox before and after a change.
 
-Nothing of the library's watch is used here: a demo that asked it what to expect would prove nothing.
+It uses nothing of the library's watch: with the same code on both sides, the comparison would prove nothing.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Final, NamedTuple
 
 from unpod_async.testing.sandbox import Sandbox
 
-__all__ = ["EventKey", "Snapshot", "differences", "gone_with_runs", "there"]
+__all__ = ["EventKey", "Snapshot", "change_events", "initial_events", "removals_with_runs"]
 
 _ENDED: Final = frozenset({"completed", "failed"})
 _SETTLED: Final = _ENDED | {"partially_completed"}
 
 
 class EventKey(NamedTuple):
-    """What an event says. A settled run's old status is left out: which one it was is a matter of polls."""
+    """What identifies an event. The old status of a settled run is left out: it depends on the polls."""
 
     event: str
     run: str | None = None
@@ -35,7 +35,7 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def of(cls, sandbox: Sandbox) -> Snapshot:
-        """What the main space of a sandbox holds now."""
+        """Return the current contents of the main space of a sandbox."""
         runs = {row["run_id"]: row["status"] for row in sandbox.run_rows()}
         tasks: dict[str, dict[str, str]] = {run: {} for run in runs}
         for row in sandbox.task_rows():
@@ -43,31 +43,31 @@ class Snapshot(NamedTuple):
         return cls(runs, tasks)
 
 
-def there(now: Snapshot) -> Counter[EventKey]:
-    """What a watch tells that begins: all that is there, and nothing of what has ended."""
-    told = [EventKey("RunSeen", run, new=status) for run, status in now.runs.items()]
+def initial_events(now: Snapshot) -> Counter[EventKey]:
+    """Return the events of a watch that starts: one for each run and task, and none for what has ended."""
+    events = [EventKey("RunSeen", run, new=status) for run, status in now.runs.items()]
     for run, tasks in now.tasks.items():
-        told += [EventKey("TaskSeen", run, task, new=status) for task, status in tasks.items()]
-    return Counter(told)
+        events += [EventKey("TaskSeen", run, task, new=status) for task, status in tasks.items()]
+    return Counter(events)
 
 
-def differences(before: Snapshot, after: Snapshot) -> Counter[EventKey]:
-    """What a watch tells that knows `before` and comes to know `after`."""
-    told: list[EventKey] = []
+def change_events(before: Snapshot, after: Snapshot) -> Counter[EventKey]:
+    """Return the events of a watch for the changes from `before` to `after`."""
+    events: list[EventKey] = []
     for run, old in before.runs.items():
         if run not in after.runs:
-            # Its tasks have gone with it, which needs no telling.
-            told.append(EventKey("RunRemoved", run, old=old))
+            # Its tasks are removed with it, without events.
+            events.append(EventKey("RunRemoved", run, old=old))
     for run, status in after.runs.items():
         changes = list(_changes(run, before, after))
         if changes and status in _SETTLED and _ENDED.issuperset(after.tasks[run].values()):
             changes.append(EventKey("RunSettled", run, new=status))
-        told += changes
-    return Counter(told)
+        events += changes
+    return Counter(events)
 
 
-def gone_with_runs(before: Snapshot, after: Snapshot) -> set[EventKey]:
-    """What may be told besides: that tasks are gone, where they are looked for before their run is."""
+def removals_with_runs(before: Snapshot, after: Snapshot) -> set[EventKey]:
+    """Return the events that are optional: removed tasks, if they are read before their run."""
     return {
         EventKey("TaskRemoved", run, task, old=status)
         for run in before.runs.keys() - after.runs.keys()
@@ -81,13 +81,14 @@ def _changes(run: str, before: Snapshot, after: Snapshot) -> Iterator[EventKey]:
         yield EventKey("RunSeen", run, new=new)
     elif old != new:
         yield EventKey("RunStatusChanged", run, old=old, new=new)
-    had, has = before.tasks.get(run, {}), after.tasks[run]
-    for task in had.keys() - has.keys():
-        yield EventKey("TaskRemoved", run, task, old=had[task])
-    for task, now in has.items():
-        was = had.get(task)
-        if was == now:
+    old_tasks, new_tasks = before.tasks.get(run, {}), after.tasks[run]
+    for task in old_tasks.keys() - new_tasks.keys():
+        yield EventKey("TaskRemoved", run, task, old=old_tasks[task])
+    for task, now in new_tasks.items():
+        before_status = old_tasks.get(task)
+        if before_status == now:
             continue
-        yield EventKey("TaskSeen" if was is None else "TaskStatusChanged", run, task, was, now)
+        kind = "TaskSeen" if before_status is None else "TaskStatusChanged"
+        yield EventKey(kind, run, task, before_status, now)
         if now in _ENDED:
-            yield EventKey("CallEnded", run, task, was, now)
+            yield EventKey("CallEnded", run, task, before_status, now)

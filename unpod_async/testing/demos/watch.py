@@ -1,14 +1,14 @@
-"""Watching as a user sees it: every change told once, through an outage and a kill.
+"""A watch that reports every change once, through an outage and a kill.
 
     python -m unpod_async.testing.demos.watch
 
-starts a sandbox whose runs advance, and `unpod-async watch --json --state FILE` as a process of its own.
-Calls move on, are tried again, end; runs come and go; then the service is away for a while; then the watch is
-killed (SIGKILL) while things go on, and started again with the same command. What it has to tell is worked
-out from the sandbox's own rows, before and after each step, and compared with the lines that came. Ends with
-status 0 if each came once, 1 if not or if something failed, 130 after Ctrl-C.
+starts a sandbox whose statuses advance, and `unpod-async watch --json --state FILE` in its own process. Calls
+advance, are retried and end; runs are added and removed. Then the service is unavailable for a while. Then
+the watch is killed with SIGKILL while changes continue, and the same command is started again. The expected
+events are computed from the rows of the sandbox before and after each step, and compared with its lines.
 
-Needs the extra `cli`.
+The exit status is 0 if each event was reported once, 1 if not or after an error, 130 after Ctrl-C. The demo
+needs the extra `cli`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from pathlib import Path
 from typing import IO, Final
 
 from unpod_async.testing.demos.exporter import print_lines
-from unpod_async.testing.demos.snapshots import EventKey, Snapshot, differences, gone_with_runs, there
+from unpod_async.testing.demos.snapshots import (
+    EventKey,
+    Snapshot,
+    change_events,
+    initial_events,
+    removals_with_runs,
+)
 from unpod_async.testing.demos.watcher import WatchProcess
 from unpod_async.testing.sandbox import Sandbox
 
@@ -39,14 +45,14 @@ _EVENTS: Final = (
     *("TaskSeen", "TaskStatusChanged", "CallEnded", "TaskRemoved"),
     *("Disconnected", "Reconnected"),
 )
-_DOWN: Final = EventKey("Disconnected", old="connected", new="disconnected")
-_UP: Final = EventKey("Reconnected", old="disconnected", new="connected")
-_NAMED: Final = 5
-"""Events that are named when they are wrong."""
+_DISCONNECTED: Final = EventKey("Disconnected", old="connected", new="disconnected")
+_RECONNECTED: Final = EventKey("Reconnected", old="disconnected", new="connected")
+_EXAMPLES: Final = 5
+"""The number of wrong events of a kind that are listed."""
 
 
 class WatchScenario:
-    """A sandbox that changes, a watch of it, and what the watch has to tell."""
+    """A sandbox that changes, a watch of it, and the events that the watch must report."""
 
     def __init__(self, sandbox: Sandbox, watcher: WatchProcess, out: IO[str], seed: int) -> None:
         self.sandbox = sandbox
@@ -57,12 +63,12 @@ class WatchScenario:
         self._random = random.Random(seed)  # noqa: S311 - a demo, the same each time
         self._known = Snapshot.of(sandbox)
 
-    def begin(self) -> Counter[EventKey]:
-        """What there is to tell at the start."""
-        return there(self._known)
+    def initial(self) -> Counter[EventKey]:
+        """Return the events of the start."""
+        return initial_events(self._known)
 
-    def change(self, steps: int = 1) -> None:
-        """Let everything move on, and something come and go."""
+    def apply_changes(self, steps: int = 1) -> None:
+        """Advance all statuses, and add and remove runs and tasks."""
         for _ in range(steps):
             self.sandbox.advance()
             runs = self.sandbox.run_ids()
@@ -71,74 +77,75 @@ class WatchScenario:
             self.sandbox.delete_task(self._random.choice(self.sandbox.task_ids()))
             self.sandbox.delete_run(self._random.choice(runs))
 
-    def changed(self) -> Counter[EventKey]:
-        """What there is to tell since the last time."""
+    def new_events(self) -> Counter[EventKey]:
+        """Return the events of the changes since the last call."""
         before, self._known = self._known, Snapshot.of(self.sandbox)
-        self.allowed |= gone_with_runs(before, self._known)
-        return differences(before, self._known)
+        self.allowed |= removals_with_runs(before, self._known)
+        return change_events(before, self._known)
 
-    async def tell(self, what: str, more: Counter[EventKey]) -> bool:
-        """Expect these events, too, and wait until they have come; whether they have."""
-        self.expected += more
-        has_come = await self.watcher.until(self.expected)
-        count = more.total()
-        told = f"{count:,} {'event' if count == 1 else 'events'}"
-        print_lines(self._out, f"{what:<43}{told:>12}{'' if has_come else '  MISSING'}")
-        return has_come
+    async def expect(self, step: str, events: Counter[EventKey]) -> bool:
+        """Wait for more events, and return whether all of them arrived."""
+        self.expected += events
+        received = await self.watcher.wait_for(self.expected)
+        count = events.total()
+        number = f"{count:,} {'event' if count == 1 else 'events'}"
+        print_lines(self._out, f"{step:<43}{number:>12}{'' if received else '  MISSING'}")
+        return received
 
 
-async def play(story: WatchScenario, out: IO[str], rounds: int) -> None:
-    """All that happens; returns early when an event does not come."""
-    sandbox, watcher = story.sandbox, story.watcher
+async def play(scenario: WatchScenario, out: IO[str], rounds: int) -> None:
+    """Play all steps, or stop at the first one with a missing event."""
+    sandbox, watcher = scenario.sandbox, scenario.watcher
     async with sandbox:
         await watcher.start()
-        if not await story.tell("What is there when it starts", story.begin()):
+        if not await scenario.expect("Runs and tasks at the start", scenario.initial()):
             return
-        # Until the first resync is over, what is new may still count as having been there.
+        # Until the end of the first resync, new rows may be reported as existing ones.
         await _resynced(sandbox, 0)
         for number in range(1, rounds + 1):
-            story.change()
-            if not await story.tell(f"Calls and runs move on, {number} of {rounds}", story.changed()):
+            scenario.apply_changes()
+            step = f"Calls and runs change, {number} of {rounds}"
+            if not await scenario.expect(step, scenario.new_events()):
                 return
-    if not await story.tell("THE SERVICE IS AWAY", Counter([_DOWN])):
+    if not await scenario.expect("THE SERVICE IS UNAVAILABLE", Counter([_DISCONNECTED])):
         return
-    story.change(2)
+    scenario.apply_changes(2)
     async with sandbox:
-        back = story.changed() + Counter([_UP])
-        if not await story.tell("It is back; meanwhile things went on", back):
+        reconnection = scenario.new_events() + Counter([_RECONNECTED])
+        if not await scenario.expect("It is available, with changes in between", reconnection):
             return
-        await watcher.saved()
+        await watcher.wait_until_saved()
         await watcher.kill()
-        print_lines(out, "THE WATCH IS KILLED (SIGKILL), and things go on")
-        story.change(3)
+        print_lines(out, "THE WATCH IS KILLED (SIGKILL), changes continue")
+        scenario.apply_changes(3)
         await watcher.start()
-        if not await story.tell("Started again, it tells what it missed", story.changed()):
+        if not await scenario.expect("Started again, it reports what it missed", scenario.new_events()):
             return
-        story.change()
-        if not await story.tell("Calls and runs move on", story.changed()):
+        scenario.apply_changes()
+        if not await scenario.expect("Calls and runs change", scenario.new_events()):
             return
-        # Whatever the watch would repeat, it repeats when it reads all again.
+        # An event that the watch would repeat is repeated when it reads everything again.
         await _resynced(sandbox, 2)
         await watcher.kill()
-        print_lines(out, "All is read twice more")
+        print_lines(out, "The watch reads everything twice more")
 
 
 async def _resynced(sandbox: Sandbox, times: int) -> None:
-    """Wait until so many resyncs that begin from now on, and one under way, have ended."""
+    """Wait until this number of new resyncs, and the one that is running, have ended."""
     tasks = f"/spaces/{sandbox.space_token}/tasks/"
 
     def begun() -> int:
         return sum(one.path.endswith(tasks) and one.query.get("page", "1") == "1" for one in sandbox.log)
 
-    # One that begins says that those before it have ended.
+    # The start of a resync shows that those before it have ended.
     enough = begun() + times + 1
     while begun() < enough:
         await sandbox.arrived(sandbox.requests + 1)
 
 
 async def run(options: argparse.Namespace, out: IO[str]) -> int:
-    """The whole demonstration; the exit status."""
-    # The same port after the outage.
+    """Run the demo, and return its exit status."""
+    # The sandbox needs the same port after the outage.
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     sandbox = Sandbox(runs=options.runs, tasks_per_run=(1, 8), seed=options.seed, port=port)
@@ -149,8 +156,8 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
     }
     with tempfile.TemporaryDirectory(prefix="unpod-demo-") as folder:
         state = Path(folder, "state.json")
-        more = ("--interval", "0.2", "--resync", "1")
-        async with WatchProcess(environment, sandbox.space_token, state, *more) as watcher:
+        options_of_watch = ("--interval", "0.2", "--resync", "1")
+        async with WatchProcess(environment, sandbox.space_token, state, *options_of_watch) as watcher:
             print_lines(
                 out,
                 f"A sandbox with {options.runs:,} runs and {sandbox.task_count:,} tasks",
@@ -161,21 +168,21 @@ async def run(options: argparse.Namespace, out: IO[str]) -> int:
                 "",
             )
             began = time.monotonic()
-            story = WatchScenario(sandbox, watcher, out, options.seed)
-            await play(story, out, options.rounds)
+            scenario = WatchScenario(sandbox, watcher, out, options.seed)
+            await play(scenario, out, options.rounds)
             seconds = time.monotonic() - began
-    expected = story.expected + Counter(told for told in story.allowed if watcher.received[told])
+    expected = scenario.expected + Counter(event for event in scenario.allowed if watcher.received[event])
     return verdict(expected, watcher.received, f"{sandbox.requests:,} in {seconds:.1f} s", out)
 
 
 def verdict(expected: Counter[EventKey], received: Counter[EventKey], requests: str, out: IO[str]) -> int:
-    """Show what was expected and what came; the exit status."""
-    repeated = Counter({told: count - 1 for told, count in received.items() if count > 1})
+    """Print the expected and the received events, and return the exit status."""
+    repeated = Counter({event_key: count - 1 for event_key, count in received.items() if count > 1})
     repeated -= expected - Counter(expected.keys())
     print_lines(out, "", f"{'':<19}{'expected':>12}{'received':>12}{'repeated':>12}")
     for event in _EVENTS:
         numbers = [
-            sum(count for told, count in of.items() if told.event == event)
+            sum(count for event_key, count in of.items() if event_key.event == event)
             for of in (expected, received, repeated)
         ]
         print_lines(out, f"{event:<19}" + "".join(f"{number:>12,}" for number in numbers))
@@ -184,35 +191,37 @@ def verdict(expected: Counter[EventKey], received: Counter[EventKey], requests: 
     print_lines(out, f"{'Requests':<19}{requests:>36}", "")
     wrong = {"missing": expected - received, "not expected": received - expected}
     if not any(wrong.values()):
-        print_lines(out, "Every change was told once.")
+        print_lines(out, "Every change was reported once.")
         return 0
-    print_lines(out, "WRONG: what was told is not what happened.")
+    print_lines(out, "WRONG: the reported events are not those that happened.")
     for word, events in wrong.items():
-        for told, count in events.most_common(_NAMED):
-            where = told.task or told.run or ""
-            print_lines(out, f"{word}: {count} x {told.event} {told.old} -> {told.new}", f"    {where}")
+        for event_key, count in events.most_common(_EXAMPLES):
+            where = event_key.task or event_key.run or ""
+            print_lines(
+                out, f"{word}: {count} x {event_key.event} {event_key.old} -> {event_key.new}", f"    {where}"
+            )
     return 1
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m unpod_async.testing.demos.watch",
-        description="Watch a sandbox whose runs advance, through an outage and a kill; count what is told.",
-        epilog="Ends with 0 if every change was told once, 1 if not or on an error, 130 after Ctrl-C.",
+        description="Watch a sandbox with changing runs, through an outage and a kill; count the events.",
+        epilog="Exit status: 0 if each event was reported once, 1 if not or on an error, 130 after Ctrl-C.",
     )
     parser.add_argument("--runs", type=_count, default=40, help="runs at the start (%(default)s)")
     parser.add_argument("--rounds", type=_count, default=6, help="changes before the outage (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another story (0)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the changes (%(default)s)")
     return parser.parse_args(arguments)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not text.isascii() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
-def _is_there(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         importlib.import_module(name)
     except ImportError:
@@ -221,13 +230,13 @@ def _is_there(name: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demonstration; the exit status."""
+    """Run the demo, and return its exit status."""
     options = _options(arguments)
-    if missing := [name for name in ("typer", "rich") if not _is_there(name)]:
+    if missing := [name for name in ("typer", "rich") if not _is_installed(name)]:
         print_lines(
             sys.stdout,
-            f"FAILED: the command line needs {' and '.join(missing)}, not",
-            "installed here: pip install 'unpod-async[cli]'",
+            f"FAILED: not installed: {' and '.join(missing)}",
+            "hint: pip install 'unpod-async[cli]'",
         )
         return 1
     try:

@@ -1,4 +1,4 @@
-"""`unpod-async watch` as a process of its own, which the demo reads, kills and starts again."""
+"""`unpod-async watch` in its own process, which the demo reads, kills and starts again."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from unpod_async.testing.demos.snapshots import EventKey
 
 __all__ = ["WatchProcess"]
 
-_PATIENCE: Final = 30.0
-"""Seconds without a line after which what is still expected counts as missing."""
-_LOOK_EVERY: Final = 0.02
-"""Seconds between two looks at the file of the state."""
+_LINE_TIMEOUT: Final = 30.0
+"""Seconds without a line after which the expected events count as missing."""
+_CHECK_INTERVAL: Final = 0.02
+"""Seconds between two checks of the state file."""
 
 
 class _EventLine(msgspec.Struct):
@@ -33,18 +33,18 @@ class _EventLine(msgspec.Struct):
 
 
 class WatchProcess:
-    """Runs the command, always the same one; leaving the block ends it.
+    """Runs one command, again and again. Leaving the block ends it.
 
     Attributes:
         command: its arguments.
-        received: what it told, all in all.
+        received: the events of all its runs.
     """
 
     def __init__(self, environment: dict[str, str], space: str, state: Path, *options: str) -> None:
         self.command = ("watch", space, *options, "--json", "--state", str(state))
         self.received: Counter[EventKey] = Counter()
         self._state = state
-        # The token goes by the environment: other users of the machine can read arguments.
+        # The token is in the environment, because other users of the machine can read arguments.
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("UNPOD_")},
             **environment,
@@ -60,8 +60,8 @@ class WatchProcess:
         await self.kill()
 
     async def start(self) -> None:
-        """Start it, or start it again."""
-        # A session of its own: a Ctrl-C in the terminal is for the demo, which then ends this process.
+        """Start the command."""
+        # In its own session: Ctrl-C in the terminal goes to the demo only, which ends this process.
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "unpod_async", *self.command),
             env=self._environment,
@@ -71,61 +71,61 @@ class WatchProcess:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
 
-    async def until(self, expected: Counter[EventKey]) -> bool:
-        """Read until it has told all of these; False when it tells nothing more for long.
+    async def wait_for(self, expected: Counter[EventKey]) -> bool:
+        """Read until all of these events have arrived. Return False if no more lines arrive in time.
 
         Raises:
-            RuntimeError: it ended.
+            RuntimeError: the command ended.
         """
         while not expected <= self.received:
             try:
-                line = await asyncio.wait_for(self._stdout.readline(), _PATIENCE)
+                line = await asyncio.wait_for(self._stdout.readline(), _LINE_TIMEOUT)
             except TimeoutError:
                 return False
             if not line:
-                raise RuntimeError("the watch ended by itself;\nwhat it said stands above")
-            self._take(line)
+                raise RuntimeError("the watch ended.\nhint: see its output above")
+            self._count_event(line)
         return True
 
-    async def saved(self) -> None:
-        """Wait until its state holds all that was received, which it saves now and then."""
-        # One saving may have begun before the last line came, the one after it cannot.
-        marks = {self._mark()}
-        while len(marks) < 3:
-            await asyncio.sleep(_LOOK_EVERY)
-            marks.add(self._mark())
+    async def wait_until_saved(self) -> None:
+        """Wait until the state file contains all received events. The watch saves it from time to time."""
+        # One save may have started before the last line arrived, the next one cannot.
+        times = {self._state_time()}
+        while len(times) < 3:
+            await asyncio.sleep(_CHECK_INTERVAL)
+            times.add(self._state_time())
 
-    def _mark(self) -> int:
+    def _state_time(self) -> int:
         try:
             return self._state.stat().st_mtime_ns
         except FileNotFoundError:
             return 0
 
     async def kill(self) -> None:
-        """Kill it if it runs; what it has told before counts."""
+        """Kill the command if it runs, and read the lines that it wrote before."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         while line := await self._stdout.readline():
-            self._take(line)
+            self._count_event(line)
         await self._process.wait()
         self._process = None
 
-    def _take(self, line: bytes) -> None:
-        told = msgspec.json.decode(line, type=_EventLine)
-        old = None if told.event == "RunSettled" else told.old
-        self.received[EventKey(told.event, told.run, told.task, old, told.new)] += 1
+    def _count_event(self, line: bytes) -> None:
+        line_event = msgspec.json.decode(line, type=_EventLine)
+        old = None if line_event.event == "RunSettled" else line_event.old
+        self.received[EventKey(line_event.event, line_event.run, line_event.task, old, line_event.new)] += 1
 
     @property
     def _running(self) -> asyncio.subprocess.Process:
         if self._process is None:
-            raise RuntimeError("the watch is not running: start it first")
+            raise RuntimeError("the watch is not running: call start() first")
         return self._process
 
     @property
     def _stdout(self) -> asyncio.StreamReader:
         stdout = self._running.stdout
         if stdout is None:
-            raise RuntimeError("the watch has no pipe")
+            raise RuntimeError("the watch has no pipe for stdout")
         return stdout
