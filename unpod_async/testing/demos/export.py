@@ -4,8 +4,8 @@
 
 starts a sandbox in its own process and runs `unpod-async export` against it, on this terminal. When half of
 the tasks are on disk, it kills the export with SIGKILL, then runs the same command again to its end. Then it
-compares every row of all `tasks` and `runs` files with the data set: each row must be there once, as the server
-sent it, except for user tokens, which an export leaves out.
+compares every row of all `tasks` and `runs` files with the data set: each row must be there once, as the
+server sent it, except for user tokens, which an export leaves out.
 
 The exit status is 0 if all rows are right, 1 if not or after an error, 130 after Ctrl-C. The demo needs the
 extra `cli`.
