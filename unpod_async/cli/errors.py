@@ -27,7 +27,6 @@ __all__ = [
     "INCOMPLETE",
     "INTERRUPTED",
     "LOCKED",
-    "OPTION_NAMES",
     "SUCCESS",
     "TIMEOUT",
     "USAGE",
@@ -61,7 +60,7 @@ Exit status:
   130  interrupted (Ctrl-C)
   141  the reader of stdout has exited (| head)"""
 
-OPTION_NAMES: Final = {
+_OPTION_NAMES: Final = {
     "keep_user_tokens": "--keep-user-token",
     "part_bytes": "--part-size",
     "pilot": "--agent",
@@ -128,7 +127,7 @@ def exit_status(error: UnpodError) -> int:
 
 def option_name(argument: str) -> str:
     """Return how an argument of the library is named on the command line: `page_size` is `--page-size`."""
-    return OPTION_NAMES.get(argument) or f"--{argument.replace('_', '-')}"
+    return _OPTION_NAMES.get(argument) or f"--{argument.replace('_', '-')}"
 
 
 def message_of(error: UnpodError) -> str:

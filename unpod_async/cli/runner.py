@@ -168,7 +168,8 @@ def report_error(error: UnpodError, *, verbose: int) -> int:
     if verbose > 1:
         # Without the local variables, which contain rows and the token.
         for line in "".join(traceback.format_exception(error)).splitlines():
-            sys.stderr.write(printable(line) + "\n")
+            text = line.lstrip()
+            sys.stderr.write(" " * (len(line) - len(text)) + printable(text) + "\n")
     echo_error(message_of(error), hint_of(error))
     return exit_status(error)
 
