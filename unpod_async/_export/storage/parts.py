@@ -29,6 +29,9 @@ def finished_part(writer: Writer, json_bytes: int) -> FinishedPart:
 class Parts:
     """The part files of one target. All methods block.
 
+    Attributes:
+        are_lines: Whether a spool file can become a part as it is.
+
     Raises:
         OSError, sqlite3.Error: The disk cannot be written. The data set stays as it was.
     """
@@ -38,11 +41,7 @@ class Parts:
         self._target = target
         self._format = FORMATS[form]
         self._csv_safe = csv_safe
-
-    @property
-    def are_lines(self) -> bool:
-        """Whether a spool file can become a part as it is."""
-        return self._format.is_lines
+        self.are_lines = self._format.is_lines
 
     def name(self, kind: str, number: int) -> str:
         """Return the path of a part in the target."""

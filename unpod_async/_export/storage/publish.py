@@ -78,9 +78,7 @@ class Publisher:
         last = catalog.last_task_part()
         if last is not None and last[1] < self._part_bytes and self._has_new_runs():
             self._rewrite(last[0], with_new=True)
-        self._adopt_files(self._part_bytes)
-        if len(self._closed_files()) == 1:
-            self._adopt_files(1)
+        self._adopt_files(self._part_bytes, last=1)
         while self._has_new_runs() or catalog.next_part("tasks") == 1:
             self._write_new_part()
 
@@ -121,33 +119,36 @@ class Publisher:
         """Return the spool files with staged rows that do not grow any more."""
         return [file for file in self._catalog.spool_files() if file not in self._spool.open_files]
 
-    def _adopt_files(self, least: int) -> None:
+    def _adopt_files(self, least: int, last: int | None = None) -> None:
         """Let spool files become parts as they are if they have the content of a part.
 
         Args:
             least: Minimum size in bytes.
+            last: Minimum size of the last file, if no other file is left.
         """
         if not self._parts.are_lines:
             return
-        for file in self._closed_files():
-            self._adopt_file(file, least)
+        files = self._closed_files()
+        left = [file for file in files if not self._adopt_file(file, least)]
+        if last is not None and len(left) == 1:
+            self._adopt_file(left[0], last)
 
-    def _adopt_file(self, file: int, least: int) -> None:
+    def _adopt_file(self, file: int, least: int) -> bool:
         path = spool_path(self._target.work, file)
         size = path.stat().st_size
         if size < least or self._catalog.shares_runs(file):
-            return
+            return False
         contents: list[PartContent] = []
         digests: dict[int, bytes | None] = {}
         end = 0
         for run, start, length, rows, settled, is_unpublished in self._catalog.file_extents(file):
             if start != end or not is_unpublished:
-                return
+                return False
             end += length
             contents.append(PartContent(run, rows))
             digests[run] = None if settled else b""
         if end != size:
-            return  # a killed export wrote more than it saved
+            return False  # a killed export wrote more than it saved
         sha256 = self._spool.digest(file)
         if sha256 is None:
             with path.open("rb", buffering=0) as opened:
@@ -158,6 +159,7 @@ class Publisher:
         rows = sum(content.rows for content in contents)
         part = FinishedPart(rows, size, sha256, size, file)
         self._store(self._catalog.next_part("tasks"), part, contents, digests)
+        return True
 
     # -- new parts of tasks -------------------------------------------------------------------------------
 

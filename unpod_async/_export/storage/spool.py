@@ -55,6 +55,7 @@ class Spool:
         hashes: Compute the digests of the files while they are written.
 
     Attributes:
+        open_files: Numbers of the files that may still grow.
         pending: Bytes that were appended and not taken yet.
     """
 
@@ -69,12 +70,8 @@ class Spool:
         self._waiting: list[Written] = []
         self._ended: list[int] = []
         self._files: dict[int, SpoolFile] = {}  # files that may grow; the last written is the last
+        self.open_files: Collection[int] = self._files.keys()
         self.pending = 0
-
-    @property
-    def open_files(self) -> Collection[int]:
-        """Numbers of the files that may still grow."""
-        return self._files.keys()
 
     def append(self, run: int, lines: Sequence[bytes]) -> Extent:
         """Append lines of a run. Returns where they will be."""
