@@ -158,7 +158,6 @@ def test_an_error_is_printed_and_gives_status_1(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().out.startswith("FAILED: ")
 
 
-@pytest.mark.slow
 def test_an_export_that_fails_fails_the_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     # One row above the limit of the client.
     assert main(["--runs", "1", "--page-size", "2147483648", "--out", str(tmp_path / "set")]) == 1

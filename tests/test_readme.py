@@ -378,7 +378,7 @@ def test_ci_runs_the_readmes_test_command_then_the_rest() -> None:
     assert install < tests < slow < rest
 
 
-def test_what_it_refers_to_exists() -> None:
+def test_all_links_and_files_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README)
     headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
     anchors = {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -389,7 +389,7 @@ def test_what_it_refers_to_exists() -> None:
     assert [name for name in files if not (ROOT / name).exists()] == []
 
 
-def test_the_table_of_errors_is_whole() -> None:
+def test_the_table_of_errors_is_complete() -> None:
     told = set(re.findall(r"^\| `(\w+)` \|", README.partition("## Errors")[2], flags=re.MULTILINE))
     raised = {
         name
@@ -399,7 +399,7 @@ def test_the_table_of_errors_is_whole() -> None:
     assert raised - {"UnpodError"} <= told
 
 
-def test_the_table_of_settings_is_whole() -> None:
+def test_the_table_of_settings_is_complete() -> None:
     arguments = set(re.findall(r"^\| `(\w+)` \|", README.partition("## Configuration")[2], re.MULTILINE))
     names = unpod_async.UnpodClient.__init__.__annotations__.keys() - {"return"}
     assert names == arguments & names

@@ -79,7 +79,7 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
 
 
 class TestDataSet:
-    async def test_every_listing_serves_what_the_sandbox_says_it_holds(self, browser: Browser) -> None:
+    async def test_every_listing_has_the_rows_of_the_sandbox(self, browser: Browser) -> None:
         sandbox = browser.sandbox
         run_id = sandbox.run_ids()[3]
 
@@ -91,7 +91,7 @@ class TestDataSet:
         assert sorted(ids(by_agent)) == sorted(sandbox.task_ids())
         assert sandbox.task_count == 100
 
-    async def test_pages_put_together_are_the_listing(self) -> None:
+    async def test_the_pages_together_are_the_listing(self) -> None:
         async with browsing(Sandbox(runs=7, tasks_per_run=(0, 25), seed=3)) as browser:
             for path in (f"{browser.space}tasks/", f"{browser.agent}tasks/"):
                 whole = await browser.rows(path, page_size=0)
@@ -109,7 +109,7 @@ class TestDataSet:
         assert len(sizes) > 3
         assert sizes <= set(range(1, 10))
 
-    def test_every_odd_value_that_was_seen_is_in_it(self) -> None:
+    def test_the_data_has_every_odd_value_that_was_seen(self) -> None:
         rows = list(Sandbox(runs=300).task_rows())
         outputs = [row["output"] for row in rows]
         camel = [output for output in outputs if "assistantId" in output]
@@ -134,7 +134,7 @@ class TestDataSet:
             "failed",
         }
 
-    def test_a_run_has_the_status_that_its_tasks_give_it(self) -> None:
+    def test_the_status_of_a_run_follows_from_its_tasks(self) -> None:
         sandbox = Sandbox(runs=200, tasks_per_run=(1, 6))
         for row in sandbox.run_rows():
             statuses = {task["status"] for task in sandbox.task_rows(row["run_id"])}
@@ -148,7 +148,7 @@ class TestDataSet:
                     assert statuses & {"in_progress", "processing", "hold"}
         assert {row["status"] for row in sandbox.run_rows()} >= {"partially_completed", "in_progress"}
 
-    def test_a_large_data_set_costs_little(self) -> None:
+    def test_a_large_data_set_takes_little_memory_and_time(self) -> None:
         tracemalloc.start()
         try:
             sandbox = Sandbox(runs=2_000, tasks_per_run=50)
@@ -159,7 +159,7 @@ class TestDataSet:
         assert size < 4_000_000
 
     @pytest.mark.parametrize(("runs", "tasks"), [(-1, 5), (1, -1), (1, (3, 2))])
-    def test_an_impossible_size_is_refused(self, runs: int, tasks: int | tuple[int, int]) -> None:
+    def test_an_invalid_size_is_refused(self, runs: int, tasks: int | tuple[int, int]) -> None:
         with pytest.raises(ValueError, match="0 or more"):
             Sandbox(runs=runs, tasks_per_run=tasks)
 
@@ -170,7 +170,7 @@ class TestDataSet:
 
 
 class TestChanges:
-    async def test_inserted_rows_appear_at_the_head_of_every_listing(self, browser: Browser) -> None:
+    async def test_inserted_rows_are_first_in_every_listing(self, browser: Browser) -> None:
         sandbox = browser.sandbox
         run_id = sandbox.insert_run(tasks=3)
         late = sandbox.insert_task(sandbox.run_ids()[-1])
@@ -182,7 +182,7 @@ class TestChanges:
         assert ids(await browser.rows(f"{browser.agent}tasks/", page_size=1)) == [late]
         assert (await browser.rows(f"{browser.space}runs/", page_size=1))[0]["batch_count"] == 3
 
-    async def test_deleted_rows_are_gone_from_every_listing(self, browser: Browser) -> None:
+    async def test_deleted_rows_are_in_no_listing(self, browser: Browser) -> None:
         sandbox = browser.sandbox
         run_id, other = sandbox.run_ids()[4:6]
         task_id = sandbox.task_ids(other)[2]
@@ -219,7 +219,7 @@ class TestChanges:
         with pytest.raises(KeyError):
             sandbox.delete_task(task_id)
 
-    def test_statuses_move_as_real_ones_do(self) -> None:
+    def test_statuses_advance_like_those_of_the_service(self) -> None:
         allowed = {
             "pending": {"in_progress"},
             "in_progress": {"completed", "failed"},
@@ -247,9 +247,7 @@ class TestChanges:
 
 
 class TestCreate:
-    async def test_a_created_call_is_in_the_ledger_and_at_the_head_of_the_listings(
-        self, browser: Browser
-    ) -> None:
+    async def test_a_created_call_is_in_the_ledger_and_first_in_the_listings(self, browser: Browser) -> None:
         sandbox = browser.sandbox
         first: dict[str, Any] = {"id": "a-1", "name": "Ä", "deep": {"x": [1, None]}}
         documents: list[dict[str, Any]] = [first, {"document_id": "b-2"}]
@@ -310,7 +308,7 @@ class TestCreate:
                 assert type(answer["errors"]) is errors
                 assert browser.sandbox.ledger == []
 
-    async def test_a_schedule_goes_by_the_clock_of_the_sandbox(self) -> None:
+    async def test_a_schedule_uses_the_clock_of_the_sandbox(self) -> None:
         noon = datetime(2029, 12, 31, 12, tzinfo=UTC)
         async with browsing(Sandbox(now=lambda: noon)) as browser:
             for time, status in (
@@ -327,7 +325,7 @@ class TestCreate:
             assert row["status"] == "scheduled"
             assert row["created"] == "2029-12-31T12:00:01"
 
-    async def test_json_that_is_none_is_refused_before_anything_is_stored(self, browser: Browser) -> None:
+    async def test_invalid_json_is_refused_before_anything_is_stored(self, browser: Browser) -> None:
         url = f"{browser.sandbox.base_url}{browser.space}tasks/"
         headers = {**browser.headers, "Content-Type": "application/json"}
         for raw in (b'{"a": NaN}', b"\xff", b""):
@@ -377,7 +375,7 @@ def outcome(row: dict[str, Any]) -> object:
 
 
 class TestTies:
-    async def test_tied_agent_tasks_change_places_only_among_themselves(self) -> None:
+    async def test_only_tied_agent_tasks_change_their_order(self) -> None:
         async with browsing(Sandbox(runs=3, tasks_per_run=25, shuffle_ties=True)) as browser:
             walks = [await browser.rows(f"{browser.agent}tasks/", page_size=0) for _ in range(2)]
             first, second = (ids(walk) for walk in walks)
@@ -387,7 +385,7 @@ class TestTies:
                 created = [row["created"] for row in walk]
                 assert created == sorted(created, reverse=True)
 
-    async def test_without_the_switch_the_order_holds(self, browser: Browser) -> None:
+    async def test_without_shuffle_ties_the_order_stays(self, browser: Browser) -> None:
         walks = [await browser.rows(f"{browser.agent}tasks/", page_size=0) for _ in range(2)]
         assert walks[0] == walks[1]
 
@@ -457,18 +455,18 @@ class TestScript:
         async with browser.session.get(url, headers=browser.headers) as response:
             assert (response.status, await response.read()) == (200, b"")
 
-    async def test_a_stalled_answer_still_comes(self, browser: Browser) -> None:
+    async def test_a_stalled_response_arrives_in_the_end(self, browser: Browser) -> None:
         browser.sandbox.script(Fault(stall=0.01))
         assert len(await browser.rows(f"{browser.space}runs/")) == 20
 
-    async def test_a_create_whose_answer_is_lost_has_still_queued_its_call(self, browser: Browser) -> None:
+    async def test_a_create_with_a_lost_response_has_queued_its_call(self, browser: Browser) -> None:
         browser.sandbox.script(Fault(reset_at=0), Fault(status=502, body=b"{}", processed=True))
         with pytest.raises(aiohttp.ClientConnectionError):
             await browser.create({"id": "a"})
         assert (await browser.create({"id": "b"}))[0] == 502
         assert [call.document for call in browser.sandbox.ledger] == [{"id": "a"}, {"id": "b"}]
 
-    async def test_a_create_takes_effect_before_its_answer_stalls(self, browser: Browser) -> None:
+    async def test_a_create_takes_effect_before_its_response_stalls(self, browser: Browser) -> None:
         browser.sandbox.script(Fault(stall=3600, method="POST"))
         create = asyncio.create_task(browser.create({"id": "a"}))
         while not browser.sandbox.ledger:
@@ -483,7 +481,7 @@ class TestScript:
         assert (await browser.create({"id": "a"}))[0] == 502
         assert browser.sandbox.ledger == []
 
-    async def test_a_reset_cuts_the_answer_at_that_byte(self, browser: Browser) -> None:
+    async def test_a_reset_cuts_the_response_at_that_byte(self, browser: Browser) -> None:
         # By hand: aiohttp's client sends a GET again on its own when its connection is reset.
         address = ("127.0.0.1", int(browser.sandbox.base_url.rpartition(":")[2]))
         key = f"Authorization: Token {browser.sandbox.token}"
@@ -547,7 +545,7 @@ class TestOddities:
             ("low", 50),
         ],
     )
-    async def test_the_count_can_lie(self, count: Any, value: object) -> None:
+    async def test_the_count_can_be_wrong(self, count: Any, value: object) -> None:
         async with browsing(Sandbox(oddities=Oddities(count=count))) as browser:
             _, body = await browser.get(f"{browser.space}tasks/", page_size=7)
             assert body.get("count", "absent") == value
@@ -579,7 +577,7 @@ class TestServer:
             assert sandbox.token not in text
             assert sandbox.jwt not in text
 
-    async def test_there_is_no_address_before_it_runs_and_nobody_there_afterwards(self) -> None:
+    async def test_it_has_no_address_before_it_starts_and_refuses_connections_after_it_stops(self) -> None:
         sandbox = Sandbox()
         with pytest.raises(RuntimeError, match="async with"):
             _ = sandbox.base_url
@@ -600,13 +598,13 @@ class TestServer:
                 sandbox.insert_run()
             assert len(sandbox.run_ids()) == 21 + round_
 
-    async def test_a_port_that_is_taken_is_an_os_error(self) -> None:
+    async def test_a_port_in_use_raises_os_error(self) -> None:
         async with Sandbox() as sandbox:
             with pytest.raises(OSError, match="address"):
                 async with Sandbox(port=int(sandbox.base_url.rpartition(":")[2])):
                     pass
 
-    async def test_it_stops_at_once_though_answers_are_stalled_and_readers_idle(self) -> None:
+    async def test_it_stops_at_once_despite_stalled_responses_and_idle_readers(self) -> None:
         sandbox = Sandbox(runs=400, latency=0.001)
         sandbox.script(Fault(stall=3600, path="/runs/", times=9))
         async with aiohttp.ClientSession() as session, asyncio.timeout(20):
@@ -626,7 +624,7 @@ class TestServer:
             writer.transport.abort()
             await reader.read(1)
 
-    async def test_a_client_that_leaves_half_way_through_its_body_is_no_error(
+    async def test_a_client_that_disconnects_while_it_sends_a_body_is_no_error(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.WARNING)
@@ -643,7 +641,7 @@ class TestServer:
         assert browser.sandbox.ledger == []
         assert caplog.records == []
 
-    async def test_an_idle_connection_is_closed_without_a_word(self) -> None:
+    async def test_an_idle_connection_is_closed_without_notice(self) -> None:
         async with browsing(Sandbox(idle_close=0.05)) as browser:
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", int(browser.sandbox.base_url.rpartition(":")[2])
@@ -654,7 +652,7 @@ class TestServer:
             assert answer.startswith(b"HTTP/1.1 404")
             assert b"Connection: close" not in answer
 
-    async def test_the_methods_of_a_view_are_the_ones_it_allows(self, browser: Browser) -> None:
+    async def test_a_view_accepts_only_the_methods_it_allows(self, browser: Browser) -> None:
         url = f"{browser.sandbox.base_url}{browser.space}runs/"
         for method, status in (("HEAD", 200), ("OPTIONS", 200), ("POST", 405), ("PATCH", 405)):
             async with browser.session.request(method, url, headers=browser.headers) as response:

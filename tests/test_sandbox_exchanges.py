@@ -69,7 +69,7 @@ def payload(exchange: dict[str, Any]) -> bytes | None:
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
-def test_enough_is_compared() -> None:
+def test_at_least_180_recorded_exchanges_are_compared() -> None:
     assert len(EXCHANGES) == 237
     assert len(COMPARED) >= 180
     unused = [name for name in NOT_EXPRESSIBLE if not any(e["name"].startswith(name) for e in EXCHANGES)]
@@ -77,7 +77,7 @@ def test_enough_is_compared() -> None:
 
 
 @pytest.mark.parametrize("exchange", COMPARED)
-async def test_the_answer_is_the_recorded_one(sandbox: Sandbox, exchange: dict[str, Any]) -> None:
+async def test_the_response_equals_the_recorded_one(sandbox: Sandbox, exchange: dict[str, Any]) -> None:
     query = f"?{exchange['query']}" if exchange["query"] else ""
     url = URL(f"{sandbox.base_url}{exchange['path']}{query}", encoded=True)
     async with (

@@ -88,7 +88,7 @@ def decodable(sandbox: Sandbox, run_id: str) -> list[dict[str, Any]]:
 # --- what is answered --------------------------------------------------------------------------------------
 
 
-async def test_200_requests_at_once_are_all_answered(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_200_concurrent_requests_all_get_a_response(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(app, monkeypatch, runs=20, tasks_per_run=(3, 9)) as (sandbox, _, browser):
         runs = [sandbox.run_ids()[number % 20] for number in range(190)]
         answers = await asyncio.gather(
@@ -104,7 +104,7 @@ async def test_200_requests_at_once_are_all_answered(app: str, monkeypatch: pyte
             assert set(rows[0]) == {"task_id", "status", "outcome", "seconds"}
 
 
-async def test_what_goes_wrong_has_a_status(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_error_has_an_http_status(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(app, monkeypatch, runs=2) as (sandbox, _, browser):
         for page in (calls_of(sandbox), summary_of(sandbox, sandbox.run_ids()[0])):
             assert (await browser.get(page.replace(sandbox.space_token, "%20"))).status == 400
@@ -119,7 +119,7 @@ async def test_what_goes_wrong_has_a_status(app: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("page", [calls_of, summary_of])
-async def test_a_platform_that_asks_to_wait_is_not_waited_for(
+async def test_a_request_does_not_wait_when_the_platform_asks_for_a_delay(
     app: str, page: Callable[[Sandbox, str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(app, monkeypatch, runs=2) as (sandbox, _, browser):
@@ -132,7 +132,9 @@ async def test_a_platform_that_asks_to_wait_is_not_waited_for(
         assert sandbox.requests == 1
 
 
-async def test_a_list_that_breaks_off_says_so(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_interrupted_list_reports_that_it_is_incomplete(
+    app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(app, monkeypatch, runs=50, tasks_per_run=6) as (sandbox, _, browser):
         sandbox.script(Fault(status=403, page=3, body=b'{"message": "user_info"}'))
         *rows, last = (await browser.get(calls_of(sandbox))).lines
@@ -154,7 +156,7 @@ async def test_a_row_that_cannot_be_read_makes_a_list_incomplete(
 # --- browsers that leave -----------------------------------------------------------------------------------
 
 
-async def test_when_the_browser_goes_away_the_walk_ends(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_walk_ends_when_the_browser_disconnects(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left (see conftest), the places are free, and the server is done without waiting."""
     browsers = 20
     async with running(app, monkeypatch, runs=50, tasks_per_run=6) as (sandbox, server, browser):
@@ -174,7 +176,7 @@ async def test_when_the_browser_goes_away_the_walk_ends(app: str, monkeypatch: p
 # --- the server stops --------------------------------------------------------------------------------------
 
 
-async def test_a_stop_ends_what_does_not_end_by_itself(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_cancels_requests_that_do_not_end(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(app, monkeypatch, runs=50, tasks_per_run=6, grace=1) as (sandbox, server, browser):
         sandbox.script(Fault(stall=3600, page=2, times=3))
         streams = [await browser.open(calls_of(sandbox)) for _ in range(3)]
@@ -196,7 +198,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
-async def test_a_server_that_is_told_to_stop_finishes_open_streams_and_ends_cleanly(
+async def test_a_server_that_gets_sigterm_finishes_open_streams_and_ends_cleanly(
     app: str, free_tcp_port: int
 ) -> None:
     """Started by the command in the example, as a program in which every warning is an error."""

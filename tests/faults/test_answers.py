@@ -107,7 +107,7 @@ async def test_row_24_429_with_a_wait_that_is_too_long(row: Row, form: str) -> N
             assert outcome.error.retry_after == pytest.approx(3600, abs=2)  # type: ignore[union-attr] - row.check saw its class
 
 
-async def test_row_24_everybody_waits_as_long_as_asked(row: Row) -> None:
+async def test_row_24_all_requests_wait_as_long_as_the_server_asks(row: Row) -> None:
     """50 tasks at once; one answer asks for a second: nobody starts before, and the log tells it once."""
     times: list[float] = []
     asked: list[float] = []
@@ -204,7 +204,7 @@ async def test_row_27_206_with_a_string(row: Row) -> None:
         await row.check(create, server, InvalidRequestError, 1)
 
 
-async def test_row_28_206_for_ever_on_one_page(row: Row) -> None:
+async def test_row_28_one_page_always_fails_with_206(row: Row) -> None:
     async with Sandbox(runs=20, tasks_per_run=5) as sandbox:
         bad = sandbox.task_ids()[41]
         sandbox.poison(bad)
@@ -327,7 +327,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize("what", NO_JSON)
-async def test_row_31_200_that_is_no_json(row: Row, what: str) -> None:
+async def test_row_31_200_that_is_not_json(row: Row, what: str) -> None:
     async with RawServer(always(NO_JSON[what])) as server:
         await row.check(orgs, server, DecodeError, 2)
         await row.check(create, server, OutcomeUnknown, 1)
@@ -432,7 +432,7 @@ async def test_row_34_odd_values(row: Row, value: bytes) -> None:
     ],
     ids=["NaN", "Infinity", "-Infinity", "5000 deep", "5000 digits", "1e999", "control", "surrogate"],
 )
-async def test_row_34_values_no_parser_takes(row: Row, value: bytes) -> None:
+async def test_row_34_values_that_no_parser_accepts(row: Row, value: bytes) -> None:
     """The page is no JSON, or one row of it cannot be used: it ends in our own errors, the rest comes."""
     rows = {1: GOOD, 2: task(b'"extra":' + value)}
 
@@ -483,7 +483,7 @@ async def test_row_35_fields_of_rows(row: Row) -> None:
         ({"data": {"user_token": USER_TOKEN}, "count": 5}, DecodeError, 2),
     ],
 )
-async def test_row_35_data_that_is_no_list(
+async def test_row_35_data_that_is_not_a_list(
     row: Row, body: dict[str, object], expect: type[UnpodError] | None, sends: int
 ) -> None:
     told = {"status_code": 200, "message": "Fetched", **body}
@@ -498,7 +498,7 @@ async def test_row_35_data_that_is_no_list(
             assert await walk_runs(unpod.with_options(page_size=1)) == ["R1"]
 
 
-async def test_row_35_what_a_create_answers(row: Row) -> None:
+async def test_row_35_responses_to_a_create(row: Row) -> None:
     """A 200 whose body names no run may still have queued calls."""
     for data in (None, [], "queued", {"run_id": 5}):
         answer = json_response({"status_code": 200, "message": "Created", "data": data})

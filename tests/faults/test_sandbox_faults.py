@@ -105,7 +105,7 @@ async def test_a_create_under_each_row_calls_nobody_twice(row: int) -> None:
 
 
 @pytest.mark.parametrize("lost", ["reset_before_status", "closed_before_status", "reset_in_body", "drip"])
-async def test_a_call_whose_answer_was_lost_is_found(lost: str) -> None:
+async def test_a_call_with_a_lost_response_is_found(lost: str) -> None:
     async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
         sandbox.script(getattr(faults, lost)(method="POST"))
         document = {"name": "Ann", "contact_number": "+15550100"}
@@ -118,7 +118,7 @@ async def test_a_call_whose_answer_was_lost_is_found(lost: str) -> None:
         assert [call.task_id for call in sandbox.ledger] == list(found.task_ids.values())
 
 
-async def test_a_repeat_gets_through() -> None:
+async def test_a_retry_succeeds() -> None:
     async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
         for fault in (
             faults.reset_before_status(times=2),
@@ -135,7 +135,7 @@ async def test_a_repeat_gets_through() -> None:
             assert sandbox.requests - before == 3
 
 
-async def test_rows_move_and_the_walk_is_whole() -> None:
+async def test_rows_move_and_the_walk_is_complete() -> None:
     async with Sandbox(runs=4, tasks_per_run=5) as sandbox, client(sandbox, page_size=4) as unpod:
         stayed = set(sandbox.task_ids())
         got: list[str | None] = []
