@@ -46,12 +46,12 @@ from typing import Any as _Any
 if _TYPE_CHECKING:
     from unpod_async._api import UnpodClient
     from unpod_async._call_output import Call
-    from unpod_async._create import BatchResult, CreateRequest, Reconciliation
+    from unpod_async._create import BatchResult, Reconciliation
     from unpod_async._export import BadRow, ExportProgress, ExportSpec, ExportSummary, FailedRun
     from unpod_async._http import RetryPolicy, Settings, Stats
     from unpod_async._paging import Failed, Ok, Page, Pager, RejectedRow, Stream
     from unpod_async._watch import Watch, WatchedRun, WatchState
-    from unpod_async.create import ScheduleAuto, ScheduleCustom, ScheduleNow
+    from unpod_async.create import CreateRequest, ScheduleAuto, ScheduleCustom, ScheduleNow
     from unpod_async.errors import (
         APIError,
         Attempt,
@@ -173,12 +173,12 @@ __all__ = [
 _HOMES = {
     "_api": "UnpodClient",
     "_call_output": "Call",
-    "_create": "BatchResult CreateRequest Reconciliation",
+    "_create": "BatchResult Reconciliation",
     "_export": "BadRow ExportProgress ExportSpec ExportSummary FailedRun",
     "_http": "RetryPolicy Settings Stats",
     "_paging": "Failed Ok Page Pager RejectedRow Stream",
     "_watch": "Watch WatchState WatchedRun",
-    "create": "ScheduleAuto ScheduleCustom ScheduleNow",
+    "create": "CreateRequest ScheduleAuto ScheduleCustom ScheduleNow",
     "errors": (
         "APIError Attempt AuthenticationError ConfigurationError DecodeError ExportError "
         "IncompleteListing InvalidArgument InvalidRequestError NotFoundError OutcomeUnknown "

@@ -1,17 +1,18 @@
-"""Schedules for the calls that `tasks.create` and `tasks.create_many` place."""
+"""Arguments of `tasks.create` and `tasks.create_many`: schedules, and the requests of a batch job."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from unpod_async.errors import InvalidArgument
 
-__all__ = ["Schedule", "ScheduleAuto", "ScheduleCustom", "ScheduleNow"]
+__all__ = ["CreateRequest", "Schedule", "ScheduleAuto", "ScheduleCustom", "ScheduleNow"]
 
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _HOUR: Final = r"(?:[01][0-9]|2[0-3])"
@@ -85,6 +86,22 @@ class ScheduleCustom(msgspec.Struct, frozen=True, tag="custom"):
 
 Schedule: TypeAlias = ScheduleNow | ScheduleAuto | ScheduleCustom | Literal["now", "auto"]
 """What `schedule=` accepts."""
+
+
+class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request of `tasks.create_many`.
+
+    Attributes:
+        pilot: see `tasks.create`.
+        documents: one mapping for each call; see `tasks.create`.
+        context: see `tasks.create`.
+        schedule: see `tasks.create`; "now" by default.
+    """
+
+    pilot: str
+    documents: Sequence[Mapping[str, Any]]
+    context: str
+    schedule: Schedule = "now"
 
 
 def _date_text(value: object) -> str:

@@ -10,7 +10,6 @@ from typing import Any, Literal, overload
 
 from unpod_async._create import (
     BatchResult,
-    CreateRequest,
     Reconciliation,
     create_many,
     encode_create,
@@ -19,7 +18,7 @@ from unpod_async._create import (
 )
 from unpod_async._http import check_choice, check_id, check_str, check_str_or_list, endpoints
 from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
-from unpod_async.create import Schedule
+from unpod_async.create import CreateRequest, Schedule
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 from unpod_async.models import CreatedRun, Task
 

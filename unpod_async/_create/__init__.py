@@ -7,13 +7,12 @@ request whose outcome is unknown. `batch` does this for many requests and record
 from __future__ import annotations
 
 from unpod_async._create.batch import BatchResult, create_many
-from unpod_async._create.payload import CreateRequest, encode_create
+from unpod_async._create.payload import encode_create
 from unpod_async._create.reconcile import Reconciliation, reconcile
 from unpod_async._create.submit import send_create
 
 __all__ = [
     "BatchResult",
-    "CreateRequest",
     "Reconciliation",
     "create_many",
     "encode_create",

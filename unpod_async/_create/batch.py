@@ -14,10 +14,11 @@ import anyio.to_thread
 import msgspec
 
 from unpod_async._create.journal import Journal, JournalEntry
-from unpod_async._create.payload import CreateRequest, EncodedCreate, encode_create, own_id
+from unpod_async._create.payload import EncodedCreate, encode_create, own_id
 from unpod_async._create.reconcile import CreateState, reconcile
 from unpod_async._create.submit import send_create
 from unpod_async._paging import ClientContext
+from unpod_async.create import CreateRequest
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 
 __all__ = ["BatchResult", "create_many"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -19,28 +19,12 @@ from unpod_async._http import check_id
 from unpod_async.create import Schedule, ScheduleAuto, ScheduleCustom, ScheduleNow
 from unpod_async.errors import InvalidArgument
 
-__all__ = ["CreateRequest", "EncodedCreate", "encode_create", "own_id"]
+__all__ = ["EncodedCreate", "encode_create", "own_id"]
 
 _MAX_DEPTH: Final = 100
 _UNSENDABLE: Final = re.compile("[\x00\ud800-\udfff]")
 # Errors show a key only if it looks like the name of a field: any other key may be personal data.
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
-
-
-class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request of `tasks.create_many`.
-
-    Attributes:
-        pilot: see `tasks.create`.
-        documents: one mapping for each call; see `tasks.create`.
-        context: see `tasks.create`.
-        schedule: see `tasks.create`; "now" by default.
-    """
-
-    pilot: str
-    documents: Sequence[Mapping[str, Any]]
-    context: str
-    schedule: Schedule = "now"
 
 
 class EncodedCreate(NamedTuple):
@@ -116,8 +100,9 @@ def _schedule_object(value: object) -> ScheduleNow | ScheduleAuto | ScheduleCust
 
 
 def _copy_documents(value: object) -> list[dict[str, object]]:
+    kind = type(value).__name__
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise _invalid("documents", f"must be a sequence of mappings, not {type(value).__name__}")
+        raise _invalid("documents", f"must be a sequence of mappings, not {kind}")
     documents = enumerate(cast("Iterable[object]", value))
     copies = [_copy_document(f"documents[{index}]", document) for index, document in documents]
     if not copies:
