@@ -85,4 +85,4 @@ def test_what_is_appended_is_where_it_is_said_to_be(
         )
         for path in there.iterdir():
             number = int(path.name.rpartition("-")[2])
-            assert spool.digest(number) == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert spool.digests[number] == hashlib.sha256(path.read_bytes()).hexdigest()

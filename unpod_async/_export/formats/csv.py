@@ -72,8 +72,8 @@ _FORMAT_CELL_SAFE = {**_FORMAT_CELL, "text": _safe_text, "json": _safe_text}
 class CsvWriter(TextWriter):
     """Writes CSV. With `csv_safe`, `safe` changes the strings."""
 
-    def __init__(self, output: OutputFile, kind: RowKind, *, csv_safe: bool) -> None:
-        super().__init__(output)
+    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
+        super().__init__(output, kind, csv_safe)
         self._kind: RowKind = kind
         functions = _FORMAT_CELL_SAFE if csv_safe else _FORMAT_CELL
         self._columns = [functions[column.kind] for column in COLUMNS[kind]]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader, FileIO
 from pathlib import Path
 
+from unpod_async._export.formats.columns import RowKind
 from unpod_async._export.formats.writer import OutputFile, Range, Writer, copy_error, open_part
 
 __all__ = ["GzipJsonlWriter", "JsonlWriter", "TextWriter"]
@@ -22,8 +23,8 @@ _LEVEL = 6
 class TextWriter(Writer):
     """A writer that buffers text and writes it in large blocks."""
 
-    def __init__(self, output: OutputFile) -> None:
-        super().__init__(output)
+    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
+        super().__init__(output, kind, csv_safe)
         self._held = bytearray()
 
     def _put(self, data: bytes) -> None:
@@ -96,8 +97,8 @@ def _find_rows(chunk: bytes, start: int, most: int) -> tuple[int, int]:
 class GzipJsonlWriter(JsonlWriter):
     """Writes compressed JSONL: one gzip member without name and time, so that equal rows give equal bytes."""
 
-    def __init__(self, output: OutputFile) -> None:
-        super().__init__(output)
+    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
+        super().__init__(output, kind, csv_safe)
         # 16 adds a gzip header. zlib sets its time to zero.
         self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
 

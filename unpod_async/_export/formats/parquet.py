@@ -47,8 +47,8 @@ def load() -> tuple[Any, Any]:
 class ParquetWriter(Writer):
     """Writes Parquet."""
 
-    def __init__(self, output: OutputFile, kind: RowKind) -> None:
-        super().__init__(output)
+    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
+        super().__init__(output, kind, csv_safe)
         self._arrow, self._parquet = load()
         self._kind: RowKind = kind
         self._schema = self._schema_of(kind)

@@ -1,4 +1,4 @@
-"""The base class of the writers, and the file that they write to."""
+"""What all formats share: `Format`, the base class of the writers, and the file that they write to."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import errno
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["OutputFile", "Range", "Writer", "copy_error", "open_part"]
+from unpod_async._export.formats.columns import RowKind
+
+__all__ = ["Format", "OutputFile", "Range", "Writer", "copy_error", "open_part"]
 
 Range: TypeAlias = tuple[int, int]
 
@@ -102,7 +105,7 @@ class Writer(ABC):
         OSError: From every method but `abort`. Abort the part after it.
     """
 
-    def __init__(self, output: OutputFile) -> None:
+    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
         self._output = output
         self.rows = 0
 
@@ -165,3 +168,38 @@ class Writer(ABC):
 def copy_error(source: Path, problem: str) -> OSError:
     """Return the error for a part that rows cannot be copied from."""
     return OSError(errno.EIO, f"{problem}, so its rows cannot be kept", str(source))
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of part files.
+
+    Attributes:
+        suffix: Suffix of the files, with its dot.
+        make: Returns a writer for (file, kind, csv_safe).
+        check: Raises ConfigurationError if a package that the format needs is missing.
+        is_lines: A part consists of the lines that `row_line` makes and nothing else.
+    """
+
+    suffix: str
+    make: Callable[[OutputFile, RowKind, bool], Writer]
+    check: Callable[[], object] = tuple
+    is_lines: bool = False
+
+    def create(self, path: Path, kind: RowKind, *, csv_safe: bool = False) -> Writer:
+        """Create a part file, readable by its owner only, and return its writer.
+
+        Args:
+            csv_safe: See `safe`. Only CSV uses it.
+
+        Raises:
+            ConfigurationError: See `check`. No file was created.
+            OSError: The file cannot be created, or exists.
+        """
+        self.check()
+        output = OutputFile(path)
+        try:
+            return self.make(output, kind, csv_safe)
+        except BaseException:
+            output.discard()
+            raise

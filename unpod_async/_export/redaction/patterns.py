@@ -1,4 +1,4 @@
-"""What counts as contact data: keys that name it, and what e-mail addresses and phone numbers look like."""
+"""What contact data looks like: the keys that name it, e-mail addresses and phone numbers."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import unicodedata
 from typing import Literal, TypeAlias
 
 __all__ = [
-    "FOUND",
-    "FOUND_OR_MAIL",
+    "CONTACT_SHAPE",
     "MAIL",
+    "MAY_CONTAIN_CONTACT",
+    "NUMBER_OR_URL",
     "PLACEHOLDERS",
-    "WORTH_A_LOOK",
     "KeyKind",
     "digits_of",
     "is_phone",
     "kind_of_key",
-    "normal",
+    "normalize",
     "words",
 ]
 
 KeyKind: TypeAlias = Literal["name", "reach", "technical", "text"]
-"""What a key says of its value: a person's name, a number or address to reach one by, something technical
-(ids, times, statuses), or nothing."""
+"""What a key says about its value: the name of a person, a phone number or address ("reach"), something
+technical (an id, time or status), or nothing ("text")."""
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text."""
+    """Return the words of a string."""
     return frozenset(text.split())
 
 
@@ -47,7 +47,7 @@ _NAMES = words(
     " customername contactname"
 )
 _NUMBERS = words("number numbers no num nos nums")
-# The agent's own number and names are no contact's; the others name things.
+# Numbers and names of the agent are not contact data. The other words name things.
 _THINGS = words(
     "agent assistant bot company organization organisation org business brand product model tool function"
     " file host domain space event campaign plan service voice provider queue template column field"
@@ -60,43 +60,43 @@ _TECHNICAL = words(
 
 @functools.lru_cache(maxsize=4096)
 def kind_of_key(key: str) -> KeyKind:
-    """What the key says of its value; reads snake_case, camelCase and words.
+    """Return what a key says about its value. The key may be snake_case, camelCase or words.
 
     "contact_number", "Phone No. 2", "customerName" and "email_id" name contact data; "phoneNumberId" and
     "assistant_number" do not.
     """
-    said = [
+    key_words = [
         word.lower() for word in _WORDS.findall(key.replace("e-mail", "email").replace("E-mail", "email"))
     ]
-    if not said:
+    if not key_words:
         return "text"
-    last, among = said[-1], set(said)
-    if among in ({"caller", "id"}, {"callerid"}):
+    last, found = key_words[-1], set(key_words)
+    if found in ({"caller", "id"}, {"callerid"}):
         return "reach"
-    if among & _THINGS and not among & {"email", "emails", "mail"}:
-        return "technical" if among & {"agent", "assistant", "bot"} or last in _TECHNICAL else "text"
-    # "Email ID" is what an address is called in India.
-    if last in _TECHNICAL and not (last in {"id", "ids"} and among & {"email", "emails", "mail"}):
+    if found & _THINGS and not found & {"email", "emails", "mail"}:
+        return "technical" if found & {"agent", "assistant", "bot"} or last in _TECHNICAL else "text"
+    # In India, "Email ID" means an address.
+    if last in _TECHNICAL and not (last in {"id", "ids"} and found & {"email", "emails", "mail"}):
         return "technical"
-    if among & _REACH:
+    if found & _REACH:
         return "reach"
-    if last in _NUMBERS and (said == ["number"] or (among & _PERSONS and among <= _PERSONS | _NUMBERS)):
+    if last in _NUMBERS and (key_words == ["number"] or (found & _PERSONS and found <= _PERSONS | _NUMBERS)):
         return "reach"
-    if last in _NAMES or among <= _PEOPLE:
+    if last in _NAMES or found <= _PEOPLE:
         return "name"
     return "text"
 
 
-# A text without any of these holds no address and no number.
-WORTH_A_LOOK = re.compile(r"\d|@|%40")
+# A string without any of these has no address and no number.
+MAY_CONTAIN_CONTACT = re.compile(r"\d|@|%40")
 
-# Said where there is no name or number, casefolded.
+# Values that stand for a missing name or number, casefolded.
 PLACEHOLDERS = words("n/a na nan nil null none unknown undefined true false") | {"", "-"}
 
 _URL = r"(?P<url>(?:https?|wss?|ftp|s3|gs)://[^\s\"'<>]+)"
 _MAIL = r"(?P<mail>(?<![\w.+%\-])[\w.+%\-]{1,256}?(?:@|%40)[^\W_][\w\-]{0,62}(?:\.[\w\-]{1,63}){1,8})"
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
-# Digits that are no phone number: times and dates, UUIDs, IP addresses, spans of years, decimal fractions.
+# Digits that are not a phone number: times, dates, UUIDs, IP addresses, ranges of years, decimal fractions.
 _KEEP = (
     r"(?P<keep>(?<![\w.])(?:"
     r"\d{4}-\d\d?-\d\d?(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|[+-]\d\d:?\d\d))?)?"
@@ -115,39 +115,39 @@ _PHONE = (
 )
 
 MAIL = re.compile(_MAIL)
-FOUND = re.compile(f"{_URL}|{_KEEP}|{_PHONE}", re.IGNORECASE)
-FOUND_OR_MAIL = re.compile(f"{_URL}|{_MAIL}|{_KEEP}|{_PHONE}", re.IGNORECASE)
-"""Groups url, mail, keep and phone; a `phone` is one when `is_phone` says so as well."""
+NUMBER_OR_URL = re.compile(f"{_URL}|{_KEEP}|{_PHONE}", re.IGNORECASE)
+CONTACT_SHAPE = re.compile(f"{_URL}|{_MAIL}|{_KEEP}|{_PHONE}", re.IGNORECASE)
+"""Has the groups url, mail, keep and phone. Check a `phone` with `is_phone`."""
 
 _WRITTEN_NUMBER = re.compile(r"[+(]*\d(?:[\s().\-/\u00a0\u2010-\u2015]*\d)*[\s)]*")
 
 
 def digits_of(text: str) -> str:
-    """The digits in `text`, those of other scripts as ASCII."""
+    """Return the digits in a string; digits of other scripts become ASCII."""
     return "".join(str(unicodedata.digit(one)) for one in text if one.isdigit())
 
 
 def is_phone(found: re.Match[str]) -> bool:
-    """Whether what the pattern found has a phone number's length, and does not belong to a longer word."""
+    """Return whether a match has the length of a phone number and is not part of a longer word."""
     text = found["phone"]
     digits = len(digits_of(text))
     if text.isdigit():
-        # More than E.164 allows is an id. With gaps it may be two numbers one after the other.
+        # More digits than E.164 allows are an id. With gaps, they may be two numbers.
         if not 8 <= digits <= 15:
             return False
     elif digits < 7:
         return False
     start = found.start()
-    # "INV-2025-001" is an invoice; "Tel-9876543210" is a number all the same.
+    # "INV-2025-001" is an invoice, but "Tel-9876543210" has a phone number.
     joined = start > 1 and found.string[start - 1] in "-/._#" and found.string[start - 2].isalnum()
     return digits >= 10 or not joined
 
 
-def normal(value: str) -> str:
-    """The form of a value in which it is the same for the same person.
+def normalize(value: str) -> str:
+    """Return the form of a value that is equal for the same person.
 
-    Of a number its last ten digits, so that it is the same with and without a country prefix; of anything
-    else the text without white space around it and without case.
+    For a number, it is the last ten digits, so that the country prefix does not matter. For any other value,
+    it is the casefolded string with single spaces.
     """
     value = value.strip()
     if _WRITTEN_NUMBER.fullmatch(value):

@@ -1,4 +1,4 @@
-"""Contact data out of the lines of an export. Pure: no I/O."""
+"""The redactor: replaces contact data in the lines of an export. It does no I/O."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from unpod_async._export.redaction.json_strings import Leaf, Place, Texts, read_texts
-from unpod_async._export.redaction.matchers import Needles
+from unpod_async._export.redaction.json_strings import Context, JsonString, JsonStrings, read_strings
+from unpod_async._export.redaction.matchers import RowMatchers
 from unpod_async._export.redaction.patterns import (
-    FOUND,
-    FOUND_OR_MAIL,
+    CONTACT_SHAPE,
     MAIL,
+    MAY_CONTAIN_CONTACT,
+    NUMBER_OR_URL,
     PLACEHOLDERS,
-    WORTH_A_LOOK,
     is_phone,
-    normal,
+    normalize,
 )
 from unpod_async.errors import InvalidArgument
 
@@ -29,124 +29,130 @@ _NOT_DIGITS = re.compile(r"[\s().\-/\u2010-\u2015]+")
 
 
 class Redactor:
-    """Takes names, phone numbers and e-mail addresses out of lines; a line may be a task or a run.
+    """Replaces names, phone numbers and e-mail addresses in lines. A line is a task or a run.
 
     Args:
-        mode: "drop" puts null in place of a value, and `[redacted]` in texts. "hash" puts `h:` and 16 hex
-            digits of HMAC-SHA256(key, value), the same for the same value in every row made with the same
-            key: of a number its last ten digits, with or without a country prefix; of names and addresses
-            the text stripped and casefolded.
-        key: the secret of "hash". Who has it can try out all numbers there are.
+        mode: "drop" replaces a value by null, and by `[redacted]` inside a longer string. "hash" replaces it
+            by `h:` and 16 hex digits of HMAC-SHA256(key, value). The hash is equal for equal values in all
+            rows that are redacted with the same key. For a number, the value is its last ten digits, so that
+            the country prefix does not matter. For a name or address, it is the stripped and casefolded
+            string.
+        key: The secret of "hash". Anyone who has it can try out all numbers.
 
-    What is found:
+    It finds:
 
-    * Values under keys that name contact data, at any depth, and all that is below such a key save ids
-      and times: `name`, `full_name`, `customer`, `contact_number`, `phone`, `email` and so on in every
-      spelling, also in the caller's own documents and in texts that hold JSON (`structured_data`). Left
-      alone are keys of agents, companies and things (`assistant_number`, `company_name`) and ids. "" and
-      "N/A" stay.
-    * These values (three characters or more) wherever else they are in texts of the same row, in any case:
-      names also by their parts, when these are capitalised; numbers in any spacing, with and without a
-      prefix. Names of three or four letters are found as whole words only.
-    * E-mail addresses anywhere, and what looks like a phone number in any text: 7 digits and more with gaps
-      or a plus sign, or 8 to 15 in one piece. That takes a policy number of nine digits as well. Times,
-      dates, UUIDs, IP addresses and decimal fractions are told apart; what is an id, a time or a status by
-      its key is not looked at for numbers, and columns that the service fills in (`run_id`) for nothing.
-    * In a URL, e-mail addresses and what was found elsewhere in the row: a `recording_url` is usable as
-      long as it holds no contact data, and no longer when it does.
+    * Values under keys that name contact data, at any depth, with everything below such a key except ids and
+      times: `name`, `full_name`, `customer`, `contact_number`, `phone`, `email` and so on in every spelling,
+      also in documents of the caller and in strings that contain JSON (`structured_data`). Ids and keys of
+      agents, companies and things (`assistant_number`, `company_name`) are not contact data. "" and "N/A"
+      stay.
+    * The same values (three characters or more) elsewhere in the strings of the row, in any case. It also
+      finds the capitalised parts of a name, and a number in any spacing, with or without its prefix. Names of
+      three or four letters must be whole words.
+    * E-mail addresses everywhere, and whatever looks like a phone number in any string: at least 7 digits
+      with gaps or a plus sign, or 8 to 15 digits without. A policy number of nine digits is redacted too.
+      Times, dates, UUIDs, IP addresses and decimal fractions stay. Values whose key says that they are an id,
+      time or status are not searched for such numbers, and columns that the service fills in (`run_id`) are
+      not searched at all.
+    * In a URL, e-mail addresses and the values of the row. A `recording_url` without contact data stays
+      usable.
 
-    What is not found, and cannot be by a program of this kind: a name that is only spoken in a transcript,
-    a nickname or a misspelling, a number or an address spelled out in words, the voices of a recording.
-    Postal addresses, the IP address and the place in `user_info.location`, companies and texts about a
-    person are not contact data here. Keys that are plain words are not changed.
+    It does not find, and no program of this kind can: a name that appears only in a transcript, a nickname or
+    misspelling, a number or address spelled out in words, and the voices in a recording. Postal addresses,
+    the IP address and location in `user_info.location`, companies and texts about a person are not contact
+    data here. Keys that are identifiers do not change.
 
     Raises:
-        InvalidArgument: "hash" without a key, or another mode.
+        InvalidArgument: The mode is unknown, or "hash" has no key.
     """
 
     def __init__(self, mode: Literal["drop", "hash"], key: bytes = b"") -> None:
         if mode not in {"drop", "hash"}:
-            raise InvalidArgument("redact must be 'drop' or 'hash'")
+            raise InvalidArgument("redact must be 'drop' or 'hash'", argument="redact")
         if mode == "hash" and not key:
-            raise InvalidArgument("redact='hash' needs a key: without one anybody can try out all numbers")
+            raise InvalidArgument(
+                "redact='hash' needs a key",
+                argument="redact_key",
+                hint="without a key, anyone can find the numbers by trying them all",
+            )
         self._key = key if mode == "hash" else None
 
     def __call__(self, line: bytes) -> bytes:
-        """The line, redacted: one line of JSON as well. Never raises for a line that `line_of` made."""
-        texts = read_texts(line)
-        return self._written(texts, Needles(texts.contacts()))
+        """Return the redacted line, which is one line of JSON too. Never raises for a line of `row_line`."""
+        strings = read_strings(line)
+        return self._rewrite(strings, RowMatchers(strings.contacts()))
 
-    def _written(self, texts: Texts, needles: Needles) -> bytes:
-        pieces: list[bytes] = []
+    def _rewrite(self, strings: JsonStrings, matchers: RowMatchers) -> bytes:
+        chunks: list[bytes] = []
         at = 0
-        for leaf in texts.leaves:
-            if (new := self._replacement(leaf, needles)) is not None:
-                pieces += (texts.json[at : leaf.start], new)
-                at = leaf.end
-        pieces.append(texts.json[at:])
-        return b"".join(pieces)
+        for string in strings.strings:
+            if (new := self._replacement(string, matchers)) is not None:
+                chunks += (strings.json[at : string.start], new)
+                at = string.end
+        chunks.append(strings.json[at:])
+        return b"".join(chunks)
 
-    def _replacement(self, leaf: Leaf, needles: Needles) -> bytes | None:
-        """The JSON that takes the leaf's place, or None when it stays."""
-        if leaf.inside is not None:
-            text = self._written(leaf.inside, needles).decode()
-        elif leaf.place == "contact":
-            if leaf.text.strip().casefold() in PLACEHOLDERS:
+    def _replacement(self, string: JsonString, matchers: RowMatchers) -> bytes | None:
+        """Return the JSON that replaces a string; None if it stays."""
+        if string.inside is not None:
+            text = self._rewrite(string.inside, matchers).decode()
+        elif string.context == "contact":
+            if string.text.strip().casefold() in PLACEHOLDERS:
                 return None
-            return b"null" if self._key is None else b'"%b"' % self._said(leaf.text).encode()
+            return b"null" if self._key is None else b'"%b"' % self._replacement_for(string.text).encode()
         else:
-            text = self._text(leaf.text, leaf.place, needles)
-        return None if text == leaf.text else msgspec.json.encode(text)
+            text = self._text(string.text, string.context, matchers)
+        return None if text == string.text else msgspec.json.encode(text)
 
-    def _text(self, text: str, place: Place, needles: Needles) -> str:
-        spans = sorted(_spans(text, place, needles))
+    def _text(self, text: str, context: Context, matchers: RowMatchers) -> str:
+        spans = sorted(_find_spans(text, context, matchers))
         if not spans:
             return text
-        pieces: list[str] = []
+        chunks: list[str] = []
         at = 0
         for number, (start, end, value) in enumerate(spans):
-            # Of values that overlap the first is named, and all are taken out.
+            # All overlapping values are removed; the replacement is that of the first one.
             if start >= at or not number:
-                pieces += (text[at:start], self._said(value))
+                chunks += (text[at:start], self._replacement_for(value))
             at = max(at, end)
-        pieces.append(text[at:])
-        return "".join(pieces)
+        chunks.append(text[at:])
+        return "".join(chunks)
 
-    def _said(self, value: str) -> str:
+    def _replacement_for(self, value: str) -> str:
         if self._key is None:
             return "[redacted]"
-        return f"h:{hmac.digest(self._key, normal(value).encode(), 'sha256').hex()[:16]}"
+        return f"h:{hmac.digest(self._key, normalize(value).encode(), 'sha256').hex()[:16]}"
 
 
-def _spans(text: str, place: Place, needles: Needles) -> Iterator[_Span]:
-    """(start, end, value) of all contact data in a text; they may overlap."""
-    if WORTH_A_LOOK.search(text):
-        yield from _shaped(text, place, needles)
-        digits = _NOT_DIGITS.sub("", text) if needles.numbers else ""
-        for needle in needles.numbers:
-            if needle.must in digits:
-                for found in needle.pattern.finditer(text):
-                    # In an id digits may meet by chance: there a number stands alone.
-                    if place == "text" or _stands_alone(found):
-                        yield *found.span(), needle.value
-    if place == "technical":
+def _find_spans(text: str, context: Context, matchers: RowMatchers) -> Iterator[_Span]:
+    """Yield (start, end, value) of all contact data in a string. They may overlap."""
+    if MAY_CONTAIN_CONTACT.search(text):
+        yield from _spans_by_shape(text, context, matchers)
+        digits = _NOT_DIGITS.sub("", text) if matchers.numbers else ""
+        for matcher in matchers.numbers:
+            if matcher.required in digits:
+                for found in matcher.pattern.finditer(text):
+                    # In an id, digits may match by chance. There, a number must be a whole word.
+                    if context == "text" or _stands_alone(found):
+                        yield *found.span(), matcher.value
+    if context == "technical":
         return
     lower = text.lower()
-    for needle in (*needles.short_numbers, *needles.names):
-        if needle.must in lower:
-            yield from ((*found.span(), needle.value) for found in needle.pattern.finditer(text))
+    for matcher in (*matchers.short_numbers, *matchers.names):
+        if matcher.required in lower:
+            yield from ((*found.span(), matcher.value) for found in matcher.pattern.finditer(text))
 
 
-def _shaped(text: str, place: Place, needles: Needles) -> Iterator[_Span]:
-    """What looks like an address or a number, whoever's it is."""
-    pattern = FOUND_OR_MAIL if "@" in text or "%40" in text else FOUND
+def _spans_by_shape(text: str, context: Context, matchers: RowMatchers) -> Iterator[_Span]:
+    """Yield what looks like an address or a number."""
+    pattern = CONTACT_SHAPE if "@" in text or "%40" in text else NUMBER_OR_URL
     for found in pattern.finditer(text):
         shape = found.lastgroup
         if shape == "mail":
             yield *found.span(), found[0].replace("%40", "@")
-        elif shape == "phone" and place == "text" and is_phone(found):
-            yield *found.span(), needles.number(found[0])
-        elif shape == "url" and pattern is FOUND_OR_MAIL:
+        elif shape == "phone" and context == "text" and is_phone(found):
+            yield *found.span(), matchers.number(found[0])
+        elif shape == "url" and pattern is CONTACT_SHAPE:
             for mail in MAIL.finditer(text, *found.span()):
                 yield *mail.span(), mail[0].replace("%40", "@")
 

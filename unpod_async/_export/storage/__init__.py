@@ -1,8 +1,8 @@
 """The files of an export target, and the state that lets an export resume.
 
-Modules: `target` (the directory), `spool` (rows on their way), `catalog` (the database and all SQL),
-`checkpoint` (saving progress), `parts` and `publish` (the finished files), `manifest`, and `workspace`, which
-opens all of them.
+Modules: `spool` (staged rows), `catalog` (the database and all SQL), `checkpoint` (saving progress), `parts`
+(the directory and its files), `publish` (staged rows into parts), `manifest`, and `workspace`, which opens
+all of them.
 """
 
 from __future__ import annotations

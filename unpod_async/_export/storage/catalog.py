@@ -293,7 +293,7 @@ class Catalog:
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
         )
 
-    def space(self, token: str) -> int:
+    def _space(self, token: str) -> int:
         """Return the number of a space; a new space gets one."""
         self.run("INSERT INTO space (token) VALUES (?) ON CONFLICT DO NOTHING", (token,))
         return int(self.value("SELECT number FROM space WHERE token = ?", (token,)))
@@ -302,30 +302,32 @@ class Catalog:
         """Return whether the target has no run and no part."""
         return self.value("SELECT 1 FROM run UNION SELECT 1 FROM part LIMIT 1") is None
 
-    def begin_export(self, *, full: bool, now: float) -> tuple[int, float | None]:
+    def begin_export(
+        self, tokens: Sequence[str], *, full: bool, now: float
+    ) -> tuple[list[tuple[int, str]], int, float | None]:
         """Begin an export, or resume the last one if it is incomplete.
 
         Args:
+            tokens: Tokens of the spaces.
             full: Read every run again.
             now: Unix time.
 
         Returns:
-            The number of the new listings, and the Unix time at which a resumed export began.
+            The number and token of each space, the number of the new listings, and the Unix time at which a
+            resumed export began.
         """
-        listing = (self["listing"] or 0) + 1
-        resumes = self["complete"] == 0
-        if full and not (resumes and self["full"]):
-            self.unsettle_all()
-            resumes = False
-        since = self["since"] if resumes else None
-        if since is None:
-            self["since"] = now
-        self["listing"], self["complete"], self["full"] = listing, 0, int(full)
-        return listing, None if since is None else float(since)
-
-    def unsettle_all(self) -> None:
-        """Let the next listing want every run again."""
-        self.run("UPDATE run SET settled = 0")
+        with self.transaction():
+            spaces = [(self._space(token), token) for token in tokens]
+            listing = (self["listing"] or 0) + 1
+            resumes = self["complete"] == 0
+            if full and not (resumes and self["full"]):
+                self.run("UPDATE run SET settled = 0")
+                resumes = False
+            since = self["since"] if resumes else None
+            if since is None:
+                self["since"] = now
+            self["listing"], self["complete"], self["full"] = listing, 0, int(full)
+        return spaces, listing, None if since is None else float(since)
 
     # -- the listing of the runs --------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Checkpoints: rows are staged in the spool as they arrive, and the catalog is told at checkpoints.
+"""Checkpoints: rows are staged in the spool as they arrive, and saved in the catalog at checkpoints.
 
 A run counts as read once a checkpoint has saved it. What came after the last checkpoint is read again after a
 kill. A checkpoint is due every second and runs in the background. Rows are written half a megabyte at a time,

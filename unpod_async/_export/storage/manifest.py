@@ -62,23 +62,24 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
 
 def contents(catalog: Catalog, parts: Parts) -> Contents:
     """Return the contents of a data set by its catalog. Blocks."""
+    stored = catalog.parts()
     recordings, failed_recordings = catalog.count_recordings()
-    count_failed, failed = catalog.count_runs(RunState.FAILED), catalog.failed_runs(_MAX_EXAMPLES)
-    count_bad, bad = catalog.count_bad_rows(), catalog.bad_rows(_MAX_EXAMPLES)
+    failed, bad = catalog.failed_runs(_MAX_EXAMPLES), catalog.bad_rows(_MAX_EXAMPLES)
+    failed_runs, bad_rows = catalog.count_runs(RunState.FAILED), catalog.count_bad_rows()
     files = [
         PartInfo(name=parts.name(kind, number), kind=kind, rows=rows, bytes=size, sha256=sha256)
-        for kind, number, rows, size, sha256 in catalog.parts()
+        for kind, number, rows, size, sha256 in stored
     ]
     return Contents(
         runs=sum(part.rows for part in files if part.kind == "runs"),
         tasks=sum(part.rows for part in files if part.kind == "tasks"),
         recordings=recordings,
         parts=files,
-        failed_runs=count_failed,
+        failed_runs=failed_runs,
         failed=[
             FailedRun(space_token=token, run_id=run_id, reason=reason) for token, run_id, reason in failed
         ],
-        bad_rows=count_bad,
+        bad_rows=bad_rows,
         bad=[
             BadRow(space_token=token, run_id=run_id, place=position, reason=reason)
             for token, run_id, position, reason in bad

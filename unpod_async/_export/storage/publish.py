@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from unpod_async._export.formats import Range, Writer
 from unpod_async._export.storage.catalog import Catalog, FinishedPart, PartContent, StagedRun
-from unpod_async._export.storage.parts import Parts, finished_part
+from unpod_async._export.storage.parts import MANIFEST, Parts, Target, finished_part
 from unpod_async._export.storage.spool import Spool, SpoolReader, spool_path
-from unpod_async._export.storage.target import MANIFEST, Target
 
 __all__ = ["Publisher", "remove_unused_files"]
 
@@ -78,7 +77,9 @@ class Publisher:
         last = catalog.last_task_part()
         if last is not None and last[1] < self._part_bytes and self._has_new_runs():
             self._rewrite(last[0], with_new=True)
-        self._adopt_files(self._part_bytes, last=1)
+        rest = self._adopt_files(self._part_bytes)
+        if len(rest) == 1:
+            self._adopt_file(rest[0], 1)
         while self._has_new_runs() or catalog.next_part("tasks") == 1:
             self._write_new_part()
 
@@ -115,25 +116,22 @@ class Publisher:
 
     # -- spool files that become parts --------------------------------------------------------------------
 
-    def _closed_files(self) -> list[int]:
-        """Return the spool files with staged rows that do not grow any more."""
-        return [file for file in self._catalog.spool_files() if file not in self._spool.open_files]
-
-    def _adopt_files(self, least: int, last: int | None = None) -> None:
-        """Let spool files become parts as they are if they have the content of a part.
+    def _adopt_files(self, least: int) -> list[int]:
+        """Let closed spool files become parts as they are if they have the content of a part.
 
         Args:
             least: Minimum size in bytes.
-            last: Minimum size of the last file, if no other file is left.
+
+        Returns:
+            The files with staged rows that did not become parts, if a file can become a part at all.
         """
         if not self._parts.are_lines:
-            return
-        files = self._closed_files()
-        left = [file for file in files if not self._adopt_file(file, least)]
-        if last is not None and len(left) == 1:
-            self._adopt_file(left[0], last)
+            return []
+        closed = [file for file in self._catalog.spool_files() if file not in self._spool.open_files]
+        return [file for file in closed if not self._adopt_file(file, least)]
 
     def _adopt_file(self, file: int, least: int) -> bool:
+        """Let a spool file become a part. Returns False if it does not have the content of a part."""
         path = spool_path(self._target.work, file)
         size = path.stat().st_size
         if size < least or self._catalog.shares_runs(file):
@@ -149,7 +147,7 @@ class Publisher:
             digests[run] = None if settled else b""
         if end != size:
             return False  # a killed export wrote more than it saved
-        sha256 = self._spool.digest(file)
+        sha256 = self._spool.digests.get(file)
         if sha256 is None:
             with path.open("rb", buffering=0) as opened:
                 sha256 = hashlib.file_digest(opened, "sha256").hexdigest()

@@ -56,13 +56,13 @@ class Spool:
 
     Attributes:
         open_files: Numbers of the files that may still grow.
+        digests: SHA-256 in hex of the closed files, by their number, if computed.
         pending: Bytes that were appended and not taken yet.
     """
 
     def __init__(self, folder: Path, first: int, file_bytes: int, *, hashes: bool = False) -> None:
         self._folder = folder
         self._hashes = hashes
-        self._digests: dict[int, str] = {}  # of closed files
         self._file_bytes = file_bytes
         self._file = first
         self._ends = {first: 0}  # of the files that may get more rows
@@ -71,6 +71,7 @@ class Spool:
         self._ended: list[int] = []
         self._files: dict[int, SpoolFile] = {}  # files that may grow; the last written is the last
         self.open_files: Collection[int] = self._files.keys()
+        self.digests: dict[int, str] = {}
         self.pending = 0
 
     def append(self, run: int, lines: Sequence[bytes]) -> Extent:
@@ -136,11 +137,7 @@ class Spool:
             if (file := self._files.pop(number, None)) is not None:
                 file.close()
                 if self._hashes:
-                    self._digests[number] = file.digest.hexdigest()
-
-    def digest(self, number: int) -> str | None:
-        """Return the SHA-256 of a closed file in hex; None if it was not computed."""
-        return self._digests.get(number)
+                    self.digests[number] = file.digest.hexdigest()
 
 
 class SpoolFile:

@@ -17,10 +17,9 @@ from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
 from unpod_async._export.storage.checkpoint import Disk, Staging
 from unpod_async._export.storage.manifest import Contents, contents, manifest
-from unpod_async._export.storage.parts import Parts
+from unpod_async._export.storage.parts import MANIFEST, Parts, Target
 from unpod_async._export.storage.publish import Publisher, remove_unused_files
 from unpod_async._export.storage.spool import Spool
-from unpod_async._export.storage.target import MANIFEST, Target
 from unpod_async.errors import ExportError
 
 __all__ = ["Workspace", "open_workspace"]
@@ -116,9 +115,7 @@ def _open(
     # A complete data set stays as it is until all of the next one is there.
     is_first = target.size(MANIFEST) is None
     staging = Staging(catalog, spool, io, publisher.publish_full_parts if is_first else lambda: None)
-    with catalog.transaction():
-        spaces = [(catalog.space(token), token) for token in spec.spaces]
-        listing, resumed_since = catalog.begin_export(full=spec.full, now=time.time())
+    spaces, listing, resumed_since = catalog.begin_export(spec.spaces, full=spec.full, now=time.time())
     return Workspace(
         directory=directory,
         catalog=catalog,
