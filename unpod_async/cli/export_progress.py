@@ -14,7 +14,7 @@ from unpod_async.cli.output import can_redraw, console, counted, echo_err
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["ProgressLines", "ProgressScreen", "progress_display"]
+__all__ = ["ProgressLines", "progress_display"]
 
 _TITLES: Final = {
     "listing": "Listing runs",

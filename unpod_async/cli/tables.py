@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from unpod_async._common import printable
 from unpod_async.cli.output import console, echo
 
-__all__ = ["GAP", "ID_WIDTH", "Column", "echo_pairs", "echo_table", "join_cells", "lay_out"]
+__all__ = ["GAP", "ID_WIDTH", "Column", "echo_pairs", "echo_table", "lay_out"]
 
 GAP: Final = 2
 """Cells between two columns."""
@@ -46,8 +46,8 @@ def echo_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
     out = console(sys.stdout)
     _, (heading, *lines) = lay_out(rows, columns, out.width)
     with out.capture() as captured:
-        out.print(Text(join_cells(heading), "bold"), no_wrap=True, crop=False, end="")
-    echo("\n".join([captured.get(), *map(join_cells, lines)]))
+        out.print(Text(_join_cells(heading), "bold"), no_wrap=True, crop=False, end="")
+    echo("\n".join([captured.get(), *map(_join_cells, lines)]))
 
 
 def lay_out(
@@ -68,7 +68,7 @@ def lay_out(
     return [columns[index] for index, _ in shown], lines
 
 
-def join_cells(cells: Sequence[str]) -> str:
+def _join_cells(cells: Sequence[str]) -> str:
     """Return the cells of a line of `lay_out` as a string."""
     return (" " * GAP).join(cells).rstrip()
 
