@@ -92,6 +92,9 @@ class OutageRetrier:
     def deadline(self) -> Deadline:
         return self._deadline
 
+    def count_page(self, *, rows: int, rejected: int, unreadable: int, repeated: int) -> None:
+        self._executor.count_page(rows=rows, rejected=rejected, unreadable=unreadable, repeated=repeated)
+
     async def read(
         self,
         endpoint: Endpoint,

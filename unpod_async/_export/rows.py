@@ -386,7 +386,7 @@ class RowPages(NamedTuple):
             self.reader,
             self.listing,
             machine,
-            Collector(self.listing, page_size=self.page_size, on_bad_row="skip", stats=self.reader.stats),
+            Collector(self.listing, page_size=self.page_size, on_bad_row="skip", executor=self.reader),
             put,
             self.deadline,
             self.decode,

@@ -49,10 +49,9 @@ _log = logging.getLogger("unpod_async")
 class Reader(Protocol):
     """What a listing needs to send its requests."""
 
-    @property
-    def stats(self) -> Stats: ...
-
     def deadline(self) -> Deadline: ...
+
+    def count_page(self, *, rows: int, rejected: int, unreadable: int, repeated: int) -> None: ...
 
     async def read(
         self,
@@ -143,6 +142,14 @@ class RequestExecutor(msgspec.Struct, frozen=True):
     def deadline(self) -> Deadline:
         """Return the deadline of one call or listing; its clock starts with the first request."""
         return Deadline(self.options.deadline)
+
+    def count_page(self, *, rows: int, rejected: int, unreadable: int, repeated: int) -> None:
+        """Add the rows of one page of a listing to the counters; the arguments are named as in `Stats`."""
+        stats = self.stats
+        stats.rows += rows
+        stats.rejected += rejected
+        stats.unreadable += unreadable
+        stats.repeated += repeated
 
     async def read(
         self,

@@ -101,7 +101,7 @@ class RequestLimiter:
             TransportError: the deadline ended first; nothing was sent.
         """
         while True:
-            left = deadline.start()
+            left = inf if deadline.seconds is None else deadline.start()
             if not self._acquire_nowait(semaphores):
                 await self._acquire(semaphores, deadline)
                 left = deadline.left()

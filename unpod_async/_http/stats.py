@@ -33,10 +33,3 @@ class Stats:
     rejected: int = 0
     unreadable: int = 0
     repeated: int = 0
-
-    def add_page(self, *, rows: int, rejected: int, unreadable: int, repeated: int) -> None:
-        """Count the rows of one page of a listing; the arguments are as the attributes."""
-        self.rows += rows
-        self.rejected += rejected
-        self.unreadable += unreadable
-        self.repeated += repeated

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from math import inf
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from unpod_async.errors import TransportError
 
@@ -20,20 +20,23 @@ class Deadline:
     Args:
         seconds: time from the first request; None is no limit.
         clock: monotonic seconds.
+
+    Attributes:
+        seconds: as the argument.
     """
 
     def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
+        self.seconds: Final = seconds
         self._clock = clock
         self._end: float | None = None
 
     def start(self) -> float:
         """Start the clock if it is not running yet, and return the seconds left, as `left` does."""
-        if self._seconds is None:
+        if self.seconds is None:
             return inf
         now = self._clock()
         if self._end is None:
-            self._end = now + self._seconds
+            self._end = now + self.seconds
         return self._end - now
 
     def restart(self) -> None:
@@ -46,7 +49,7 @@ class Deadline:
 
     def error(self, phase: str, *, sent: bool) -> TransportError:
         """Return the error of a deadline that ends in `phase`, such as "before the request was sent"."""
-        return TransportError(f"the deadline of {self._seconds:g} s ended {phase}", sent=sent, timed_out=True)
+        return TransportError(f"the deadline of {self.seconds:g} s ended {phase}", sent=sent, timed_out=True)
 
 
 class AttemptTimeout:

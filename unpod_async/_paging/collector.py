@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from unpod_async._http import Stats, check_choice
+from unpod_async._http import Reader, check_choice
 from unpod_async._paging.commands import Deliver
 from unpod_async._paging.listings import Listing
 from unpod_async._paging.page import Page, RejectedRow
@@ -40,11 +40,13 @@ class Collector(Generic[T]):
         listing: the listing that is read.
         page_size: number of rows requested per page.
         on_bad_row: "raise" makes `bad_rows` return an error; "skip" logs bad rows.
-        stats: counters of the client.
+        executor: counts the rows.
     """
 
-    def __init__(self, listing: Listing[T], *, page_size: int, on_bad_row: OnBadRow, stats: Stats) -> None:
-        self._stats = stats
+    def __init__(
+        self, listing: Listing[T], *, page_size: int, on_bad_row: OnBadRow, executor: Reader
+    ) -> None:
+        self._executor = executor
         self._listing = listing
         self._keeps = listing.keeps if listing.is_filtered else None
         self._page_size = page_size
@@ -73,7 +75,7 @@ class Collector(Generic[T]):
         unreadable = list(deliver.unreadable)
         if rejected or unreadable:
             self._add_bad_rows(deliver.number, rejected, unreadable)
-        self._stats.add_page(
+        self._executor.count_page(
             rows=len(items), rejected=len(rejected), unreadable=len(unreadable), repeated=repeated
         )
         if not (items or rejected or unreadable or self._is_first):

@@ -649,9 +649,15 @@ class Evidence:
     def _result(self) -> tuple[int, int, int | None]:
         return self.new_in_pass, len(self.unreadable), self.counts.count
 
-    def observe(self, page: int, segments: Sequence[Segment]) -> Deliver:
-        """Record a page; return the command that delivers what is new in it."""
-        counts, progress, offset = self.counts, self.progress, self._layout.offset(page)
+    def observe(self, page: int, offset: int, segments: Sequence[Segment]) -> Deliver:
+        """Record a page; return the command that delivers what is new in it.
+
+        Args:
+            page: number of the page.
+            offset: place of its first row.
+            segments: what the page holds.
+        """
+        counts, progress = self.counts, self.progress
         parts: list[tuple[PageResult, Sequence[int]]] = []
         unreadable: list[int] = []
         keys: list[str] = []
@@ -676,7 +682,7 @@ class Evidence:
             keys,
             offset=offset,
             end=end,
-            page_end=self._layout.offset(page + 1),
+            page_end=offset + self._layout.effective_size,
             new=new,
             ends_unreadable=bool(segments) and segments[-1].answer is None,
             count_grew=before is not None and counts.count is not None and counts.count > before,

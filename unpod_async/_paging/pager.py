@@ -232,7 +232,7 @@ class Pager(Generic[T]):
                     self._listing,
                     page_size=self._page_size,
                     on_bad_row=self._on_bad_row,
-                    stats=self._executor.stats,
+                    executor=self._executor,
                 ),
                 lambda page: send(page.items),
                 self._deadline or self._executor.deadline(),
@@ -285,7 +285,7 @@ class SequentialWalk(Generic[T]):
         self._decode = decode
         self._walk = Walk(page_size=page_size, start_page=start_page, tied=listing.tied)
         self._collector: Collector[T] = Collector(
-            listing, page_size=page_size, on_bad_row=on_bad_row, stats=executor.stats
+            listing, page_size=page_size, on_bad_row=on_bad_row, executor=executor
         )
         self._steps = self._walk.run() if listing.paged else walk_unpaged()
         # The command that `at_end` has taken from the walk already.

@@ -73,6 +73,7 @@ class Walk:
         self._ignores_size = False
         self._requests = 0
         self._pages = 1
+        self._size = (0, 0)  # rows and rows per page by which `_pages` was computed
 
     @property
     def passes(self) -> int:
@@ -124,7 +125,7 @@ class Walk:
             outcome = yield Fetch(PageRequest(self.page, self._layout.size))
             segments = yield from self._recover(outcome)
             if segments is not None:
-                yield evidence.observe(self.page, segments)
+                yield evidence.observe(self.page, self._layout.offset(self.page), segments)
                 yield from self._check_preview()
             if segments is None or (yield from self._has_ended()):
                 evidence.end_pass()
@@ -166,8 +167,11 @@ class Walk:
             IncompleteListing: far more pages were requested than the listing has.
         """
         counts, rows = self._evidence.counts, self._evidence.new_in_pass
-        self._pages = max(self._pages, self._layout.pages_of(max(rows, counts.count or 0)))
-        if self._requests > self._request_limit:
+        size = (max(rows, counts.count or 0), self._layout.effective_size)
+        if size != self._size:
+            self._size = size
+            self._pages = max(self._pages, self._layout.pages_of(size[0]))
+        if self._requests > 4 * self._pages + 60:
             raise self._incomplete(f"no end was met in {self._requests} requests")
         self._requests += 1
 
@@ -187,10 +191,10 @@ class Walk:
         """What the page holds, in segments; None for a page behind the end."""
         evidence, layout, page = self._evidence, self._layout, self.page
         if isinstance(outcome, PageResult):
-            if page > self._start and is_everything(layout, evidence.head, outcome):
-                evidence.mark_unpaged()
-                return [Segment(0, len(outcome.keys), outcome)]
             rows = len(outcome.keys)
+            if page > self._start and rows > layout.size and is_everything(layout, evidence.head, outcome):
+                evidence.mark_unpaged()
+                return [Segment(0, rows, outcome)]
             place = evidence.tracker.place(outcome.keys[0]) if rows and not layout.is_known else None
             if not layout.learn(page, rows, outcome.count, place, is_first=page == self._start):
                 evidence.misplace()
