@@ -7,14 +7,17 @@ import importlib
 import inspect
 import pickle
 import re
+import textwrap
+import typing
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 import unpod_async
 from tests.tables import each_row
-from unpod_async import Attempt, RejectedRow, Run, Task, WatchedRun, errors
+from unpod_async import Attempt, RejectedRow, Run, Task, UserInfo, WatchedRun, errors
 from unpod_async.errors import (
     APIError,
     AuthenticationError,
@@ -39,6 +42,7 @@ from unpod_async.errors import (
     UpstreamError,
     WaitTimeout,
 )
+from unpod_async.testing import Sandbox
 
 # --- the tree ----------------------------------------------------------------------------------------------
 
@@ -388,6 +392,33 @@ def test_the_public_names() -> None:
         assert inspect.isclass(getattr(package, name)), name
         assert getattr(package, name).__doc__, name
     assert set(errors.__all__) <= set(PUBLIC)
+
+
+def test_public_classes_show_the_name_under_which_they_are_imported() -> None:
+    package = importlib.import_module("unpod_async")
+    for name in PUBLIC:
+        kind = getattr(package, name)
+        assert (kind.__module__, kind.__qualname__) == ("unpod_async", name)
+        if hasattr(kind, "__struct_fields__"):
+            # The annotations, which msgspec reads, can be resolved whatever the module is.
+            assert set(typing.get_type_hints(kind)) >= set(kind.__struct_fields__)
+    row = msgspec.json.decode(b'{"user_info": {"id": "u"}}', type=Task)
+    assert row == pickle.loads(pickle.dumps(row)) == Task(user_info=UserInfo(id="u"))  # noqa: S301
+
+
+async def test_the_quick_start_of_the_package_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docstring = unpod_async.__doc__ or ""
+    example = docstring.split("::\n\n", 1)[1].split("\n    asyncio.run(main())")[0]
+    async with Sandbox(runs=2, tasks_per_run=3) as sandbox:
+        monkeypatch.setenv("UNPOD_PLATFORM_TOKEN", sandbox.token)
+        monkeypatch.setenv("UNPOD_ORG_HANDLE", sandbox.org_handle)
+        monkeypatch.setenv("UNPOD_BASE_URL", sandbox.base_url)
+        names: dict[str, Any] = {}
+        exec(textwrap.dedent(example).replace("SPACE_TOKEN", sandbox.space_token), names)  # noqa: S102
+        await names["main"]()
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 6
 
 
 def test_a_star_import_brings_all_of_them() -> None:

@@ -1,45 +1,44 @@
-"""Asyncio-first client for the Unpod platform API: voice-agent runs and their tasks, which are phone calls.
+"""An asyncio client for the Unpod platform API: runs of voice agents and their tasks, which are phone calls.
 
-How the package is laid out; imports go down only, and one module owns each decision::
+Quick start, with the token in the environment variable UNPOD_PLATFORM_TOKEN and the handle of the
+organization in UNPOD_ORG_HANDLE::
 
-    cli                the command line; imports the rest when a command runs
-    _client            UnpodClient: settings from arguments and environment, groups of calls
-    _export            bulk export into files; its own picture stands there
-    _watch events      watching and waiting, and what a watch tells; its own picture stands there
-    _recordings        downloads of recordings, with _recording_file _recording_http (the second module
-                       that speaks HTTP: it shares nothing with the API's) _recording_answer
-                       _recording_urls _filenames
-    _resources _runs _tasks   the calls: which listing, which arguments, what is documented
-    _many _journal     creates batch by batch, noted on disk before they are sent
-    _creating _reconcile   a create that is sent once; looking for what became of it
-    _context              what the calls share
-    _fanout  _pager    many runs at once; one listing as a Pager, walked sequentially
-    _prefetch _ahead   the same walk with pages asked for ahead; one page ahead of who takes its rows
-    _stream _waiting   rows from tasks that an `async with` owns; waiting for what must have ended
-    _collect           rows into pages; bad rows kept until the end
-    _fetch _slices     one page: request, classify, decode; a large one in slices
-    _walk _single      state machines, no I/O: which page next, which rows are new, is it complete
-    _parts _split _cut   what a page brings; rows that break it; how the server cuts pages
-    _pass _sightings _verdicts   a pass and its counts; when rows were seen; how to say that rows may be
-                       missing
-    _wire              the words between the machine and its drivers
-    _decode _listing   a page's bytes into rows; what a listing is
-    _caller            the one loop that decides about every attempt
-    _admission _deadline   a place for each request; one clock for all that a call does
-    _policy _budget _gate _options _stats   the decisions and figures of that loop, no I/O
-    _transport _prepared   the only modules that speak HTTP with the API; GETs put together once
-    _expiry _explain   when an attempt is given up; faults below HTTP in our words
-    _sessions _lifetime   what a client holds open; its loop, its calls under way and its end
-    _response          status, headers and body into an exception, no I/O
-    create             checks and encodes a create
-    models _call _times   rows, the typed view of a call's output, times
-    _paths _settings _secret _files   ids and addresses; set-up; the token; files that survive a crash
-    errors _text       the exceptions, with their tree; text fit to show
-    testing            a sandbox server that behaves like the service
+    import asyncio
+
+    from unpod_async import UnpodClient
+
+
+    async def main() -> None:
+        async with UnpodClient() as unpod:
+            async for run in unpod.runs.list("SPACE_TOKEN"):
+                print(run.run_id, run.status, run.created_at)
+
+            # Every task of every run, with 8 runs read at a time.
+            async with unpod.runs.tasks_for("SPACE_TOKEN", concurrency=8) as tasks:
+                async for task in tasks:
+                    print(task.task_id, task.status, task.call and task.call.outcome)
+
+
+    asyncio.run(main())
+
+The calls of a client:
+
+- `organizations`, `spaces`, `agents`, `runs` and `tasks` list rows, page by page. A listing returns every row
+  exactly once or raises `IncompleteListing`.
+- `tasks.create` places calls. A create whose result is unknown raises `OutcomeUnknown` and is not repeated;
+  `tasks.reconcile` searches for its calls. `tasks.create_many` places many, with a journal.
+- `runs.watch` reports changes as events, and `runs.wait` waits until runs have ended.
+- `export` writes runs and tasks to JSON Lines, CSV or Parquet files, and resumes an interrupted export.
+- `recordings.download` saves the recording of a call.
+
+Every error is an `UnpodError`; `unpod_async.errors` shows the tree. `unpod_async.events` describes the events
+of a watch, `unpod_async.create` the schedules of calls, and `unpod_async.testing` a sandbox server for tests.
+The command `unpod-async --help` offers the same on the command line.
 """
 
 import importlib as _importlib
 import logging as _logging
+import typing as _typing
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
@@ -169,7 +168,7 @@ __all__ = [
     "WatchedRun",
 ]
 
-# Where each name lives. Imported on first use, so that `unpod-async --help` waits for no HTTP client.
+# The module of each public name. It is imported on first use, so that `unpod-async --help` starts fast.
 _HOMES = {
     "_api": "UnpodClient",
     "_call_output": "Call",
@@ -200,9 +199,26 @@ def __getattr__(name: str) -> _Any:
         return _importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    home = _importlib.import_module(f"{__name__}.{_HOME_OF[name]}")
+    # All names of a module at once, so that an error shows the same name wherever it is raised.
+    for public in _HOMES[_HOME_OF[name]].split():
+        value = globals()[public] = getattr(home, public)
+        _set_module(value)
+    return globals()[name]
+
+
+def _set_module(value: _Any) -> None:
+    """Make a class show as `unpod_async.Name`, the name under which users import it."""
+    annotations = value.__annotations__
+    if annotations:
+        # Resolve the names first: msgspec looks them up in the module of the class.
+        try:
+            hints = _typing.get_type_hints(value, include_extras=True)
+        except NameError:  # a name that is imported only for type checkers
+            pass
+        else:
+            value.__annotations__ = {name: hints[name] for name in annotations}
+    value.__module__ = __name__
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,8 @@
-"""One typed view over both shapes of a task's output. Pure: no I/O, and nothing here raises.
+"""A typed view of the output of a task. No I/O, and nothing here raises.
 
-The service sends the output of a call in snake_case (call_id, start_time, post_call_data, transcript as a
-list) or in camelCase (id, startedAt, analysis, transcript as a text). `read_call` reads either.
+The service sends the output of a call in one of two forms: in snake_case (call_id, start_time,
+post_call_data, transcript as a list) or in camelCase (id, startedAt, analysis, transcript as a string).
+`read_call` accepts both.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from unpod_async._common import parse_time
 
 __all__ = ["Call", "Record", "TranscriptMessage", "read_call"]
 
-# What the server writes where it has nothing to say.
-_NOTHING = frozenset({"", "N/A", "NULL", "None"})
+# Placeholders of the server for a missing value.
+_PLACEHOLDERS = frozenset({"", "N/A", "NULL", "None"})
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _DIRECTIONS = {
     "inbound": "inbound",
@@ -31,16 +32,16 @@ _REPR_TEXT = 80
 
 
 class Record(msgspec.Struct, kw_only=True, frozen=True):
-    """Base of the models: a short repr that is safe to log, and a hash that agrees with equality."""
+    """Base class of the models: a short repr that is safe to log, and a hash consistent with equality."""
 
-    # The only fields that are shown and hashed: names and plain values, never what people said, wrote
-    # or own, and never a list or a dict.
+    # The only fields that are shown and hashed: names and plain values, never personal data, and never a
+    # list or a dict.
     _brief: ClassVar[tuple[str, ...]] = ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._shown())})"
 
-    # msgspec has its own, with every field.
+    # Without this, msgspec's own __rich_repr__ would show every field.
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return list(self._shown())
 
@@ -56,19 +57,19 @@ class Record(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class TranscriptMessage(Record, kw_only=True, frozen=True, gc=False, rename="camel"):
-    """One thing said in a call. Documented in "Tasks API" and "Get Tasks by Space Token".
+    """One message of the transcript of a call. Documented in "Tasks API" and "Get Tasks by Space Token".
 
     The service sends `{role, content}`, `{role, content, user_id, timestamp}` or `{role, time, endTime,
-    message, secondsFromStart, duration}`; fields an item does not have are None.
+    message, secondsFromStart, duration}`. Fields that are not sent are None.
 
     Attributes:
-        role: agent, assistant, bot, user, customer or another text of the server.
-        content, message: what was said, as sent; `text` is whichever there is.
-        user_id: the speaker's id.
-        timestamp: when it was said, as sent; `timestamp_at` is the parsed form.
+        role: agent, assistant, bot, user, customer or another value of the server.
+        content, message: the spoken text, as sent; `text` returns whichever is present.
+        user_id: id of the speaker.
+        timestamp: time of the message, as sent; see `timestamp_at`.
         time, end_time: start and end as numbers of the telephony provider, whose unit is not documented.
-        seconds_from_start: seconds since the call began.
-        duration: length of the utterance, in the provider's unit.
+        seconds_from_start: seconds since the start of the call.
+        duration: length of the message, in the provider's unit.
     """
 
     _brief: ClassVar[tuple[str, ...]] = ("role", "timestamp")
@@ -85,42 +86,43 @@ class TranscriptMessage(Record, kw_only=True, frozen=True, gc=False, rename="cam
 
     @property
     def text(self) -> str | None:
-        """What was said: `content`, or else `message`; None when the item has neither."""
+        """The spoken text: `content`, or else `message`; None if there is neither."""
         return self.content or self.message
 
     @property
     def timestamp_at(self) -> datetime | None:
-        """`timestamp` as an aware datetime in UTC, or None when it is missing or not a time."""
+        """`timestamp` as a timezone-aware datetime in UTC, or None if it is missing or not a time."""
         return parse_time(self.timestamp)
 
 
 class Call(Record, kw_only=True, frozen=True, gc=False):
-    """What became of a phone call, whichever of its two shapes the service sent.
+    """The result of a phone call, from either of the two forms that the service sends.
 
     Documented as the output object of a task in "Tasks API", "Runs API", "Get Tasks by Agent Handle",
-    "Get Tasks by Space Token" and "Get Detailed Tasks for a Specific Run". A field is None where the server
-    said nothing ("", "N/A", "NULL", "None", null), or something of another type; the lists are then empty.
+    "Get Tasks by Space Token" and "Get Detailed Tasks for a Specific Run". A field is None if the
+    server sent no value for it ("", "N/A", "NULL", "None", null) or a value of another type; lists are then
+    empty.
 
     Attributes:
-        call_id: the call's id.
-        direction: "inbound" or "outbound"; another text of the server is passed as it is ("webCall").
-        status: the call's status ("completed", "ended"), not the task's.
-        started_at, ended_at: aware datetimes in UTC.
+        call_id: id of the call.
+        direction: "inbound" or "outbound"; other values of the server are returned unchanged ("webCall").
+        status: status of the call ("completed", "ended"), not of the task.
+        started_at, ended_at: timezone-aware datetimes in UTC.
         duration: seconds.
-        recording_url: where the recording is. Often a signed URL: treat it as a secret.
-        messages: the transcript item by item, when it was sent so.
-        transcript: the transcript as one text: as sent, or "role: text" lines made of `messages`.
+        recording_url: URL of the recording. It is often a signed URL: treat it as a secret.
+        messages: the messages of the transcript, if the server sent a list.
+        transcript: the transcript as one string: as sent, or lines "role: text" made from `messages`.
         summary: the written summary of the call.
-        outcome: how the call went ("Interested", "Callback"); what the `status` filter of a listing matches.
+        outcome: result of the call ("Interested", "Callback"); `tasks.list(outcome=)` filters by it.
         labels: the labels of the classification.
         sentiment: "positive", "negative" or another text of the server.
         cost: USD.
-        customer: the customer's name.
-        customer_number: the customer's phone number.
-        end_reason: why the call ended.
-        structured_data: what was extracted from the call: the JSON value, parsed when it was sent as a text
-            of JSON; a text that is not JSON stays a text.
-        error: why there was no call, as a text.
+        customer: name of the customer.
+        customer_number: phone number of the customer.
+        end_reason: reason why the call ended.
+        structured_data: data extracted from the call, as a JSON value. A string that contains JSON is
+            parsed; any other string is returned unchanged.
+        error: reason why there was no call.
     """
 
     _brief: ClassVar[tuple[str, ...]] = ("call_id", "direction", "status", "started_at")
@@ -147,49 +149,49 @@ class Call(Record, kw_only=True, frozen=True, gc=False):
 
 
 def read_call(output: object) -> Call | None:
-    """The call that a task's decoded `output` tells of; None when it is empty or not an object.
+    """Return the call described by the decoded `output` of a task, or None if it is empty or not an object.
 
-    Never raises: what has another type than documented is taken as not said.
+    Never raises: a value of another type than documented counts as missing.
     """
-    told = _object(output)
-    if not told:
+    data = _object(output)
+    if not data:
         return None
-    after = _object(told.get("post_call_data"))
-    verdict = _object(after.get("summary"))
-    classification = _object(after.get("classification"))
-    analysis = _object(told.get("analysis"))
-    metadata = _object(told.get("metadata"))
-    customer = _object(told.get("customer"))
-    direction = _text(told, "call_type", "type") or _text(metadata, "type")
-    messages = _messages(told.get("transcript")) or _messages(told.get("messages"))
-    cost = _number(told.get("cost"))
-    structured = _structured(after.get("structured_data"))
+    post_call = _object(data.get("post_call_data"))
+    result = _object(post_call.get("summary"))
+    classification = _object(post_call.get("classification"))
+    analysis = _object(data.get("analysis"))
+    metadata = _object(data.get("metadata"))
+    customer = _object(data.get("customer"))
+    direction = _text(data, "call_type", "type") or _text(metadata, "type")
+    messages = _messages(data.get("transcript")) or _messages(data.get("messages"))
+    cost = _number(data.get("cost"))
+    structured = _structured(post_call.get("structured_data"))
     return Call(
-        call_id=_text(told, "call_id", "id"),
+        call_id=_text(data, "call_id", "id"),
         direction=_DIRECTIONS.get(direction.strip().lower(), direction) if direction else None,
-        status=_text(told, "call_status", "status"),
-        started_at=parse_time(told.get("start_time")) or parse_time(told.get("startedAt")),
-        ended_at=parse_time(told.get("end_time")) or parse_time(told.get("endedAt")),
-        duration=_number(told.get("duration")),
-        recording_url=_text(told, "recording_url", "recordingUrl"),
+        status=_text(data, "call_status", "status"),
+        started_at=parse_time(data.get("start_time")) or parse_time(data.get("startedAt")),
+        ended_at=parse_time(data.get("end_time")) or parse_time(data.get("endedAt")),
+        duration=_number(data.get("duration")),
+        recording_url=_text(data, "recording_url", "recordingUrl"),
         messages=messages,
-        transcript=_text(told, "transcript") or _join(messages),
-        summary=_text(told, "call_summary", "summary")
-        or _text(after, "summary")
-        or _text(verdict, "summary")
+        transcript=_text(data, "transcript") or _join(messages),
+        summary=_text(data, "call_summary", "summary")
+        or _text(post_call, "summary")
+        or _text(result, "summary")
         or _text(classification, "summary")
         or _text(analysis, "summary"),
-        outcome=_text(verdict, "status") or _text(after, "outcome"),
+        outcome=_text(result, "status") or _text(post_call, "outcome"),
         labels=_texts(classification.get("labels"))
-        or _texts(after.get("labels"))
-        or _texts(told.get("labels")),
-        sentiment=_text(after, "sentiment"),
+        or _texts(post_call.get("labels"))
+        or _texts(data.get("labels")),
+        sentiment=_text(post_call, "sentiment"),
         cost=_number(metadata.get("cost")) if cost is None else cost,
-        customer=_text(told, "customer") or _text(customer, "name"),
-        customer_number=_text(customer, "number") or _text(told, "contact_number"),
-        end_reason=_text(told, "call_end_reason", "endedReason"),
+        customer=_text(data, "customer") or _text(customer, "name"),
+        customer_number=_text(customer, "number") or _text(data, "contact_number"),
+        end_reason=_text(data, "call_end_reason", "endedReason"),
         structured_data=_structured(analysis.get("structuredData")) if structured is None else structured,
-        error=_error(told.get("error")),
+        error=_error(data.get("error")),
     )
 
 
@@ -201,19 +203,19 @@ def _items(value: object) -> list[object]:
     return cast("list[object]", value) if isinstance(value, list) else []
 
 
-def _said(value: object) -> str | None:
-    return value if isinstance(value, str) and value.strip() not in _NOTHING else None
+def _non_empty(value: object) -> str | None:
+    return value if isinstance(value, str) and value.strip() not in _PLACEHOLDERS else None
 
 
-def _text(told: dict[str, Any], *names: str) -> str | None:
+def _text(data: dict[str, Any], *names: str) -> str | None:
     for name in names:
-        if (text := _said(told.get(name))) is not None:
+        if (text := _non_empty(data.get(name))) is not None:
             return text
     return None
 
 
 def _texts(value: object) -> list[str]:
-    return [text for item in _items(value) if (text := _said(item)) is not None]
+    return [text for item in _items(value) if (text := _non_empty(item)) is not None]
 
 
 def _number(value: object) -> float | None:
@@ -236,7 +238,7 @@ def _messages(value: object) -> list[TranscriptMessage]:
     try:
         return msgspec.convert(items, list[TranscriptMessage])
     except msgspec.ValidationError:
-        # Ten times slower, but one field of another type must not lose the whole transcript.
+        # Ten times slower, but a single field of another type must not lose the whole transcript.
         return [_message(cast("dict[str, Any]", item)) for item in items if isinstance(item, dict)]
 
 
@@ -256,7 +258,7 @@ def _message(item: dict[str, Any]) -> TranscriptMessage:
 
 
 def _as_sent(value: object) -> str | None:
-    # A person may well say "None": what was spoken is never taken for the server's word for nothing.
+    # A person may say "None": spoken text is never taken for a placeholder.
     return value if isinstance(value, str) else None
 
 
@@ -270,7 +272,7 @@ def _join(messages: list[TranscriptMessage]) -> str | None:
 def _structured(value: object) -> Any:
     if not isinstance(value, str):
         return value
-    if (text := _said(value)) is None:
+    if (text := _non_empty(value)) is None:
         return None
     try:
         return msgspec.json.decode(text)
@@ -280,7 +282,7 @@ def _structured(value: object) -> Any:
 
 def _error(value: object) -> str | None:
     if value is None or isinstance(value, str):
-        return _said(value)
+        return _non_empty(value)
     if text := _text(_object(value), "message", "detail"):
         return text
     try:

@@ -1,13 +1,14 @@
 """The rows of the API, as frozen msgspec structs.
 
-Every field is optional: the service leaves keys out and sends null at will, and what is not there is None.
-Attributes have the names of the wire, save `_id`, which is `id`. Keys not named here are skipped. Ids are
-texts even when they are digits, and statuses are plain texts, because the service adds new ones.
+Every field is optional and None if the service omits it or sends null. Attributes have the names of the JSON
+keys, except `_id`, which is `id`. Other keys are ignored. Ids are strings even if they consist of digits.
+Statuses are plain strings, because the service adds new ones.
 
-Times stay as sent (`created`); beside each there is the same name with `_at` (`created_at`): an aware
-datetime in UTC, or None when there is no time in it. Reading it never raises.
+Times are kept as sent (`created`). Each has a property with the suffix `_at` (`created_at`): the same time as
+a timezone-aware datetime in UTC, or None if it is not a time. Reading it never raises.
 
-Reprs are short and safe to log. Rows pickle, copy and hash; two rows are equal when all they hold is.
+The `repr` of a row is short and safe to log. Rows can be pickled, copied and hashed. Two rows are equal if
+all their fields are.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ __all__ = [
 
 
 class Organization(Record, kw_only=True, frozen=True, gc=False):
-    """An organization. Documented in "Get All Organizations"; inside a space only some fields are sent.
+    """An organization. Documented in "Get All Organizations". As part of a space it has only some fields.
 
     Attributes:
-        domain_handle: what the client's Org-Handle has to be.
+        domain_handle: the handle to pass to the client as `org_handle`.
         role: the role of the token's user ("owner").
     """
 
@@ -54,12 +55,12 @@ class Organization(Record, kw_only=True, frozen=True, gc=False):
 
 
 class Agent(Record, kw_only=True, frozen=True, gc=False):
-    """A voice agent. Documented in "Tasks API", Get All Agents; inside a space only some fields are sent.
+    """A voice agent. Documented in "Tasks API", Get All Agents. As part of a space it has only some fields.
 
     Attributes:
-        handle: what the agent is addressed by, also as the pilot of a create.
-        type: "Voice", "Chat" or another text of the server.
-        state: "published", "draft", "archived" or another text of the server.
+        handle: identifies the agent in requests, also as the pilot of a create.
+        type: "Voice", "Chat" or another value of the server.
+        state: "published", "draft", "archived" or another value of the server.
     """
 
     _brief: ClassVar[tuple[str, ...]] = ("handle", "name", "type", "state")
@@ -73,10 +74,10 @@ class Agent(Record, kw_only=True, frozen=True, gc=False):
 
 
 class Space(Record, kw_only=True, frozen=True, gc=False):
-    """A space. Documented in "Get All Spaces"; `agents` and the times come with a single space only.
+    """A space. Documented in "Get All Spaces". `agents` and the times are sent only for a single space.
 
     Attributes:
-        token: what the space is addressed by.
+        token: identifies the space in requests.
         created, modified: as sent; see `created_at` and `modified_at`.
     """
 
@@ -97,12 +98,12 @@ class Space(Record, kw_only=True, frozen=True, gc=False):
 
     @property
     def created_at(self) -> datetime | None:
-        """`created` as an aware datetime in UTC, or None."""
+        """`created` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.created)
 
     @property
     def modified_at(self) -> datetime | None:
-        """`modified` as an aware datetime in UTC, or None."""
+        """`modified` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.modified)
 
 
@@ -112,7 +113,7 @@ class Run(Record, kw_only=True, frozen=True, gc=False):
     Attributes:
         user: id of the user who created the run.
         status: "pending", "scheduled", "in_progress", "completed", "partially_completed", "failed" or another
-            text of the server. It does not only go forward.
+            value of the server. A status can also go back.
         batch_count: the number of tasks in the run.
         created, modified: as sent; see `created_at` and `modified_at`.
     """
@@ -133,21 +134,21 @@ class Run(Record, kw_only=True, frozen=True, gc=False):
 
     @property
     def created_at(self) -> datetime | None:
-        """`created` as an aware datetime in UTC, or None."""
+        """`created` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.created)
 
     @property
     def modified_at(self) -> datetime | None:
-        """`modified` as an aware datetime in UTC, or None."""
+        """`modified` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.modified)
 
 
 class UserInfo(Record, kw_only=True, frozen=True, gc=False):
-    """Who created a task. Documented in "Tasks API". Only `id` is ever shown in a repr.
+    """The user who created a task. Documented in "Tasks API". Its `repr` shows only `id`.
 
     Attributes:
-        user_token: an access token of that user: a secret.
-        location: where the request came from, with an IP address.
+        user_token: an access token of that user, which is a secret.
+        location: the origin of the request, including an IP address.
     """
 
     _brief: ClassVar[tuple[str, ...]] = ("id",)
@@ -159,24 +160,24 @@ class UserInfo(Record, kw_only=True, frozen=True, gc=False):
     location: dict[str, Any] | None = None
 
 
-# No gc=False here: msgspec does not combine it with the instance dict that the cached properties need.
+# No gc=False here: msgspec cannot combine it with the instance dict that the cached properties need.
 class Task(Record, kw_only=True, frozen=True, dict=True):
-    """One call or other piece of work of a run.
+    """A call, or another unit of work, of a run.
 
     Documented in "Tasks API", "Runs API", "Get Tasks by Agent Handle", "Get Tasks by Space Token" and "Get
-    Detailed Tasks for a Specific Run". Which fields come depends on the listing; the ones from
-    `failure_count` on come with the tasks of an agent only.
+    Detailed Tasks for a Specific Run". Which fields the server sends depends on the listing: `failure_count`
+    and the fields after it are sent only for the tasks of an agent.
 
     Attributes:
-        id: the document's id; most listings do not send it. `task_id` is the one to go by.
-        task: what the agent was asked to do (`objective`).
-        input: the document the task was created with, with keys of the server added (`token`, `quality`).
-        output_json: the output's JSON, as sent; see `output` and `call`.
+        id: id of the stored document, which most listings omit. Use `task_id` to identify a task.
+        task: the instructions for the agent (`objective`).
+        input: the document with which the task was created, plus keys of the server (`token`, `quality`).
+        output_json: the JSON of the output, as sent; see `output` and `call`.
         assignee: handle of the agent.
         status: "pending", "scheduled", "in_progress", "processing", "hold", "completed", "failed" or another
-            text of the server. It does not only go forward: failed tasks are tried again.
-        ref_id: the `id`, or else the `document_id`, of the document the task was created with.
-        run_mode: always "dev" in listings of a space; it says nothing there.
+            value of the server. A status can also go back: failed tasks are retried.
+        ref_id: the `id`, or else the `document_id`, of the document with which the task was created.
+        run_mode: always "dev" in listings of a space, where it has no meaning.
         created, modified, last_status_change: as sent; see `created_at` and so on.
         scheduled_timestamp: unix seconds, as sent; see `scheduled_timestamp_at`.
     """
@@ -212,9 +213,10 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
 
     @cached_property
     def output(self) -> Any:
-        """The whole output as sent, decoded on first use: a dict, empty until a call ended; None if not sent.
+        """The complete output, decoded on first use: a dict, empty until the call has ended, or None.
 
-        Raises `DecodeError` when it is not JSON that can be read.
+        Raises:
+            DecodeError: the output is not valid JSON.
         """
         try:
             return msgspec.json.decode(self.output_json)
@@ -222,46 +224,47 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
             reason = "it is nested too deeply"
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             reason = shorten(str(error))
-        # Outside the handlers, or the exception would keep and show the output through its context.
+        # Outside the handlers: otherwise the context of the exception would keep and show the output.
         raise DecodeError(f"the output of task {shorten(self.task_id or '?')} cannot be decoded: {reason}")
 
     @cached_property
     def call(self) -> Call | None:
-        """The output as a `Call`, or None when it is empty, not sent or not an object.
+        """The output as a `Call`, or None if it is empty, not sent or not a JSON object.
 
-        Raises `DecodeError` as `output` does, and never because of what is inside the output.
+        Raises:
+            DecodeError: the output is not valid JSON. No other content raises.
         """
         return read_call(self.output)
 
     @property
     def created_at(self) -> datetime | None:
-        """`created` as an aware datetime in UTC, or None."""
+        """`created` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.created)
 
     @property
     def modified_at(self) -> datetime | None:
-        """`modified` as an aware datetime in UTC, or None."""
+        """`modified` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.modified)
 
     @property
     def last_status_change_at(self) -> datetime | None:
-        """`last_status_change` as an aware datetime in UTC, or None."""
+        """`last_status_change` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.last_status_change)
 
     @property
     def scheduled_timestamp_at(self) -> datetime | None:
-        """`scheduled_timestamp` as an aware datetime in UTC, or None."""
+        """`scheduled_timestamp` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.scheduled_timestamp)
 
 
 class CreatedRun(Record, kw_only=True, frozen=True, gc=False):
-    """What a create answers, in either shape. Documented in "Tasks API", Create a Task in a Space.
+    """The response to a create, in either form. Documented in "Tasks API", Create a Task in a Space.
 
     Attributes:
-        run_id: the run that was created.
-        status: the status of each task by task id, or of the whole as one text.
-        task_ids: the tasks that were created; None in the documented shape, which does not name them.
-        space_id, created, id: sent in the documented shape only; see `created_at`.
+        run_id: the created run.
+        status: the status of each task by task id, or one status of the run.
+        task_ids: the created tasks; None in the documented form, which does not list them.
+        space_id, created, id: sent only in the documented form; see `created_at`.
     """
 
     _brief: ClassVar[tuple[str, ...]] = ("run_id", "created")
@@ -275,5 +278,5 @@ class CreatedRun(Record, kw_only=True, frozen=True, gc=False):
 
     @property
     def created_at(self) -> datetime | None:
-        """`created` as an aware datetime in UTC, or None."""
+        """`created` as a timezone-aware datetime in UTC, or None."""
         return parse_time(self.created)

@@ -1,4 +1,8 @@
-"""_common"""
+"""Helpers without network access and without knowledge of the API.
+
+Modules: `text` (text that is safe to display), `times`, `files` (fsync, locks), `concurrency` (workers,
+cancellation) and `statuses` (when a task or a run has ended).
+"""
 
 from __future__ import annotations
 

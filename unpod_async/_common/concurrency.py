@@ -12,25 +12,28 @@ __all__ = ["cancel_and_wait", "join_shielded", "run_workers"]
 
 
 async def join_shielded(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait until `future` is done, whatever it came to.
+    """Wait until `future` is done, even if this task is cancelled. The result of `future` is not retrieved.
 
-    Returns the cancellation that was asked for meanwhile: the caller raises it when nothing is left.
+    Returns:
+        The cancellation that was requested meanwhile, or None. The caller raises it after its cleanup.
     """
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
-            # A scope asks again in every turn of the loop; a task, as often as somebody cancels it.
+            # A cancelled scope cancels again in each iteration of the loop, hence the shield. A task can be
+            # cancelled any number of times, hence the loop.
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([future])
-        except asyncio.CancelledError as asked:
-            cancelled = asked
+        except asyncio.CancelledError as cancellation:
+            cancelled = cancellation
     return cancelled
 
 
 async def cancel_and_wait(tasks: Sequence[asyncio.Task[Any]]) -> asyncio.CancelledError | None:
-    """Cancel tasks and wait until all have ended; what one failed with, only who wanted it has to know.
+    """Cancel tasks and wait until all have ended. Their errors are discarded.
 
-    Returns the cancellation that was asked for meanwhile, as `join_shielded` does.
+    Returns:
+        The cancellation of this task that was requested meanwhile, or None, as `join_shielded`.
     """
     cancelled: asyncio.CancelledError | None = None
     for task in tasks:
@@ -38,7 +41,7 @@ async def cancel_and_wait(tasks: Sequence[asyncio.Task[Any]]) -> asyncio.Cancell
     for task in tasks:
         cancelled = await join_shielded(task) or cancelled
         if not task.cancelled():
-            task.exception()  # else the loop would say that nobody asked for it
+            task.exception()  # otherwise the loop logs that it was never retrieved
     return cancelled
 
 

@@ -1,4 +1,4 @@
-"""Files that must survive a crash, and locks that vanish with their process."""
+"""Writing files so that they survive a crash, and locks that end with their process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where two jobs on one file are not told apart
+except ImportError:  # on Windows, where two jobs on one file are not detected
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["lock", "sync_folder", "write_all"]
 
 
 def lock(file: int) -> bool:
-    """Take the lock of an open file, kept until it is closed; False when another opening of it has it."""
+    """Lock an open file until it is closed. Returns False if it is locked through another descriptor."""
     if fcntl is None:
         return True
     try:
@@ -25,7 +25,7 @@ def lock(file: int) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """A new, renamed or removed file is so for good only when the directory that names it is synced."""
+    """Sync a directory, so that new, renamed and removed files in it survive a crash."""
     if os.name == "posix":
         directory = os.open(folder, os.O_RDONLY)
         try:
@@ -35,7 +35,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_all(file: int, data: bytes) -> None:
-    """Write all of `data`: a system may take less at a time, on a disk that is nearly full for one."""
+    """Write all of `data`. A single `os.write` may write less, for example if the disk is nearly full."""
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]

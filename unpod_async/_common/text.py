@@ -1,31 +1,31 @@
-"""Text from outside made fit to show: cut, on one line, without control or direction marks."""
+"""Makes text from a server safe to display: short, on one line, without control and direction characters."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
-READABLE = 300
+_READABLE: Final = 300
 
-# Category C: control and format characters, among them ESC and every bidi mark; Z*: line separators.
+# Category C: control and format characters, including ESC and all bidirectional marks; Z: line separators.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-# A whole body is markup by its first character: no JSON begins with it.
+# The first character of a body decides: no JSON begins with it.
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<[!?a-z]", re.IGNORECASE)
-# Inside a text it takes a tag that people do not write.
-_PASTED = re.compile(
+# Inside a text, only a tag that people do not write counts as markup.
+_PAGE_OR_TRACEBACK = re.compile(
     r"(?P<page><(?:!--|(?:!doctype|\?xml|html|head|body|title|center|h[1-6]|pre|div|p|script|style)\b))"
     r"|Traceback \(most recent call last\)",
     re.IGNORECASE,
 )
-_DEEPEST = 6
+_MAX_DEPTH: Final = 6
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with control and direction marks written as escapes."""
+    """Return `text` on one line, with control and direction characters as escapes."""
     flat = " ".join(text.split())
     if flat.isascii() and flat.isprintable():
         return flat
@@ -37,51 +37,51 @@ def printable(text: str) -> str:
     )
 
 
-def shorten(value: object, limit: int = READABLE) -> str:
-    """`value` as readable text of at most about `limit` characters."""
-    told = _tell(value, _DEEPEST)
-    if not isinstance(told, str):
-        told = msgspec.json.encode(told, enc_hook=repr).decode("utf-8", "replace")
-    # Cut before it is cleaned: a server may send megabytes.
-    text = printable(told[: 4 * limit])
+def shorten(value: object, limit: int = _READABLE) -> str:
+    """Return `value` as readable text of at most about `limit` characters."""
+    readable = _simplify(value, _MAX_DEPTH)
+    if not isinstance(readable, str):
+        readable = msgspec.json.encode(readable, enc_hook=repr).decode("utf-8", "replace")
+    # Cut before cleaning: a server may send megabytes.
+    text = printable(readable[: 4 * limit])
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
-def _tell(value: object, deepest: int) -> object:
-    """`value` with a few words in place of pages and tracebacks, and of what is nested very deeply."""
+def _simplify(value: object, depth: int) -> object:
+    """Return `value` with a short description in place of pages, tracebacks and deep nesting."""
     if isinstance(value, str):
-        return _without_paste(value)
+        return _without_pages(value)
     if isinstance(value, dict):
         items = cast("dict[object, object]", value).items()
-        return {_tell(key, 1): _tell(item, deepest - 1) for key, item in items} if deepest else "…"
+        return {_simplify(key, 1): _simplify(item, depth - 1) for key, item in items} if depth else "…"
     if isinstance(value, list):
-        return [_tell(item, deepest - 1) for item in cast("list[object]", value)] if deepest else "…"
+        return [_simplify(item, depth - 1) for item in cast("list[object]", value)] if depth else "…"
     return value
 
 
-def _without_paste(text: str) -> str:
-    pasted = _PASTED.search(text)
-    if pasted is None:
+def _without_pages(text: str) -> str:
+    found = _PAGE_OR_TRACEBACK.search(text)
+    if found is None:
         return text
-    is_page = pasted["page"] is not None
-    what = _page(text[pasted.start() :].encode("utf-8", "replace")) if is_page else "a traceback"
-    before = text[: pasted.start()].rstrip(" :\r\n")
+    is_page = found["page"] is not None
+    what = _page(text[found.start() :].encode("utf-8", "replace")) if is_page else "a traceback"
+    before = text[: found.start()].rstrip(" :\r\n")
     return f"{before}: {what}" if before else what
 
 
 def looks_like_markup(body: bytes) -> bool:
-    """Whether a body is a page made for a browser."""
+    """Return whether a body is an HTML or XML page."""
     return _MARKUP.match(body) is not None
 
 
 def summarise_body(body: bytes) -> str:
-    """What an answer without a JSON message is, in a few words: never its markup or a traceback."""
+    """Describe a response body without a JSON message, never quoting markup or a traceback."""
     if not body.strip():
         return "no message"
     if looks_like_markup(body):
         return _page(body)
     first = next(line for line in body.splitlines() if line.strip())
-    start = printable(_without_paste(first[:120].decode("utf-8", "replace")))
+    start = printable(_without_pages(first[:120].decode("utf-8", "replace")))
     return start if start == "a traceback" else f"text that starts {start!r}"
 
 

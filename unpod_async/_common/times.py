@@ -1,4 +1,4 @@
-"""The API's times as aware datetimes. Imports nothing of this package."""
+"""The times of the API as timezone-aware datetimes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from datetime import UTC, datetime
 
 __all__ = ["parse_time"]
 
-# fromisoformat also reads bare digits ("20260115100") and week dates, which are unix seconds or nothing
-# here, takes any character between date and time, and a NUL at the end.
+# fromisoformat also accepts bare digits ("20260115100"), which are unix seconds here, week dates, any
+# character between date and time, and a NUL at the end.
 _ISO_START = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T t][^\x00]*)?$", re.ASCII)
-# ASCII only: float() would also take digits of other scripts, underscores, "inf" and "nan".
+# ASCII only: float() also accepts digits of other scripts, underscores, "inf" and "nan".
 _UNIX_SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
-# Lengths of the service's usual texts, which name no zone: without and with microseconds.
+# Lengths of the usual times of the service, which have no zone: without and with microseconds.
 _NO_ZONE = frozenset({19, 26})
 
 
 def parse_time(value: object) -> datetime | None:
-    """The moment `value` stands for, as an aware datetime in UTC, or None. Never raises.
+    """Return `value` as a timezone-aware datetime in UTC, or None if it is not a time. Never raises.
 
-    Read are ISO 8601 texts with `T` or a space, with or without a fraction (cut to microseconds), `Z`, an
-    offset or neither (then UTC), dates (midnight UTC), and unix seconds as a number or a text of digits.
-    Everything else is None: the server's "", "N/A", "NULL" and "None", null, booleans, NaN, times
-    that do not exist and numbers outside the years 1 to 9999.
+    Accepted are ISO 8601 strings with `T` or a space, with or without a fraction (truncated to microseconds),
+    with `Z`, an offset, or neither (then UTC); dates (midnight UTC); and unix seconds as a number or a string
+    of digits. Everything else gives None: "", "N/A", "NULL", "None", null, booleans, NaN, times that do not
+    exist, and numbers outside the years 1 to 9999.
     """
     try:
         if isinstance(value, str):
@@ -42,10 +42,10 @@ def _parse_text(text: str) -> datetime | None:
         if not _ISO_START.match(text):
             return None
     try:
-        # Four times as fast as putting the zone in afterwards.
+        # Four times as fast as adding the zone afterwards.
         moment = datetime.fromisoformat(f"{text}Z" if len(text) in _NO_ZONE else text)
     except ValueError:
-        # RFC 3339 allows "t" and "z", which fromisoformat refuses, as it does white space around.
+        # RFC 3339 allows "t" and "z", which fromisoformat refuses, as it refuses surrounding whitespace.
         moment = datetime.fromisoformat(text.strip().upper())
     if moment.tzinfo is None:
         return moment.replace(tzinfo=UTC)

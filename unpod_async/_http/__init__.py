@@ -1,4 +1,9 @@
-"""_http"""
+"""Sends one request to the API reliably: transport, retries, rate limits and closing.
+
+Modules from the bottom up: `secret`, `validate`, `endpoints`, `responses` and `timeouts` (no I/O); `retry`,
+`settings`, `stats` and `limits` (the decisions); `lifecycle`, `sessions`, `transport_errors` and `transport`
+(HTTP with aiohttp); `executor`, which sends a request under the limits and retries it.
+"""
 
 from __future__ import annotations
 
