@@ -179,7 +179,7 @@ class _ExportJob:
 
     def _request_early(self, token: str, runs: int) -> None:
         """Send requests for a scan while the runs of a first export are still being listed."""
-        if self._spec.selects_all_runs and self._spec.concurrency > 1 and runs > FEW_REQUESTS:
+        if runs > FEW_REQUESTS and self._spec.concurrency > 1 and self._spec.selects_all_runs:
             self._early.request_sample(token)
             # With several spaces, the pages would stay in memory while the other spaces are listed.
             if len(self._workspace.spaces) == 1:

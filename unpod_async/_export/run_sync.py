@@ -232,8 +232,9 @@ class RunReader:
         if self._redact is not None:
             line = self._redact(line)
         digest = hashlib.blake2b(row.raw, digest_size=16).digest()
-        can_settle = is_terminal_run(header.status) and created is not None and created < settled_before
         name = header.run_id if isinstance(header.run_id, str) and header.run_id else f"#{digest.hex()}"
         if self.missing is not None:
             self.missing.discard(name)
-        return ListedRun(name, line, digest, can_settle, header.expected_tasks)
+        expected = header.expected_tasks
+        can_settle = created is not None and created < settled_before and is_terminal_run(header.status)
+        return ListedRun(name, line, digest, can_settle, expected)
