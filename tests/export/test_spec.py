@@ -16,7 +16,8 @@ NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 
 def spec(**options: Any) -> ExportSpec:
-    return ExportSpec(**{"spaces": "S", **options})
+    values: dict[str, Any] = {"spaces": "S", **options}
+    return ExportSpec(**values)
 
 
 def test_the_keyword_arguments_are_the_fields() -> None:
