@@ -223,7 +223,7 @@ async def test_row_28_one_page_always_fails_with_206(row: Row) -> None:
             assert got == want
             used = sandbox.requests
             assert used < 3 + 1 + 2 * 7 * 3
-            row.note("read: DecodeError at the end, with the place; all other rows", used)
+            row.note("read: DecodeError at the end, with the position; all other rows", used)
             skipping = unpod.tasks.list(sandbox.space_token, on_bad_row="skip")
             assert [task.task_id for task in await skipping.collect()] == want
 
@@ -409,13 +409,13 @@ async def test_row_33_invalid_utf_8(row: Row) -> None:
     ids=["500 deep", "NUL"],
 )
 async def test_row_34_odd_values(row: Row, value: bytes) -> None:
-    """In a row: rejected, or read as it is; the rows around it come."""
+    """In a row: rejected, or read as it is; the other rows are read."""
     answer = page_body([GOOD, task(b'"extra":' + value)])
     async with RawServer(always(answer)) as server, client_for(server.base_url) as unpod:
         outcome = await watch(rows_of(unpod, "skip"))
         assert outcome.error is None
         assert outcome.value[0] == "T1"
-        row.note("nesting, NUL: the rows around it come", 1)
+        row.note("nesting, NUL: the other rows are read", 1)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ async def test_row_34_values_that_no_parser_accepts(row: Row, value: bytes) -> N
         assert outcome.error is None, outcome.error
         assert outcome.value[0] == "T1"
         assert len(outcome.value) <= 2
-        row.note("no JSON at all: the page is split, the rows around it come", "≤ 20")
+        row.note("no JSON at all: the page is split, the other rows are read", "≤ 20")
         assert len(server.requests) <= 20
 
 

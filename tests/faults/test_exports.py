@@ -228,4 +228,4 @@ async def test_row_56_on_progress_raises(row: Row, tmp_path: Path, caplog: pytes
             "on_progress raised ZeroDivisionError; the export continues"
         ]
         assert_holds(tmp_path, sandbox)
-    row.note("the export goes on, one warning", "–")
+    row.note("the export continues, one warning", "–")

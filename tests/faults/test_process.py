@@ -544,7 +544,7 @@ async def test_row_53_the_clock_jumps(row: Row) -> None:
     async with RawServer(each_in_turn(*[[json_response({}, 503)], [ORGS]] * 6)) as server:
         printed, complained, code = await run_python(JUMPING, server.base_url)
         assert (printed.split(), code) == (["12", "True"], 0), complained
-        row.note("6 reads, each repeated once: ok", len(server.requests))
+        row.note("6 reads, each retried once: ok", len(server.requests))
 
 
 def test_row_53_wall_time_is_only_recorded(row: Row) -> None:
@@ -556,7 +556,7 @@ def test_row_53_wall_time_is_only_recorded(row: Row) -> None:
                 if name in {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}:
                     readers.add(path.name)
     assert readers <= {"_creating.py", "_many.py", "_journal.py"}
-    row.note("only what a create and its journal write down is wall time", "–")
+    row.note("only the times in a create and its journal are wall time", "–")
 
 
 NO_FILES = """
