@@ -1,4 +1,4 @@
-"""A data set read as one who knows nothing of its manifest reads it, and what it has to hold."""
+"""Read the files of a data set without its manifest, and compare them with the sandbox."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS: tuple[RowKind, ...] = ("runs", "tasks")
 
 
 def found_rows(target: Path, form: str, kind: RowKind) -> list[str]:
-    """Every row of all files of a kind, sorted, in one spelling."""
+    """Return every row of all files of a kind in one spelling, sorted."""
     found: list[str] = []
     paths = sorted((target / kind).iterdir())
     assert paths, f"no file in {kind}/"
@@ -39,7 +39,7 @@ def found_rows(target: Path, form: str, kind: RowKind) -> list[str]:
 
 
 def sandbox_rows(sandbox: Sandbox, form: str, kind: RowKind) -> list[str]:
-    """The same of what the sandbox serves now."""
+    """Return the rows that the sandbox serves now, in the same spelling."""
     rows = sandbox.run_rows() if kind == "runs" else sandbox.task_rows()
     lines = [row_line(msgspec.json.encode(row), keep_user_token=False) for row in rows]
     if form in {"csv", "parquet"}:
@@ -48,24 +48,26 @@ def sandbox_rows(sandbox: Sandbox, form: str, kind: RowKind) -> list[str]:
 
 
 def assert_holds(target: Path, sandbox: Sandbox, form: str = "jsonl") -> None:
-    """Every row there is, each once, and nothing else; and the manifest agrees with the files."""
+    """Check that the files have every row once and nothing else, and that the manifest is correct."""
     for kind in KINDS:
         found, there = found_rows(target, form, kind), sandbox_rows(sandbox, form, kind)
-        assert len(found) == len(set(found)), f"{kind}: a row stands twice"
+        assert len(found) == len(set(found)), f"{kind}: a row is there twice"
         assert set(found) == set(there), f"{kind}: {len(found)} rows, {len(there)} expected"
     assert_manifest(target)
 
 
 def assert_manifest(target: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((target / "_manifest.json").read_bytes())
+    manifest: dict[str, Any] = json.loads((target / "_manifest.json").read_bytes())
     files = {f"{kind}/{path.name}": path for kind in KINDS for path in (target / kind).iterdir()}
-    assert {part["name"] for part in told["parts"]} == set(files)
-    for part in told["parts"]:
+    assert {part["name"] for part in manifest["parts"]} == set(files)
+    for part in manifest["parts"]:
         data = files[part["name"]].read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (part["bytes"], part["sha256"])
     for kind in KINDS:
-        assert told["counts"][kind] == sum(part["rows"] for part in told["parts"] if part["kind"] == kind)
-    return told
+        assert manifest["counts"][kind] == sum(
+            part["rows"] for part in manifest["parts"] if part["kind"] == kind
+        )
+    return manifest
 
 
 def _spelled(row: object) -> str:

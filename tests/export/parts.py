@@ -1,4 +1,4 @@
-"""Parts for the tests of the formats: rows, hostile ones too, and three readers for each format."""
+"""Rows for the tests of the formats, hostile ones too, and three readers for each format."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def lines(kind: RowKind) -> list[bytes]:
 
 
 def written(path: Path, form: str, kind: RowKind, rows: list[bytes], *, csv_safe: bool = False) -> Path:
-    """A part of these rows."""
+    """Write a part of these rows and return its path."""
     path = path.with_name(f"{path.name}{FORMATS[form].suffix}")
     writer = FORMATS[form].create(path, kind, csv_safe=csv_safe)
     writer.write(rows)
@@ -91,9 +91,9 @@ ARROW_TYPES = {
 
 
 def duck(source: str, path: Path, kind: RowKind) -> Table:
-    """The rows of a table function of DuckDB, whose times are asked for as microseconds.
+    """Return the rows of a table function of DuckDB. It returns times as microseconds.
 
-    As datetimes they would need pytz.
+    As datetimes, they would need pytz.
     """
     columns = COLUMNS[kind]
     names = [f"epoch_us({one.name})" if one.kind == "timestamp" else f'"{one.name}"' for one in columns]
@@ -118,7 +118,7 @@ def moment(microseconds: int | None) -> datetime | None:
 
 
 def plain(rows: Table) -> Table:
-    """With times in one kind of UTC; the readers have their own."""
+    """Return rows with the UTC object of `datetime`. Each reader has its own."""
     return [
         tuple(
             cell.replace(tzinfo=UTC) if isinstance(cell, datetime) and not cell.utcoffset() else cell
@@ -202,5 +202,5 @@ ROWS = st.lists(
     max_size=8,
 )
 
-# One directory for all examples: nothing is left in it.
+# All examples share one directory. Each leaves it empty.
 IN_ONE_PLACE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,4 +1,4 @@
-"""A line's cells: documented columns, and nothing that a line holds is lost."""
+"""The cells of a line: the columns are documented, and nothing in the line is lost."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def named(kind: RowKind, line: bytes) -> dict[str, Any]:
 
 
 def cell(name: str, value: str, kind: RowKind = "tasks") -> tuple[object, object]:
-    """The cell of a column whose value is this JSON, and what `extra` has of it."""
+    """Return the cell of a column whose value is this JSON, and what `extra` has."""
     row = named(kind, f'{{"{name}":{value}}}'.encode())
     return row[name], row["extra"]
 
 
 class Pairs(list[tuple[str, Any]]):
-    """An object with all its members."""
+    """Return all members of an object, repeated ones too."""
 
 
 def pairs(text: str) -> Any:
@@ -46,8 +46,8 @@ def pairs(text: str) -> Any:
 # --- the table ---------------------------------------------------------------------------------------------
 
 
-def test_the_columns_are_those_of_this_version() -> None:
-    # Whoever changes this changes SCHEMA_VERSION.
+def test_the_columns_match_the_schema_version() -> None:
+    # If you change this, change SCHEMA_VERSION.
     assert SCHEMA_VERSION == 1
     assert [name for name, _, _ in describe("runs")] == [
         "run_id", "space_id", "id", "status", "batch_count", "created", "modified", "run_mode", "user",
@@ -66,7 +66,7 @@ def test_the_columns_are_those_of_this_version() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_field_has_a_column_and_every_column_a_meaning(kind: RowKind) -> None:
+def test_every_field_has_a_column_and_every_column_has_a_meaning(kind: RowKind) -> None:
     model = {"runs": Run, "tasks": Task}[kind]
     assert {column.source for column in COLUMNS[kind] if column.of == "row"} == {
         field.encode_name for field in msgspec.structs.fields(model)
@@ -181,22 +181,24 @@ VALUES = {
     [(name, *one) for name, values in VALUES.items() for one in values],
     ids=lambda one: str(one)[:40],
 )
-def test_a_cell_or_extra_has_the_value(name: str, value: str, expected: object, extra: object) -> None:
+def test_every_value_is_in_its_cell_or_in_extra(
+    name: str, value: str, expected: object, extra: object
+) -> None:
     assert cell(name, value) == (expected, extra)
 
 
-def test_what_has_no_column_is_in_extra() -> None:
+def test_keys_without_a_column_are_in_extra() -> None:
     row = named("tasks", rb'{"id":1,"call_id":"x","n\u00e9w":null,"output":{},"extra":{"a": [ ]},"_id":"7"}')
     assert row["extra"] == '{"id":1,"call_id":"x","néw":null,"extra":{"a": [ ]}}'
     assert (row["id"], row["call_id"], row["output"]) == ("7", None, "{}")
 
 
-def test_of_a_repeated_key_the_last_counts_and_the_others_are_in_extra() -> None:
+def test_the_last_value_of_a_repeated_key_is_used_and_the_others_are_in_extra() -> None:
     row = named("runs", rb'{"status":"a","x":1,"status":2,"st\u0061tus":"c","x":2}')
     assert (row["status"], row["extra"]) == ("c", '{"status":"a","status":2,"x":1,"x":2}')
 
 
-def test_white_space_around_values_is_in_no_cell() -> None:
+def test_whitespace_around_values_is_removed() -> None:
     row = named("runs", b'{ "status" : "a" ,\t"batch_count":  3 , "new":[ 1 ] }')
     assert (row["status"], row["batch_count"], row["extra"]) == ("a", 3, '{"new":[ 1 ]}')
 
@@ -215,7 +217,7 @@ def test_numbers_that_cannot_be_decoded_do_not_hide_the_call() -> None:
 
 
 @pytest.mark.parametrize("depth", [100, 400, 900])
-def test_a_deep_row_is_flattened(depth: int) -> None:
+def test_a_deeply_nested_row_is_flattened(depth: int) -> None:
     deep = "[" * depth + "]" * depth
     output = f'{{"call_id":"c","error":{deep},"analysis":{{"structuredData":{deep}}}}}'
     line = f'{{"task_id":"T","new":{deep},"output":{output}}}'
@@ -224,7 +226,7 @@ def test_a_deep_row_is_flattened(depth: int) -> None:
     def flatten() -> None:
         got.append(named("tasks", row_line(line.encode(), keep_user_token=False)))
 
-    # In a thread, as the export does it: near the top of a stack, where rows as deep as any can be read.
+    # In a thread, like the export: its stack is nearly empty, so that the deepest rows can be decoded.
     thread = threading.Thread(target=flatten)
     thread.start()
     thread.join()
@@ -234,7 +236,7 @@ def test_a_deep_row_is_flattened(depth: int) -> None:
         assert (row["call_id"], row["call_error"], row["call_structured_data"]) == ("c", deep, deep)
 
 
-def test_a_row_deeper_than_the_stack_at_hand_is_flattened() -> None:
+def test_a_row_nested_deeper_than_the_stack_is_flattened() -> None:
     deep = "[" * 800 + "]" * 800
     line = f'{{"task_id":"T","output":{{"x":{deep}}},"x":{deep}}}'.encode()
 
@@ -269,9 +271,7 @@ MEMBERS = st.lists(st.tuples(st.sampled_from(NAMES) | TEXTS, JSON), max_size=12)
 
 
 @given(MEMBERS, st.sampled_from(KINDS), st.sampled_from(["", " "]))
-def test_flattening_loses_nothing_of_any_row(
-    members: list[tuple[str, str]], kind: RowKind, space: str
-) -> None:
+def test_flattening_any_row_loses_nothing(members: list[tuple[str, str]], kind: RowKind, space: str) -> None:
     text = f"{{{','.join(f'{json.dumps(key)}{space}:{space}{value}' for key, value in members)}}}"
     row = named(kind, text.encode())
     extra = pairs(row["extra"] or "{}")
@@ -291,5 +291,5 @@ def test_flattening_loses_nothing_of_any_row(
             assert got is not None or value in {"null", '""'}
         else:
             assert got == json.loads(value)
-    # And extra has nothing that was not sent.
+    # `extra` has nothing that was not in the row.
     assert all(one in [(key, pairs(value)) for key, value in members] for one in extra)

@@ -1,4 +1,4 @@
-"""Parts in every format, read back by DuckDB, Polars and pyarrow."""
+"""Parts in every format, read by DuckDB, Polars and pyarrow."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_an_empty_part_is_a_valid_file(tmp_path: Path, form: str, kind: RowKind)
         assert (gzip.decompress(path.read_bytes()) if form == "jsonl.gz" else path.read_bytes()) == b""
 
 
-def test_the_schema_of_parquet_is_fixed_and_says_its_version(tmp_path: Path) -> None:
+def test_the_schema_of_parquet_is_fixed_and_has_its_version(tmp_path: Path) -> None:
     for kind in KINDS:
         path = written(tmp_path / kind, "parquet", kind, [b"{}"])
         schema = pq.read_schema(path)
@@ -122,7 +122,7 @@ def test_the_schema_of_parquet_is_fixed_and_says_its_version(tmp_path: Path) -> 
         assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-def test_row_groups_are_bounded(tmp_path: Path) -> None:
+def test_row_groups_have_a_maximum_size(tmp_path: Path) -> None:
     small = written(tmp_path / "small", "parquet", "runs", [b'{"run_id":"R"}'] * 140_000)
     large = written(tmp_path / "large", "parquet", "runs", [b'{"run_id":"%b"}' % (b"R" * 1_000_000)] * 100)
     for path, most in ((small, 70_000), (large, 50)):
@@ -157,16 +157,16 @@ FORMULAS = [
 
 
 @each_row("text", SAFE)
-def test_a_harmless_cell_stays(text: str) -> None:
+def test_a_harmless_cell_does_not_change(text: str) -> None:
     assert safe(text) == text
 
 
 @each_row("text", FORMULAS)
-def test_a_cell_that_looks_like_a_formula_is_marked(text: str) -> None:
+def test_a_cell_that_looks_like_a_formula_gets_an_apostrophe(text: str) -> None:
     assert safe(text) == f"'{text}"
 
 
-def test_csv_safe_marks_the_cells_of_a_part(tmp_path: Path) -> None:
+def test_csv_safe_applies_to_all_cells_of_a_part(tmp_path: Path) -> None:
     row = msgspec.json.encode({
         "task_id": "\0=1",
         "ref_id": "+919000000001",
@@ -193,7 +193,7 @@ def test_csv_safe_marks_the_cells_of_a_part(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_csv_looks_like(tmp_path: Path) -> None:
+def test_the_text_of_a_csv_part(tmp_path: Path) -> None:
     row = b'{"run_id":"R1","status":"","batch_count":3,"created":"2026-01-15T10:00:00","user":"a\\"b\\n,"}'
     assert written(tmp_path / "runs", "csv", "runs", [row]).read_bytes() == (
         b"run_id,space_id,id,status,batch_count,created,modified,run_mode,user,thread_id,collection_ref,extra\n"

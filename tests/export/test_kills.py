@@ -1,6 +1,6 @@
-"""An export killed at any moment and run again: the data set is as if nothing had happened.
+"""An export that is killed at any moment and run again gives the same data set as an undisturbed one.
 
-Real SIGKILLs at random moments, over the formats and both ways of fetching: 20 of them, and 200 with
+The tests send 20 real SIGKILLs at random moments, for all formats and both ways to read tasks, and 200 with
 `python -m nox -s torture` (UNPOD_KILLS).
 """
 
@@ -22,18 +22,18 @@ from unpod_async.testing import Sandbox
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX"),
+    pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL"),
 ]
 
 KILLS = int(os.environ.get("UNPOD_KILLS", "20"))
 FORMS = ["jsonl", "jsonl.gz", "csv", "parquet"]
 VICTIM = Path(__file__).with_name("victim.py")
-PAGE_SIZE = 7  # so small that one run by one is cheaper, or the space-wide listing takes many pages
+PAGE_SIZE = 7  # so small that reading run by run is cheaper, or that the space-wide listing has many pages
 
 
 async def run_victim(sandbox: Sandbox, target: Path, kill_at: int, **options: object) -> int | None:
-    """Export in another process; how many calls mattered, or None when it was killed."""
-    asked = {
+    """Export in another process. Returns the number of counted calls, or None if it was killed."""
+    job = {
         "token": sandbox.token,
         "base_url": sandbox.base_url,
         "space": sandbox.space_token,
@@ -42,16 +42,16 @@ async def run_victim(sandbox: Sandbox, target: Path, kill_at: int, **options: ob
         "export": {"part_bytes": 40_000, **options},
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", str(VICTIM), json.dumps(asked)),
+        *(sys.executable, "-W", "error", str(VICTIM), json.dumps(job)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(unpod_async.__file__).parents[1])},
     )
-    said, complaints = await process.communicate()
+    output, errors = await process.communicate()
     if process.returncode == -9:
         return None
-    assert process.returncode == 0, complaints.decode()
-    return int(said)
+    assert process.returncode == 0, errors.decode()
+    return int(output)
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
@@ -68,14 +68,14 @@ async def test_killed_at_random_moments(tmp_path: Path, form: str) -> None:
         while kills < KILLS / len(FORMS):
             number += 1
             target = tmp_path / f"set{number}"
-            # Killed once, twice, three times on one target, each time a little further on at best.
+            # One target is killed several times, each time later at best.
             while await run_victim(sandbox, target, moments.randint(1, calls), **options) is None:
                 kills += 1
             assert_holds(target, sandbox, form)
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
-async def test_killed_in_a_refresh_of_a_space_that_has_changed(tmp_path: Path) -> None:
+async def test_killed_while_a_changed_space_is_exported_again(tmp_path: Path) -> None:
     moments = random.Random(1)
     async with Sandbox(runs=30, tasks_per_run=(1, 6)) as sandbox:
         calls = await run_victim(sandbox, tmp_path / "set", 0)
@@ -90,8 +90,8 @@ async def test_killed_in_a_refresh_of_a_space_that_has_changed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("page_size", [PAGE_SIZE, None])
-async def test_what_is_on_the_disk_is_not_fetched_again(tmp_path: Path, page_size: int | None) -> None:
-    """Killed when the last rows are being written: no task is asked for any more."""
+async def test_rows_on_the_disk_are_not_fetched_again(tmp_path: Path, page_size: int | None) -> None:
+    """After a kill while the last rows are written, no task is requested again."""
     async with Sandbox(runs=40, tasks_per_run=(1, 9)) as sandbox:
         options = {"page_size": page_size}
         calls = await run_victim(sandbox, tmp_path / "whole", 0, **options)

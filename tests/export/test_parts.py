@@ -1,4 +1,4 @@
-"""Parts as files: copied from older ones, full disks, aborts, and memory that does not grow."""
+"""Part files: copies of older parts, full disks, aborts, and constant memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(path: Path, form: str, kind: RowKind) -> object:
 
 
 def check_copy(path: Path, form: str, kind: RowKind, rows: list[bytes], ranges: list[Range]) -> None:
-    """Copying equals writing these rows, with rows written before and after."""
+    """Check that copying equals writing the rows, with other rows before and after."""
     source = written(path / "source", form, kind, rows)
     target = path / f"copy{FORMATS[form].suffix}"
     writer = FORMATS[form].create(target, kind)
@@ -65,8 +65,8 @@ def test_a_copy_equals_writing_the_rows(tmp_path: Path, form: str, kind: RowKind
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_copy_of_a_part_longer_than_any_buffer(tmp_path: Path, form: str) -> None:
-    # About 9 MB, of which CSV has more: chunks end within rows, and batches within ranges.
+def test_a_copy_of_a_part_larger_than_the_buffers(tmp_path: Path, form: str) -> None:
+    # About 9 MB, and more as CSV. Blocks end inside rows, and batches inside ranges.
     rows = [
         b'{"run_id":"R%d","status":"%b","x":"a\\nb"}' % (at, b"s" * (at * 7919 % 3000)) for at in range(6_000)
     ]
@@ -80,7 +80,7 @@ def test_a_copy_of_a_part_longer_than_any_buffer(tmp_path: Path, form: str) -> N
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz"])
-def test_a_range_that_ends_with_the_last_whole_row_of_a_piece(tmp_path: Path, form: str) -> None:
+def test_a_range_that_ends_with_the_last_whole_row_of_a_block(tmp_path: Path, form: str) -> None:
     rows = [b'{"run_id":"R%05d","status":"%b"}' % (at, b"s" * 67) for at in range(12_000)]
     whole, cut = divmod(1 << 20, len(rows[0]) + 1)
     assert cut
@@ -108,7 +108,7 @@ def spoil(path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_what_cannot_be_copied_is_an_os_error(tmp_path: Path, form: str) -> None:
+def test_a_part_that_cannot_be_copied_is_an_os_error(tmp_path: Path, form: str) -> None:
     rows = lines("runs")
     suffix = FORMATS[form].suffix
 
@@ -151,16 +151,16 @@ def test_what_cannot_be_copied_is_an_os_error(tmp_path: Path, form: str) -> None
 
 
 def descriptors() -> dict[int, Path]:
-    """The open files of this process, where they can be known."""
+    """Return the open files of this process, on Linux."""
     found = dict[int, Path]()
     for link in Path("/proc/self/fd").iterdir() if sys.platform == "linux" else ():
-        with contextlib.suppress(OSError):  # the one of this listing
+        with contextlib.suppress(OSError):  # the descriptor of this listing itself
             found[int(link.name)] = link.readlink()
     return found
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_part_is_a_new_file_of_its_owner(tmp_path: Path, form: str) -> None:
+def test_a_part_is_a_new_file_that_only_its_owner_can_read(tmp_path: Path, form: str) -> None:
     path = written(tmp_path / "runs", form, "runs", [])
     assert path.stat().st_mode & 0o777 == 0o600
     before = path.read_bytes()
@@ -178,7 +178,7 @@ def test_a_part_is_a_new_file_of_its_owner(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("rows", [0, 5_000])
-def test_an_aborted_part_is_gone(tmp_path: Path, form: str, rows: int) -> None:
+def test_an_aborted_part_is_removed(tmp_path: Path, form: str, rows: int) -> None:
     before = descriptors()
     path = tmp_path / "runs"
     writer = FORMATS[form].create(path, "runs")
@@ -190,7 +190,7 @@ def test_an_aborted_part_is_gone(tmp_path: Path, form: str, rows: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_rows_of_a_source_that_fails_are_not_taken_for_all(tmp_path: Path, form: str) -> None:
+def test_an_error_while_rows_are_read_leaves_no_part(tmp_path: Path, form: str) -> None:
     def failing() -> Any:
         yield b"{}"
         raise LookupError("the spool is gone")
@@ -232,8 +232,10 @@ print(path.exists())
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits of this kind")
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("limit", [0, 100, 1_000_000, -10])
-def test_a_disk_that_fills_is_an_os_error_and_leaves_nothing(tmp_path: Path, form: str, limit: int) -> None:
-    # A negative limit is counted from the end of the part: then the last write fails, and at first is short.
+def test_a_disk_that_becomes_full_is_an_os_error_and_leaves_no_file(
+    tmp_path: Path, form: str, limit: int
+) -> None:
+    # A negative limit counts from the end of the part. Then the last write is short first and fails next.
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-W", "error", "-c", FULL, form, str(tmp_path / "part"), str(limit)],
         capture_output=True,
@@ -247,13 +249,13 @@ def test_a_disk_that_fills_is_an_os_error_and_leaves_nothing(tmp_path: Path, for
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_full_device_is_an_os_error(tmp_path: Path, form: str) -> None:
-    # A part is always a new file, so the device takes the place of the file's descriptor.
+    # A part is always a new file, so the device replaces its descriptor.
     full = os.open("/dev/full", os.O_WRONLY)
     writer = FORMATS[form].create(tmp_path / "runs", "runs")
     (made,) = [number for number, name in descriptors().items() if name == tmp_path / "runs"]
     os.dup2(full, made)
     os.close(full)
-    with pytest.raises(OSError) as caught:  # noqa: PT012 - either may say so
+    with pytest.raises(OSError) as caught:  # noqa: PT012 - either may raise
         writer.write([b"{}"] * 10)
         writer.close()
     assert caught.value.errno == errno.ENOSPC
@@ -278,7 +280,7 @@ except ConfigurationError as error:
 """
 
 
-def test_without_pyarrow_only_parquet_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+def test_without_pyarrow_only_parquet_fails_and_the_error_has_a_hint(tmp_path: Path) -> None:
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", NO_ARROW, str(tmp_path)], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Contact data out of lines: by key, what was met, and what looks like it; and what stays."""
+"""Redaction of contact data by its key, by values of the row, and by its shape; and what stays."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def dropped(row: object) -> Any:
 
 
 def text(sent: str, **other: object) -> str:
-    """What becomes of a text of a row in which `other` is known."""
-    said = dropped({"input": other, "output": {"call_summary": sent}})["output"]["call_summary"]
-    assert isinstance(said, str)
-    return said
+    """Return a redacted string of a row that also has `other`."""
+    redacted = dropped({"input": other, "output": {"call_summary": sent}})["output"]["call_summary"]
+    assert isinstance(redacted, str)
+    return redacted
 
 
 def h(value: str) -> str:
@@ -47,7 +47,7 @@ def h(value: str) -> str:
 CONTACT = re.compile(rb"Person|Alice|@|90000\d{5}")
 
 
-def test_nothing_of_a_contact_is_left_in_the_rows_of_the_sandbox() -> None:
+def test_the_rows_of_the_sandbox_have_no_contact_data_left() -> None:
     sandbox = Sandbox(runs=40, tasks_per_run=5)
     lines = [line(row) for row in sandbox.task_rows()]
     assert all(CONTACT.search(one) for one in lines)
@@ -58,7 +58,7 @@ def test_nothing_of_a_contact_is_left_in_the_rows_of_the_sandbox() -> None:
         assert drop(line(row)) == line(row)
 
 
-def test_all_else_of_the_rows_of_the_sandbox_stays() -> None:
+def test_everything_else_in_the_rows_of_the_sandbox_stays() -> None:
     for row in Sandbox(runs=20, tasks_per_run=5).task_rows():
         row["user_info"] |= {"email": None, "full_name": None, "user_token": None}
         row["input"] |= {"name": None, "contact_number": None}
@@ -80,7 +80,7 @@ def test_the_same_person_has_the_same_hash_in_both_shapes_of_an_output() -> None
         told = json.loads(hashed(line(row)))
         customer = told["output"].get("customer")
         if isinstance(customer, dict):
-            # "+919000000001" there, "9000000001" in the input.
+            # The output has "+919000000001", the input "9000000001".
             assert customer == {"number": told["input"]["contact_number"], "name": told["input"]["name"]}
             seen.add("camel")
         elif customer is not None:
@@ -118,7 +118,7 @@ OTHERS = """
 
 @each_row("key", [*NAMES.split(), *REACHES.split(), "Mobile No.", "Full Name", "E-mail", "Email ID"])
 @each_row("value", ["Zed Q", "+15550100", "z@q.example"])
-def test_a_value_under_a_key_of_contact_data_is_taken_out_anywhere(key: str, value: str) -> None:
+def test_a_value_under_a_contact_key_is_redacted_at_any_depth(key: str, value: str) -> None:
     row = {
         "task_id": "T1",
         "extra": [{"deep": {key: value}}],
@@ -135,12 +135,12 @@ def test_a_value_under_a_key_of_contact_data_is_taken_out_anywhere(key: str, val
 
 
 @each_row("key", OTHERS.split())
-def test_other_keys_stay(key: str) -> None:
+def test_values_under_other_keys_stay(key: str) -> None:
     assert kind_of_key(key) in {"technical", "text"}
     assert dropped({"input": {key: "Zed Q"}}) == {"input": {key: "Zed Q"}}
 
 
-def test_what_says_nothing_stays_and_numbers_go() -> None:
+def test_placeholders_stay_and_numbers_are_redacted() -> None:
     row = {
         "input": {
             "name": "N/A",
@@ -155,7 +155,7 @@ def test_what_says_nothing_stays_and_numbers_go() -> None:
     assert json.loads(hashed(line(row)))["input"]["mobile"] == h("9876543210")
 
 
-def test_what_follows_in_a_list_is_under_the_key_of_the_list() -> None:
+def test_items_of_a_list_belong_to_the_key_of_the_list() -> None:
     told = dropped({
         "input": {"contacts": [{"id": "7"}, "Zed Q"], "notes": [{"name": "Quix"}, "a note", ["b"]]}
     })
@@ -176,7 +176,7 @@ def test_ids_and_times_of_a_contact_stay() -> None:
     }
 
 
-def test_the_columns_of_the_service_are_never_touched() -> None:
+def test_the_columns_of_the_service_never_change() -> None:
     own = {
         "task_id": "Zed Quix",
         "run_id": "9876543210",
@@ -198,7 +198,7 @@ def test_the_columns_of_the_service_are_never_touched() -> None:
     assert told["input"]["task_id"] == "[redacted]"
 
 
-def test_json_in_a_text_is_looked_into() -> None:
+def test_json_inside_strings_is_redacted() -> None:
     inner = json.dumps({"Lead Name": "Zed Quix", "score": 1, "more": json.dumps([{"phone": "5550100"}])})
     told = dropped({
         "output": {"post_call_data": {"structured_data": inner}, "summary": "zed quix rang 5550100"}
@@ -211,7 +211,7 @@ def test_json_in_a_text_is_looked_into() -> None:
     assert told["output"]["summary"] == "[redacted] rang [redacted]"
 
 
-# --- values met elsewhere in the row -----------------------------------------------------------------------
+# --- values elsewhere in the row ---------------------------------------------------------------------------
 
 MET = [
     ("Am I speaking with John Doe?", "Am I speaking with [redacted]?"),
@@ -237,7 +237,7 @@ MET = [
 
 
 @each_row(("sent", "left"), MET)
-def test_values_met_are_taken_out_of_texts(sent: str, left: str) -> None:
+def test_values_of_the_row_are_redacted_in_its_other_strings(sent: str, left: str) -> None:
     known = {
         "name": "John Doe",
         "phone": "+91 98765 43210",
@@ -261,7 +261,7 @@ def test_a_part_of_a_name_has_the_hash_of_the_name_and_a_number_that_of_the_numb
     assert json.loads(hashed(line(row)))["task"]["objective"] == f"Ask {h('john doe')}, {h('9876543210')}."
 
 
-def test_technical_texts_hold_no_names_but_may_hold_numbers() -> None:
+def test_technical_strings_are_searched_for_numbers_but_not_for_names() -> None:
     row = {
         "input": {"name": "agent", "phone": "9876543210"},
         "ref_id": "9876543210",
@@ -280,7 +280,7 @@ def test_technical_texts_hold_no_names_but_may_hold_numbers() -> None:
     }
 
 
-def test_keys_that_are_no_words_are_texts() -> None:
+def test_keys_that_are_not_identifiers_are_redacted_like_strings() -> None:
     told = dropped({
         "input": {"name": "Zed Quix", "votes": {"z@q.example": 1, "Zed Quix": 2, "9876543210": 3, "Quix": 4}}
     })
@@ -313,30 +313,30 @@ def test_addresses_and_numbers_are_found_in_free_text(found: str, around: str) -
 
 
 @each_row("number", NUMBERS)
-def test_a_number_is_found_where_words_have_no_spaces(number: str) -> None:
+def test_a_number_is_found_in_scripts_without_spaces(number: str) -> None:
     assert text(f"电话{number}。") == "电话[redacted]。"
 
 
 @each_row("left", LEFT)
 @each_row("around", ["{}", "on {}, now", "({})"])
-def test_what_is_no_number_of_a_phone_stays(left: str, around: str) -> None:
+def test_digits_that_are_not_a_phone_number_stay(left: str, around: str) -> None:
     assert text(around.format(left)) == around.format(left)
 
 
-def test_an_address_in_an_url_goes_and_the_rest_stays() -> None:
+def test_an_address_in_a_url_is_redacted_and_the_rest_stays() -> None:
     assert (
         text("see https://x.example/9876543210?to=j@x.io&a=1 now")
         == "see https://x.example/9876543210?to=[redacted]&a=1 now"
     )
 
 
-def test_the_agents_own_number_stays() -> None:
+def test_the_number_of_the_agent_stays() -> None:
     assert dropped({"output": {"assistant_number": "+911400000000"}})["output"] == {
         "assistant_number": "+911400000000"
     }
 
 
-# --- total -------------------------------------------------------------------------------------------------
+# --- any row -----------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.one_of(
@@ -372,7 +372,7 @@ MODES: list[Literal["drop", "hash"]] = ["drop", "hash"]
     st.dictionaries(st.sampled_from(["input", "output", "task", "name", "run_id"]), JSON),
     st.sampled_from(MODES),
 )
-def test_any_row_gives_a_row_of_the_same_shape(row: dict[str, Any], mode: Literal["drop", "hash"]) -> None:
+def test_a_redacted_row_has_the_same_shape(row: dict[str, Any], mode: Literal["drop", "hash"]) -> None:
     redactor = Redactor(mode, KEY)
     sent = line(row)
     redacted = redactor(sent)
@@ -383,7 +383,7 @@ def test_any_row_gives_a_row_of_the_same_shape(row: dict[str, Any], mode: Litera
 
 def assert_same_shape(sent: Any, left: Any, *, is_plain: bool) -> None:
     if isinstance(sent, dict):
-        # Keys that are texts may have been redacted, and so become one.
+        # Keys that are not identifiers may be redacted and then be equal.
         plain = {key: value for key, value in sent.items() if re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII)}
         assert plain.keys() <= left.keys()
         for key, value in plain.items():
@@ -406,7 +406,7 @@ def assert_same_shape(sent: Any, left: Any, *, is_plain: bool) -> None:
     st.text(max_size=20),
     st.sampled_from(MODES),
 )
-def test_a_name_and_a_number_met_are_nowhere_in_the_line(
+def test_a_name_and_a_number_of_the_row_are_nowhere_in_the_redacted_line(
     name: str, number: str, around: str, mode: Literal["drop", "hash"]
 ) -> None:
     spaced = f"{number[:5]} {number[5:]}"
@@ -447,7 +447,7 @@ def test_a_name_and_a_number_met_are_nowhere_in_the_line(
     ],
     ids=lambda sent: sent[:30].decode(),
 )
-def test_odd_rows_are_redacted_as_well(sent: bytes) -> None:
+def test_unusual_rows_are_redacted_too(sent: bytes) -> None:
     row = row_line(sent, keep_user_token=False)
     for redactor in (drop, hashed):
         redacted = redactor(row)
@@ -457,11 +457,11 @@ def test_odd_rows_are_redacted_as_well(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize(("mode", "key"), [("hash", b""), ("none", KEY)])
-def test_a_redactor_that_would_not_protect_is_refused(mode: Any, key: bytes) -> None:
+def test_a_redactor_without_protection_is_an_error(mode: Any, key: bytes) -> None:
     with pytest.raises(InvalidArgument, match="redact"):
         Redactor(mode, key)
 
 
-def test_another_key_gives_another_hash() -> None:
+def test_different_keys_give_different_hashes() -> None:
     row = line({"name": "Zed"})
     assert hashed(row) == hashed(line({"name": " zED "})) != Redactor("hash", b"other")(row)

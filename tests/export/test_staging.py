@@ -1,4 +1,4 @@
-"""What is noted is on the disk, whatever fails and whoever is gone when it does."""
+"""What the catalog has is on the disk, whatever fails and whoever was cancelled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def full() -> None:
     raise OSError(errno.ENOSPC, "full")
 
 
-async def test_a_failure_that_nobody_was_left_to_hear_of_is_not_forgotten() -> None:
+async def test_a_failure_after_the_caller_was_cancelled_is_raised_later() -> None:
     disk = Disk("target")
     goes_on = threading.Event()
 
@@ -50,13 +50,13 @@ async def test_a_failure_that_nobody_was_left_to_hear_of_is_not_forgotten() -> N
     disk.close()
 
 
-async def test_rows_whose_writing_failed_are_not_noted(tmp_path: Path) -> None:
+async def test_rows_that_could_not_be_written_are_not_saved(tmp_path: Path) -> None:
     state, spool, disk = Catalog(tmp_path / "state"), Spool(tmp_path, 1, 2**40), Disk(str(tmp_path))
     state.run(RUN, ("r", b""))
     staging = Staging(state, spool, disk)
     goes_on = threading.Event()
-    before = asyncio.create_task(disk.run(goes_on.wait))  # what follows waits for this
-    spool_path(tmp_path, 1).mkdir()  # where the file is to be
+    before = asyncio.create_task(disk.run(goes_on.wait))  # the next work waits for this
+    spool_path(tmp_path, 1).mkdir()  # in the way of the spool file
     staging.add(7, [b"x" * 2**20], 0)
     staging.finish(7)
     worker = asyncio.create_task(staging.flush_if_due())
@@ -79,7 +79,9 @@ async def test_rows_whose_writing_failed_are_not_noted(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_NOFILE is of POSIX")
 @pytest.mark.parametrize("page_size", [1, None])
-async def test_parts_of_one_row_do_not_take_all_descriptors(tmp_path: Path, page_size: int | None) -> None:
+async def test_parts_of_one_row_do_not_use_up_the_file_descriptors(
+    tmp_path: Path, page_size: int | None
+) -> None:
     async with (
         Sandbox(runs=200, tasks_per_run=(1, 2)) as sandbox,
         UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,

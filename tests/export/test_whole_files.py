@@ -1,4 +1,4 @@
-"""Files of the spool that become parts as they are."""
+"""Spool files that become parts as they are."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def spool_files(target: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("page_size", [2, None])
-async def test_no_second_copy_stays_and_a_run_is_in_one_part(tmp_path: Path, page_size: int | None) -> None:
+async def test_no_spool_file_stays_and_a_run_is_in_one_part(tmp_path: Path, page_size: int | None) -> None:
     async with (
         Sandbox(runs=30, tasks_per_run=(0, 9)) as sandbox,
         UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
     ):
-        # Of a long run the pages come between those of others.
+        # The pages of a long run arrive between those of other runs.
         for _ in range(25):
             sandbox.insert_task(sandbox.run_ids()[10])
         for _ in range(2):
@@ -61,10 +61,10 @@ MANY = [(run, [b"row"]) for run in (*range(50), *range(0, 50, 7))]
 @settings(max_examples=100)
 @example(appended=MANY, file_bytes=1)
 @given(appended=APPENDED, file_bytes=st.sampled_from([1, 40, 10_000]))
-def test_what_is_appended_is_where_it_is_said_to_be(
+def test_appended_rows_are_at_the_returned_position(
     appended: list[tuple[int, list[bytes]]], file_bytes: int
 ) -> None:
-    """And the rows of a run are in one file, whose digest is known."""
+    """All rows of a run are in one file, and its digest is correct."""
     with folder() as there:
         spool = Spool(there, 7, file_bytes, hashes=True)
         extents = []

@@ -1,9 +1,9 @@
-"""An export in a process of its own, which kills itself right before call number `kill_at` that matters.
+"""An export in its own process, which kills itself right before the counted call number `kill_at`.
 
     python victim.py '{"base_url": ..., "kill_at": 17, "export": {...}}'
 
-What matters is what changes the disk, and what asks the service: a kill anywhere else is one of these, a
-little earlier. Prints how many such calls there were when it comes to its end.
+It counts the calls that change the disk or send a request. A kill at any other moment has the effect of a
+kill before the next of these calls. At its end, it prints the number of counted calls.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from types import FrameType
 
 from unpod_async import RetryPolicy, UnpodClient
 
-MATTERS = {"write", "fsync", "replace", "rename", "unlink", "execute", "executemany", "open", "send", "mkdir"}
+COUNTED = {"write", "fsync", "replace", "rename", "unlink", "execute", "executemany", "open", "send", "mkdir"}
 calls = itertools.count(1)
 last = 0
 
 
-def main(asked: dict[str, object]) -> None:
-    kill_at = asked["kill_at"]
+def main(job: dict[str, object]) -> None:
+    kill_at = job["kill_at"]
 
     def look(frame: FrameType, event: str, what: object) -> None:
         global last
-        if event == "c_call" and getattr(what, "__name__", "") in MATTERS:
+        if event == "c_call" and getattr(what, "__name__", "") in COUNTED:
             last = next(calls)
             if last == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     async def export() -> None:
         async with UnpodClient(
-            str(asked["token"]), base_url=str(asked["base_url"]), retry=RetryPolicy(base=0.01)
+            str(job["token"]), base_url=str(job["base_url"]), retry=RetryPolicy(base=0.01)
         ) as unpod:
-            await unpod.export(str(asked["space"]), str(asked["target"]), **asked["export"])  # type: ignore[arg-type]
+            await unpod.export(str(job["space"]), str(job["target"]), **job["export"])  # type: ignore[arg-type]
 
     async def counted() -> None:
         threading.setprofile(look)
