@@ -616,8 +616,8 @@ class Evidence:
         latest = self._latest_count if is_ordered and self.counts.count_trusted else None
         if self.passes:
             self._close_pass()
+            self._begin(layout)
         self.passes += 1
-        self._begin(layout)
         self.tracker.start_pass()
         if self.passes == 1:
             if self._preview is not None:

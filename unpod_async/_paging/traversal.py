@@ -195,11 +195,13 @@ class Walk:
             if page > self._start and rows > layout.size and is_everything(layout, evidence.head, outcome):
                 evidence.mark_unpaged()
                 return [Segment(0, rows, outcome)]
-            place = evidence.tracker.place(outcome.keys[0]) if rows and not layout.is_known else None
-            if not layout.learn(page, rows, outcome.count, place, is_first=page == self._start):
+            is_first = page == self._start
+            is_new_place = rows and not layout.is_known and not is_first
+            place = evidence.tracker.place(outcome.keys[0]) if is_new_place else None
+            if not layout.learn(page, rows, outcome.count, place, is_first=is_first):
                 evidence.misplace()
             self._ignores_size = self._ignores_size or layout.ignores_size
-            if page == self._start and evidence.is_one_answer(outcome, layout.size):
+            if is_first and evidence.is_one_answer(outcome, layout.size):
                 evidence.mark_unpaged()
             return [Segment(layout.offset(page), layout.effective_size, outcome)]
         if outcome.past_end and page > self._start:
