@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from tests.walk_model import Case, Change, Listing, Outcome, Server, missing, unreported
 from unpod_async.errors import IncompleteListing
@@ -21,6 +22,16 @@ MOMENTS = 60
 PAST_END = ["empty", "404", "206", "repeat"]
 FAILS_PAST_END = ["206-string", "500"]
 AHEAD = [(1, False), (1, False), (2, False), (3, False), (5, False), (2, True), (5, True)]
+
+
+class Results(NamedTuple):
+    """How the walks over many histories ended."""
+
+    counts: dict[str, Counter[str]]
+    """By kind and by verdict, see `judge`."""
+
+    faults: list[tuple[str, int, str]]
+    """Kind, seed and verdict of each history that lost a row although a client can tell."""
 
 
 def _server(rng: random.Random, **odd: object) -> Server:
@@ -250,45 +261,58 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
 
 
 def judge(case: Case, listing: Listing, out: Outcome) -> str:
-    """What came of a walk: "complete", "raised", "lost" (a row), "unreported" (a bad row), or "twice"."""
+    """Return how a walk ended.
+
+    Returns:
+        "complete"; "raised"; "failed" for the error of a request; "unreported" if a row that cannot be
+        read was not
+        reported; "exception" if a row is missing and no client can tell; "lost" if a row is missing; or
+        "twice".
+    """
     if len(out.yielded) != len(set(out.yielded)):
         return "twice"
     if out.error is not None:
         return "raised" if isinstance(out.error, IncompleteListing) else "failed"
-    if missing(listing, out):
-        return "lost"
+    absent = missing(listing, out)
+    if absent:
+        return "exception" if has_twin(case, listing, out, absent) else "lost"
     return "unreported" if unreported(listing, out) else "complete"
 
 
-def run_many(
-    number: int, kinds: Iterable[str] | None = None, first: int = 0
-) -> tuple[dict[str, Counter[str]], list[tuple[str, int]]]:
-    """Walk `number` histories, as many of each kind; returns counts by kind, and the seeds of losses."""
+def has_twin(case: Case, listing: Listing, out: Outcome, absent: set[str]) -> bool:
+    """Whether another history has the same requests and answers and loses no row."""
+    try:
+        twin, again = case.run_twin(listing, absent)
+    except IndexError:  # another request than in the first history
+        return False
+    return again.transcript == out.transcript and again.error is None and not missing(twin, again)
+
+
+def run_many(number: int, kinds: Iterable[str] | None = None, first: int = 0) -> Results:
+    """Walk `number` histories, as many of each kind."""
     names = list(kinds or KINDS)
-    counts = {name: Counter[str]() for name in names}
-    losses: list[tuple[str, int]] = []
+    results = Results({name: Counter() for name in names}, [])
     for index in range(first, first + number):
         name = names[index % len(names)]
         case = KINDS[name](random.Random(index))
         listing, out = case.run()
         verdict = judge(case, listing, out)
-        counts[name][verdict] += 1
-        counts[name]["requests"] += out.requests
-        if verdict in ("lost", "unreported", "twice", "failed"):
-            losses.append((name, index))
-    return counts, losses
+        results.counts[name][verdict] += 1
+        if verdict in ("lost", "twice"):
+            results.faults.append((name, index, verdict))
+    return results
 
 
 def main() -> None:
+    """Walk as many histories as the first argument says, of the kinds that the others name."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    kinds = sys.argv[2:] or None
     began = time.time()
-    counts, losses = run_many(number, kinds)
-    for name, count in counts.items():
-        total = sum(n for word, n in count.items() if word != "requests")
-        words = ", ".join(f"{word} {n}" for word, n in sorted(count.items()) if word != "requests")
-        print(f"{name:34} {words}; {count['requests'] / max(1, total):.1f} requests each")
-    print(f"{time.time() - began:.1f} s; first losses: {losses[:12]}")
+    results = run_many(number, sys.argv[2:] or None)
+    for name, count in results.counts.items():
+        print(f"{name:34}", ", ".join(f"{word} {times}" for word, times in sorted(count.items())))
+    print(f"{number} histories in {time.time() - began:.0f} s")
+    if results.faults:
+        sys.exit(f"{len(results.faults)} histories lost a row in silence: {results.faults[:20]}")
 
 
 if __name__ == "__main__":

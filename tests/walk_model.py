@@ -190,6 +190,7 @@ class Outcome:
     unreadable: list[int]
     error: Exception | None
     requests: int
+    passes: int = 0
     transcript: list[tuple[PageRequest, object]] = dataclasses.field(default_factory=list)
     """Every request and its answer, in the order of the answers."""
 
@@ -243,6 +244,7 @@ def drive(
         pass
     except UnpodError as error:
         out.error = error
+    out.passes = walk.passes
     return out
 
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from unpod_async._paging.commands import Fetch, PageFailure, PageRequest, PageResult, Steps
 
 __all__ = ["Segment", "ServerLimitsPages", "read_around", "split_plan"]
+
+
+_SMALL_PAGE = 16
+"""Rows of a page that is searched to its end before a request shows whether the listing answers at all."""
 
 
 class Segment(NamedTuple):
@@ -41,56 +45,68 @@ def read_around(
     is_alive: Callable[[], Steps[None]],
     *,
     is_known: bool,
+    alive: bool,
+    known: Collection[int] = (),
 ) -> Steps[list[Segment]]:
     """Read the `size` rows at `offset` in smaller blocks; return the segments, in order.
 
     Args:
         failure: how the page failed.
-        is_alive: makes sure that the listing answers elsewhere, or raises; called once, before the first row
-            is taken for a bad one while no block has succeeded.
+        is_alive: makes sure that the listing answers elsewhere, or raises; called at most once, and only
+        while
+            no block has succeeded.
         is_known: how the server cuts its pages is known.
+        alive: the listing is known to answer, so that `is_alive` is not needed.
+        known: places that are known to be unreadable; the blocks of a page may have begun before it.
 
     Raises:
         ServerLimitsPages: the server limits its pages to fewer rows than a block.
         UnpodError: the first error that no row can explain; the error of the page if the server does not
             honor smaller pages.
     """
+    if size == 1:
+        if not alive:
+            yield from is_alive()
+        return [Segment(offset, 1, None)]
     sizes = split_plan(offset, size)
     segments: list[Segment] = []
-    alive = False
+    is_small = size <= _SMALL_PAGE
     # Blocks that are still to be read, the next one last: place, and index of the block's size.
     todo = _blocks(offset, offset + size, sizes, 0)
     while todo:
         place, level = todo.pop()
         block = sizes[level]
-        outcome = yield Fetch(PageRequest(place // block + 1, block, single_out=True))
-        if isinstance(outcome, PageResult):
-            alive, rows = True, len(outcome.keys)
-            if rows > block:
-                raise failure.error
-            if (
-                0 < rows < block
-                and not is_known
-                and outcome.count is not None
-                and place + rows < outcome.count
-            ):
-                raise ServerLimitsPages(rows)
-            segments.append(Segment(place, block, outcome))
-            if rows < block and (is_known or outcome.count is not None or not rows):
-                break  # the listing ends here
-        elif outcome.past_end:
-            break
-        elif not outcome.unreadable:
-            raise outcome.error
-        else:
-            if not alive:
+        if all(not place <= bad < place + block for bad in known):
+            outcome = yield Fetch(PageRequest(place // block + 1, block, single_out=True))
+            if isinstance(outcome, PageResult):
+                alive = True
+                segments.append(_segment(place, block, outcome, failure, is_known=is_known))
+                if len(outcome.keys) < block and (is_known or outcome.count is not None or not outcome.keys):
+                    break  # the listing ends here
+                continue
+            if outcome.past_end:
+                break
+            if not outcome.unreadable:
+                raise outcome.error
+            if not alive and not is_small:
                 yield from is_alive()
                 alive = True
-            if block == 1:
-                segments.append(Segment(place, 1, None))
-            else:
-                todo += _blocks(place, place + block, sizes, level + 1)
+        if block == 1:
+            segments.append(Segment(place, 1, None))
+        else:
+            todo += _blocks(place, place + block, sizes, level + 1)
+    if not alive and segments:
+        yield from is_alive()
     return segments
+
+
+def _segment(place: int, block: int, answer: PageResult, failure: PageFailure, *, is_known: bool) -> Segment:
+    rows, count = len(answer.keys), answer.count
+    if rows > block:
+        raise failure.error
+    if 0 < rows < block and not is_known and count is not None and place + rows < count:
+        raise ServerLimitsPages(rows)
+    return Segment(place, block, answer)
 
 
 def _blocks(start: int, end: int, sizes: tuple[int, ...], level: int) -> list[tuple[int, int]]:

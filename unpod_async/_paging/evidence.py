@@ -416,6 +416,11 @@ class Progress:
         self.repeats = 0
         self.is_confirming = False
 
+    @property
+    def is_readable(self) -> bool:
+        """The last page came, and its last row as well."""
+        return bool(self.keys) and not self.ends_unreadable
+
     def close_page(
         self,
         keys: list[str],
@@ -973,10 +978,10 @@ class Evidence:
     def _picture(self) -> _Picture | None:
         """This pass over a listing that stood still; None if it did not, or if places were not read."""
         counts, places = self.counts, self.unreadable.places
-        is_still = counts.is_usable and counts.is_constant and self.positions_consistent
-        if not (self._is_end_seen and is_still):
+        if not (self._is_end_seen and counts.is_constant and self.positions_consistent):
             return None
-        if self.new_in_pass + len(places) != (counts.count or 0) - self._skipped:
+        length = (counts.count or 0) if counts.is_usable else self.progress.end_of_new
+        if self.new_in_pass + len(places) != length - self._skipped:
             return None
         if self._tied and self.unreadable.distinct_by_time(places) < len(places):
             return None

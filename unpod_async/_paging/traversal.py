@@ -212,6 +212,8 @@ class Walk:
         if self._ignores_size:
             yield from self._check_end(outcome)
             return None
+        # Of single rows, the one before shows it.
+        alive = page > self._start and layout.effective_size == 1 and evidence.progress.is_readable
         while True:
             offset, size = layout.offset(page), layout.effective_size
 
@@ -219,7 +221,15 @@ class Walk:
                 return self._check_alive(outcome)
 
             try:
-                segments = yield from read_around(offset, size, outcome, is_alive, is_known=layout.is_known)
+                segments = yield from read_around(
+                    offset,
+                    size,
+                    outcome,
+                    is_alive,
+                    is_known=layout.is_known,
+                    alive=alive,
+                    known=evidence.unreadable.places,
+                )
             except ServerLimitsPages as limit:
                 layout.learn_limit(limit.rows)
             else:
