@@ -281,8 +281,12 @@ def judge(case: Case, listing: Listing, out: Outcome) -> str:
 
 def has_twin(case: Case, listing: Listing, out: Outcome, absent: set[str]) -> bool:
     """Whether another history has the same requests and answers and loses no row."""
+    shown = {key for _, answer in out.transcript if isinstance(answer, tuple) for key in answer[0]}
+    there = {key for moment in listing.moments for key, _ in moment.shown}
+    if absent & shown:
+        return False
     try:
-        twin, again = case.run_twin(listing, absent)
+        twin, again = case.run_twin(listing, there - shown - listing.ever_poisoned)
     except IndexError:  # another request than in the first history
         return False
     return again.transcript == out.transcript and again.error is None and not missing(twin, again)

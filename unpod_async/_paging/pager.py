@@ -40,12 +40,14 @@ class Pager(Generic[T]):
         everything = await pager.collect()
         ```
 
-    The guarantee assumes that the service adds rows at the head, keeps their order (for tasks of an agent:
-    except among rows with the same `created`), and takes the rows and the `count` of one response at the same
-    moment. It does not cover:
+    The guarantee assumes that the service adds rows at the head and keeps their order (for tasks of an agent:
+    except among rows with the same `created`). The `count` of a response comes from a second query, so a
+    listing of several pages costs one more request, which reads the first page or all rows again. The
+    guarantee does not cover:
 
     * a server that returns shorter pages than requested *and* counts only the rows of that page;
-    * a wrong count while rows are added and deleted;
+    * a late or wrong count while rows are added and deleted;
+    * two or more unreadable rows while another row is added and deleted between two responses;
     * with the filters `outcome`, `call_type` and `search`: old rows that enter the filtered listing in its
       middle when their call ends;
     * with `start_page`: the rows before that page.

@@ -275,11 +275,11 @@ class Walk:
     def _strip_failing_end(self, segments: list[Segment]) -> Steps[list[Segment] | None]:
         """As `_strip_end`, on a server that fails behind the end as if a row could not be read."""
         counts = self._evidence.counts
-        if all(segment.answer is None for segment in segments) and not counts.count_trusted:
+        if all(segment.answer is None for segment in segments) and not counts.is_usable:
             return segments if (yield from has_rows_behind(self._layout, self.page)) else None
         counted = [one.answer.count for one in segments if one.answer is not None]
         count = max(counts.count or 0, *(count or 0 for count in counted), 0)
-        if not counts.count_trusted:
+        if not counts.is_usable:
             self._evidence.doubt_end()
             return segments
         while segments:

@@ -1,0 +1,233 @@
+"""The proof in `evidence`, step by step; and that a walk ends without error where it can."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.walk_histories import KINDS, has_twin, judge, run_many
+from tests.walk_model import Case, Server, missing, unreported
+from unpod_async._paging import RowTracker
+
+HISTORIES = int(os.environ.get("UNPOD_WALK_HISTORIES", "20000"))
+
+STRICT = {
+    "inserts_and_deletes",
+    "bad_rows",
+    "still_ties_and_bad_rows",
+    "long_listings",
+    "long_listings_with_a_bad_row",
+}
+"""Kinds of histories of which none of the default number loses a row, with a twin or without."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_history_loses_a_row_in_silence(kind: str) -> None:
+    results = run_many(HISTORIES // len(KINDS), [kind])
+    counts = results.counts[kind]
+    assert not results.faults
+    # Each of these has a twin, as the next test shows: the same answers, and nothing lost.
+    assert counts["exception"] <= (0 if kind in STRICT else 0.02 * HISTORIES / len(KINDS))
+
+
+def case_of(rows: str, script: dict[float, str], size: int, server: Server | None = None) -> Case:
+    """A listing of so many rows ("!" marks bad ones), newest first, with a script of changes."""
+    names = rows.split()
+    bad = frozenset(name.rstrip("!") for name in names if name.endswith("!"))
+    changes = {moment: [_change(word) for word in words.split()] for moment, words in script.items()}
+    return Case(range(len(names)), server or Server(), size, bad, changes)
+
+
+def _change(word: str) -> tuple[str, int]:
+    if word == "+":
+        return ("insert", 0)
+    return ("insert bad", 0) if word == "+!" else ("delete", int(word[1:]))
+
+
+EXCEPTIONS = {
+    "E1": Case(
+        range(3), Server(past_end="206"), 3, frozenset({"r1"}), {3: [("insert", 0)], 5: [("delete", 0)]}
+    ),
+    "E2": Case(range(3), Server(clamp=2), 3, script={0.5: [("delete", 1)]}),
+    "E2, count first": Case(range(1), Server(clamp=1, count_first=True), 4, script={0.5: [("insert", 0)]}),
+    "E3": KINDS["late_counts"](random.Random(2873)),
+    "E4": Case(range(3), Server(own_size=5, past_end="404"), 2, frozenset({"r2"})),
+}
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_an_exception_has_a_twin_that_loses_nothing(name: str) -> None:
+    """Two histories with the same requests and answers: one loses a row, the other one does not."""
+    case = EXCEPTIONS[name]
+    listing, out = case.run()
+    absent = missing(listing, out)
+    assert absent
+    assert out.error is None
+    assert has_twin(case, listing, out, absent)
+
+
+@pytest.mark.parametrize("count", ["true", "null"])
+@pytest.mark.parametrize("second_query", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "script", "size"),
+    [
+        ("r2! r1 r0", {4: "-0"}, 4),  # the bad row is removed while it is looked for
+        ("r1! r0", {0: "+", 5: "+!"}, 5),  # the look at the end fails as well
+        ("r10 r9 r8 r7 r6 r5! r4 r3 r2 r1 r0", {4: "+", 5: "-1"}, 5),  # a bad row is met at two places
+        ("r2 r1! r0", {4: "+", 6: "-0"}, 3),  # only the page behind the end shows the longer listing
+        ("r2! r1! r0", {5: "-1"}, 6),  # a bad row that was removed counts no more
+        ("r5! r4 r3 r2! r1 r0", {3: "+ +", 7: "-0 -3"}, 3),
+        ("r5 r4 r3 r2 r1! r0", {2: "-0", 3: "+"}, 2),
+    ],
+)
+def test_a_bad_row_that_is_met_twice_counts_once(
+    rows: str, script: dict[float, str], size: int, count: str, second_query: bool
+) -> None:
+    for shift in range(-4, 8):
+        moved = {max(0, moment + shift + second_query / 2): words for moment, words in script.items()}
+        for past_end in ("empty", "404", "206"):
+            case = case_of(rows, moved, size, Server(count=count, past_end=past_end))
+            verdict = judge(case, *case.run())
+            assert verdict in ("complete", "raised", "unreported", *(["exception"] if shift else []))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_row_removed_between_the_queries_of_the_first_answer_is_noticed(size: int) -> None:
+    length = 3 * size + 2
+    for index in (0, size - 1):
+        case = Case(range(length), Server(), size, script={0.5: [("delete", index)]})
+        listing, out = case.run()
+        assert out.error is None
+        assert not missing(listing, out)
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=8))
+def test_a_row_seen_before_and_after_an_answer_existed_then(answers: list[list[str]]) -> None:
+    tracker = RowTracker()
+    for shown in answers:
+        tracker.observe(shown, 0)
+    for number in range(len(answers)):
+        before = {key for shown in answers[: number + 1] for key in shown}
+        after = {key for shown in answers[number + 1 :] for key in shown}
+        assert tracker.seen_across(number) == len(before & after)
+        until = {key for shown in answers[:number] for key in shown}
+        assert tracker.seen_at(number) == len(set(answers[number]) | (until & after))
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_row_below_a_known_one_is_old(ahead: int) -> None:
+    """Rows that enter while pages are read do not stand for rows that were lost meanwhile."""
+    for seed in range(300):
+        rng = random.Random(seed)
+        script = {
+            rng.randrange(6) + rng.choice([0, 0.5]): [("insert", 0)] * rng.randint(1, 3),
+            rng.randrange(6) + 0.25: [("delete", 0)],
+            rng.randrange(6): [("delete", rng.randrange(9))] * rng.randint(1, 3),
+        }
+        listing, out = Case(range(200), Server(), 40, script=script, ahead=ahead).run()
+        assert out.error is None
+        assert not missing(listing, out)
+
+
+BAD = st.sets(st.integers(0, 59), max_size=3)
+
+
+@settings(max_examples=300)
+@given(
+    st.integers(0, 60),
+    st.sampled_from([1, 2, 3, 4, 5, 7, 8, 10, 11, 13, 20, 50, 97, 100]),
+    BAD,
+    st.sampled_from(["empty", "404", "206"]),
+    st.sampled_from([1, 1, 3]),
+)
+def test_a_still_listing_with_bad_rows_ends_without_error(
+    length: int, size: int, bad: set[int], past_end: str, ahead: int
+) -> None:
+    names = frozenset(f"r{n}" for n in bad if n < length)
+    listing, out = Case(range(length), Server(past_end=past_end), size, names, ahead=ahead).run()
+    assert out.error is None
+    assert not missing(listing, out)
+    assert not unreported(listing, out)
+    assert out.requests <= out.passes * most_requests(length, size, len(names))
+
+
+def most_requests(length: int, size: int, bad: int) -> float:
+    """Requests of one pass, at most."""
+    return -(-length // size) + 3 + bad * (2 * math.log2(size) + 2)
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "bad", "server", "tied", "inserts", "passes"),
+    [
+        (40, 10, 0, Server(), False, 0, 1),
+        (40, 10, 2, Server(), False, 0, 2),
+        (40, 10, 3, Server(past_end="404"), False, 0, 2),
+        (40, 10, 1, Server(), False, 9, 3),
+        (40, 10, 0, Server(), True, 5, 2),
+        (20, 7, 0, Server(shuffles_ties=True), True, 3, 3),
+        (12, 5, 2, Server(clamp=1), False, 0, 3),
+        (12, 5, 0, Server(clamp=1), False, 4, 3),
+    ],
+)
+def test_a_listing_that_stops_growing_ends_without_error(
+    length: int, size: int, bad: int, server: Server, tied: bool, inserts: int, passes: int
+) -> None:
+    names = frozenset(f"r{n * 5 + 2}" for n in range(bad))
+    for seed in range(20):
+        rng = random.Random(seed)
+        script: dict[float, list[tuple[str, int]]] = {}
+        for _ in range(inserts):
+            kind = "insert tied" if tied and rng.random() < 0.5 else "insert"
+            script.setdefault(rng.randrange(6), []).append((kind, 0))
+        case = Case(range(length), server, size, names, script, tied=tied, seed=seed)
+        listing, out = case.run()
+        assert out.error is None
+        assert not missing(listing, out)
+        assert out.passes <= passes
+        step = server.clamp or size
+        assert out.requests <= out.passes * most_requests(length + inserts, step, bad) + 2 * size
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_most_walks_over_a_long_listing_that_changes_are_complete(bad: int) -> None:
+    kind = "long_listings_with_a_bad_row" if bad else "long_listings"
+    counts = run_many(400, [kind]).counts[kind]
+    assert counts["complete"] >= 0.95 * 400
+
+
+@settings(max_examples=300)
+@given(
+    st.integers(0, 14),
+    st.integers(1, 5),
+    st.sets(st.integers(0, 13), max_size=2),
+    st.sampled_from(["null", "zero", "page", "high", "low"]),
+    st.sampled_from(["empty", "404", "206", "repeat"]),
+)
+def test_a_still_listing_with_a_wrong_count_is_complete_or_raises(
+    length: int, size: int, bad: set[int], count: str, past_end: str
+) -> None:
+    names = frozenset(f"r{n}" for n in bad if n < length)
+    listing, out = Case(range(length), Server(count=count, past_end=past_end), size, names).run()
+    assert out.error is not None or not missing(listing, out)
+
+
+@pytest.mark.parametrize(("length", "size"), [(40, 7), (60, 20)])
+def test_larger_pages_settle_tied_rows(length: int, size: int) -> None:
+    for seed in range(20):
+        case = Case([0] * length, Server(shuffles_ties=True), size, tied=True, seed=seed)
+        listing, out = case.run()
+        assert out.error is None
+        assert not missing(listing, out)
+        assert out.requests <= 2 * (-(-length // size) + 3)
+
+
+def test_two_bad_rows_are_not_taken_for_an_outage() -> None:
+    listing, out = Case(range(14), Server(), 5, frozenset({"r13", "r7"})).run()
+    assert out.error is None
+    assert out.unreadable == [1, 7]
+    assert not missing(listing, out)
