@@ -1,4 +1,4 @@
-"""Closing a client: what is under way may end, up to a limit; nothing new begins, and nothing is left."""
+"""Closing a client: requests in flight may finish within a limit, none starts, and nothing stays open."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_a_call_under_way_gets_its_answer(call: Callable[[UnpodClient], Aw
         assert len(raw.requests) == 1
 
 
-async def test_so_does_one_that_has_to_be_repeated_and_one_that_waits_for_a_place() -> None:
+async def test_a_request_that_is_retried_or_waits_for_a_slot_may_finish_too() -> None:
     async with held(BUSY, max_concurrency=1, retry=SOON) as (server, raw, unpod):
         flights = [asyncio.ensure_future(call(unpod)) for call in (read, create, read)]
         await server.arrived.acquire()
@@ -199,7 +199,7 @@ async def test_what_is_still_under_way_is_ended(grace: float) -> None:
         assert len(raw.requests) == 2
 
 
-async def test_a_wait_for_a_place_is_ended_and_nothing_of_it_was_sent() -> None:
+async def test_a_wait_for_a_slot_is_ended_and_nothing_was_sent() -> None:
     async with held(max_concurrency=1) as (server, raw, unpod):
         sent = asyncio.ensure_future(read(unpod))
         await server.arrived.acquire()

@@ -144,7 +144,7 @@ class TestRequests:
         assert "org-handle" not in parsed(server.requests[0])[1]
 
     @pytest.mark.parametrize("scheme", ["Token", "JWT", "Bearer"])
-    async def test_the_scheme_is_the_one_that_was_asked_for(self, scheme: str) -> None:
+    async def test_the_requested_scheme_is_sent(self, scheme: str) -> None:
         async with saying(json_response(SPACE), auth_scheme=scheme) as (server, unpod):
             await get_space(unpod)
         line, headers, _ = parsed(server.requests[0])
@@ -477,7 +477,7 @@ class TestSessions:
                 await get_space(unpod)
             assert server.requests == []
 
-    async def test_a_users_raise_for_status_function_is_not_asked(self) -> None:
+    async def test_a_users_raise_for_status_function_is_not_called(self) -> None:
         async def refuse(response: aiohttp.ClientResponse) -> None:
             raise AssertionError
 
@@ -589,7 +589,7 @@ class TestTheToken:
                 await use(unpod)
         assert not [part for part in secret_parts() if part in shown(caught.value)]
 
-    async def test_it_is_not_in_what_is_told_of_a_lost_connection(
+    async def test_it_is_not_in_the_error_of_a_lost_connection(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)

@@ -44,7 +44,7 @@ from unpod_async._http.retry import (
 )
 from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import KEEP_ALIVE, SentFlag
-from unpod_async._http.settings import RequestOptions, Settings, request_options, resolve
+from unpod_async._http.settings import Settings, request_options, resolve
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import AttemptTimeout, Deadline
 from unpod_async._http.transport import CONNECT, SILENCE, TokenProvider, Transport
@@ -82,7 +82,6 @@ __all__ = [
     "Request",
     "RequestExecutor",
     "RequestLimiter",
-    "RequestOptions",
     "Response",
     "RetryBudget",
     "RetryPolicy",

@@ -133,7 +133,7 @@ class InFlightRequest:
         task, self._task = self._task, None
         if task is None or not self._cancel_delivered:
             return False
-        # A cancellation that somebody else requested meanwhile takes precedence.
+        # A cancellation from elsewhere that was requested meanwhile takes precedence.
         return task.uncancel() <= self._cancellations and kind is asyncio.CancelledError
 
     def cancel(self) -> None:

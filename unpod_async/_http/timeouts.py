@@ -108,6 +108,6 @@ class AttemptTimeout:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        # A cancellation that somebody else requested meanwhile takes precedence.
+        # A cancellation from elsewhere that was requested meanwhile takes precedence.
         if self._expired and self._task.uncancel() <= self._cancellations and kind is asyncio.CancelledError:
             raise TimeoutError from error

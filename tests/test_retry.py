@@ -67,7 +67,7 @@ UNTRUSTED = TransportError("certificate", sent=False, permanent=True)
     ],
     ids=lambda value: repr(value),
 )
-def test_what_is_repeated(error: UnpodError, read: bool, create: bool) -> None:
+def test_which_errors_are_retried(error: UnpodError, read: bool, create: bool) -> None:
     assert is_retryable_get(error, 1) is read
     assert is_retryable_create(error, 1) is create
 
@@ -91,9 +91,7 @@ def test_waits_double_up_to_the_cap_and_the_jitter_is_the_callers() -> None:
 
 
 @given(st.floats(0, 20), st.one_of(st.none(), st.floats(0, 1e6)), st.floats(0, 1))
-def test_a_wait_is_never_shorter_than_the_server_asked(
-    drawn: float, hint: float | None, share: float
-) -> None:
+def test_a_delay_is_never_shorter_than_retry_after(drawn: float, hint: float | None, share: float) -> None:
     wait = delay_before_retry(drawn, hint, lambda longest: longest * share)
     if hint is None:
         assert wait == drawn
@@ -210,7 +208,7 @@ def test_a_schedule_gives_up_when_the_budget_is_used_up() -> None:
     assert budget.left == 16
 
 
-def test_the_gate_lets_one_request_go_first_when_the_asked_time_has_passed() -> None:
+def test_the_gate_is_half_open_after_the_requested_delay() -> None:
     gate = RateGate()
     assert gate.try_start(0) == 0
     assert gate.close(10, 5) is True

@@ -1,4 +1,4 @@
-"""When an attempt is given up: by its time, by silence; and a cancellation of somebody else stays one."""
+"""An attempt ends after its timeout or a silence, and a cancellation from elsewhere stays one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_it_ends_with_its_time_or_with_silence(seconds: float, silence: fl
         await hang()
 
 
-async def test_what_is_heard_ends_the_silence() -> None:
+async def test_a_touch_ends_the_silence() -> None:
     loop = asyncio.get_running_loop()
     with AttemptTimeout(NEVER, 0.02) as timeout:
         until = loop.time() + 0.06
@@ -33,7 +33,7 @@ async def test_what_is_heard_ends_the_silence() -> None:
             await asyncio.sleep(0)
 
 
-async def test_what_is_heard_gives_no_more_time() -> None:
+async def test_a_touch_does_not_extend_the_timeout() -> None:
     async def listen() -> None:
         with AttemptTimeout(0.02, NEVER) as timeout:
             while True:
@@ -49,7 +49,7 @@ async def test_an_error_of_the_block_is_its_own() -> None:
         raise KeyError
 
 
-async def test_somebody_elses_cancellation_stays_one() -> None:
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def work() -> None:
         with AttemptTimeout(0.0, NEVER):
             asyncio.get_running_loop().call_soon(task.cancel)
