@@ -13,7 +13,7 @@ process, the candidates taking turns. A line gives the best round, as the least 
 `Task`s, takes each row's output out of the page (so that a kept task does not keep its page) and finds the
 row's key. `typed msgspec` is the decoding alone, and so the lower bound for rows with attributes. `json` and
 `untyped msgspec` make dicts, and decode the outputs as well, which `unpod_async` does when `task.output` or
-`task.call` is asked for: the last line asks for all of them.
+`task.call` is read: the last line reads all of them.
 """
 
 from __future__ import annotations

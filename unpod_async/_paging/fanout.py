@@ -121,7 +121,7 @@ class Lookahead(Generic[T]):
     """Rows of a `Pager`, where the next page is requested when the first row of a page is taken.
 
     Without it, all workers of a fan-out wait for each page of runs: with 2,000 runs and 50 ms per response,
-    20 times 50 ms. The iterator runs a background task, so whoever creates the iterator must close it.
+    20 times 50 ms. The iterator runs a background task, so the code that creates the iterator must close it.
     """
 
     def __init__(self, pager: Pager[T]) -> None:
