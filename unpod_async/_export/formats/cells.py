@@ -11,7 +11,7 @@ import msgspec
 
 from unpod_async._call_output import Call, TranscriptMessage, read_call
 from unpod_async._common import parse_time
-from unpod_async._export.formats.columns import COLUMNS, Column, ColumnType, RowKind
+from unpod_async._export.formats.columns import COLUMNS, ColumnType, FlatColumn, RowKind
 from unpod_async._export.rows import object_members
 
 __all__ = ["cells"]
@@ -43,7 +43,7 @@ class _Misfit(Exception):
         self.cell = cell
 
 
-def _keys(columns: Iterable[Column]) -> dict[str, tuple[int, ColumnType]]:
+def _keys(columns: Iterable[FlatColumn]) -> dict[str, tuple[int, ColumnType]]:
     return {column.source: (index, column.kind) for index, column in enumerate(columns) if column.of == "row"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["COLUMNS", "SCHEMA_VERSION", "Column", "ColumnType", "RowKind", "describe"]
+__all__ = ["COLUMNS", "SCHEMA_VERSION", "ColumnType", "FlatColumn", "RowKind", "describe"]
 
 SCHEMA_VERSION = 1
 """Increases when a column is added, removed or renamed, or gets another type or meaning."""
@@ -15,7 +15,7 @@ ColumnType: TypeAlias = Literal["text", "integer", "number", "timestamp", "json"
 """Strings; 64-bit integers; floating-point numbers; UTC times in microseconds; JSON as a string."""
 
 
-class Column(NamedTuple):
+class FlatColumn(NamedTuple):
     """A column.
 
     Attributes:
@@ -30,9 +30,9 @@ class Column(NamedTuple):
     of: Literal["row", "call", "rest"] = "row"
 
 
-_CREATED = Column("created", "timestamp", "created", "time of its creation")
-_MODIFIED = Column("modified", "timestamp", "modified", "time of its last change")
-_EXTRA = Column(
+_CREATED = FlatColumn("created", "timestamp", "created", "time of its creation")
+_MODIFIED = FlatColumn("modified", "timestamp", "modified", "time of its last change")
+_EXTRA = FlatColumn(
     "extra",
     "json",
     "",
@@ -42,77 +42,79 @@ _EXTRA = Column(
 )
 
 _RUNS = (
-    Column("run_id", "text", "run_id", "id of the run"),
-    Column("space_id", "text", "space_id", "id of its space"),
-    Column("id", "text", "_id", "the document's id, `_id`; most listings do not send it"),
-    Column("status", "text", "status", "status of the run"),
-    Column("batch_count", "integer", "batch_count", "number of its tasks"),
+    FlatColumn("run_id", "text", "run_id", "id of the run"),
+    FlatColumn("space_id", "text", "space_id", "id of its space"),
+    FlatColumn("id", "text", "_id", "the document's id, `_id`; most listings do not send it"),
+    FlatColumn("status", "text", "status", "status of the run"),
+    FlatColumn("batch_count", "integer", "batch_count", "number of its tasks"),
     _CREATED,
     _MODIFIED,
-    Column("run_mode", "text", "run_mode", "mode of the run"),
-    Column("user", "text", "user", "id of the user who created it"),
-    Column("thread_id", "text", "thread_id", "id of the thread"),
-    Column("collection_ref", "text", "collection_ref", "reference of the collection"),
+    FlatColumn("run_mode", "text", "run_mode", "mode of the run"),
+    FlatColumn("user", "text", "user", "id of the user who created it"),
+    FlatColumn("thread_id", "text", "thread_id", "id of the thread"),
+    FlatColumn("collection_ref", "text", "collection_ref", "reference of the collection"),
     _EXTRA,
 )
 
 _TASKS = (
-    Column("task_id", "text", "task_id", "id of the task"),
-    Column("run_id", "text", "run_id", "id of its run"),
-    Column("space_id", "text", "space_id", "id of its space"),
-    Column("id", "text", "_id", "the document's id, `_id`; most listings do not send it"),
-    Column("ref_id", "text", "ref_id", "the `id` or `document_id` of the document it was created with"),
-    Column("assignee", "text", "assignee", "handle of the agent"),
-    Column("execution_type", "text", "execution_type", "type of the task (`call`)"),
-    Column("status", "text", "status", "status of the task, not of the call"),
+    FlatColumn("task_id", "text", "task_id", "id of the task"),
+    FlatColumn("run_id", "text", "run_id", "id of its run"),
+    FlatColumn("space_id", "text", "space_id", "id of its space"),
+    FlatColumn("id", "text", "_id", "the document's id, `_id`; most listings do not send it"),
+    FlatColumn("ref_id", "text", "ref_id", "the `id` or `document_id` of the document it was created with"),
+    FlatColumn("assignee", "text", "assignee", "handle of the agent"),
+    FlatColumn("execution_type", "text", "execution_type", "type of the task (`call`)"),
+    FlatColumn("status", "text", "status", "status of the task, not of the call"),
     _CREATED,
     _MODIFIED,
-    Column("run_mode", "text", "run_mode", "mode of the run; always `dev` in listings of a space"),
-    Column("user", "text", "user", "id of the user who created it"),
-    Column("user_org_id", "text", "user_org_id", "id of that user's organization"),
-    Column("thread_id", "text", "thread_id", "id of the thread"),
-    Column("collection_ref", "text", "collection_ref", "reference of the collection"),
-    Column("failure_count", "integer", "failure_count", "failures so far; agent listings only"),
-    Column(
+    FlatColumn("run_mode", "text", "run_mode", "mode of the run; always `dev` in listings of a space"),
+    FlatColumn("user", "text", "user", "id of the user who created it"),
+    FlatColumn("user_org_id", "text", "user_org_id", "id of that user's organization"),
+    FlatColumn("thread_id", "text", "thread_id", "id of the thread"),
+    FlatColumn("collection_ref", "text", "collection_ref", "reference of the collection"),
+    FlatColumn("failure_count", "integer", "failure_count", "failures so far; agent listings only"),
+    FlatColumn(
         "last_failure_reason",
         "text",
         "last_failure_reason",
         "reason of the last failure; agent listings only",
     ),
-    Column("provider", "text", "provider", "telephony provider; agent listings only"),
-    Column("retry_attempt", "integer", "retry_attempt", "retries so far; agent listings only"),
-    Column(
+    FlatColumn("provider", "text", "provider", "telephony provider; agent listings only"),
+    FlatColumn("retry_attempt", "integer", "retry_attempt", "retries so far; agent listings only"),
+    FlatColumn(
         "last_status_change", "timestamp", "last_status_change", "last change of status; agent listings only"
     ),
-    Column(
+    FlatColumn(
         "scheduled_timestamp",
         "timestamp",
         "scheduled_timestamp",
         "time at which it is due; agent listings only",
     ),
-    Column("call_id", "text", "call_id", "id of the call", "call"),
-    Column(
+    FlatColumn("call_id", "text", "call_id", "id of the call", "call"),
+    FlatColumn(
         "call_direction", "text", "direction", "`inbound`, `outbound` or another value of the server", "call"
     ),
-    Column("call_status", "text", "status", "status of the call", "call"),
-    Column("call_started_at", "timestamp", "started_at", "start of the call", "call"),
-    Column("call_ended_at", "timestamp", "ended_at", "end of the call", "call"),
-    Column("call_duration_s", "number", "duration", "duration of the call in seconds", "call"),
-    Column("call_recording_url", "text", "recording_url", "URL of the recording", "call"),
-    Column("call_transcript", "text", "transcript", "transcript as one string", "call"),
-    Column("call_summary", "text", "summary", "written summary of the call", "call"),
-    Column("call_outcome", "text", "outcome", "outcome of the call (`Interested`)", "call"),
-    Column("call_labels", "json", "labels", "labels of the classification; null if there are none", "call"),
-    Column(
+    FlatColumn("call_status", "text", "status", "status of the call", "call"),
+    FlatColumn("call_started_at", "timestamp", "started_at", "start of the call", "call"),
+    FlatColumn("call_ended_at", "timestamp", "ended_at", "end of the call", "call"),
+    FlatColumn("call_duration_s", "number", "duration", "duration of the call in seconds", "call"),
+    FlatColumn("call_recording_url", "text", "recording_url", "URL of the recording", "call"),
+    FlatColumn("call_transcript", "text", "transcript", "transcript as one string", "call"),
+    FlatColumn("call_summary", "text", "summary", "written summary of the call", "call"),
+    FlatColumn("call_outcome", "text", "outcome", "outcome of the call (`Interested`)", "call"),
+    FlatColumn(
+        "call_labels", "json", "labels", "labels of the classification; null if there are none", "call"
+    ),
+    FlatColumn(
         "call_sentiment", "text", "sentiment", "`positive`, `negative` or another value of the server", "call"
     ),
-    Column("call_cost_usd", "number", "cost", "cost of the call in USD", "call"),
-    Column("call_customer", "text", "customer", "name of the customer", "call"),
-    Column("call_customer_number", "text", "customer_number", "phone number of the customer", "call"),
-    Column("call_end_reason", "text", "end_reason", "reason for the end of the call", "call"),
-    Column("call_structured_data", "json", "structured_data", "data extracted from the call", "call"),
-    Column("call_error", "text", "error", "reason why there was no call", "call"),
-    Column(
+    FlatColumn("call_cost_usd", "number", "cost", "cost of the call in USD", "call"),
+    FlatColumn("call_customer", "text", "customer", "name of the customer", "call"),
+    FlatColumn("call_customer_number", "text", "customer_number", "phone number of the customer", "call"),
+    FlatColumn("call_end_reason", "text", "end_reason", "reason for the end of the call", "call"),
+    FlatColumn("call_structured_data", "json", "structured_data", "data extracted from the call", "call"),
+    FlatColumn("call_error", "text", "error", "reason why there was no call", "call"),
+    FlatColumn(
         "call_messages",
         "json",
         "messages",
@@ -120,15 +122,15 @@ _TASKS = (
         " timestamp, time, end_time, seconds_from_start and duration; null if there are none",
         "call",
     ),
-    Column("task", "json", "task", "the instructions for the agent, as sent"),
-    Column("input", "json", "input", "the document it was created with, as sent"),
-    Column("output", "json", "output", "the result, as sent; the `call_` columns are read from it"),
-    Column("attachments", "json", "attachments", "attachments, as sent"),
-    Column("user_info", "json", "user_info", "the user who created it, as sent"),
+    FlatColumn("task", "json", "task", "the instructions for the agent, as sent"),
+    FlatColumn("input", "json", "input", "the document it was created with, as sent"),
+    FlatColumn("output", "json", "output", "the result, as sent; the `call_` columns are read from it"),
+    FlatColumn("attachments", "json", "attachments", "attachments, as sent"),
+    FlatColumn("user_info", "json", "user_info", "the user who created it, as sent"),
     _EXTRA,
 )
 
-COLUMNS: Mapping[RowKind, tuple[Column, ...]] = {"runs": _RUNS, "tasks": _TASKS}
+COLUMNS: Mapping[RowKind, tuple[FlatColumn, ...]] = {"runs": _RUNS, "tasks": _TASKS}
 
 
 def describe(kind: RowKind) -> list[tuple[str, ColumnType, str]]:

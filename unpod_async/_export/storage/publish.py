@@ -23,7 +23,7 @@ _BATCH = 500
 _RUNS_PER_PART = 20_000
 
 
-class _AddedRun(NamedTuple):
+class _PublishedRun(NamedTuple):
     """A run whose staged rows were written to a part.
 
     Attributes:
@@ -174,13 +174,13 @@ class Publisher:
         writer, added = self._parts.write("tasks", number, lambda writer: self._fill(writer, 0))
         self._store_written(number, writer, [], 0, added)
 
-    def _fill(self, writer: Writer, json_bytes: int) -> list[_AddedRun]:
+    def _fill(self, writer: Writer, json_bytes: int) -> list[_PublishedRun]:
         """Add new runs to a part until it is full.
 
         Args:
             json_bytes: Bytes of the rows that are in the part already.
         """
-        added: list[_AddedRun] = []
+        added: list[_PublishedRun] = []
         with SpoolReader(self._target.work) as spool:
             while json_bytes < self._part_bytes:
                 after = added[-1].run if added else 0
@@ -196,7 +196,7 @@ class Publisher:
 
     def _add(
         self, writer: Writer, spool: SpoolReader, runs: Sequence[StagedRun]
-    ) -> Generator[_AddedRun, None, None]:
+    ) -> Generator[_PublishedRun, None, None]:
         """Add the staged rows of runs, whose numbers must ascend."""
         extents = self._catalog.extents(runs[0].number, runs[-1].number)
         following = next(extents, None)
@@ -215,7 +215,7 @@ class Publisher:
                         digest.update(block)
                 rows += extent.rows
                 length += extent.length
-            yield _AddedRun(run.number, rows, length, None if run.settled else digest.digest())
+            yield _PublishedRun(run.number, rows, length, None if run.settled else digest.digest())
 
     # -- parts of tasks that are written again ------------------------------------------------------------
 
@@ -240,9 +240,9 @@ class Publisher:
         copied = sum(stop - start for start, stop in ranges)
         json_bytes = old_bytes * copied // old_rows if old_rows else 0
 
-        def fill(writer: Writer) -> list[_AddedRun]:
+        def fill(writer: Writer) -> list[_PublishedRun]:
             writer.copy(self._target.directory / self._parts.name("tasks", number), ranges)
-            added: list[_AddedRun] = []
+            added: list[_PublishedRun] = []
             with SpoolReader(self._target.work) as spool:
                 for run in self._catalog.staged_again_in(number):
                     added += self._add(writer, spool, [run])
@@ -261,7 +261,7 @@ class Publisher:
         writer: Writer,
         kept: Sequence[PartContent],
         json_bytes: int,
-        added: Sequence[_AddedRun],
+        added: Sequence[_PublishedRun],
     ) -> None:
         part = finished_part(writer, json_bytes + sum(run.length for run in added))
         contents = [*kept, *(PartContent(run.run, run.rows) for run in added if run.rows)]
