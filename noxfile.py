@@ -4,7 +4,7 @@
 
 This needs Python 3.11 or newer, pip and git, and nothing else: the environments are made by virtualenv, which
 nox depends on, and pyright's node is installed from PyPI. The requirements are read from pyproject.toml, so
-each stands in one place.
+each is stated only once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RUNNING = f"3.{sys.version_info.minor}"
 
 
 def group(*names: str) -> tuple[str, ...]:
-    """Return the requirements of dependency groups. `pip install --group` would need a pip of 2025."""
+    """Return the requirements of dependency groups. `pip install --group` needs pip 25.1 or newer."""
     return tuple(nox.project.dependency_groups(PROJECT, *names))
 
 
@@ -148,7 +148,7 @@ def define_tests(version: str) -> None:
     name, python = f"tests-{version}", find_python(version)
 
     if python is None:
-        # It is defined all the same, so that nox names the missing interpreter, not a missing session.
+        # The session is defined anyway, so that nox names the missing interpreter, not a missing session.
         @nox.session(name=name, tags=["matrix"], venv_backend="none", default=False)
         def skip_tests(session: nox.Session) -> None:
             session.skip(f"no working Python {version} in ~/.pyenv/versions or on PATH")

@@ -138,7 +138,8 @@ def test_a_directory_that_is_not_of_a_demo_is_kept(
     (theirs / ".unpod-export").mkdir(parents=True)
     assert main(["--runs", "1", "--out", str(theirs)]) == 1
     out_text = capsys.readouterr().out
-    assert out_text.startswith(f"FAILED: FileExistsError: this directory is not of a demo:\n{theirs}\n")
+    message = f"this directory was not created by a demo:\n{theirs}\n"
+    assert out_text.startswith(f"FAILED: FileExistsError: {message}")
     assert (theirs / ".unpod-export").is_dir()
     assert len(list(theirs.iterdir())) == 1
 

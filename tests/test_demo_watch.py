@@ -60,7 +60,7 @@ def test_wrong_events_are_listed_and_give_status_1(capsys: pytest.CaptureFixture
     assert re.search(r"^RunRemoved +1 +0 +0$", out_text, re.MULTILINE)
     assert re.search(r"^All events +3 +3 +1$", out_text, re.MULTILINE)
     assert out_text.endswith(
-        "WRONG: the reported events are not those that happened.\n"
+        "WRONG: the reported events differ from the changes.\n"
         "missing: 1 x RunRemoved failed -> None\n    R2\n"
         "not expected: 1 x RunSeen None -> pending\n    R1\n"
     )

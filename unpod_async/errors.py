@@ -92,7 +92,7 @@ class UnpodError(Exception):
     Attributes:
         hint: the advice, or None.
         listing: a description of the listing that was being read ("runs of space X"), or None.
-        page: the page at which to resume the listing with `start_page=`, or None outside a listing.
+        page: the page to pass as `start_page=` to resume the listing, or None outside a listing.
         attempts: the failed attempts of the request.
     """
 
@@ -107,7 +107,7 @@ class UnpodError(Exception):
             self.hint = hint
 
     def locate(self, listing: str, page: int) -> None:
-        """Set `listing` and `page`, unless they are set already. For the code that reads listings."""
+        """Set `listing` and `page`, unless they are set already. The code that reads listings calls this."""
         if self.listing is None:
             self.listing = listing
         if self.page is None:
@@ -145,7 +145,7 @@ class ConfigurationError(UnpodError):
     Org-Handle without one, a closed client, a second event loop, a stream iterated without `async with`.
 
     Attributes:
-        argument: name of the client argument with which the message begins, or None.
+        argument: name of the client argument that is the cause, or None. The message begins with it.
     """
 
     argument: str | None = None
@@ -160,8 +160,8 @@ class InvalidArgument(UnpodError, ValueError):
     """An argument was refused before anything was sent.
 
     Attributes:
-        argument: name of the argument with which the message begins, or None if the message is not about
-            one single argument.
+        argument: name of the refused argument, with which the message begins; None if the cause is a
+            combination of arguments.
     """
 
     argument: str | None = None
@@ -247,7 +247,7 @@ class InvalidRequestError(APIError):
 
 
 class UpstreamError(APIError):
-    """206 with a string in `errors`: an upstream of the server failed, or it cannot read a stored row."""
+    """206 with a string in `errors`: an upstream service failed, or a stored row cannot be read."""
 
 
 class AuthenticationError(APIError):
@@ -280,9 +280,9 @@ class DecodeError(UnpodError):
     """A response, or some rows of a listing, cannot be read.
 
     Attributes:
-        rejected: rows that were received but do not fit (`RejectedRow`), at the end of a listing with
-            on_bad_row="raise".
-        unreadable: positions in the listing, counted from 1, whose row the server cannot send.
+        rejected: rows that were received but do not fit the model (`RejectedRow`). Set at the end of a
+            listing with on_bad_row="raise".
+        unreadable: positions, counted from 1, of the rows that the server cannot send.
     """
 
     def __init__(
@@ -403,7 +403,7 @@ class RecordingError(UnpodError):
 
 
 class ExportError(UnpodError):
-    """The target of an export cannot be used or written: disk full, no permission, or other options.
+    """The target of an export cannot be used: disk full, no permission, or made with different options.
 
     Existing files and everything fetched up to the last checkpoint are kept. Running the same export again
     resumes from there.

@@ -1,7 +1,7 @@
-"""Events of `runs.watch`: frozen structs, one for each change, in the order in which changes are seen.
+"""Events of `runs.watch`: frozen structs, one for each change, in the order in which changes are detected.
 
-Each event says what changed (the status before and after), where, and when it was seen. Applied one after the
-other, the events lead from nothing, or from the state that the watch started with, to what the server has.
+Each event says what changed (the status before and after), where, and when it was seen. Applying the events
+in order to the state at the start of the watch (by default empty) gives the current state of the server.
 
     RunSeen RunStatusChanged RunSettled RunRemoved     a run
     TaskSeen TaskStatusChanged CallEnded TaskRemoved   a task of a run
@@ -41,9 +41,9 @@ class Event(Record, kw_only=True, frozen=True, tag=True, tag_field="event"):
     """Base class of all events.
 
     Attributes:
-        space_token: the space of the change.
-        seen_at: when the change was seen, as a timezone-aware datetime in UTC. It happened some time after
-            the previous poll.
+        space_token: token of the space in which something changed.
+        seen_at: when the change was seen, as a timezone-aware datetime in UTC. The change itself
+            happened earlier, at some time since the previous read.
         old: the status before the change; None if it is not known.
         new: the status after the change; None if there is none, as after a removal.
     """
@@ -145,7 +145,8 @@ class TaskStatusChanged(TaskEvent, kw_only=True, frozen=True):
 
 
 class CallEnded(TaskEvent, kw_only=True, frozen=True):
-    """A task became completed or failed. Not reported for tasks that had ended before the watch started.
+    """The status of a task became "completed" or "failed". Not reported for tasks that ended before the
+    watch.
 
     After a restart, `old` is None if the earlier watch reported the change of status but not this event.
 
@@ -170,7 +171,7 @@ class TaskRemoved(TaskEvent, kw_only=True, frozen=True):
 
 
 class Disconnected(Event, kw_only=True, frozen=True):
-    """A space cannot be read, or only in part. It is reported once for each outage; polling continues.
+    """A space cannot be read completely. Reported once for each outage; polling continues.
 
     Attributes:
         reason: the message of the error.

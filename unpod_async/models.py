@@ -162,7 +162,7 @@ class UserInfo(Record, kw_only=True, frozen=True, gc=False):
 
 # No gc=False here: msgspec cannot combine it with the instance dict that the cached properties need.
 class Task(Record, kw_only=True, frozen=True, dict=True):
-    """A call, or another unit of work, of a run.
+    """A task of a run: a call or another unit of work.
 
     Documented in "Tasks API", "Runs API", "Get Tasks by Agent Handle", "Get Tasks by Space Token" and "Get
     Detailed Tasks for a Specific Run". Which fields the server sends depends on the listing: `failure_count`
@@ -258,7 +258,8 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
 
 
 class CreatedRun(Record, kw_only=True, frozen=True, gc=False):
-    """The response to a create, in either form. Documented in "Tasks API", Create a Task in a Space.
+    """The response to a create, in either form that the service sends. Documented in "Tasks API", Create a
+    Task in a Space.
 
     Attributes:
         run_id: the created run.

@@ -242,8 +242,9 @@ class Runs(Resource):
         change once:
 
         - New runs and their tasks: at the next poll.
-        - Changes of runs that have not settled: at the next poll, or later by a tenth of the time for which
-          the run has not changed. Of the unsettled runs without any change so far, each poll reads 20.
+        - Changes of runs that have not settled: at the next poll, or later if a run has not changed for a
+          while: by up to a tenth of that time. Each poll reads 20 of the unsettled runs that have not changed
+          since the watch started.
         - Changes of settled runs, and removed runs and tasks: by the end of the next resync.
 
         A status that came and went between two reads is not reported.
@@ -263,7 +264,7 @@ class Runs(Resource):
             resync: seconds between two resyncs, at least `interval`. A resync reads all runs and all tasks of
                 the space, spread over the polls of half this time. 3600 by default.
             tasks: whether to watch tasks too. True by default.
-            runs: watch only these runs of one space, given as ids or `Run`s. None, the default, for all.
+            runs: watch only these runs of one space, given as ids or `Run`s. None, the default, watches all.
             state: the `events.state` of an earlier watch. The watch resumes from it and does not repeat
                 events that the earlier watch delivered. None by default.
 
@@ -274,9 +275,8 @@ class Runs(Resource):
             InvalidArgument: an argument is not accepted.
             RunNotFound: while iterating: one of `runs` is not listed.
             AuthenticationError: while iterating: the token is refused. It ends the watch of all spaces.
-            RefusedError, NotFoundError, other UnpodError: while iterating: an error that retrying does not
-                help. It is raised at once in the first poll of a space, and later after three such polls in
-                a row.
+            RefusedError, NotFoundError, other UnpodError: while iterating: an error that a retry cannot fix.
+                It is raised at once in the first poll of a space, and later after three such polls in a row.
         """
         from unpod_async._watch import Clock, Known, Schedule, Watch, restore_known
 
@@ -343,8 +343,8 @@ class Runs(Resource):
                 "partially_completed", all its tasks were read, and each of them is "completed" or "failed".
                 Or a function that takes a `WatchedRun` and returns whether the condition is met; what it
                 raises is raised by `wait`.
-            deadline: seconds for the whole wait, 600 by default. There is no wait without a deadline, because
-                a task on hold never ends.
+            deadline: seconds for the whole wait, 600 by default. A deadline is required, because a task on
+                hold never ends.
             interval: seconds between two polls, varied by a fifth; 10 by default. A poll lists the runs once,
                 as far as necessary, and reads the tasks of the runs that have not met the condition yet.
 
@@ -352,9 +352,9 @@ class Runs(Resource):
             The `WatchedRun` of one run, with its tasks. For several runs, a list in the given order.
 
         Raises:
-            WaitTimeout: the deadline passed. `error.runs` has the runs as last read, `error.holding` the
-                tasks that have not ended.
-            RunNotFound: a run is not listed, or no longer.
+            WaitTimeout: the deadline passed. `error.runs` contains the runs as last read, and `error.holding`
+                the tasks that have not ended.
+            RunNotFound: a run is not listed, or is no longer listed.
             InvalidArgument: an argument is not accepted, such as `deadline=None`.
             AuthenticationError, RefusedError: the service refused access.
         """

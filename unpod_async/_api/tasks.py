@@ -133,9 +133,9 @@ class Tasks(Resource):
         """Place phone calls: one for each document, by the agent `pilot`.
 
         All arguments are validated before anything is sent, because the server queues calls that it has not
-        validated. The request uses a connection of its own. It is repeated only if it certainly did not leave
-        this machine or the server answered 429, and never if it may have reached the server. If this is
-        cancelled after the request was sent, the CancelledError carries a note that calls may be queued.
+        validated. The request uses a connection of its own. It is retried only if it certainly did not leave
+        this machine, or if the server answered 429. If this is cancelled after the request was sent, the
+        CancelledError carries a note that calls may be queued.
 
         Documented by the service in "Create a Task in a Space".
 
@@ -192,10 +192,10 @@ class Tasks(Resource):
     ) -> Sequence[BatchResult]:
         """Place calls in batches. After a crash, call it again: no call is placed twice.
 
-        Before each request, the journal records on disk what is about to be sent. Called again with the same
-        requests in the same order, it skips the batches that are complete and looks for the one batch whose
-        outcome is unknown. If that batch was created, completely or in part, this is recorded; if it is not
-        found, it is reported and not sent again, unless `resend_unknown` is True.
+        Before each request, the journal records on disk what is about to be sent. A second call with the same
+        requests in the same order skips the complete batches and looks for the one batch whose outcome is
+        unknown. If that batch was created, completely or in part, this is recorded. If it is not found, it is
+        reported and not sent again, unless `resend_unknown` is True.
 
         Args:
             space_token: token of the space.
@@ -221,9 +221,9 @@ class Tasks(Resource):
     async def reconcile(self, error: UnpodError) -> Reconciliation:
         """Look for the calls of a create whose outcome is unknown.
 
-        Reads the runs that were created from two minutes before the request on, and looks for tasks with
-        exactly its document ids. "not_found" does not mean that nothing was created: the server may still be
-        storing the calls.
+        Reads the runs created since two minutes before the request, and looks for tasks with exactly its
+        document ids. "not_found" does not mean that nothing was created: the server may still be storing the
+        calls.
 
         Args:
             error: the `OutcomeUnknown` that `create` or `create_many` raised.

@@ -28,7 +28,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one request of `tasks.create_many`.
 
     Attributes:
-        number: its position among the requests, from 0.
+        number: position of the request, counted from 0.
         state: "created"; "partial" if only the documents in `task_ids` have a task; or "not_found" if an
             earlier run of the job sent the request, no task of it was found, and it was not sent again.
         run_id: the run it created, if known.
@@ -76,7 +76,7 @@ class _CreateJob:
         self._resend_unknown = resend_unknown
 
     async def complete(self, number: int, request: CreateRequest) -> BatchResult:
-        """Send request `number`, or find out what became of it if an earlier run of the job sent it."""
+        """Send request `number`, or determine its outcome if an earlier run of the job sent it."""
         request = _check(number, request)
         digest = _digest(self._space, request)
         entry = self._journal.entries.get(number)

@@ -28,7 +28,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The state of one request.
 
     Attributes:
-        number: its position in the job, from 0.
+        number: position of the request, counted from 0.
         state: "sending" is written before the POST. If no later entry follows, the outcome is unknown.
         digest: a digest of the request without generated ids.
         document_ids: the ids of its documents, given or generated.
@@ -106,7 +106,7 @@ class Journal:
             if entry is None:
                 raise ConfigurationError(
                     f"line {number} of {self._path.name} is not a journal entry",
-                    hint="name the journal of this job, or a file that does not exist yet",
+                    hint="pass the journal of this job, or a file that does not exist yet",
                 )
             self.entries[entry.number] = entry
 

@@ -62,7 +62,7 @@ def encode_create(
         make_id: creates the `document_id` of a document without an id. None, the default, adds no ids.
 
     Raises:
-        InvalidArgument: an argument is not accepted. The message names the place ("documents[3].age") and
+        InvalidArgument: an argument is not accepted. The message names the location ("documents[3].age") and
             contains no values.
     """
     copies = _copy_documents(documents)
@@ -199,7 +199,7 @@ def _sendable(where: str, value: object) -> str:
 def _non_blank(where: str, value: object) -> str:
     text = _sendable(where, value)
     if not text.strip():
-        raise _invalid(where, "must be a str that is not blank")
+        raise _invalid(where, "must be a str that is not only whitespace")
     return text
 
 

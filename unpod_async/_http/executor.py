@@ -69,9 +69,9 @@ class _Call(Generic[T]):
 
     Attributes:
         request: method and path, for error messages.
-        send: makes one attempt within so many seconds.
-        parse: makes the result of a response, or raises its error.
-        is_retryable: whether an error may be retried after so many attempts.
+        send: makes one attempt; takes its timeout in seconds.
+        parse: converts a response to the result, or raises its error.
+        is_retryable: takes an error and the number of attempts; returns whether to retry.
         attempts: the failed attempts.
         started: whether an attempt was started.
         sent: for a create, whether an attempt may have left this machine.
@@ -121,8 +121,8 @@ class _Call(Generic[T]):
 class RequestExecutor(msgspec.Struct, frozen=True):
     """Sends requests under the client's limits.
 
-    The executor of a view shares everything with that of its client, except the options; it may have a
-    semaphore of its own in addition to the client's.
+    The executor of a view shares everything but the options with the executor of its client. It can have a
+    semaphore of its own in addition to that of the client.
     """
 
     lifecycle: ClientLifecycle
@@ -193,7 +193,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         """Send a POST. It is retried only if it was certainly not sent, or refused with a 429.
 
         Args:
-            sent: tells the caller, even after a cancellation, whether the request may have been processed.
+            sent: set if the request may have been processed. It can be read even after a cancellation.
         """
 
         async def send(timeout: float) -> Response:
@@ -207,7 +207,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         return await self._run(_Call(request, endpoint, send, parse, is_retryable_create, deadline, sent))
 
     async def _run(self, call: _Call[T]) -> T:
-        """Send a request, unless or until the client is closed."""
+        """Send a request. Raises TransportError if the client is closed meanwhile."""
         with self.lifecycle.request() as in_flight:
             try:
                 return await self._send_with_retries(call)
@@ -304,10 +304,10 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             return False
         policy = self.options.retry
         pause = retry_after if retry_after is not None else (policy.base if policy is not None else 0.0)
-        # Not longer than a request may be delayed: beyond that, each call fails at once by itself.
+        # If the delay is longer than max_retry_after, every call that gets it raises at once by itself.
         longest = (policy or DEFAULT_RETRY).max_retry_after
         if self.limiter.close_gate(min(pause, longest)):
-            _log.warning("the server asks for a delay of %.1f s: no request starts before", pause)
+            _log.warning("the server asks for a delay of %.1f s: no request starts before it is over", pause)
         return True
 
     async def _sleep(self, call: _Call[T], error: UnpodError, delay: float) -> None:
@@ -331,5 +331,5 @@ def _parse(call: _Call[T], response: Response, token: Secret) -> T:
         return call.parse(call.request, response)
     except UnpodError:
         pass
-    # Make the error again, from the response without the token.
+    # Create the error again, from the response without the token.
     return call.parse(call.request, redacted(response, token))

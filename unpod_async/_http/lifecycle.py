@@ -59,7 +59,7 @@ class ClientLifecycle:
             self.loop, self._process = loop, os.getpid()
         elif self.loop is not loop:
             raise ConfigurationError(
-                "the client belongs to another event loop, the one of its first request",
+                "the client belongs to the event loop of its first request, which is not this one",
                 hint="create one UnpodClient per event loop (per asyncio.run)",
             )
 
@@ -103,7 +103,7 @@ class ClientLifecycle:
 
 
 class InFlightRequest:
-    """The block of one request in flight. Closing the client cancels the block and leaves it quietly.
+    """The block of one request in flight. Closing the client cancels it and exits it without an error.
 
     It works like an `anyio.CancelScope`, which costs 15 us, but cancels only once.
 

@@ -115,7 +115,7 @@ def _error(request: Request, response: Response, status: int, payload: Mapping[s
 
 
 def _first_stated(*candidates: object) -> object:
-    """Return the first `errors` that is present, even "": an upstream may fail without a text."""
+    """Return the first `errors` that is present, even "": an upstream may fail without a message."""
     return next((found for found in candidates if found or isinstance(found, str)), None)
 
 

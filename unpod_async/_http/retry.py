@@ -76,9 +76,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         base: the first delay is random between 0 and this many seconds; the range doubles for each retry.
         cap: upper limit of that range, in seconds.
         max_retry_after: longest delay in seconds to accept from the server.
-        budget: what all calls of a client together may spend on retries. A retry costs 5, after a timeout
-            10; success earns it back. During an outage this limits the load to little more than one attempt
-            per call.
+        budget: limit of the retries of all calls of a client together. A retry costs 5, or 10 after a
+            timeout; a success pays it back. During an outage this limits the load to little more than one
+            attempt per call.
 
     Raises:
         ConfigurationError: a value is not accepted.
@@ -159,7 +159,7 @@ class RetrySchedule:
                     raise
             await anyio.sleep(delay)
 
-    A loop that polls for ever uses `attempts=None` and calls `reset` after each success.
+    A loop that polls indefinitely uses `attempts=None` and calls `reset` after each success.
 
     Args:
         attempts: maximum number of attempts, including the first; None is no limit.
@@ -285,7 +285,7 @@ def delay_before_retry(delay: float, retry_after: float | None, jitter: Jitter) 
 
 
 def is_retryable_get(error: UnpodError, attempts: int) -> bool:
-    """Return whether a GET may be retried that failed with `error` after `attempts` attempts."""
+    """Return whether to retry a GET whose last of `attempts` attempts failed with `error`."""
     if isinstance(error, TransportError):
         return not error.permanent
     if isinstance(error, UpstreamError):

@@ -21,7 +21,7 @@ class Stats:
         rows: rows that listings returned.
         rejected: received rows that did not fit their type.
         unreadable: rows that the server could not send.
-        repeated: rows that were received again because the listing changed, and left out.
+        repeated: rows that were received again because the listing changed; they are not yielded twice.
     """
 
     requests: int = 0

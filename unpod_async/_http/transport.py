@@ -38,7 +38,7 @@ SILENCE: Final = 30.0
 """Seconds without a byte of the response, within the timeout of the attempt."""
 
 _SMALL: Final = 2**16
-"""Bytes of a response that is decoded in well under a millisecond."""
+"""Maximum size in bytes of a response that is decoded in well under a millisecond."""
 
 TokenProvider: TypeAlias = Callable[[], Awaitable[str]]
 """Returns a new token, without its scheme."""
@@ -71,7 +71,7 @@ class Transport:
     Args:
         settings: base URL, organization and scheme.
         secret: the token.
-        lifecycle: of the client; checked before anything is sent.
+        lifecycle: the lifecycle of the client, which is checked before anything is sent.
         session: a session of the user for reads. It is never closed here, and its middlewares are not used:
             one attempt is one request.
         token_provider: called for a new token when the server does not accept the current one.
@@ -306,7 +306,7 @@ def _quoted(value: str) -> str:
 
 
 class _PreparedGet:
-    """GET requests of one session to one origin, of which aiohttp prepares only the first.
+    """Sends GET requests of one session to one origin. aiohttp prepares only the first one.
 
     `ClientSession.get` builds headers, cookies, proxy and TLS settings, and prepares for redirects and
     retries: 60 of the 290 us of a small response. A middleware receives the built request and the function

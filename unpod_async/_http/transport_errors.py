@@ -19,7 +19,7 @@ _WRONG_PROTOCOL: Final = (
     aiohttp.ClientResponseError,
     aiohttp.ServerDisconnectedError,
 )
-"""What a plain HTTP request to a server that expects TLS ends in."""
+"""Errors of a plain HTTP request to a server that expects TLS."""
 
 _NEVER_SENT: Final = (
     aiohttp.ClientConnectorError,
@@ -30,7 +30,7 @@ _NEVER_SENT: Final = (
 
 
 class ConnectionLost(aiohttp.ClientError):
-    """A lost connection, as a class that aiohttp does not answer by sending the request again."""
+    """A lost connection, as a class after which aiohttp does not send the request again."""
 
 
 class FaultDescription(NamedTuple):

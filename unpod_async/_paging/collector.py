@@ -1,4 +1,4 @@
-"""Build the pages of a walk from its `Deliver` commands, and keep what is wrong with rows until the end."""
+"""Build the pages of a walk from its `Deliver` commands, and report bad rows at the end."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Collector(Generic[T]):
         return error
 
     def locate(self, error: UnpodError, page: int) -> None:
-        """Add to an error of this walk in which listing and at which page it occurred."""
+        """Add the listing and the page to an error of this walk."""
         if error.listing is not None:
             return
         error.locate(self._listing.endpoint.label, page)

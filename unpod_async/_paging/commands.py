@@ -30,7 +30,7 @@ class PageRequest(NamedTuple):
     page: int
     size: int
     single_out: bool = False
-    """The request looks for a row that breaks its page: a failure is an answer and is not retried."""
+    """The request looks for a row that breaks its page: a failure is a useful result and is not retried."""
 
 
 class PageResult(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class PageFailure(NamedTuple):
 
     Attributes:
         unreadable: one row may be the cause, so smaller pages of the same rows may succeed.
-        past_end: some servers answer like this behind the last page.
+        past_end: the page may be past the end of the listing; some servers send this error there.
     """
 
     error: UnpodError
@@ -67,7 +67,7 @@ class PageFailure(NamedTuple):
 
 
 class ListingPreview(NamedTuple):
-    """The length of a listing and the key of its first row, from an answer before the walk."""
+    """The length of a listing and the key of its first row, from a response before the walk."""
 
     length: int
     head: str
@@ -90,11 +90,11 @@ class Discard:
 
 
 class Deliver(NamedTuple):
-    """Deliver rows of page `number`: of each answer the rows at these indices. No reply."""
+    """Deliver rows of page `number`: for each result, the rows at these indices. No reply."""
 
     number: int
     parts: Sequence[tuple[PageResult, Sequence[int]]]
-    unreadable: Sequence[int] = ()  # places in the listing, counted from 1
+    unreadable: Sequence[int] = ()  # positions in the listing, counted from 1
 
 
 Command = Prefetch | Fetch | Discard | Deliver

@@ -59,7 +59,7 @@ _INDEX = re.compile(r"(?<=^\$\.data\[)[0-9]+")
 
 
 class RowFields(msgspec.Struct, gc=False):
-    """The fields of a raw row that the walk and the filters need; of any type, as bad rows are rows too."""
+    """The fields of a raw row that the walk and the filters need. They can have any type, as in bad rows."""
 
     id: Any = msgspec.field(name="_id", default=None)
     task_id: Any = None
@@ -202,7 +202,7 @@ def decode_with(
 
 
 def detach(rows: Sequence[Any]) -> None:
-    """Copy what a task keeps of the body it was decoded from.
+    """Copy the part of the body that a task refers to.
 
     Without it, one task in memory keeps its whole page in memory. Other rows keep nothing of the body.
     """

@@ -118,7 +118,7 @@ async def fan_out(
 
 
 class Lookahead(Generic[T]):
-    """Rows of a `Pager`, where the next page is requested when the first row of a page is taken.
+    """Rows of a `Pager`. The next page is requested when the first row of a page is taken.
 
     Without it, all workers of a fan-out wait for each page of runs: with 2,000 runs and 50 ms per response,
     20 times 50 ms. The iterator runs a background task, so the code that creates the iterator must close it.

@@ -124,7 +124,7 @@ def _unreadable(request: Request, response: Response, fault: DecodeError) -> Dec
 
 
 def _failure(error: UnpodError) -> PageFailure:
-    """Return the failure of a page, with what its error says about the page."""
+    """Return a `PageFailure` for an error of a page."""
     return PageFailure(
         error,
         unreadable=isinstance(error, UpstreamError | DecodeError)

@@ -122,7 +122,7 @@ class Pager(Generic[T]):
         """Read the listing into a list.
 
         Args:
-            limit: read at most so many rows, and no further pages than necessary; None (default) reads all.
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
 
         Returns:
             The rows, newest first.
@@ -302,7 +302,7 @@ class SequentialWalk(Generic[T]):
     def at_end(self) -> bool:
         """Whether the page returned last was the last one.
 
-        False if it takes another request to know, and if the walk is going to raise an error.
+        False if another request is needed to know, or if the walk is about to raise an error.
         """
         if self._next is None:
             self._next = self._advance(None)

@@ -50,13 +50,13 @@ class Recordings(Resource):
         a request.
 
         The URL comes from a server, so the request contains neither the token nor the Org-Handle, and does
-        not use the client's `proxy`. Only https on port 443 of a public address is accepted. The check is
-        made for the address that is really connected to, and for each of up to three redirects.
+        not use the client's `proxy`. Only https on port 443 of a public address is accepted. The check
+        applies to the address of the actual connection, and to each of up to three redirects.
 
         Failed attempts follow the client's `retry` policy but do not use its budget. `timeout` limits the
         wait for the head of a response. After that, an attempt fails if no byte arrives for 30 seconds, or
         less than 1 kB per second over 10 seconds. `deadline` limits the whole download; without one, a slow
-        server can take long.
+        download can take a long time.
 
         Args:
             task: the task whose recording is downloaded.
@@ -64,8 +64,8 @@ class Recordings(Resource):
             recording_hosts: your own hosts, as "host" or "host:port". They may use http, any port and
                 private addresses. None by default.
             max_bytes: refuse a longer recording. 512 MiB by default.
-            ssl_context: for a store with a private CA. The client's own is not used, because it may contain
-                a client certificate.
+            ssl_context: TLS settings for a store with a private CA. The `ssl_context` of the client is not
+                used, because it may contain a client certificate.
 
         Returns:
             The path of the file.

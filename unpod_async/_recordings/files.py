@@ -89,8 +89,9 @@ def extension_of(content_type: str, *paths: str) -> str:
     """Return the file extension for a recording.
 
     Args:
-        content_type: the content type of the response; it decides if it is known.
-        paths: URL paths; otherwise the first known extension of these decides, or else ".bin".
+        content_type: the content type of the response. It decides if it is a known one.
+        paths: URL paths. If the content type is not known, the first known extension among them decides,
+            otherwise ".bin".
     """
     known = _BY_TYPE.get(content_type)
     if known is not None:

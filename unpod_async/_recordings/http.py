@@ -103,7 +103,7 @@ class _ResponseHead(NamedTuple):
 
 
 class _NotPublicError(OSError):
-    """The message is always the same, so that aiohttp reports several refused addresses as one error."""
+    """An address is refused. The constant message lets aiohttp report several such addresses as one error."""
 
     def __init__(self) -> None:
         super().__init__(errno.EACCES, "not a public address")

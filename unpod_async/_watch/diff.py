@@ -1,4 +1,4 @@
-"""The differences between rows that were read and what is known, as events. No I/O; nothing is recorded."""
+"""Compare rows with the known state, and return the differences as events. No I/O, no changes of state."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class RunListReader:
             self._rows_per_page = rows
 
     def _record_depths(self, rows: list[Run], position: int, count: int | None) -> None:
-        """Record how many older runs there are behind each of these rows, the first of them at `position`."""
+        """Record the number of older runs behind each of these rows. The first row is at `position`."""
         for index, row in enumerate(rows, position + 1):
             if row.run_id is not None:
                 self.listed.add(row.run_id)
@@ -106,7 +106,7 @@ class RunListReader:
                     run.depth = None if count is None else count - index
 
     async def read_older(self, runs: Mapping[str, ReportedRun]) -> None:
-        """Read the rows of those of these runs that were not listed in this poll yet.
+        """Read the rows of the given runs, except those that this poll has already listed.
 
         Each run's page is computed from the number of runs behind it.
         """

@@ -1,4 +1,4 @@
-"""A resync: everything in a space is read again, some pages in each poll, to find what polls do not read."""
+"""Resync: reads everything in a space again, a few pages in each poll, to find changes that polls miss."""
 
 from __future__ import annotations
 

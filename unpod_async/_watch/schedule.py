@@ -21,10 +21,10 @@ _AGEING: Final = 10.0
 """A run that has not changed for this many seconds may be reported one second late."""
 
 _LONGEST_PAUSE: Final = 60.0
-"""Maximum of seconds between two polls during an outage, unless the interval is longer."""
+"""Maximum number of seconds between two polls during an outage, unless the interval is longer."""
 
 _LONGEST_RETRY_AFTER: Final = 900.0
-"""Maximum of seconds to wait for a server that asks for a delay; it may ask for years."""
+"""Maximum number of seconds to wait for a server that asks for a delay; it may ask for years."""
 
 
 def _utc_now() -> datetime:

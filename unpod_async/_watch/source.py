@@ -1,4 +1,4 @@
-"""The listings of one space, read for a watch. What the rows show is emitted as events."""
+"""Reads the listings of one space for a watch, and emits the changes as events."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Known:
 
 
 class SavedRun(msgspec.Struct, array_like=True, gc=False):
-    """A `ReportedRun` in a `WatchState`. `tasks` has task ids by status; an empty status stands for none."""
+    """The saved form of a `ReportedRun`. `tasks` has task ids by status; an empty status stands for none."""
 
     status: str | None
     tasks: dict[str, list[str]]
@@ -143,7 +143,7 @@ class SavedRun(msgspec.Struct, array_like=True, gc=False):
 
 
 class SavedSpace(msgspec.Struct, gc=False):
-    """A `Known` in a `WatchState`."""
+    """The saved form of a `Known`."""
 
     # The defaults let states of other versions decode, so that `runs.watch` can refuse them by version.
     last_resync: float | None = None

@@ -33,7 +33,7 @@ _MAX_NAMED: Final = 5
 
 
 class WatchedRun(msgspec.Struct, frozen=True):
-    """A run and its tasks as `runs.wait` last read them, the run first.
+    """A run and its tasks as `runs.wait` last read them. The run is read before its tasks.
 
     Attributes:
         run: the row of the run.
@@ -99,7 +99,7 @@ async def wait_for_runs(
     Raises:
         WaitTimeout: the deadline passed first.
         RunNotFound: a run is not listed.
-        UnpodError: an error that retrying does not help.
+        UnpodError: an error that a retry cannot fix.
     """
     waiter = _RunWaiter(context, space_token, run_ids, until, deadline)
     delays = PollDelays(interval, clock.random)
@@ -274,7 +274,7 @@ def _is_settled(run: WatchedRun) -> bool:
 
 
 def _describe(run: WatchedRun) -> str:
-    """Say why a run has not settled."""
+    """Return the reason why a run has not settled."""
     open_tasks = run.open_tasks
     names = [f"{task.task_id or task.id} ({task.status})" for task in open_tasks[:_MAX_NAMED]]
     if len(open_tasks) > _MAX_NAMED:

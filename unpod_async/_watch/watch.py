@@ -23,10 +23,10 @@ _log = logging.getLogger("unpod_async")
 _ENDS_WATCH: Final = (AuthenticationError, ConfigurationError, RunNotFound)
 
 _MAX_FINAL_ERRORS: Final = 3
-"""Polls in a row with an error that retrying does not help, before the watch raises it."""
+"""Number of consecutive polls with an error that a retry cannot fix, after which the watch raises it."""
 
 _MAX_INTERRUPTED: Final = 3
-"""Polls in a row that received responses but were interrupted, before the space counts as disconnected."""
+"""Number of consecutive interrupted polls with responses, after which the space counts as disconnected."""
 
 
 class Watch(Stream[Event]):
@@ -58,7 +58,7 @@ class Watch(Stream[Event]):
 
     @property
     def polls(self) -> int:
-        """The number of completed polls of all spaces: a sign of life for health checks."""
+        """The number of completed polls of all spaces, for health checks."""
         return sum(poll.polls for poll in self._polls)
 
     @property
@@ -120,8 +120,9 @@ class Watch(Stream[Event]):
 class ConnectionState:
     """Reports when a space becomes unreachable and when it can be reached again.
 
-    A space is disconnected if a poll gets no response at all, until the next response. It is also
-    disconnected if several polls in a row get responses but are interrupted, until a poll completes.
+    A space becomes disconnected if a poll gets no response at all; the next response ends this. It also
+    becomes disconnected if several consecutive polls get responses but are interrupted; a complete poll ends
+    this.
     """
 
     def __init__(self, space_token: str, put: SendBatch[Event], clock: Clock) -> None:

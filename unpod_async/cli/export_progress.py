@@ -24,7 +24,7 @@ _TITLES: Final = {
     "done": "Done",
 }
 _SHOWN_WAIT: Final = 2.0
-"""Seconds without an answer of the service from which on this is shown."""
+"""Seconds without a response of the service after which the display says so."""
 _HEARTBEAT: Final = 30.0
 """Maximum number of seconds between two lines of a log."""
 

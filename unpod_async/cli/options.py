@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(slots=True, kw_only=True)
 class GlobalOptions:
-    """The options of `unpod-async` itself, which every command has. None: see the environment.
+    """The options of `unpod-async` itself, which every command has. None means: use the environment.
 
     Attributes:
         token_file: a path, or "-" for stdin.

@@ -1,4 +1,4 @@
-"""Run a command to its end: its coroutines, signals, errors, and a reader that exits."""
+"""Run a command: its coroutines, signals, errors, and a pipe whose reader exits."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def shut_down(status: int) -> int:
 async def reader_exit(stream: IO[str]) -> NoReturn:
     """Wait until the reader of a pipe exits; forever if `stream` is no pipe or the platform cannot tell.
 
-    It notices also while there is nothing to write.
+    This works even if nothing is written.
 
     Raises:
         BrokenPipeError: the reader has exited.

@@ -1,4 +1,4 @@
-"""The token, wherever the user keeps it, and the client."""
+"""Find the token of the user, and create the client."""
 
 from __future__ import annotations
 

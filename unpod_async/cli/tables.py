@@ -16,7 +16,7 @@ GAP: Final = 2
 ID_WIDTH: Final = 34
 """Cells for an id. Ids of the platform have 33 characters."""
 _MIN_WIDTH: Final = 4  # cells
-_MAX_VALUE: Final = 512  # characters of a value that are looked at
+_MAX_VALUE: Final = 512  # characters of a value that are examined
 
 
 class Column(NamedTuple):

@@ -1,4 +1,4 @@
-"""The table of `watch`: the state that the events add up to, and how it is drawn. No I/O."""
+"""The table of `watch`: the state computed from the events, and how it is drawn. No I/O."""
 
 from __future__ import annotations
 

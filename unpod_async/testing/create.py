@@ -1,4 +1,4 @@
-"""Creating tasks: the checks of the service in their order, and what it keeps when it fails."""
+"""Creating tasks: the checks of the service in their order, and what remains stored after a failure."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ def mix(seed: int, number: int) -> int:
 
 
 class Ids:
-    """The ids of one seed: a letter and 32 hex digits. The order is not that of age, as with the service."""
+    """The ids of one seed: a letter and 32 hex digits. As on the service, the order of ids is not that of
+    creation."""
 
     def __init__(self, seed: int) -> None:
         self._key = mix(seed, -1)

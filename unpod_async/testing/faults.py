@@ -5,7 +5,7 @@ The numbers are the rows of the fault matrix of this library (tests/faults/READM
 
     sandbox.script(faults.reset_before_status(times=2))  # the next two requests
     sandbox.script(faults.reset_in_body(method="POST"))  # the next create: queued, and its response lost
-    faults.play(sandbox, 27)  # all that belongs to row 27
+    faults.play(sandbox, 27)  # everything that row 27 needs
 
 Functions that return a `Fault` take the keywords that select its requests: `path`, `method`, `page` and
 `times`. Functions that change the data of a sandbox take the sandbox.
@@ -207,7 +207,8 @@ def refusal(message: str = "Invalid Space Token", **which: Any) -> Fault:
 
 
 def upstream_error(errors: str = "Internal Server Error", *, processed: bool = False, **which: Any) -> Fault:
-    """Row 27: 206 with a string in `errors`. The service can fail so after it has stored all."""
+    """Row 27: 206 with a string in `errors`. The service can fail like this after it has stored
+    everything."""
     return _response(upstream_failure("Tasks Fetch Failed", errors), {**which, "processed": processed})
 
 

@@ -131,7 +131,7 @@ class Sandbox:
         return len(self.log)
 
     async def arrived(self, count: int) -> None:
-        """Wait until `count` requests have arrived since the sandbox was made. It has no time-out."""
+        """Wait until `count` requests have arrived since the sandbox was created. There is no timeout."""
         await self._server.arrived(count)
 
     @property
@@ -230,7 +230,7 @@ class Sandbox:
     # -- faults -------------------------------------------------------------------------------------
 
     def poison(self, row_id: str) -> None:
-        """Let every page with this task or run fail, always: with 206, or with 500 HTML on agent tasks."""
+        """Make every page with this task or run fail, always: with 206, or with 500 HTML on agent tasks."""
         if row_id.startswith("R"):
             self._rows.poisoned_runs.add(self._run(row_id))
         else:

@@ -1,4 +1,4 @@
-"""`unpod-async create`: show the calls, ask, and send the request once."""
+"""`unpod-async create`: show the calls, ask for confirmation, and send the request once."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ _HELP: Final = {
     "redact_key": f"File with the key of the hashes, at least 8 bytes; - is stdin. Default: {KEY_VARIABLE}, "
     "or a key that the target generates and keeps.",
 }
-"""Help for the fields whose value looks different on the command line. The others have their description."""
+"""Help for fields that the command line writes in another form. Other fields use their description."""
 
 
 _CONVERSIONS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]]] = {

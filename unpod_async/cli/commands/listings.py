@@ -22,7 +22,7 @@ __all__ = ["agents", "organizations", "runs", "spaces", "tasks"]
 
 T = TypeVar("T")
 _DEFAULT_LIMIT: Final = 50
-"""Rows of a table unless --limit says otherwise."""
+"""Maximum number of rows of a table without --limit."""
 _PAGE_SIZE: Final = 100
 
 

@@ -7,7 +7,7 @@ the tasks are on disk, it kills the export with SIGKILL, then runs the same comm
 compares every row of all `tasks` and `runs` files with the data set: each row must be there once, as the
 server sent it, except for user tokens, which an export leaves out.
 
-The exit status is 0 if all rows are right, 1 if not or after an error, 130 after Ctrl-C. The demo needs the
+The exit status is 0 if all rows are correct, 1 if not or after an error, 130 after Ctrl-C. The demo needs the
 extra `cli`.
 """
 
@@ -65,7 +65,7 @@ def compare(paths: Iterable[Path], expected: set[str]) -> RowDifferences:
 
 
 def files_of(target: Path, kind: str) -> list[Path]:
-    """All files of a kind, as one finds them who knows nothing of the manifest."""
+    """Return all files of a kind, found by their names instead of through the manifest."""
     return sorted((target / kind).iterdir())
 
 
@@ -76,17 +76,17 @@ def truncate(path: Path) -> None:
 
 
 def prepare_target(target: Path) -> None:
-    """Make a directory with nothing in it but the mark. The directory of an earlier demo is removed first.
+    """Create a directory that contains only the marker. The directory of an earlier demo is removed first.
 
     Raises:
-        OSError: the directory cannot be made, or it has other contents.
+        OSError: the directory cannot be created, or was not created by a demo.
     """
     if (target / _MARK).exists():
         shutil.rmtree(target)
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise FileExistsError(
-            f"this directory is not of a demo:\n{target}\nhint: name another one with --out"
+            f"this directory was not created by a demo:\n{target}\nhint: choose another one with --out"
         )
     (target / _MARK).touch()
 

@@ -62,7 +62,7 @@ class StagedRowCounter:
 
 
 class ExportProcess:
-    """Runs one command, again and again."""
+    """Runs one command, any number of times."""
 
     def __init__(self, sandbox: SandboxProcess, target: Path, page_size: int | None, out: IO[str]) -> None:
         self._sandbox = sandbox

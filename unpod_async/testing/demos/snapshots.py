@@ -18,7 +18,7 @@ _SETTLED: Final = _ENDED | {"partially_completed"}
 
 
 class EventKey(NamedTuple):
-    """What identifies an event. The old status of a settled run is left out: it depends on the polls."""
+    """The identity of an event. The old status of a settled run is left out: it depends on the polls."""
 
     event: str
     run: str | None = None

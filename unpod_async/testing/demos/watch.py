@@ -48,7 +48,7 @@ _EVENTS: Final = (
 _DISCONNECTED: Final = EventKey("Disconnected", old="connected", new="disconnected")
 _RECONNECTED: Final = EventKey("Reconnected", old="disconnected", new="connected")
 _EXAMPLES: Final = 5
-"""The number of wrong events of a kind that are listed."""
+"""Maximum number of wrong events that are listed for each kind."""
 
 
 class WatchScenario:
@@ -64,7 +64,7 @@ class WatchScenario:
         self._known = Snapshot.of(sandbox)
 
     def initial(self) -> Counter[EventKey]:
-        """Return the events of the start."""
+        """Return the events expected at the start."""
         return initial_events(self._known)
 
     def apply_changes(self, steps: int = 1) -> None:
@@ -193,7 +193,7 @@ def verdict(expected: Counter[EventKey], received: Counter[EventKey], requests: 
     if not any(wrong.values()):
         print_lines(out, "Every change was reported once.")
         return 0
-    print_lines(out, "WRONG: the reported events are not those that happened.")
+    print_lines(out, "WRONG: the reported events differ from the changes.")
     for word, events in wrong.items():
         for event_key, count in events.most_common(_EXAMPLES):
             where = event_key.task or event_key.run or ""

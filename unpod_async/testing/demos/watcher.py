@@ -33,7 +33,7 @@ class _EventLine(msgspec.Struct):
 
 
 class WatchProcess:
-    """Runs one command, again and again. Leaving the block ends it.
+    """Runs one command, any number of times. Leaving the block ends it.
 
     Attributes:
         command: its arguments.
