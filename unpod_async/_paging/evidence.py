@@ -190,10 +190,11 @@ class RowTracker:
         self._keys: list[Sequence[_Key | None]] = []
         self._offsets: list[int] = []
         self._pass_start = 0
+        self._waiting: Sequence[str] = ()  # keys of the first answer, until another one comes
         self._places: dict[int, dict[_Key, int]] = {}  # of the answers needed last
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self._first) + len(self._waiting)
 
     def start_pass(self) -> None:
         """Begin a new pass: `new_in_pass` counts from here."""
@@ -204,8 +205,13 @@ class RowTracker:
         answer = self.answers
         self.answers += 1
         self._offsets.append(offset)
+        rows = len(keys)
+        if rows and not answer and len(frozenset(keys)) == rows:
+            # Most walks have one answer only: the dict of its rows would take a fifth of the walk.
+            self._waiting = keys
+            return Sighting(range(rows), rows, True, rows, -1)
+        self._add_waiting()
         lean = lean_keys(keys)
-        rows = len(lean)
         if not self._first.keys().isdisjoint(lean):
             return self._observe_mixed(lean, answer)
         known = len(self._first)
@@ -217,6 +223,13 @@ class RowTracker:
         fresh = sorted({key: index for index, key in enumerate(lean)}.values())
         self._keep(lean, fresh)
         return Sighting(fresh, len(fresh), False, rows, rows - 1)
+
+    def _add_waiting(self) -> None:
+        """Add the rows of the first answer, which are all different."""
+        if self._waiting:
+            lean, self._waiting = lean_keys(self._waiting), ()
+            self._first.update(zip(lean, itertools.repeat(0)))
+            self._keys.append(lean)
 
     def _observe_mixed(self, keys: Sequence[_Key], answer: int) -> Sighting:
         first, offsets = self._first, self._offsets
@@ -271,6 +284,7 @@ class RowTracker:
 
     def place(self, key: str) -> int | None:
         """The place where this row was seen first, counted from 0; None for a new row."""
+        self._add_waiting()
         (lean,) = lean_keys((key,))
         answer = self._first.get(lean)
         return None if answer is None else self._offsets[answer] + self._index(lean, answer)
@@ -282,6 +296,7 @@ class RowTracker:
 
     def seen_at(self, answer: int) -> int:
         """Rows that existed when this answer was read: seen in it, or before it and after it."""
+        self._add_waiting()
         shown = sum(key is not None for key in self._keys[answer])
         first, least = self._first, answer * _WIDTH
         return shown + sum(1 for key, last in self._last.items() if last >= least and first[key] < answer)
@@ -703,6 +718,8 @@ class Evidence:
         self.counts.observe(count, segment.offset + rows if sighting.new_in_pass else 0)
         self.new_in_pass += sighting.new_in_pass
         self.new_in_walk += len(sighting.fresh)
+        if self.unpaged:
+            return sighting  # the walk is complete
         if not sighting.positions_consistent:
             self._note_move(segment, sighting)
         if rows and answer.body_size:

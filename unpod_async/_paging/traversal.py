@@ -101,7 +101,8 @@ class Walk:
         evidence.start_pass(self._layout)
         while True:
             yield from self._read_pass()
-            yield from self._look_again()
+            if not evidence.unpaged:
+                yield from self._look_again()
             verdict = evidence.verdict(is_cheap=self._requests + self._pages < self._request_limit)
             if isinstance(verdict, Complete):
                 return
@@ -119,28 +120,32 @@ class Walk:
         """Read the pages from the first one to the end of the listing."""
         evidence = self._evidence
         self.page = self._start
-        yield from self._prefetch()
         while True:
+            if self._ahead > 1 and evidence.passes == 1:
+                yield from self._prefetch()
             self._check_limit()
             outcome = yield Fetch(PageRequest(self.page, self._layout.size))
-            segments = yield from self._recover(outcome)
+            # Generators of steps that most pages do not need are not created for them: 0.3 us each.
+            segments: Sequence[Segment] | None
+            if isinstance(outcome, PageResult):
+                segments = [self._whole_page(outcome)]
+            else:
+                segments = yield from self._recover(outcome)
             if segments is not None:
                 yield evidence.observe(self.page, self._layout.offset(self.page), segments)
-                yield from self._check_preview()
-            if segments is None or (yield from self._has_ended()):
+                if self._preview is not None:
+                    yield from self._check_preview(self._preview)
+            if segments is None or evidence.unpaged or (yield from self._has_ended()):
                 evidence.end_pass()
                 return
             if self._is_hopeless():
                 return
             self.page += 1
-            yield from self._prefetch()
 
     def _prefetch(self) -> Steps[None]:
         """Start the requests that may be under way: up to the page that is to be empty, behind a full last
         one.
         """
-        if self._ahead == 1 or self._evidence.passes > 1:
-            return
         counts = self._evidence.counts
         count = self._preview.length if self._preview is not None else counts.count
         if count is None or not counts.count_trusted:
@@ -150,11 +155,9 @@ class Walk:
             yield Prefetch(PageRequest(number, self._layout.size))
             self._prefetched = number
 
-    def _check_preview(self) -> Steps[None]:
+    def _check_preview(self, preview: ListingPreview) -> Steps[None]:
         """Cancel what was prefetched after a preview of another listing."""
-        preview, self._preview = self._preview, None
-        if preview is None:
-            return
+        self._preview = None
         counts, head = self._evidence.counts, self._evidence.head
         if (counts.first, head[:1]) != (preview.length, [preview.head]):
             yield Discard()
@@ -187,23 +190,25 @@ class Walk:
 
     # Recovering a page
 
-    def _recover(self, outcome: PageResult | PageFailure) -> Steps[Sequence[Segment] | None]:
+    def _whole_page(self, answer: PageResult) -> Segment:
+        """Return the segment of a page that came whole; learn what it shows of the server."""
+        evidence, layout, page = self._evidence, self._layout, self.page
+        rows, is_first = len(answer.keys), page == self._start
+        if is_first and evidence.is_one_answer(answer, layout.size):
+            evidence.mark_unpaged()
+        elif not is_first and rows > layout.size and is_everything(layout, evidence.head, answer):
+            evidence.mark_unpaged()
+            return Segment(0, rows, answer)
+        is_new_place = rows and not layout.is_known and not is_first
+        place = evidence.tracker.place(answer.keys[0]) if is_new_place else None
+        if not layout.learn(page, rows, answer.count, place, is_first=is_first):
+            evidence.misplace()
+        self._ignores_size = self._ignores_size or layout.ignores_size
+        return Segment(layout.offset(page), layout.effective_size, answer)
+
+    def _recover(self, outcome: PageFailure) -> Steps[Sequence[Segment] | None]:
         """What the page holds, in segments; None for a page behind the end."""
         evidence, layout, page = self._evidence, self._layout, self.page
-        if isinstance(outcome, PageResult):
-            rows = len(outcome.keys)
-            if page > self._start and rows > layout.size and is_everything(layout, evidence.head, outcome):
-                evidence.mark_unpaged()
-                return [Segment(0, rows, outcome)]
-            is_first = page == self._start
-            is_new_place = rows and not layout.is_known and not is_first
-            place = evidence.tracker.place(outcome.keys[0]) if is_new_place else None
-            if not layout.learn(page, rows, outcome.count, place, is_first=is_first):
-                evidence.misplace()
-            self._ignores_size = self._ignores_size or layout.ignores_size
-            if is_first and evidence.is_one_answer(outcome, layout.size):
-                evidence.mark_unpaged()
-            return [Segment(layout.offset(page), layout.effective_size, outcome)]
         if outcome.past_end and page > self._start:
             return None
         self._ignores_size = self._ignores_size or layout.ignores_size
