@@ -361,3 +361,14 @@ def test_rows_that_enter_while_a_bad_one_is_looked_for_push_none_out_of_sight(
     out = drive(listing, walk_of(listing, size, ahead), History(listing, rng, inserts, 0), rng.randrange)
     assert len(out.yielded) == len(set(out.yielded))
     assert out.error is not None or not missing(listing, out)
+
+
+@pytest.mark.parametrize("count", ["true", "null"])
+@pytest.mark.parametrize("start", [1, 2, 3, 4])
+@pytest.mark.parametrize("rows", [0, 1, 5, 10, 11, 15])
+def test_a_listing_may_end_before_the_first_page_of_a_walk(rows: int, start: int, count: str) -> None:
+    listing = Listing.of(rows, Server(count=count))
+    out = drive(listing, Walk(page_size=5, start_page=start))
+    assert out.error is None
+    assert len(out.yielded) == max(0, rows - 5 * (start - 1))
+    assert out.requests <= 9

@@ -103,6 +103,7 @@ class OutageRetrier:
         deadline: Deadline,
         *,
         single_out: bool = False,
+        can_split: bool = False,
     ) -> T:
         """Send a GET; see `RequestExecutor.read`.
 
@@ -117,7 +118,9 @@ class OutageRetrier:
                     pass
             responses = self._responses
             try:
-                result = await self._executor.read(endpoint, query, parse, deadline, single_out=single_out)
+                result = await self._executor.read(
+                    endpoint, query, parse, deadline, single_out=single_out, can_split=can_split
+                )
             except UnpodError as error:
                 if not (self._retries and is_transient(error)):
                     self._note_response()
@@ -129,7 +132,9 @@ class OutageRetrier:
             if await self._was_outage(failure, responses):
                 continue
             schedule = schedule or RetrySchedule(attempts=None, base=_FIRST_DELAY, cap=_MAX_DELAY)
-            has_rounds = schedule.failures + 1 < _max_rounds(failure, single_out=single_out)
+            has_rounds = schedule.failures + 1 < _max_rounds(
+                failure, single_out=single_out, can_split=can_split
+            )
             delay = schedule.next_delay(retryable=has_rounds and self._clock() - began <= MAX_OUTAGE)
             if delay is None:
                 raise failure
@@ -208,11 +213,13 @@ async def probe_service(executor: RequestExecutor, space_token: str, deadline: D
         raise failure.error
 
 
-def _max_rounds(error: UnpodError, *, single_out: bool) -> int:
+def _max_rounds(error: UnpodError, *, single_out: bool, can_split: bool) -> int:
     if is_rate_limited(error):
         return RATE_LIMITED_ROUNDS
     # The cause may be one bad row, which the walk finds by itself.
     if isinstance(error, UpstreamError) or (single_out and not isinstance(error, TransportError)):
+        return 1
+    if can_split and isinstance(error, ServerError) and error.status == 500:
         return 1
     return ROUNDS
 

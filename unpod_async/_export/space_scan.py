@@ -150,7 +150,7 @@ class EarlyRequests:
         """Request the first rows of the space-wide listing, unless this was done before."""
         sample = self._samples.get(space_token)
         if sample is None:
-            read = PageRequest(1, _SAMPLE_ROWS)
+            read = PageRequest(1, _SAMPLE_ROWS, patient=True)
             request = fetch(self._reader, space_tasks(space_token), read, self._deadline, decode=decode_raw)
             sample = self._samples[space_token] = asyncio.create_task(request)
         return sample
@@ -268,7 +268,9 @@ async def _can_resume(context: FetchContext, token: str, page_size: int, progres
     """Return whether the listing is as it was when the interrupted scan began."""
     if progress.page_size != page_size or not 0 <= time.time() - progress.at < FRESH:
         return False
-    first = await fetch(context.retrier, space_tasks(token), PageRequest(1, 1), context.deadline)
+    first = await fetch(
+        context.retrier, space_tasks(token), PageRequest(1, 1, patient=True), context.deadline
+    )
     if isinstance(first, PageFailure):
         raise first.error
     return (list(first.keys), first.count) == ([progress.head], progress.length)

@@ -35,6 +35,7 @@ from unpod_async.errors import (
     Attempt,
     AuthenticationError,
     ConfigurationError,
+    ServerError,
     TransportError,
     UnpodError,
 )
@@ -61,6 +62,7 @@ class Reader(Protocol):
         deadline: Deadline,
         *,
         single_out: bool = False,
+        can_split: bool = False,
     ) -> T: ...
 
 
@@ -159,11 +161,13 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         deadline: Deadline,
         *,
         single_out: bool = False,
+        can_split: bool = False,
     ) -> T:
         """Send a GET, with retries, and return the result of `parse`.
 
         Args:
             single_out: do not retry an error that a single broken row can explain. Used to find that row.
+            can_split: do not retry a 500, because the caller reads the same rows in smaller pages.
 
         Raises:
             UnpodError: the error of the last attempt, with `attempts`.
@@ -173,6 +177,8 @@ class RequestExecutor(msgspec.Struct, frozen=True):
 
         def is_retryable(error: UnpodError, attempts: int) -> bool:
             if single_out and not isinstance(error, TransportError) and retry_after_of(error) is None:
+                return False
+            if can_split and isinstance(error, ServerError) and error.status == 500:
                 return False
             return is_retryable_get(error, attempts)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from unpod_async.errors import UnpodError
+from unpod_async.errors import ServerError, UnpodError
 
 __all__ = [
     "Command",
@@ -31,6 +31,9 @@ class PageRequest(NamedTuple):
     size: int
     single_out: bool = False
     """The request looks for a row that breaks its page: a failure is a useful result and is not retried."""
+
+    patient: bool = False
+    """A 500 is retried like a 502. Without it the walk splits the page, since one row may be the cause."""
 
 
 class PageResult(msgspec.Struct, frozen=True):
@@ -64,6 +67,11 @@ class PageFailure(NamedTuple):
     error: UnpodError
     unreadable: bool = False
     past_end: bool = False
+
+    @property
+    def is_internal_error(self) -> bool:
+        """Whether the server answered 500, which it does for a row that it cannot encode."""
+        return isinstance(self.error, ServerError) and self.error.status == 500
 
 
 class ListingPreview(NamedTuple):

@@ -1001,7 +1001,8 @@ class Evidence:
         if not (self._is_end_seen and counts.is_constant and self.positions_consistent):
             return None
         length = (counts.count or 0) if counts.is_usable else self.progress.end_of_new
-        if self.new_in_pass + len(places) != length - self._skipped:
+        # The listing may end before the first page of the walk.
+        if self.new_in_pass + len(places) != max(0, length - self._skipped):
             return None
         if self._tied and self.unreadable.distinct_by_time(places) < len(places):
             return None

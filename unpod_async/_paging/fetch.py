@@ -60,7 +60,14 @@ async def fetch(
         return parse_page(sent, response, listing, request.page, decode)
 
     try:
-        page = await executor.read(listing.endpoint, query, parse, deadline, single_out=request.single_out)
+        page = await executor.read(
+            listing.endpoint,
+            query,
+            parse,
+            deadline,
+            single_out=request.single_out,
+            can_split=listing.paged and not request.patient,
+        )
     except ConfigurationError:
         raise
     except UnpodError as error:

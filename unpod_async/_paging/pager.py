@@ -182,7 +182,7 @@ class Pager(Generic[T]):
         page = await fetch(
             self._executor,
             self._listing,
-            PageRequest(1, size),
+            PageRequest(1, size, patient=True),
             self._executor.deadline(),
             decode=decode_raw,
         )

@@ -34,7 +34,7 @@ from unpod_async._paging.quirks import (
     liveness,
     repetition,
 )
-from unpod_async.errors import IncompleteListing
+from unpod_async.errors import IncompleteListing, ServerError, TransportError
 
 __all__ = ["Walk", "walk_unpaged"]
 
@@ -206,8 +206,21 @@ class Walk:
         self._ignores_size = self._ignores_size or layout.ignores_size
         return Segment(layout.offset(page), layout.effective_size, answer)
 
-    def _recover(self, outcome: PageFailure) -> Steps[Sequence[Segment] | None]:
-        """What the page holds, in segments; None for a page behind the end."""
+    def _recover(self, failure: PageFailure) -> Steps[Sequence[Segment] | None]:
+        """Return what a page that failed holds, in segments; None for a page behind the end."""
+        try:
+            return (yield from self._read_segments(failure))
+        except (ServerError, TransportError):
+            if not failure.is_internal_error:
+                raise
+        # Other pages fail too. It is an outage and not a row of this page, so now the request is retried.
+        outcome = yield Fetch(PageRequest(self.page, self._layout.size, patient=True))
+        if isinstance(outcome, PageResult):
+            return [self._whole_page(outcome)]
+        return (yield from self._read_segments(outcome))
+
+    def _read_segments(self, outcome: PageFailure) -> Steps[Sequence[Segment] | None]:
+        """As `_recover`; an outage raises the error of the page."""
         evidence, layout, page = self._evidence, self._layout, self.page
         if outcome.past_end and page > self._start:
             return None

@@ -136,7 +136,7 @@ class SpaceSource:
         Raises:
             UnpodError: the page could not be read.
         """
-        request = PageRequest(number, self.page_size)
+        request = PageRequest(number, self.page_size, patient=True)
         outcome = await fetch(self._context.executor, self._run_listing, request, self.deadline)
         if isinstance(outcome, DecodedPage):
             rows: Sequence[Run | RejectedRow] = outcome.rows
