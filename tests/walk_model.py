@@ -78,7 +78,9 @@ class Listing:
         self.clock = max((group for _, group in self.rows), default=0)
         self.clamp = self.server.clamp
         self.ever_poisoned = set(self.poisoned)
-        self._late_count = len(self.rows)
+        self.length_before = len(self.rows)
+        """Rows before the walk, which a late count shows first."""
+        self._late_count = self.length_before
         self.moments: list[Moment] = []
 
     @classmethod
@@ -273,6 +275,7 @@ class Twin(Listing):
             dataclasses.replace(original.server, shuffles_ties=False),
             first.poisoned,
         )
+        self.length_before = self._late_count = original.length_before
         self._original = original.moments
         self._absent = absent
         self.between_queries = self._count

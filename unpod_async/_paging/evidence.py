@@ -597,6 +597,7 @@ class Evidence:
         self._full_looks = 0  # closing looks that were to show the end and did not
         self._dead_end: tuple[int, int, int | None] | None = None  # of the pass before
         self._picture_before: _Picture | None = None
+        self._limits: set[int] = set()  # rows to which the server may have limited its pages
         self._begin(layout)
 
     # One pass
@@ -626,6 +627,9 @@ class Evidence:
         self._end_open = False
         self._needs_next_page = False
         self._is_same_again = False  # the first answer, read again at the end
+        self.glimpses: list[tuple[int, PageResult]] = []
+        """Places and answers that were requested to learn something else than their rows."""
+        self._is_contradicted = False  # rows were glimpsed that the pass did not come to
 
     def start_pass(self, layout: PageLayout, *, is_ordered: bool = True) -> None:
         """Begin a pass.
@@ -651,7 +655,9 @@ class Evidence:
             self._refer_to_count(*latest)
 
     def _close_pass(self) -> None:
-        counts = self.counts
+        counts, layout = self.counts, self._layout
+        if layout.effective_size < layout.size:
+            self._limits.add(layout.effective_size)
         self._full_passes += self._ended
         self._distrusted_passes += counts.count_exceeded
         if not counts.count_trusted:
@@ -910,7 +916,7 @@ class Evidence:
             return not rows
         if self._preview is not None and answer.count != self._preview.length:
             return False  # something has changed just now
-        return self.counts.count_trusted and answer.count == rows
+        return self.counts.count_trusted and answer.count == rows and rows not in self._limits
 
     # The end of a pass
 
@@ -965,13 +971,34 @@ class Evidence:
             self._observe_snapshot(request.size, outcome, is_known=not sighting.fresh)
         return Deliver(page, [(outcome, sighting.fresh)]) if sighting.fresh else None
 
+    def glimpse(self, request: PageRequest, answer: PageResult) -> None:
+        """Keep an answer that was requested to learn something else than its rows."""
+        self.glimpses.append(((request.page - 1) * request.size, answer))
+
+    def take_glimpses(self, page: int) -> Deliver | None:
+        """Return the command that delivers the rows of glimpsed answers that the pass did not come to.
+
+        A pass that missed such a row was not complete, or the row has left.
+        """
+        parts: list[tuple[PageResult, Sequence[int]]] = []
+        for offset, answer in self.glimpses:
+            fresh = [index for index, key in enumerate(answer.keys) if self.tracker.place(key) is None]
+            for index in fresh:
+                self.tracker.observe(answer.keys[index : index + 1], offset + index)
+            if fresh:
+                parts.append((answer, fresh))
+                self.new_in_walk += len(fresh)
+        self.glimpses.clear()
+        self._is_contradicted = bool(parts)
+        return Deliver(page, parts) if parts else None
+
     def _observe_snapshot(self, size: int, answer: PageResult, *, is_known: bool) -> None:
         """Record an answer from the first place on: it may be the whole listing."""
         rows = len(answer.keys)
         self._full_looks += rows == size
         self._gives_fewer = self._gives_fewer or rows < min(size, answer.count or 0, self.new_in_pass)
         if self.counts.is_usable:
-            self.unpaged = answer.count == rows < size
+            self.unpaged = answer.count == rows < size and rows not in self._limits
         else:
             self.unpaged = self.new_in_pass == rows < size and is_known
 
@@ -1015,6 +1042,8 @@ class Evidence:
 
     @property
     def _is_proved(self) -> bool:
+        if self._is_contradicted:
+            return False
         if self.unpaged or not self._is_end_seen:
             return self.unpaged
         if self.counts.growth > self._least_older:

@@ -21,6 +21,7 @@ from unpod_async._paging.commands import (
     PageResult,
     Prefetch,
     Steps,
+    T,
 )
 from unpod_async._paging.evidence import Complete, Evidence, Incomplete, RowTracker, incomplete_listing
 from unpod_async._paging.layout import PageLayout
@@ -103,6 +104,8 @@ class Walk:
             yield from self._read_pass()
             if not evidence.unpaged:
                 yield from self._look_again()
+            if evidence.glimpses:
+                yield from self._deliver_glimpses()
             verdict = evidence.verdict(is_cheap=self._requests + self._pages < self._request_limit)
             if isinstance(verdict, Complete):
                 return
@@ -238,16 +241,18 @@ class Walk:
             def is_alive() -> Steps[None]:
                 return self._check_alive(outcome)
 
+            blocks = read_around(
+                offset,
+                size,
+                outcome,
+                is_alive,
+                is_known=layout.is_known,
+                alive=alive,
+                known=evidence.unreadable.places,
+            )
             try:
-                segments = yield from read_around(
-                    offset,
-                    size,
-                    outcome,
-                    is_alive,
-                    is_known=layout.is_known,
-                    alive=alive,
-                    known=evidence.unreadable.places,
-                )
+                # While a limit may show up, blocks may be read in vain.
+                segments = yield from blocks if layout.is_known else self._keep_rows(blocks)
             except ServerLimitsPages as limit:
                 layout.learn_limit(limit.rows)
             else:
@@ -262,7 +267,7 @@ class Walk:
         counts, offset = self._evidence.counts, self._layout.offset(self.page)
         is_behind = not counts.count_trusted or offset >= (counts.count or 0)
         if self.page > self._start and is_behind:
-            behind, _ = yield from behind_end(self._layout)
+            behind, _ = yield from self._keep_rows(behind_end(self._layout))
             if behind is BehindEnd.FAILS:
                 return
         raise failure.error
@@ -273,7 +278,7 @@ class Walk:
         Raises:
             UnpodError: the error of the page; nothing else answers.
         """
-        state, count = yield from liveness(self._layout, self.page)
+        state, count = yield from self._keep_rows(liveness(self._layout, self.page))
         if state is Liveness.DOWN:
             raise failure.error
         self._fails_behind_end = state is Liveness.FAILS_BEHIND_END
@@ -285,7 +290,7 @@ class Walk:
         if not segments or segments[-1].answer is not None:
             return segments
         if self._fails_behind_end is None:
-            behind, count = yield from behind_end(self._layout)
+            behind, count = yield from self._keep_rows(behind_end(self._layout))
             self._fails_behind_end = behind is BehindEnd.FAILS
             self._evidence.observe_count(count)
         return segments if not self._fails_behind_end else (yield from self._strip_failing_end(segments))
@@ -293,8 +298,13 @@ class Walk:
     def _strip_failing_end(self, segments: list[Segment]) -> Steps[list[Segment] | None]:
         """As `_strip_end`, on a server that fails behind the end as if a row could not be read."""
         counts = self._evidence.counts
-        if all(segment.answer is None for segment in segments) and not counts.is_usable:
-            return segments if (yield from has_rows_behind(self._layout, self.page)) else None
+        if all(segment.answer is None for segment in segments):
+            is_behind = not counts.is_usable or segments[0].offset >= (counts.count or 0)
+            if is_behind:
+                if not (yield from self._keep_rows(has_rows_behind(self._layout, self.page))):
+                    return None
+                self._evidence.distrust_counts()
+                return segments
         counted = [one.answer.count for one in segments if one.answer is not None]
         count = max(counts.count or 0, *(count or 0 for count in counted), 0)
         if not counts.is_usable:
@@ -330,7 +340,7 @@ class Walk:
             return False
         if progress.end_offset > counts.count:
             # Known rows behind the end: the last page is repeated for ever, or the count is wrong.
-            behind, count = yield from behind_end(self._layout, progress.keys)
+            behind, count = yield from self._keep_rows(behind_end(self._layout, progress.keys))
             if count is None or count <= counts.count:
                 if behind is BehindEnd.REPEATS:
                     return True
@@ -345,7 +355,7 @@ class Walk:
             # A full page of tied rows can come again by chance, with others behind it.
             return evidence.leave_end_open()
         if progress.repeats:
-            behind, _ = yield from behind_end(self._layout, progress.keys)
+            behind, _ = yield from self._keep_rows(behind_end(self._layout, progress.keys))
             if behind is BehindEnd.REPEATS:
                 evidence.accept_repetition()
                 yield from self._rule_out_stall()
@@ -357,7 +367,7 @@ class Walk:
         evidence, keys = self._evidence, self._evidence.progress.keys
         if evidence.progress.pages_with_new != 1 or keys != evidence.head or len(keys) != self._layout.size:
             return
-        meaning = yield from repetition(keys, self._layout.size)
+        meaning = yield from self._keep_rows(repetition(keys, self._layout.size))
         if meaning is Repetition.STALL:
             raise evidence.stalled("every page shows the same rows")
         if meaning is Repetition.UNCLEAR:
@@ -371,13 +381,31 @@ class Walk:
             if deliver is not None:
                 yield deliver
 
+    def _keep_rows(self, steps: Steps[T]) -> Steps[T]:
+        """Run these steps; keep the rows of their answers, which may come nowhere else."""
+        reply: PageResult | PageFailure | None = None
+        try:
+            while True:
+                command = steps.send(reply)  # type: ignore[arg-type]
+                reply = yield command
+                if isinstance(command, Fetch) and isinstance(reply, PageResult) and reply.keys:
+                    self._evidence.glimpse(command.read, reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _deliver_glimpses(self) -> Steps[None]:
+        deliver = self._evidence.take_glimpses(self.page)
+        if deliver is not None:
+            yield deliver
+
     def _restart(self) -> Steps[None]:
         """Begin a new pass, with larger pages where these can help."""
         yield Discard()
         self.page = self._start
         is_ordered = self._ahead == 1 or self._evidence.passes > 1
         if not is_ordered:
-            _, count = yield from behind_end(self._layout)
+            _, count = yield from self._keep_rows(behind_end(self._layout))
             self._evidence.observe_count(count)
             is_ordered = count is not None
         self._layout = PageLayout(self._evidence.next_page_size(self._layout))
