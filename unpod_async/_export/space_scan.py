@@ -309,7 +309,7 @@ class _SpaceScan:
         """
         context = self._context
         if self._resumed is not None:
-            self._staged_tasks = await context.io.run(context.catalog.staged_tasks, self._space)
+            self._staged_tasks = await context.io.run(context.staging.scanned_tasks, self._space)
         pages = RowPages(context.retrier, self._listing, self._page_size, context.deadline, context.decode)
         try:
             await pages.prefetch(self._machine, self._take, early_pages)

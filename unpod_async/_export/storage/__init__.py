@@ -1,8 +1,7 @@
 """The files of an export target, and the state that lets an export resume.
 
-Modules: `spool` (staged rows), `catalog` (the database and all SQL), `checkpoint` (saving progress), `parts`
-(the directory and its files), `publish` (staged rows into parts), `manifest`, and `workspace`, which opens
-all of them.
+Modules: `catalog` (the database and all SQL), `checkpoint` (staged rows and when they are saved), `publish`
+(the directory, its parts and the manifest), and `workspace`, which opens all of them.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from unpod_async._export.storage.catalog import (
     ScanProgress,
     Wanted,
 )
-from unpod_async._export.storage.checkpoint import Disk, Staging
-from unpod_async._export.storage.manifest import Contents
-from unpod_async._export.storage.spool import Spool, spool_path, sync
+from unpod_async._export.storage.checkpoint import Disk, Spool, Staging, spool_path, sync
+from unpod_async._export.storage.publish import Contents
 from unpod_async._export.storage.workspace import Workspace, open_workspace
 
 __all__ = [

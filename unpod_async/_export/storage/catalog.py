@@ -15,13 +15,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from unpod_async._export.rows import row_header
-from unpod_async._export.storage.spool import Extent, SpoolReader
-
 __all__ = [
     "VERSION",
     "Catalog",
     "Changes",
+    "Extent",
     "FinishedPart",
     "KnownRun",
     "ListedRun",
@@ -173,6 +171,15 @@ class ScanProgress(NamedTuple):
     at: float
 
 
+class Extent(NamedTuple):
+    """Consecutive rows in a spool file, each with its newline."""
+
+    file: int
+    start: int
+    length: int
+    rows: int
+
+
 class Changes:
     """What the next checkpoint saves in the catalog.
 
@@ -240,7 +247,6 @@ class Catalog:
     """
 
     def __init__(self, path: Path) -> None:
-        self._folder = path.parent
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable for others
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         self.run("PRAGMA cache_size=-512")  # KiB; rows are read in their order
@@ -540,21 +546,14 @@ class Catalog:
         self.run(f"DELETE FROM recording WHERE run IN ({runs}) AND file IS NULL", values)  # noqa: S608 - of constants only
         self.run(f"UPDATE run SET unsettled = 0 WHERE number IN ({runs}) AND unsettled != 0", values)  # noqa: S608 - of constants only
 
-    def staged_tasks(self, space: int) -> set[str]:
-        """Return the ids of the tasks that an interrupted scan has staged."""
+    def scanned_extents(self, space: int) -> list[Extent]:
+        """Return the extents that an interrupted scan has staged."""
         found = self.run(
             "SELECT file, start, length, extent.rows FROM extent JOIN run ON run.number = extent.run "
             "WHERE space = ? AND state = ?",
             (space, RunState.WANTED),
         )
-        with SpoolReader(self._folder) as spool:
-            headers = (
-                row_header(line)
-                for row in found
-                for block in spool.read(Extent(*row))
-                for line in block.splitlines()
-            )
-            return {header.task_id for header in headers if isinstance(header.task_id, str)}
+        return [Extent(*row) for row in found]
 
     # -- recordings ---------------------------------------------------------------------------------------
 

@@ -15,11 +15,17 @@ import msgspec
 
 from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
-from unpod_async._export.storage.checkpoint import Disk, Staging
-from unpod_async._export.storage.manifest import Contents, contents, manifest
-from unpod_async._export.storage.parts import MANIFEST, Parts, Target
-from unpod_async._export.storage.publish import Publisher, remove_unused_files
-from unpod_async._export.storage.spool import Spool
+from unpod_async._export.storage.checkpoint import Disk, Spool, Staging
+from unpod_async._export.storage.publish import (
+    MANIFEST,
+    Contents,
+    Parts,
+    Publisher,
+    Target,
+    contents,
+    manifest,
+    remove_unused_files,
+)
 from unpod_async.errors import ExportError
 
 __all__ = ["Workspace", "open_workspace"]
