@@ -53,7 +53,7 @@ async def test_options_reach_the_export(tmp_path: Path) -> None:
     async with Sandbox(runs=6, tasks_per_run=2) as sandbox:
         target, chosen = tmp_path / "out", sandbox.run_ids()[1:3]
         runs = [f"--run={run_id}" for run_id in chosen]
-        more = ("--format", "jsonl.gz", "--keep-user-token", "--table")
+        more = ("--format", "jsonl.gz", "--keep-user-tokens", "--table")
         result = await run_cli(settings(sandbox), "export", sandbox.space_token, str(target), *runs, *more)
         rows = rows_in(target, "tasks")
 
@@ -164,7 +164,7 @@ def test_each_field_of_the_spec_has_an_option(monkeypatch: pytest.MonkeyPatch, t
             datetime(2030, 1, 31, 10, tzinfo=timezone(timedelta(hours=5.5))),
         ),
         "format": ("--format=jsonl.gz", "jsonl.gz"),
-        "keep_user_tokens": ("--keep-user-token", True),
+        "keep_user_tokens": ("--keep-user-tokens", True),
         "csv_safe": ("--csv-safe", True),
         "redact": ("--redact=hash", "hash"),
         "redact_key": (f"--redact-key-file={tmp_path / 'key'}", b"k" * 16),

@@ -59,7 +59,6 @@ Exit status:
   141  the reader of stdout has exited (| head)"""
 
 _OPTION_NAMES: Final = {
-    "keep_user_tokens": "--keep-user-token",
     "part_bytes": "--part-size",
     "pilot": "--agent",
     "recording_hosts": "--recording-host",
