@@ -56,7 +56,8 @@ class OutageRetrier:
     """Sends requests like `RequestExecutor`, and waits out outages and rate limits.
 
     Args:
-        executor: The client's, which retries by itself. If it does not (`retry=None`), nothing is waited for.
+        executor: The executor of the client, which has its own retries. With `retry=None`, nothing is waited
+            for.
         probe: Sends one small request, and raises its error.
         deadline: Deadline of the export.
 
@@ -202,7 +203,7 @@ def _equal_jitter(longest: float) -> float:
 
 
 async def probe_service(executor: RequestExecutor, space_token: str, deadline: Deadline) -> None:
-    """Send one request that no unreadable row can spoil, without retries. Raises its error."""
+    """Send one request that no unreadable row can break, without retries. Raises its error."""
     once = executor.with_options(executor.options._replace(retry=None), None)
     failure: object = None
     for read in (PageRequest(1, 1), PageRequest(10**9, 1)):

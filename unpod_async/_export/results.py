@@ -17,8 +17,8 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
             "done".
         runs_seen: Selected runs listed so far.
         runs_total: Runs whose tasks this export has to read; None while the runs are being listed.
-        runs_done: Runs of these whose tasks have been read.
-        runs_failed: Runs of these whose tasks could not be read.
+        runs_done: Number of these runs whose tasks have been read.
+        runs_failed: Number of these runs whose tasks could not be read.
         rows: Tasks read by this export.
         bytes: Bytes received, after decompression.
         requests: HTTP requests sent, including retries.
@@ -58,11 +58,11 @@ class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that is in no file because the server cannot send it or what it sends is not a row.
+    """A row that is in no file: the server could not send it, or sent something that is not a valid row.
 
     Attributes:
         run_id: The run that the task belongs to; None if the row is a run.
-        place: Position in its listing, from 1; None if the server sent it and it is invalid.
+        place: Position in its listing, counted from 1; None if the server sent it and it is invalid.
         reason: What is wrong with it. Contains no data of the row.
     """
 
@@ -92,7 +92,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         bad: The first hundred of these rows.
         recordings: Recordings in the data set.
         failed_recordings: Number of recordings that could not be downloaded.
-        reasons: Other reasons why the data set is incomplete, for people.
+        reasons: Other reasons why the data set is incomplete, as readable text.
         requests: HTTP requests sent, including retries.
         retries: Retries among the requests.
         seconds: Duration of the export.

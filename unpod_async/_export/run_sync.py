@@ -37,7 +37,7 @@ FRESH = 3600.0
 
 
 class StablePrefix:
-    """Tells whether the pages so far contain every run that was listed all the time."""
+    """Determines whether the pages so far contain every run that was listed all the time."""
 
     def __init__(self) -> None:
         self.proven = True

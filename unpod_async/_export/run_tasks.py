@@ -118,7 +118,8 @@ class _WantedRuns:
         return self._runs.popleft() if self._runs else None
 
     async def load(self) -> int:
-        """Load enough runs for all workers, and return how many are waiting. Fewer than that is the rest."""
+        """Load enough runs for all workers, and return how many are waiting. If they are fewer, they are the
+        last ones."""
         while self._spaces and len(self._runs) < self._context.concurrency:
             space, token = self._spaces[0]
             batch = await self._context.io.run(self._context.catalog.wanted, space, self._last, _BATCH)

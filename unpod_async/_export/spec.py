@@ -367,4 +367,4 @@ _CONVERSIONS = {
     "recording_hosts": _hosts,
     "settle_after": _age,
 }
-"""How the values that a field accepts become the value that it holds."""
+"""By field, the function that converts an accepted value to the value that the field holds."""

@@ -40,7 +40,7 @@ class Deadline:
         return self._end - now
 
     def restart(self) -> None:
-        """Start the clock anew with the next request."""
+        """Restart the clock with the next request."""
         self._end = None
 
     def left(self) -> float:
@@ -90,7 +90,7 @@ class AttemptTimeout:
         return self
 
     def touch(self) -> None:
-        """Note that data arrived: the limit of silence starts anew."""
+        """Note that data arrived, which restarts the limit of silence."""
         self._last_touch = self._loop.time()
 
     def _due(self) -> float:

@@ -1,8 +1,8 @@
-"""Read a page around the rows that make it fail.
+"""Read a page without the rows that make it fail.
 
-One malformed stored row makes its whole page fail, for ever. The same places are read again in smaller
-blocks, from the first to the last, and each block that fails in still smaller ones, down to the rows that
-fail alone. Where the end of the listing is, only rows tell: no count stops the search.
+One malformed stored row makes its whole page fail every time. The same positions are read again in smaller
+blocks, from the first to the last. Each block that fails is read in still smaller blocks, down to single rows
+that fail. Only rows show where the listing ends: the search does not stop at a count.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["Segment", "ServerLimitsPages", "read_around", "split_plan"]
 
 
 _SMALL_PAGE = 16
-"""Rows of a page that is searched to its end before a request shows whether the listing answers at all."""
+"""Maximum size of a page that is searched to its end before checking whether any other page can be read."""
 
 
 class Segment(NamedTuple):
-    """Places of a page that were read at once: the answer, or None for one row that cannot be read."""
+    """Positions of a page that were read at once: the response, or None for one unreadable row."""
 
     offset: int
     size: int
@@ -31,7 +31,7 @@ class Segment(NamedTuple):
 
 
 class ServerLimitsPages(Exception):
-    """The server gives fewer rows per page than requested, so the blocks were not where they seemed."""
+    """The server returns fewer rows per page than requested, so the positions of the blocks are wrong."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(rows)
@@ -48,21 +48,20 @@ def read_around(
     alive: bool,
     known: Collection[int] = (),
 ) -> Steps[list[Segment]]:
-    """Read the `size` rows at `offset` in smaller blocks; return the segments, in order.
+    """Read the `size` rows at `offset` in smaller blocks, and return the segments in order.
 
     Args:
         failure: how the page failed.
-        is_alive: makes sure that the listing answers elsewhere, or raises; called at most once, and only
-        while
-            no block has succeeded.
-        is_known: how the server cuts its pages is known.
-        alive: the listing is known to answer, so that `is_alive` is not needed.
-        known: places that are known to be unreadable; the blocks of a page may have begun before it.
+        is_alive: checks that other pages can be read, or raises; called once at most, before a block
+        succeeds.
+        is_known: the effective page size is known.
+        alive: other pages can be read, so `is_alive` is not needed.
+        known: positions that are known to be unreadable; the blocks of a page can begin before the page.
 
     Raises:
         ServerLimitsPages: the server limits its pages to fewer rows than a block.
-        UnpodError: the first error that no row can explain; the error of the page if the server does not
-            honor smaller pages.
+        UnpodError: the first error that no row can explain, or the error of the page if the server does not
+            support smaller pages.
     """
     if size == 1:
         if not alive:
@@ -71,7 +70,7 @@ def read_around(
     sizes = split_plan(offset, size)
     segments: list[Segment] = []
     is_small = size <= _SMALL_PAGE
-    # Blocks that are still to be read, the next one last: place, and index of the block's size.
+    # Blocks that are still to be read, the next one last: position, and index of the block's size.
     todo = _blocks(offset, offset + size, sizes, 0)
     while todo:
         place, level = todo.pop()
@@ -110,18 +109,17 @@ def _segment(place: int, block: int, answer: PageResult, failure: PageFailure, *
 
 
 def _blocks(start: int, end: int, sizes: tuple[int, ...], level: int) -> list[tuple[int, int]]:
-    """The blocks that cover the places from `start` to `end`, last one first."""
+    """Return the blocks that cover the positions from `start` to `end`, last one first."""
     block = sizes[level]
     return [(place, level) for place in range(start // block * block, end, block)][::-1]
 
 
 @functools.lru_cache(maxsize=256)
 def split_plan(offset: int, size: int) -> tuple[int, ...]:
-    """Sizes of the blocks to read a page in, each a divisor of the one before, the last one 1.
+    """Return the block sizes for a page, each a divisor of the one before; the last one is 1.
 
-    One bad row costs at most 2 * log2(size) + 2 requests. Blocks along the divisors of the size do that
-    for most
-    sizes; a page of 97 rows would cost 97, so its blocks have another size and begin before the page.
+    One bad row costs at most 2 * log2(size) + 2 requests. For most sizes, the divisors of the size achieve
+    this. A page of 97 rows would cost 97 requests, so its blocks have another size and begin before the page.
     """
     if size == 1:
         return (1,)
@@ -133,19 +131,19 @@ def split_plan(offset: int, size: int) -> tuple[int, ...]:
 
 
 def _reads(steps: tuple[int, ...]) -> int:
-    """Blocks to read, from the failing block of the first size down to one row."""
+    """Return the number of blocks to read, from the failing block of the first size down to one row."""
     return sum(larger // smaller for larger, smaller in itertools.pairwise(steps))
 
 
 def _cost(offset: int, size: int, steps: tuple[int, ...]) -> int:
-    """Requests that one bad row costs at most."""
+    """Return the maximum number of requests for one bad row."""
     blocks = -(-(offset + size) // steps[0]) - offset // steps[0]
     return blocks + _reads(steps)
 
 
 @functools.lru_cache(maxsize=4096)
 def _steps(size: int) -> tuple[int, ...]:
-    """A size, divided by its prime factors one after another: 50, 25, 5, 1."""
+    """Divide a size by its prime factors, one after another: 50, 25, 5, 1."""
     steps, rest, factor = [size], size, 2
     while rest > 1:
         while rest % factor == 0:

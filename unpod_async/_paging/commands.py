@@ -33,7 +33,8 @@ class PageRequest(NamedTuple):
     """The request looks for a row that breaks its page: a failure is a useful result and is not retried."""
 
     patient: bool = False
-    """A 500 is retried like a 502. Without it the walk splits the page, since one row may be the cause."""
+    """Retry a 500 like a 502. By default the walk splits the page instead, because one row may be the
+    cause."""
 
 
 class PageResult(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ class PageFailure(NamedTuple):
 
     @property
     def is_internal_error(self) -> bool:
-        """Whether the server answered 500, which it does for a row that it cannot encode."""
+        """Whether the server answered 500, as it does for a row that it cannot encode."""
         return isinstance(self.error, ServerError) and self.error.status == 500
 
 

@@ -1,55 +1,58 @@
-"""The evidence that a walk is complete: owner of every flag of a walk, and of the verdict.
+"""Collects the evidence that a walk is complete, and gives the verdict. It owns every flag of a walk.
 
 Assumptions about the service:
 
-A1. A new row enters at the head of the listing, the others keep their order, and a row that was removed
-    does not come back. Tied rows (tasks of an agent with equal `created`) have no fixed order, but a new
-    row is never older than any row before it.
-A2. An answer shows the rows at consecutive places, as they were at one moment. Its count is the length of
-    the listing at another moment: it is a second query, taken after the rows and before the next request.
-A3. A server gives as many rows per page as requested, or always the same smaller or larger number.
+A1. New rows are added at the head of the listing, the other rows keep their order, and a removed row does not
+    come back. Tied rows (tasks of an agent with equal `created`) have no fixed order, but a new row is never
+    older than any row before it.
+A2. A response shows the rows at consecutive positions, as they were at one point in time. Its count is the
+    length of the listing at another point in time: the server queries it after the rows and before the next
+    request.
+A3. The server returns as many rows per page as requested, or always the same smaller or larger number.
 
-Proof that no row that stayed is missing (the tests are in `tests/test_walk_evidence.py`):
+Proof that no row is missing that stayed in the listing (the tests are in `tests/test_walk_evidence.py`):
 
-1. A row that was seen in two answers existed at every moment between them.
+1. A row that was seen in two responses existed at all times between them.
    (test_a_row_seen_before_and_after_an_answer_existed_then)
-2. A row that is seen for the first time below a row that existed at an earlier moment is older than that
-   row, so it existed then as well. Where a page shows no such row its place decides, provided that the
-   counts show fewer new rows than there are places before it. Of tied rows, `created` decides.
+2. A row that is first seen below a row that existed at an earlier time is older than that row, so it existed
+   at that time as well. If a page shows no such row, its position decides, provided that the counts show
+   fewer new rows than there are positions before it. For tied rows, `created` decides.
    (test_a_row_below_a_known_one_is_old)
-3. A `Reference` is a moment at which the length n of the listing is known: the first count of the walk, the
-   last count before a new pass, a preview, or the place where the rows of a listing without counts end. If
-   steps 1 and 2 name n different rows that existed at that moment, there was no other row. A row that
-   stayed existed at that moment, so it was seen. This needs no fixed order of the answers, so it holds for
-   prefetched walks as well. (test_no_history_loses_a_row_in_silence)
-4. The rows of the first page are seen before the first count. So the first page is read again at the end of
-   a walk of several pages: rows that were removed between the two queries of the first answer do not show
-   up. (test_a_row_removed_between_the_queries_of_the_first_answer_is_noticed)
-5. A place that cannot be read counts as one row, if it was met after the reference and no row that was seen
-   before was at another place afterwards. Two such places count as two rows only if every count of the pass
-   was the same, no row moved, and the first rows read again are the same; of tied rows, if rows with other
-   times lie between them. A row that is met at two places while others enter is one row.
+3. A `Reference` is a point in time at which the length n of the listing is known: the first count of the
+   walk, the last count before a new pass, a preview, or the position at which the rows of a listing without
+   counts end. If steps 1 and 2 find n different rows that existed at that time, there were no others. A row
+   that stayed in the listing existed at that time, so it was seen. This does not depend on the order of the
+   responses, so it also holds for prefetched walks. (test_no_history_loses_a_row_in_silence)
+4. The rows of the first page are queried before the first count. So a walk of several pages reads the first
+   page again at the end: rows that were removed between the two queries of the first response are not in it.
+   (test_a_row_removed_between_the_queries_of_the_first_answer_is_noticed)
+5. An unreadable position counts as one row if it was found after the reference, and if no row that was seen
+   before has moved since. Two such positions count as two rows only if all counts of the pass were equal, no
+   row moved, and the first rows are the same when they are read again; for tied rows, only if rows with other
+   times lie between them. A row that is found at two positions while rows are added is one row.
    (test_a_bad_row_that_is_met_twice_counts_once)
-6. Where no reference holds, as above the first row that can be read, two passes in a row over a listing
-   that stands still as far as they show are a proof: same rows at the same places, same unreadable places,
-   same count. (test_a_still_listing_with_bad_rows_ends_without_error)
-7. One answer with fewer rows than requested, and as many as it counts, is the whole listing. So a short
-   listing is read once more in one request instead of its first page, and each new pass has pages of twice
-   the size. (test_larger_pages_settle_tied_rows)
-8. A count that its rows contradict is not used in that pass; after two such passes it is not used at all.
-   (test_a_still_listing_with_a_wrong_count_is_complete_or_raises)
+6. If no reference applies, for example above the first readable row, two consecutive passes over a listing
+   that did not visibly change are a proof: the same rows at the same positions, the same unreadable
+   positions, and the same count. (test_a_still_listing_with_bad_rows_ends_without_error)
+7. A single response with fewer rows than requested, and exactly as many as it counts, is the whole listing.
+   So a short listing is read again in one request, instead of its first page only, and each new pass has
+   pages of twice the size. (test_larger_pages_settle_tied_rows)
+8. A count that contradicts its rows is not used in that pass. After two such passes, counts are not used at
+   all. (test_a_still_listing_with_a_wrong_count_is_complete_or_raises)
 
-Exceptions. In these histories a row is lost in silence. Nobody can tell them from histories in which it is
-not, because all requests and answers are the same (test_an_exception_has_a_twin_that_loses_nothing; the mass
-run makes such a twin for each history that loses a row):
+Exceptions: in these histories a row is lost without an error. No client can distinguish them from histories
+without a loss, because all requests and responses are the same
+(test_an_exception_has_a_twin_that_loses_nothing; the mass run creates such a twin for each history that loses
+a row):
 
-E1. Two or more places cannot be read, while a row enters and leaves between two answers.
-E2. A server limits its pages, and the only answer is as long as its limit and its count: one more row left
-    between its two queries (or, where the count is the first query, as many rows entered).
-E3. A count is late or wrong, while rows enter or leave.
-E4. A server ignores the page size, or fails behind the end, and no page with a row that it cannot send comes.
-E5. Rows enter and leave again unseen, each time between two queries, just as many as would hide a row that
-    was lost between them.
+E1. Two or more positions cannot be read, while a row is added and removed between two responses.
+E2. The server limits its pages, and the only response has as many rows as its limit and its count: one more
+    row was removed between its two queries (or, if the count is the first query, as many rows were added).
+E3. A count is late or wrong while rows are added or removed.
+E4. The server ignores the page size, or fails past the end, and a page with a row that it cannot send never
+    arrives.
+E5. Rows are added and removed unseen, each time between two queries, exactly as many as hide a row that was
+    lost between them.
 """
 
 from __future__ import annotations
@@ -78,40 +81,41 @@ __all__ = [
 ]
 
 RESTARTS = 3
-"""Full passes from the first page after the first one, at most; more of them over short listings."""
+"""Maximum number of full passes after the first one; short listings may have more."""
 
 _MORE_PASSES = 9
-"""Passes in addition to these, at most: over short listings, and those that end early because rows left."""
+"""Maximum number of further passes: over short listings, and passes that end early because rows were
+removed."""
 
 _LOOK_ROWS = 64
-"""A listing of up to so many rows is read in one request to prove that the walk is complete."""
+"""Maximum number of rows of a listing that is read in one request to prove that the walk is complete."""
 
 _LOOK_BYTES = 2**16
-"""The size of that answer, at most, where the size of rows is known."""
+"""Maximum size of that response in bytes, if the size of rows is known."""
 
 _PAGE_ROWS = 1000
-"""Rows per page of a later pass, at most, where the size of rows is not known."""
+"""Maximum number of rows per page of a later pass, if the size of rows is not known."""
 
 _PAGE_BYTES = 4 * 2**20
-"""Bytes per page of a later pass, at most; a page that is larger anyway stays as it is."""
+"""Maximum number of bytes per page of a later pass. Pages that are larger already keep their size."""
 
 _MAX_DISTRUSTED = 2
-"""Passes in which the rows contradict the count, after which it is not used any more."""
+"""Number of passes in which the rows contradict the count, after which counts are no longer used."""
 
 _MAX_TOP = 3
-"""Unreadable rows above all others that the closing look requests once more, at most."""
+"""Maximum number of unreadable rows at the top that the closing look requests again."""
 
 _ABOVE_ALL = -1
-"""The place above the first row."""
+"""The position above the first row."""
 
 _NOWHERE = 1 << 62
-"""A place behind every listing."""
+"""A position past the end of every listing."""
 
-# A sighting is one integer: answer number * WIDTH + index in the answer.
+# A sighting is one integer: number of the response * WIDTH + index in the response.
 _WIDTH = 1 << 32
 
 _PLACES_KEPT = 8
-"""Answers whose rows' places are at hand: a page repeats rows of two others, tied rows of a few more."""
+"""Number of responses with cached positions: a page repeats rows of two others, tied rows of a few more."""
 
 _Key: TypeAlias = int | str
 
@@ -126,9 +130,9 @@ _from_bytes: Callable[[bytes], int] = int.from_bytes
 
 
 def lean_keys(keys: Sequence[str]) -> Sequence[_Key]:
-    """Return the keys with ids of the service as numbers; different ids are different numbers.
+    """Return the keys, with ids of the service as numbers. Different ids have different numbers.
 
-    Keys of an answer that begin with the same letter are converted together: 0.4 us each instead of 2 us.
+    Keys of a response that begin with the same letter are converted together: 0.4 us each instead of 2 us.
     """
     together = _numbers(keys)
     if together is not None:
@@ -149,49 +153,48 @@ def _numbers(keys: Sequence[str]) -> list[int] | None:
     except ValueError:
         return None
     if len(raw) != 17 * number or digits != digits.lower():
-        return None  # with spaces, which are skipped, or capitals
+        return None  # it has spaces, which fromhex skips, or capitals
     return list(map(_from_bytes, struct.unpack("17s" * number, raw)))
 
 
 class Sighting(NamedTuple):
-    """What one answer showed."""
+    """What one response showed."""
 
     fresh: Sequence[int]
-    """Indices of rows never seen in this walk."""
+    """Indices of rows that were not seen before in this walk."""
 
     new_in_pass: int
-    """Rows not seen before in this pass."""
+    """Number of rows not seen before in this pass."""
 
     positions_consistent: bool
-    """Every row seen before in this pass was at the same place."""
+    """Whether every row seen before in this pass was at the same position."""
 
     first_known: int
-    """Index of the first row seen before this pass and not yet in it; the number of rows if there is none."""
+    """Index of the first row seen before this pass but not yet in it; the number of rows if there is none."""
 
     last_repeated: int
     """Index of the last row seen before in this pass, or -1."""
 
 
 class RowTracker:
-    """The first and the last sighting of every row, by answer.
+    """The first and the last sighting of every row, by response.
 
     The rows take most of the memory of a long walk: 102 bytes each with 200,000 rows (117 while the dict
-    grows),
-    of which 48 are the id as a number and 8 its place. With the id as text and a number for its place it
-    was 150.
+    grows). The id as a number takes 48 of them, and its position 8. With the id as a str and a number for its
+    position, it was 150.
     """
 
     def __init__(self) -> None:
         self.answers = 0
-        """Answers observed so far; the number of the next one."""
-        self._first: dict[_Key, int] = {}  # the number of the answer: one object for all rows of it
+        """Number of responses observed so far; also the number of the next one."""
+        self._first: dict[_Key, int] = {}  # number of the response: one object for all its rows
         self._last: dict[_Key, int] = {}  # sightings, only of rows seen more than once
-        # Of each answer the keys that it was the first to show, at their places.
+        # For each response, the keys that it was the first to show, at their positions.
         self._keys: list[Sequence[_Key | None]] = []
         self._offsets: list[int] = []
         self._pass_start = 0
-        self._waiting: Sequence[str] = ()  # keys of the first answer, until another one comes
-        self._places: dict[int, dict[_Key, int]] = {}  # of the answers needed last
+        self._waiting: Sequence[str] = ()  # keys of the first response, until there is a second
+        self._places: dict[int, dict[_Key, int]] = {}  # of the responses used last
 
     def __len__(self) -> int:
         return len(self._first) + len(self._waiting)
@@ -201,13 +204,13 @@ class RowTracker:
         self._pass_start = self.answers * _WIDTH
 
     def observe(self, keys: Sequence[str], offset: int) -> Sighting:
-        """Record an answer that shows `keys` from the place `offset` on."""
+        """Record a response that shows `keys`, the first of them at position `offset`."""
         answer = self.answers
         self.answers += 1
         self._offsets.append(offset)
         rows = len(keys)
         if rows and not answer and len(frozenset(keys)) == rows:
-            # Most walks have one answer only: the dict of its rows would take a fifth of the walk.
+            # Most walks have a single response: the dict of its rows would take a fifth of their time.
             self._waiting = keys
             return Sighting(range(rows), rows, True, rows, -1)
         self._add_waiting()
@@ -219,13 +222,13 @@ class RowTracker:
         if len(self._first) - known == rows:
             self._keys.append(lean)
             return Sighting(range(rows), rows, True, rows, -1)
-        # One answer shows a row twice: it stays at its last place, and the places are not consistent.
+        # The response shows a row twice: its last position is kept, and the positions are not consistent.
         fresh = sorted({key: index for index, key in enumerate(lean)}.values())
         self._keep(lean, fresh)
         return Sighting(fresh, len(fresh), False, rows, rows - 1)
 
     def _add_waiting(self) -> None:
-        """Add the rows of the first answer, which are all different."""
+        """Add the rows of the first response, which are all different."""
         if self._waiting:
             lean, self._waiting = lean_keys(self._waiting), ()
             self._first.update(zip(lean, itertools.repeat(0)))
@@ -264,7 +267,7 @@ class RowTracker:
         self._keys.append(kept)
 
     def _last_of(self, key: _Key) -> int:
-        """The last sighting of a row that was seen."""
+        """Return the last sighting of a row that was seen."""
         last = self._last.get(key)
         if last is not None:
             return last
@@ -272,7 +275,7 @@ class RowTracker:
         return answer * _WIDTH + self._index(key, answer)
 
     def _index(self, key: _Key, answer: int) -> int:
-        """The index of a row in the answer that showed it first."""
+        """Return the index of a row in the response that showed it first."""
         places = self._places.get(answer)
         if places is None:
             if len(self._places) == _PLACES_KEPT:
@@ -283,28 +286,26 @@ class RowTracker:
         return places[key]
 
     def place(self, key: str) -> int | None:
-        """The place where this row was seen first, counted from 0; None for a new row."""
+        """Return the position where this row was seen first, counted from 0; None for a new row."""
         self._add_waiting()
         (lean,) = lean_keys((key,))
         answer = self._first.get(lean)
         return None if answer is None else self._offsets[answer] + self._index(lean, answer)
 
     def seen_across(self, answer: int) -> int:
-        """Rows seen both in this answer or before it, and in a later one."""
+        """Return the number of rows seen both in this response or before it, and in a later one."""
         first, least = self._first, (answer + 1) * _WIDTH
         return sum(1 for key, last in self._last.items() if last >= least and first[key] <= answer)
 
     def seen_at(self, answer: int) -> int:
-        """Rows that existed when this answer was read: seen in it, or before it and after it."""
+        """Return the number of rows that existed at this response: seen in it, or before it and after it."""
         self._add_waiting()
         shown = sum(key is not None for key in self._keys[answer])
         first, least = self._first, answer * _WIDTH
         return shown + sum(1 for key, last in self._last.items() if last >= least and first[key] < answer)
 
     def proves_complete(self, reference: Reference, unreadable: int) -> bool:
-        """Whether the rows known to exist at a moment, and `unreadable` others, were all that the listing
-        held.
-        """
+        """Return whether the rows known to exist at a reference, and `unreadable` more, were all rows."""
         seen = self.seen_at if reference.is_inclusive else self.seen_across
         return seen(reference.answer) + reference.older + unreadable == reference.length
 
@@ -313,15 +314,15 @@ class RowTracker:
 
 
 class Reference:
-    """A moment at which the length of the listing is known.
+    """A point in time at which the length of the listing is known.
 
     Args:
-        answer: the last answer that was read before this moment; -1 for a moment before the walk.
-        length: rows of the listing at this moment, less those that the walk skips.
-        newest: `created` of the newest row seen until then (tied listings).
-        number: the pass in which it was.
-        is_end: the length is not a count, but the place where the rows ended.
-        is_inclusive: the moment is the one at which the rows of `answer` were read.
+        answer: the last response that was read before this time; -1 for a time before the walk.
+        length: number of rows of the listing at this time, without those that the walk skips.
+        newest: `created` of the newest row seen by then (tied listings).
+        number: the pass that it belongs to.
+        is_end: the length is not a count, but the position where the rows ended.
+        is_inclusive: this is the time at which the rows of `answer` were read.
     """
 
     __slots__ = ("answer", "is_end", "is_inclusive", "length", "newest", "number", "older")
@@ -343,12 +344,10 @@ class Reference:
         self.is_end = is_end
         self.is_inclusive = is_inclusive
         self.older = 0
-        """Rows that were seen only later and existed at this moment all the same: they are older than one
-        that did.
-        """
+        """Number of rows that were seen only later but existed: they are older than a row that existed."""
 
     def add_older(self, rows: int) -> None:
-        """Count rows that existed at this moment."""
+        """Count rows that existed at this time."""
         self.older += rows
 
 
@@ -358,11 +357,11 @@ class Counts:
     Attributes:
         count: the latest one, or None.
         first: the first one, or None.
-        growth: rows by which the largest count exceeds the first one.
-        count_trusted: every answer had a count, and none was contradicted by its rows.
-        count_exceeded: more rows came than a count allows.
+        growth: number of rows by which the largest count exceeds the first one.
+        count_trusted: every response had a count, and no rows contradicted it.
+        count_exceeded: more rows arrived than a count allows.
         count_dropped: a count was smaller than the one before.
-        is_constant: every answer had the same count.
+        is_constant: every response had the same count.
     """
 
     def __init__(self, *, trusted: bool) -> None:
@@ -381,7 +380,7 @@ class Counts:
         return self.count_trusted and self.count is not None
 
     def observe(self, count: int | None, end: int = 0) -> None:
-        """Record a count; `end` is the place behind the last new row of its answer."""
+        """Record a count; `end` is the position after the last new row of its response."""
         before = self.count
         if not self._any:
             self._any, self.first = True, count
@@ -398,25 +397,25 @@ class Counts:
             self.count_exceeded = True
 
     def distrust(self) -> None:
-        """The rows contradict the count."""
+        """Note that the rows contradict the count."""
         self.count_trusted = False
 
 
 class Progress:
-    """The page that a pass read last.
+    """The last page that a pass has read.
 
     Attributes:
         keys: its keys.
-        offset: its place.
-        end_offset: the place behind its last row.
+        offset: its position.
+        end_offset: the position after its last row.
         is_short: it has fewer rows than a page has.
-        is_empty: it has no row, and no place that cannot be read.
+        is_empty: it has no row and no unreadable position.
         ends_unreadable: its last place cannot be read.
-        end_of_new: the place behind the last row of the last page that had new rows.
-        pages_with_new: pages that brought something new to this pass.
-        pages_without_new: pages in a row that did not.
-        repeats: times that the same page came again with the count unchanged.
-        is_confirming: a full page has reached the count, so this page should bring nothing new.
+        end_of_new: the position after the last row of the last page that had new rows.
+        pages_with_new: number of pages with something new to this pass.
+        pages_without_new: number of consecutive pages without.
+        repeats: how many times the same page was returned again with the count unchanged.
+        is_confirming: a full page has reached the count, so this page should have nothing new.
     """
 
     def __init__(self) -> None:
@@ -434,7 +433,7 @@ class Progress:
 
     @property
     def is_readable(self) -> bool:
-        """The last page came, and its last row as well."""
+        """Whether the last page and its last row could be read."""
         return bool(self.keys) and not self.ends_unreadable
 
     def close_page(
@@ -451,12 +450,12 @@ class Progress:
         """Record a page that was read.
 
         Args:
-            offset: the place of the page.
+            offset: the position of the page.
             end: the place behind its last row.
-            page_end: the place of the next page.
-            new: rows and unreadable places that are new to this pass.
+            page_end: the position of the next page.
+            new: number of rows and unreadable positions that are new to this pass.
             ends_unreadable: its last place cannot be read.
-            count_grew: it counts more rows than the page before.
+            count_grew: its count is higher than that of the page before.
         """
         again = bool(keys) and keys == self.keys and not count_grew
         self.repeats = self.repeats + 1 if again else 0
@@ -472,18 +471,18 @@ class Progress:
             self.pages_without_new += 1
 
     def expect_nothing(self) -> None:
-        """The next page should bring nothing new."""
+        """Note that the next page should have nothing new."""
         self.is_confirming = True
 
 
 class UnreadablePlaces:
-    """The places of one pass that cannot be read."""
+    """The positions of one pass that cannot be read."""
 
     def __init__(self) -> None:
-        self._met: dict[int, int] = {}  # by place: the last answer before
+        self._met: dict[int, int] = {}  # by position: the last response before it was found
         self._times: list[tuple[int, datetime | None, datetime | None]] = []
         self.may_be_mended = False
-        """A row moved after one of the places was met, so the row there may have been read elsewhere."""
+        """A row moved after a position was found, so the unreadable row may have been read elsewhere."""
 
     def __len__(self) -> int:
         return len(self._met)
@@ -493,30 +492,30 @@ class UnreadablePlaces:
 
     @property
     def places(self) -> list[int]:
-        """The places, in order."""
+        """The positions, in order."""
         return sorted(self._met)
 
     def meet(self, place: int, answer: int) -> bool:
-        """Record a place that fails after `answer`; return whether it is new."""
+        """Record a position that fails after response `answer`. Returns whether it is new."""
         is_new = place not in self._met
         self._met.setdefault(place, answer)
         return is_new
 
     def note_move(self) -> None:
-        """A row that was seen before is at another place."""
+        """Note that a row that was seen before is at another position."""
         self.may_be_mended = self.may_be_mended or bool(self._met)
 
     def note_times(self, offset: int, created: Sequence[datetime | None]) -> None:
-        """Record the first and the last time of tied rows at a place."""
+        """Record the first and the last time of the tied rows at a position."""
         if created:
             self._times.append((offset, created[0], created[-1]))
 
     def met_since(self, answer: int, *, least: int) -> list[int]:
-        """Places from `least` on that were met after an answer."""
+        """Return the positions from `least` on that were found after a response."""
         return [place for place, met in self._met.items() if met >= answer and place >= least]
 
     def distinct_by_time(self, places: Sequence[int]) -> int:
-        """Places that are certainly those of different tied rows: rows with other times lie between them."""
+        """Return how many positions certainly have different tied rows: rows with other times lie between."""
         times = sorted(self._times, key=lambda time: time[0])
         distinct = 0
         oldest: datetime | None = None
@@ -530,7 +529,7 @@ class UnreadablePlaces:
 
 
 class _FirstAnswer(NamedTuple):
-    """The first answer of a pass that has rows. Reading it again shows whether they are still there."""
+    """The first response of a pass with rows. Reading it again shows whether the rows are still there."""
 
     request: PageRequest
     keys: Sequence[str]
@@ -539,7 +538,7 @@ class _FirstAnswer(NamedTuple):
 
 
 class _Picture(NamedTuple):
-    """A whole pass over a listing that stood still, as far as its answers show."""
+    """A complete pass over a listing that did not visibly change."""
 
     first: Sequence[str]
     found: int
@@ -564,7 +563,7 @@ Verdict: TypeAlias = Complete | Restart | Incomplete
 
 
 class Evidence:
-    """Everything that the answers of a walk have shown, and the verdict.
+    """Everything that the responses of a walk have shown, and the verdict.
 
     Args:
         layout: page geometry of the first pass.
@@ -588,16 +587,16 @@ class Evidence:
         self._preview = preview
         self._references: list[Reference] = []
         self._newest: datetime | None = None  # of the rows seen so far (tied listings)
-        self._latest_count: tuple[int, int] | None = None  # the answer before it, and the count
+        self._latest_count: tuple[int, int] | None = None  # the response before it, and the count
         self._reported_unreadable = 0
         self._distrusted_passes = 0
         self._full_passes = 0
-        self._row_bytes = 0  # of the largest rows, on the average of a page
-        self._gives_fewer = False  # the server gave fewer rows than requested
-        self._full_looks = 0  # closing looks that were to show the end and did not
+        self._row_bytes = 0  # largest average of a page
+        self._gives_fewer = False  # the server returned fewer rows than requested
+        self._full_looks = 0  # closing looks that did not show the end
         self._dead_end: tuple[int, int, int | None] | None = None  # of the pass before
         self._picture_before: _Picture | None = None
-        self._limits: set[int] = set()  # rows to which the server may have limited its pages
+        self._limits: set[int] = set()  # page sizes to which the server may have limited its pages
         self._begin(layout)
 
     # One pass
@@ -610,33 +609,33 @@ class Evidence:
         self.head: list[str] = []
         """Keys of the first page."""
         self.new_in_pass = 0
-        """Distinct rows seen in this pass."""
+        """Number of distinct rows seen in this pass."""
         self.new_in_walk = 0
-        """Rows that this pass was the first to see."""
+        """Number of rows that this pass was the first to see."""
         self.positions_consistent = True
-        """No row was seen at two places of this pass."""
+        """No row was seen at two positions in this pass."""
         self.unpaged = False
-        """One answer held the whole listing."""
+        """One response contained the whole listing."""
         self._first_answer: _FirstAnswer | None = None
-        self._anchor: int | None = None  # the first place of a row that existed at the reference
-        self._least_older = _NOWHERE  # the first place of a row taken for old because of its place alone
-        self._confirmed_top = 0  # unreadable places above the anchor that failed once more
-        self._moved_back = False  # known rows at other places, or a last page that is repeated behind the end
+        self._anchor: int | None = None  # first position of a row that existed at the reference
+        self._least_older = _NOWHERE  # first position of a row considered old by position alone
+        self._confirmed_top = 0  # unreadable positions above the anchor that failed again
+        self._moved_back = False  # known rows at other positions, or a last page repeated past the end
         self._ended = False
         self._end_uncertain = False
         self._end_open = False
         self._needs_next_page = False
-        self._is_same_again = False  # the first answer, read again at the end
+        self._is_same_again = False  # the first response, when it was read again at the end
         self.glimpses: list[tuple[int, PageResult]] = []
-        """Places and answers that were requested to learn something else than their rows."""
-        self._is_contradicted = False  # rows were glimpsed that the pass did not come to
+        """Positions and responses of requests that were not sent for their rows, such as probes."""
+        self._is_contradicted = False  # a probe showed rows that the pass did not reach
 
     def start_pass(self, layout: PageLayout, *, is_ordered: bool = True) -> None:
         """Begin a pass.
 
         Args:
             layout: page geometry of the pass.
-            is_ordered: the latest count was taken after all answers of the pass before.
+            is_ordered: the latest count was taken after all responses of the previous pass.
         """
         latest = self._latest_count if is_ordered and self.counts.count_trusted else None
         if self.passes:
@@ -649,7 +648,7 @@ class Evidence:
                 self._references.append(Reference(-1, self._preview.length))
             return
         if not self._tied:
-            # Rows that have entered since an older reference could be taken for rows that existed then.
+            # Rows added since an older reference could be mistaken for rows that existed then.
             self._references = [one for one in self._references if one.is_end][-2:]
         if latest is not None:
             self._refer_to_count(*latest)
@@ -669,7 +668,7 @@ class Evidence:
 
     @property
     def _skipped(self) -> int:
-        """Rows before the first page of the walk."""
+        """Number of rows before the first page of the walk."""
         return self._layout.offset(self._start)
 
     @property
@@ -677,12 +676,12 @@ class Evidence:
         return self.new_in_pass, len(self.unreadable), self.counts.count
 
     def observe(self, page: int, offset: int, segments: Sequence[Segment]) -> Deliver:
-        """Record a page; return the command that delivers what is new in it.
+        """Record a page. Returns the command that delivers its new rows.
 
         Args:
             page: number of the page.
-            offset: place of its first row.
-            segments: what the page holds.
+            offset: position of its first row.
+            segments: the contents of the page.
         """
         counts, progress = self.counts, self.progress
         parts: list[tuple[PageResult, Sequence[int]]] = []
@@ -704,7 +703,7 @@ class Evidence:
             end = max(end, segment.offset + len(answer.keys))
             parts.append((answer, sighting.fresh))
         if new and progress.is_short and offset > progress.end_offset:
-            self.misplace()  # there were no rows at the places before these
+            self.misplace()  # there were no rows at the positions before these
         progress.close_page(
             keys,
             offset=offset,
@@ -766,7 +765,7 @@ class Evidence:
         self._references.append(Reference(answer, count - self._skipped, self._newest, self.passes))
 
     def _refer_to_end(self) -> None:
-        """Without counts, the end of the rows shows how long the listing was."""
+        """Add a reference for a listing without counts: the end of the rows shows how long it was."""
         progress = self.progress
         if not progress.pages_with_new:
             return
@@ -788,7 +787,7 @@ class Evidence:
             reference.add_older(rows)
 
     def _add_older_by_time(self, answer: PageResult, sighting: Sighting) -> None:
-        """Count the new rows that are older than the newest one seen until a reference."""
+        """Count the new rows that are older than the newest row seen by a reference."""
         if sighting.fresh:
             for reference in self._references:
                 newest = reference.newest
@@ -801,7 +800,7 @@ class Evidence:
     def _add_older_by_place(self, segment: Segment, answer: PageResult, sighting: Sighting) -> None:
         """Count the new rows below one that existed at the reference.
 
-        A new row above one that was seen before in this pass may be one that has just entered.
+        A new row above one that was seen before in this pass may have just been added.
         """
         if self._anchor is None and self._references:
             self._find_anchor(segment, answer, sighting)
@@ -822,108 +821,104 @@ class Evidence:
             if sighting.first_known < len(answer.keys):
                 self._anchor = segment.offset + sighting.first_known
         elif segment.offset == 0 and self.confirms(self._preview, answer):
-            self._anchor = _ABOVE_ALL  # the head itself is new to this walk
+            self._anchor = _ABOVE_ALL  # the first row itself is new to this walk
         else:
             self._references.clear()
             self._preview = None
 
     @staticmethod
     def confirms(preview: ListingPreview, answer: PageResult) -> bool:
-        """Whether the first page shows the listing as it was seen before."""
+        """Return whether the first page shows the listing as the preview did."""
         return (answer.count, list(answer.keys[:1])) == (preview.length, [preview.head])
 
     # What the traversal finds out
 
     def observe_count(self, count: int | None) -> None:
-        """Record the count of an answer without rows."""
+        """Record the count of a response without rows."""
         if count is not None:
             self.counts.observe(count)
             self._latest_count = self.tracker.answers - 1, count
 
     def mark_unpaged(self) -> None:
-        """One answer holds the whole listing, whatever page was requested."""
+        """Note that one response contains the whole listing, whichever page was requested."""
         self.unpaged = True
 
     def misplace(self) -> None:
-        """The server cuts its pages otherwise than it seemed: the places of this pass are wrong."""
+        """Note that the page size was not as assumed, so the positions of this pass are wrong."""
         self.counts.distrust()
         self.positions_consistent = False
         self._end_uncertain = True
 
     def distrust_counts(self) -> None:
-        """There are rows behind the end of the listing according to its count."""
+        """Note that there are rows past the end of the listing according to its count."""
         self.counts.distrust()
 
     def doubt_end(self) -> None:
-        """The last places may be unreadable rows, or behind the end."""
+        """Note that the last positions may be unreadable rows or past the end."""
         self._end_uncertain = True
 
     def accept_repetition(self) -> None:
-        """The server repeats its last page behind the end, so its rows have not moved."""
+        """Note that the server repeats its last page past the end, so its rows have not moved."""
         self._moved_back = False
 
     def leave_end_open(self) -> bool:
-        """The last page is full: let the closing look show that no other follows. Returns False if it
-        cannot.
-        """
+        """Let the closing look show that no page follows a full one. Returns False if it cannot."""
         self._end_open = self.is_snapshot_due and not self._full_looks
         return self._end_open
 
     def leave_end_to_next_page(self) -> None:
-        """The page ends in places that fail like those behind the end: the next page shows which they are."""
+        """Note that only the next page can show whether the last positions of this one are past the end."""
         self._needs_next_page = True
 
     def take_next_page_need(self) -> bool:
-        """Whether another page may follow the one that was just read, although it is short."""
+        """Return whether another page may follow the last one, although that is short. Resets this note."""
         needed, self._needs_next_page = self._needs_next_page, False
         return needed
 
     def end_pass(self) -> None:
-        """The pass has reached the end of the listing."""
+        """Note that the pass has reached the end of the listing."""
         self._ended = True
         self.positions_consistent = self.positions_consistent and not self._moved_back
         if not self.counts.is_usable and self.positions_consistent and not self._end_uncertain:
             self._refer_to_end()
 
-    # One answer that holds the whole listing
+    # One response with the whole listing
 
     @property
     def _is_limited(self) -> bool:
-        """Whether the server gives fewer rows per page than requested."""
+        """Whether the server returns fewer rows per page than requested."""
         if self._gives_fewer or self._layout.is_honored:
             return self._gives_fewer
         return self.progress.pages_with_new > 1 or self.counts.count_trusted
 
     @property
     def _expected(self) -> int:
-        """Rows of the listing, as far as is known."""
+        """Number of rows of the listing, as far as known."""
         return max(self.new_in_pass, self.counts.count or 0)
 
     @property
     def is_snapshot_due(self) -> bool:
-        """Whether one more request can show the whole listing at one moment, at little cost."""
+        """Whether one more request can show the whole listing at one point in time, at little cost."""
         if self._start > 1 or self.unreadable or self.unpaged or self._is_limited:
             return False
         rows = self._expected + 1
         return rows <= self._layout.size + 1 or (rows <= _LOOK_ROWS and rows * self._row_bytes <= _LOOK_BYTES)
 
     def is_one_answer(self, answer: PageResult, size: int) -> bool:
-        """Whether the first answer, to a request for `size` rows, is the whole listing."""
+        """Return whether the first response, to a request for `size` rows, is the whole listing."""
         rows = len(answer.keys)
         if self._start > 1 or rows >= size:
             return False
         if answer.count is None:
             return not rows
         if self._preview is not None and answer.count != self._preview.length:
-            return False  # something has changed just now
+            return False  # the listing has just changed
         return self.counts.count_trusted and answer.count == rows and rows not in self._limits
 
     # The end of a pass
 
     def closing_looks(self) -> list[PageRequest]:
-        """The requests that can prove that this pass was complete; none if it was not, or if that is
-        proved.
-        """
+        """Return the requests that can prove this pass complete; none if it was not, or is proved already."""
         first = self._first_answer
         if first is None or not self._ended or self._is_proved:
             return []
@@ -942,14 +937,14 @@ class Evidence:
 
     @property
     def _top(self) -> list[int]:
-        """Unreadable places above the first row that existed at the reference."""
+        """Unreadable positions above the first row that existed at the reference."""
         anchor = self._anchor
         return [] if anchor is None else [place for place in self.unreadable.places if place < anchor]
 
     def observe_look(
         self, request: PageRequest, outcome: PageResult | PageFailure, page: int
     ) -> Deliver | None:
-        """Record the result of a closing look; return the command that delivers what is new in it."""
+        """Record the result of a closing look. Returns the command that delivers its new rows, if any."""
         if isinstance(outcome, PageFailure):
             is_top = request.size == 1 and request.page - 1 in self.unreadable
             self._confirmed_top += is_top and outcome.unreadable
@@ -972,13 +967,13 @@ class Evidence:
         return Deliver(page, [(outcome, sighting.fresh)]) if sighting.fresh else None
 
     def glimpse(self, request: PageRequest, answer: PageResult) -> None:
-        """Keep an answer that was requested to learn something else than its rows."""
+        """Keep the response of a request that was not sent for its rows, such as a probe."""
         self.glimpses.append(((request.page - 1) * request.size, answer))
 
     def take_glimpses(self, page: int) -> Deliver | None:
-        """Return the command that delivers the rows of glimpsed answers that the pass did not come to.
+        """Return the command that delivers rows of kept responses that the pass did not reach, if any.
 
-        A pass that missed such a row was not complete, or the row has left.
+        If there is such a row, the pass was not complete or the row has been removed.
         """
         parts: list[tuple[PageResult, Sequence[int]]] = []
         for offset, answer in self.glimpses:
@@ -993,7 +988,7 @@ class Evidence:
         return Deliver(page, parts) if parts else None
 
     def _observe_snapshot(self, size: int, answer: PageResult, *, is_known: bool) -> None:
-        """Record an answer from the first place on: it may be the whole listing."""
+        """Record a response that starts at the first position: it may be the whole listing."""
         rows = len(answer.keys)
         self._full_looks += rows == size
         self._gives_fewer = self._gives_fewer or rows < min(size, answer.count or 0, self.new_in_pass)
@@ -1003,13 +998,13 @@ class Evidence:
             self.unpaged = self.new_in_pass == rows < size and is_known
 
     def _certain_unreadable(self, reference: Reference) -> int:
-        """Different rows, at least, that existed at the reference and cannot be read."""
+        """Return the minimum number of different unreadable rows that existed at the reference."""
         if reference.is_end and reference.number == self.passes:
-            return 0  # they were met before that moment
+            return 0  # they were found before that time
         if self.unreadable.may_be_mended and not self._tied:
-            return 0  # the rows seen may include them
+            return 0  # they may have been read since
         top = self._top
-        # Above these places are rows that have entered.
+        # Rows above these positions have been added since.
         least = max(len(top) and (self._anchor or 0), self.counts.growth)
         places = self.unreadable.met_since(reference.answer, least=least)
         certain = len(places) + min(self._confirmed_top, len(top))
@@ -1023,7 +1018,7 @@ class Evidence:
 
     @property
     def _picture(self) -> _Picture | None:
-        """This pass over a listing that stood still; None if it did not, or if places were not read."""
+        """This pass, if the listing did not visibly change; None if it did, or if positions were not read."""
         counts, places = self.counts, self.unreadable.places
         if not (self._is_end_seen and counts.is_constant and self.positions_consistent):
             return None
@@ -1047,9 +1042,9 @@ class Evidence:
         if self.unpaged or not self._is_end_seen:
             return self.unpaged
         if self.counts.growth > self._least_older:
-            return False  # a row that has entered may have been taken for an old one
+            return False  # an added row may have been mistaken for an old one
         if self._anchor == _ABOVE_ALL and not self._is_same_again:
-            return False  # rows that have entered since the preview are wanted too
+            return False  # rows added since the preview must be read too
         for reference in self._references:
             if not (reference.is_end or self.counts.is_usable):
                 continue
@@ -1058,10 +1053,10 @@ class Evidence:
         return self._picture is not None and self._picture == self._picture_before
 
     def verdict(self, *, is_cheap: bool) -> Verdict:
-        """Whether the pass that ended was complete, and if not, whether a new one may be.
+        """Return whether the pass that ended was complete, and if not, whether a new pass may be.
 
         Args:
-            is_cheap: one more pass needs few requests.
+            is_cheap: another pass needs few requests.
         """
         if self._is_proved:
             return Complete()
@@ -1069,15 +1064,14 @@ class Evidence:
             return Incomplete(f"{self.passes} passes found the same rows")
         is_enough = self._full_passes + self._ended > RESTARTS and not is_cheap
         if is_enough or self.passes > RESTARTS + _MORE_PASSES:
-            return Incomplete(f"{self.passes} passes do not agree")
+            return Incomplete(f"{self.passes} passes gave different results")
         return Restart()
 
     def next_page_size(self, layout: PageLayout) -> int:
-        """Rows per page for the next pass: twice as many, where one answer may then hold the whole listing.
+        """Return the page size of the next pass: doubled if one response may then be the whole listing.
 
-        Rows change places between answers only, and larger pages need fewer of them. They do not help
-        where a row
-        makes its page fail, or where the server limits its pages.
+        Rows move only between responses, and larger pages need fewer responses. They do not help if a row
+        makes its page fail, or if the server limits its pages.
         """
         size = layout.size
         if self.unreadable or self._is_limited or self._start > 1:
@@ -1104,11 +1098,11 @@ class Evidence:
 
 
 def incomplete_listing(seen: int, expected: int | None, reason: str) -> IncompleteListing:
-    """Return the error of a listing of which rows may be missing."""
-    counted = "the server does not count them" if expected is None else f"the server counts {expected}"
+    """Return the error of a listing with rows that may be missing."""
+    counted = "the server sends no count" if expected is None else f"the server counts {expected}"
     return IncompleteListing(
         f"rows may be missing: {seen} distinct rows seen, {counted}; {reason}",
-        hint="all rows seen were delivered; list again when the listing changes less",
+        hint="all rows seen were yielded; read the listing again when it changes less",
         seen=seen,
         expected=expected,
     )

@@ -1,4 +1,4 @@
-"""Page geometry: at which places of a listing each page begins and ends, as the server cuts its pages."""
+"""Page geometry: the positions at which each page of a listing begins and ends."""
 
 from __future__ import annotations
 
@@ -7,57 +7,58 @@ from unpod_async._paging.commands import PageRequest
 __all__ = ["PageLayout"]
 
 _FAR = 10**9
-"""A place behind the end of every listing."""
+"""A position past the end of every listing."""
 
 
 class PageLayout:
-    """Places of a listing, counted from 0, by page.
+    """Maps pages to positions in the listing, which are counted from 0.
 
     Args:
-        size: rows to ask for per page, >= 1. A server may give fewer or more: see `effective_size`.
+        size: number of rows to request per page, at least 1. The server may return fewer or more: see
+            `effective_size`.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.effective_size = size
-        """Rows per page as the server cuts its pages."""
+        """Number of rows per page that the server actually returns."""
         self.is_known = False
-        """An answer has shown how the server cuts its pages."""
+        """A response has shown the effective page size."""
 
     @property
     def far(self) -> PageRequest:
-        """A page far behind the end: it has no rows, but shows that the listing answers."""
+        """A page far past the end: it has no rows, but shows that the listing can be read."""
         return PageRequest(_FAR // self.size, self.size, single_out=True)
 
     @property
     def is_honored(self) -> bool:
-        """Whether the server gives as many rows per page as requested, as far as is known."""
+        """Whether the server returns as many rows per page as requested, as far as known."""
         return self.effective_size == self.size
 
     @property
     def ignores_size(self) -> bool:
-        """Whether the server gives more rows than requested: it cannot be asked for smaller pages."""
+        """Whether the server returns more rows than requested, so that smaller pages are not available."""
         return self.effective_size > self.size
 
     def offset(self, page: int) -> int:
-        """The place of the first row of a page."""
+        """Return the position of the first row of a page."""
         return (page - 1) * self.effective_size
 
     def pages_of(self, rows: int) -> int:
-        """Pages that hold so many rows."""
+        """Return the number of pages for this many rows."""
         return -(-rows // self.effective_size)
 
     def learn(self, page: int, rows: int, count: int | None, place: int | None, *, is_first: bool) -> bool:
-        """Learn the size of pages from a page that came whole.
+        """Learn the effective page size from a page that was read completely.
 
         Args:
-            rows: rows of the page.
-            count: length of the listing, as this answer counts it.
-            place: where the first row of the page was seen before, or None.
+            rows: number of rows of the page.
+            count: length of the listing according to this response.
+            place: position where the first row of the page was seen before, or None.
             is_first: the page is the first one of its pass.
 
         Returns:
-            Whether the places of the pages before were right.
+            Whether the positions of the previous pages were correct.
         """
         was_known, self.is_known = self.is_known, True
         if rows > self.effective_size:
@@ -70,11 +71,11 @@ class PageLayout:
         if is_first:
             self.effective_size = rows
         elif place is not None and place < self.offset(page):
-            # The pages before came in pieces; this one repeats rows of them, and so shows its place.
+            # The pages before were read in blocks. This one repeats rows of them, which shows its position.
             self.effective_size = place // (page - 1) or rows
         return True
 
     def learn_limit(self, rows: int) -> None:
-        """The server gives at most `rows` rows per page, fewer than requested."""
+        """Note that the server returns at most `rows` rows per page, fewer than requested."""
         self.effective_size = rows
         self.is_known = True

@@ -23,10 +23,11 @@ T = TypeVar("T")
 
 
 class Pager(Generic[T]):
-    """A listing of the service. Creating one sends nothing; each iteration reads the listing anew.
+    """A listing of the service. Creating one sends nothing; each iteration reads the listing from the start.
 
     `async for row in pager` yields every row of the listing, newest first and each exactly once, even if rows
-    are added and deleted meanwhile. If that cannot be guaranteed, the iteration raises `IncompleteListing`
+    are added and deleted during the iteration. If that cannot be guaranteed, the iteration raises
+    `IncompleteListing`
     after it has yielded all rows it could read. No request, task or cancel scope is open while the caller
     processes a row, so it is safe to `break` at any point.
 

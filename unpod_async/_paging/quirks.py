@@ -1,7 +1,7 @@
-"""How odd servers behave: each question is a small generator of requests that returns an enum.
+"""Detect the behaviour of odd servers. Each check is a generator of requests that returns an enum.
 
-The servers met so far ignore the page number, ignore the page size, send everything at once, repeat the
-last page behind the end, or answer a page behind the end with an error.
+Known odd servers ignore the page number, ignore the page size, send everything at once, repeat the last page
+past the end, or answer a page past the end with an error.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ __all__ = [
 
 
 _PAGES_BEHIND = 3
-"""Pages to request behind one that fails, where nothing else shows whether it is behind the end."""
+"""Number of pages to request after a failing one, if nothing else shows whether that is past the end."""
 
 
 class BehindEnd(enum.Enum):
-    """What the server sends for a page far behind the end."""
+    """What the server sends for a page far past the end."""
 
     EMPTY = "no rows"
     REFUSED = "an error that names the page"
     FAILS = "an error like that of a row that cannot be read"
     REPEATS = "the last page again"
     ROWS = "other rows"
-    ERROR = "an error that says nothing of the listing"
+    ERROR = "an error that says nothing about the listing"
 
 
 def behind_end(layout: PageLayout, last: Sequence[str] = ()) -> Steps[tuple[BehindEnd, int | None]]:
-    """Request a page far behind the end; return what came, and its count.
+    """Request a page far past the end. Returns the kind of response, and its count.
 
     Args:
         last: keys of the last page, if there is one.
@@ -57,19 +57,18 @@ def behind_end(layout: PageLayout, last: Sequence[str] = ()) -> Steps[tuple[Behi
 
 
 class Liveness(enum.Enum):
-    """Whether the listing answers while one of its pages fails."""
+    """Whether other pages can be read while one page fails."""
 
-    ALIVE = "other pages answer, so it is this page that fails"
-    FAILS_BEHIND_END = "other pages answer, and a page behind the end fails like this one"
-    DOWN = "nothing answers"
+    ALIVE = "other pages can be read, so only this page fails"
+    FAILS_BEHIND_END = "other pages can be read, and a page past the end fails like this one"
+    DOWN = "no page can be read"
 
 
 def liveness(layout: PageLayout, page: int) -> Steps[tuple[Liveness, int | None]]:
-    """Whether the listing answers apart from `page`; and its count, where the answer shows one.
+    """Return whether pages other than `page` can be read, and the count of the listing if known.
 
-    A page far behind the end has no row that could make it fail. Servers that fail there all the same are
-    asked for
-    the pages next to this one, and for the first row.
+    A page far past the end has no row that could make it fail. If the server fails there too, the pages next
+    to this one and the first row are requested.
     """
     behind, count = yield from behind_end(layout)
     if behind not in (BehindEnd.FAILS, BehindEnd.ERROR):
@@ -85,9 +84,7 @@ def liveness(layout: PageLayout, page: int) -> Steps[tuple[Liveness, int | None]
 
 
 def has_rows_behind(layout: PageLayout, page: int) -> Steps[bool]:
-    """Whether one of the next pages has rows, where a page behind the end fails like one that cannot be
-    read.
-    """
+    """Return whether one of the next pages has rows, if a page past the end fails like an unreadable one."""
     for number in range(page + 1, page + 1 + _PAGES_BEHIND):
         outcome = yield Fetch(PageRequest(number, layout.size, single_out=True))
         if isinstance(outcome, PageResult) and outcome.keys:
@@ -96,17 +93,17 @@ def has_rows_behind(layout: PageLayout, page: int) -> Steps[bool]:
 
 
 class Repetition(enum.Enum):
-    """What it means that page 2 is page 1, while no count says how long the listing is."""
+    """What it means that page 2 equals page 1, if there is no count."""
 
     ALL = "the page is the whole listing"
     STALL = "the server ignores the page number"
-    UNCLEAR = "the rows have changed meanwhile"
+    UNCLEAR = "the rows have changed since"
 
 
 def repetition(keys: Sequence[str], size: int) -> Steps[Repetition]:
-    """Whether a full page that came twice is all there is.
+    """Return whether a full page that was returned twice is the whole listing.
 
-    A server that ignores the size as well sends everything at once, which is no stall.
+    A server that ignores the page size too sends everything at once, which is not a stall.
     """
     outcome = yield Fetch(PageRequest(2, 1) if size > 1 else PageRequest(1, 2))
     found = list(outcome.keys) if isinstance(outcome, PageResult) else []
@@ -116,7 +113,7 @@ def repetition(keys: Sequence[str], size: int) -> Steps[Repetition]:
 
 
 def is_everything(layout: PageLayout, head: Sequence[str], answer: PageResult | PageFailure) -> bool:
-    """Whether a later page is the whole listing: the server ignores page number and size."""
+    """Return whether a later page is the whole listing: the server ignores page number and page size."""
     if isinstance(answer, PageFailure):
         return False
     rows = len(answer.keys)

@@ -1,9 +1,8 @@
-"""The traversal of a listing: fetch a page, recover what it holds, observe it, deliver it, and see if it
-ended.
+"""The traversal of a listing: fetch a page, recover its rows, record and deliver them, and check for the end.
 
 No I/O here. A driver runs the generator of `Walk.run`, executes its commands (see `commands`) and sends the
-results back. Sequential and prefetched walks are the same machine; a sequential one has `ahead=1`. Why a
-walk is complete is the subject of `evidence`.
+results back. Sequential and prefetched walks use the same code; a sequential one has `ahead=1`. `evidence`
+proves that a walk is complete.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ class Walk:
     """One walk over one paged listing.
 
     Args:
-        page_size: rows to request per page, >= 1.
-        start_page: page to begin with, counted from 1 in pages of `page_size`.
-        ahead: pages that may be requested and not yet delivered; 1 is a sequential walk.
+        page_size: number of rows to request per page, at least 1.
+        start_page: number of the first page, counted from 1 in pages of `page_size`.
+        ahead: maximum number of pages that are requested but not yet delivered; 1 is a sequential walk.
         tied: rows of equal `created` have no fixed order (tasks of an agent).
-        glance: what is known of the listing from before, so that as many pages can be requested at once;
-            used from the first page only.
+        glance: a preview of the listing, so that this many pages can be requested at once; only used if the
+            walk starts at the first page.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Walk:
         glance: ListingPreview | None = None,
     ) -> None:
         self.page = start_page
-        """The page that is being read: where to resume after an error."""
+        """The page that is being read, at which the listing can be resumed after an error."""
         self._start = start_page
         self._ahead = ahead
         self._tied = tied
@@ -74,27 +73,27 @@ class Walk:
         self._ignores_size = False
         self._requests = 0
         self._pages = 1
-        self._size = (0, 0)  # rows and rows per page by which `_pages` was computed
+        self._size = (0, 0)  # rows and rows per page from which `_pages` was computed
 
     @property
     def passes(self) -> int:
-        """Passes over the listing so far; 1 as long as there was no doubt."""
+        """Number of passes over the listing so far; 1 unless the first pass proved nothing."""
         return self._evidence.passes
 
     @property
     def ahead(self) -> int:
-        """Pages that may be requested and not yet delivered."""
+        """Maximum number of pages that are requested but not yet delivered."""
         return self._ahead
 
     def set_ahead(self, pages: int) -> None:
-        """Change how many pages of a prefetched walk may be requested and not yet delivered; at least 2."""
+        """Change `ahead` of a prefetched walk; at least 2."""
         self._ahead = pages
 
     def run(self) -> Steps[None]:
         """Return the commands of the walk; it ends when the listing is complete.
 
         Raises:
-            IncompleteListing: everything reachable was delivered, and rows may be missing.
+            IncompleteListing: all reachable rows were delivered, and rows may be missing.
             StalledListing: the server repeats one page.
             UnpodError: the error of a page that no single row can explain.
         """
@@ -114,7 +113,7 @@ class Walk:
             yield from self._restart()
 
     def _incomplete(self, reason: str) -> IncompleteListing:
-        self.page = self._start  # what is missing may be on any page
+        self.page = self._start  # the missing rows may be on any page
         return self._evidence.incomplete(reason)
 
     # One pass
@@ -146,9 +145,7 @@ class Walk:
             self.page += 1
 
     def _prefetch(self) -> Steps[None]:
-        """Start the requests that may be under way: up to the page that is to be empty, behind a full last
-        one.
-        """
+        """Prefetch pages, at most up to the empty page that follows a full last page."""
         counts = self._evidence.counts
         count = self._preview.length if self._preview is not None else counts.count
         if count is None or not counts.count_trusted:
@@ -159,7 +156,7 @@ class Walk:
             self._prefetched = number
 
     def _check_preview(self, preview: ListingPreview) -> Steps[None]:
-        """Cancel what was prefetched after a preview of another listing."""
+        """Cancel the prefetched pages if the listing has changed since the preview."""
         self._preview = None
         counts, head = self._evidence.counts, self._evidence.head
         if (counts.first, head[:1]) != (preview.length, [preview.head]):
@@ -167,7 +164,7 @@ class Walk:
             self._prefetched = self.page
 
     def _check_limit(self) -> None:
-        """Give up on a listing that has no end.
+        """Give up if the listing does not end.
 
         Raises:
             IncompleteListing: far more pages were requested than the listing has.
@@ -178,7 +175,7 @@ class Walk:
             self._size = size
             self._pages = max(self._pages, self._layout.pages_of(size[0]))
         if self._requests > 4 * self._pages + 60:
-            raise self._incomplete(f"no end was met in {self._requests} requests")
+            raise self._incomplete(f"the end was not reached in {self._requests} requests")
         self._requests += 1
 
     @property
@@ -186,7 +183,7 @@ class Walk:
         return 4 * self._pages + 60
 
     def _is_hopeless(self) -> bool:
-        """Rows have left a long listing: another pass is needed in any case."""
+        """Return whether another pass is needed in any case: rows were removed from a long listing."""
         counts, end = self._evidence.counts, self._evidence.progress.end_offset
         left = (counts.count or 0) - end
         return counts.count_trusted and counts.count_dropped and left > 2 * self._layout.effective_size
@@ -194,7 +191,7 @@ class Walk:
     # Recovering a page
 
     def _whole_page(self, answer: PageResult) -> Segment:
-        """Return the segment of a page that came whole; learn what it shows of the server."""
+        """Return the segment of a page that was read completely, and learn the page size from it."""
         evidence, layout, page = self._evidence, self._layout, self.page
         rows, is_first = len(answer.keys), page == self._start
         if is_first and evidence.is_one_answer(answer, layout.size):
@@ -210,20 +207,20 @@ class Walk:
         return Segment(layout.offset(page), layout.effective_size, answer)
 
     def _recover(self, failure: PageFailure) -> Steps[Sequence[Segment] | None]:
-        """Return what a page that failed holds, in segments; None for a page behind the end."""
+        """Read a page that failed, in segments. Returns None for a page past the end."""
         try:
             return (yield from self._read_segments(failure))
         except (ServerError, TransportError):
             if not failure.is_internal_error:
                 raise
-        # Other pages fail too. It is an outage and not a row of this page, so now the request is retried.
+        # Other pages fail too, so the cause is an outage and not a row of this page: retry the request.
         outcome = yield Fetch(PageRequest(self.page, self._layout.size, patient=True))
         if isinstance(outcome, PageResult):
             return [self._whole_page(outcome)]
         return (yield from self._read_segments(outcome))
 
     def _read_segments(self, outcome: PageFailure) -> Steps[Sequence[Segment] | None]:
-        """As `_recover`; an outage raises the error of the page."""
+        """Do what `_recover` does, but raise the error of the page if other pages fail too."""
         evidence, layout, page = self._evidence, self._layout, self.page
         if outcome.past_end and page > self._start:
             return None
@@ -233,7 +230,7 @@ class Walk:
         if self._ignores_size:
             yield from self._check_end(outcome)
             return None
-        # Of single rows, the one before shows it.
+        # With pages of a single row, the page before has shown it.
         alive = page > self._start and layout.effective_size == 1 and evidence.progress.is_readable
         while True:
             offset, size = layout.offset(page), layout.effective_size
@@ -259,10 +256,10 @@ class Walk:
                 return (yield from self._strip_end(segments))
 
     def _check_end(self, failure: PageFailure) -> Steps[None]:
-        """Make sure that a page is behind the end, on a server that cannot be asked for smaller ones.
+        """Check that a failing page is past the end, on a server that ignores the page size.
 
         Raises:
-            UnpodError: the error of the page; it may hold rows.
+            UnpodError: the error of the page, which may have rows.
         """
         counts, offset = self._evidence.counts, self._layout.offset(self.page)
         is_behind = not counts.count_trusted or offset >= (counts.count or 0)
@@ -273,10 +270,10 @@ class Walk:
         raise failure.error
 
     def _check_alive(self, failure: PageFailure) -> Steps[None]:
-        """Make sure that the listing answers elsewhere, so that rows of this page are to blame.
+        """Check that other pages can be read, so that rows of this page are the cause.
 
         Raises:
-            UnpodError: the error of the page; nothing else answers.
+            UnpodError: the error of the page, because no other page can be read.
         """
         state, count = yield from self._keep_rows(liveness(self._layout, self.page))
         if state is Liveness.DOWN:
@@ -286,7 +283,7 @@ class Walk:
             self._evidence.observe_count(count)
 
     def _strip_end(self, segments: list[Segment]) -> Steps[list[Segment] | None]:
-        """Leave out the last places of a page that fail because they are behind the end."""
+        """Remove the last positions of a page that fail because they are past the end."""
         if not segments or segments[-1].answer is not None:
             return segments
         if self._fails_behind_end is None:
@@ -296,7 +293,7 @@ class Walk:
         return segments if not self._fails_behind_end else (yield from self._strip_failing_end(segments))
 
     def _strip_failing_end(self, segments: list[Segment]) -> Steps[list[Segment] | None]:
-        """As `_strip_end`, on a server that fails behind the end as if a row could not be read."""
+        """Do the same on a server that fails past the end as it does for an unreadable row."""
         counts = self._evidence.counts
         if all(segment.answer is None for segment in segments):
             is_behind = not counts.is_usable or segments[0].offset >= (counts.count or 0)
@@ -321,14 +318,14 @@ class Walk:
     # The end of a pass
 
     def _has_ended(self) -> Steps[bool]:
-        """Whether the page that was just read is the last one."""
+        """Return whether the page that was just read is the last one."""
         evidence, counts, progress = self._evidence, self._evidence.counts, self._evidence.progress
         if evidence.unpaged or progress.is_empty:
             return True
         if counts.count is None or not counts.count_trusted:
             return (yield from self._has_ended_without_count())
         if progress.repeats > 1 and progress.offset < counts.count:
-            raise evidence.stalled(f"page {self.page} is the same as the pages before")
+            raise evidence.stalled(f"page {self.page} has the same rows as the previous pages")
         if progress.end_offset < counts.count:
             return False
         if not progress.is_confirming:
@@ -339,7 +336,7 @@ class Walk:
             progress.expect_nothing()
             return False
         if progress.end_offset > counts.count:
-            # Known rows behind the end: the last page is repeated for ever, or the count is wrong.
+            # Known rows past the end: the server repeats the last page, or the count is wrong.
             behind, count = yield from self._keep_rows(behind_end(self._layout, progress.keys))
             if count is None or count <= counts.count:
                 if behind is BehindEnd.REPEATS:
@@ -352,7 +349,7 @@ class Walk:
         if not progress.pages_without_new or progress.end_offset <= progress.end_of_new:
             return False
         if self._tied and not progress.is_short:
-            # A full page of tied rows can come again by chance, with others behind it.
+            # A full page of tied rows can repeat by chance, with other pages after it.
             return evidence.leave_end_open()
         if progress.repeats:
             behind, _ = yield from self._keep_rows(behind_end(self._layout, progress.keys))
@@ -363,18 +360,18 @@ class Walk:
         return progress.pages_without_new > 1
 
     def _rule_out_stall(self) -> Steps[None]:
-        """Page 2 was page 1, full, and no count says whether that is all."""
+        """Find out what it means that page 2 equals page 1, if both are full and there is no count."""
         evidence, keys = self._evidence, self._evidence.progress.keys
         if evidence.progress.pages_with_new != 1 or keys != evidence.head or len(keys) != self._layout.size:
             return
         meaning = yield from self._keep_rows(repetition(keys, self._layout.size))
         if meaning is Repetition.STALL:
-            raise evidence.stalled("every page shows the same rows")
+            raise evidence.stalled("every page has the same rows")
         if meaning is Repetition.UNCLEAR:
             evidence.doubt_end()
 
     def _look_again(self) -> Steps[None]:
-        """Read again what shows that the pass was complete."""
+        """Send the requests that can prove that the pass was complete."""
         for request in self._evidence.closing_looks():
             outcome = yield Fetch(request)
             deliver = self._evidence.observe_look(request, outcome, self.page)
@@ -400,7 +397,7 @@ class Walk:
             yield deliver
 
     def _restart(self) -> Steps[None]:
-        """Begin a new pass, with larger pages where these can help."""
+        """Begin a new pass, with larger pages if they can help."""
         yield Discard()
         self.page = self._start
         is_ordered = self._ahead == 1 or self._evidence.passes > 1
@@ -413,10 +410,10 @@ class Walk:
 
 
 def walk_unpaged() -> Steps[None]:
-    """The walk over a listing that is one request without pages.
+    """Walk over a listing without pages, in one request.
 
     Raises:
-        IncompleteListing: the answer has fewer rows than it counts.
+        IncompleteListing: the response has fewer rows than its count.
         UnpodError: the error of the request.
     """
     outcome = yield Fetch(PageRequest(1, 0))
@@ -425,5 +422,5 @@ def walk_unpaged() -> Steps[None]:
     yield Deliver(1, [(outcome, RowTracker().observe(outcome.keys, 0).fresh)])
     if outcome.count is not None and outcome.count > len(outcome.keys):
         raise incomplete_listing(
-            len(outcome.keys), outcome.count, "the answer holds fewer rows than it counts"
+            len(outcome.keys), outcome.count, "the response has fewer rows than its count"
         )

@@ -129,7 +129,7 @@ class Known:
 
 
 class SavedRun(msgspec.Struct, array_like=True, gc=False):
-    """The saved form of a `ReportedRun`. `tasks` has task ids by status; an empty status stands for none."""
+    """The saved form of a `ReportedRun`. `tasks` has task ids by status; an empty status means none."""
 
     status: str | None
     tasks: dict[str, list[str]]

@@ -29,7 +29,7 @@ class _CannotWrite(Exception):
 
 
 class CliGroup(TyperGroup):
-    """A group of commands whose own options may stand before the command or after it.
+    """A group of commands whose own options may be given before the command or after it.
 
     Each command gets a hidden copy of them. The copy changes `GlobalOptions`, which the callback of the group
     has filled in before the arguments of the command are parsed.

@@ -88,7 +88,7 @@ _TASKS = (
         "scheduled_timestamp",
         "timestamp",
         "scheduled_timestamp",
-        "time at which it is due; agent listings only",
+        "time at which the task is due; agent listings only",
     ),
     FlatColumn("call_id", "text", "call_id", "id of the call", "call"),
     FlatColumn(

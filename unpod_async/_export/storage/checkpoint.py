@@ -55,7 +55,7 @@ class Disk:
     """Runs blocking work in a thread, one function at a time, and syncs files in another thread.
 
     A cancelled caller waits until its work has ended, because the files that it uses are closed next. After a
-    failure nothing more is done, also if the caller was cancelled: later work would build on what is missing.
+    failure nothing more is done, even if the caller was cancelled: later work would build on missing data.
     """
 
     def __init__(self, target: str) -> None:
@@ -180,7 +180,7 @@ class Staging:
         self.runs += 1
 
     def release(self, run: int) -> None:
-        """Let other runs use the spool file of a run: more of its rows are not expected soon."""
+        """Let other runs use the spool file of a run, because it will get no more rows soon."""
         self._spool.release(run)
 
     def fail(self, run: int, reason: str) -> None:
@@ -337,7 +337,7 @@ class Spool:
         return self._file
 
     def release(self, run: int) -> None:
-        """Stop keeping the file of a run for it: its next rows, if any, may be in another file."""
+        """Release the file of a run. Its next rows, if any, may be written to another file."""
         file = self._file_of.pop(run, None)
         if file is not None and file != self._file:
             self._end_unless_needed(file)

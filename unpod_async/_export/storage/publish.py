@@ -5,7 +5,7 @@ spool, the lock and unfinished files.
 
 A part is written and synced in the work folder. One transaction of the catalog stores what it holds and that
 its file is moving. Then the file gets its name. After a kill in between, the next export finishes the move.
-So a part never differs from what the catalog has of it.
+So a part always matches its entry in the catalog.
 
 The tasks of a run are in one part and stay in it when they are read again. So a reader of the parts always
 sees each run once, with its old or its new tasks.
