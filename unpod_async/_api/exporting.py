@@ -59,7 +59,7 @@ class Exporting:
         Raises:
             InvalidArgument: An option is not accepted. Nothing was sent.
             TargetLockedError: Another export is writing to the target.
-            ExportError: The target was made with other options, or cannot be written.
+            ExportError: The target was made with different options, or cannot be written.
             AuthenticationError, RefusedError: The service denies access.
             TransportError, APIError: The service did not recover in time. An export waits out outages and
                 rate limits until the client's `deadline` ends, or for an hour if there is none.

@@ -122,7 +122,7 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     full: Annotated[
         bool,
-        msgspec.Meta(description="Read every run again, also those that are settled."),
+        msgspec.Meta(description="Read every run again, including settled ones."),
     ] = False
     settle_after: Annotated[
         timedelta,

@@ -158,7 +158,7 @@ def _check_options(catalog: Catalog, dataset_options: Mapping[str, Any]) -> None
     differing = differing_options(msgspec.json.decode(stored, type=dict[str, Any]), dataset_options)
     if differing:
         raise ExportError(
-            f"the target was made with another {', '.join(differing)}",
+            f"the target was made with different options: {', '.join(differing)}",
             hint="use the same options, or export to another directory",
         )
 

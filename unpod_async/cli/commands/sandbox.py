@@ -27,9 +27,7 @@ def sandbox(
         Any,
         typer.Option(metavar="N", parser=parse_range, help="Tasks per run, such as 5 or 1..20."),
     ] = "1..20",
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of the data; another one gives other data.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generated data.")] = 0,
     latency: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Delay before each response.")
     ] = 0.0,
