@@ -89,7 +89,7 @@ LATENCIES = (REFERENCE, EXPORT_FLAT, EXPORT_RUNS, Approach("unpod_async tasks_fo
 
 
 def prefetches(ahead: int) -> tuple[Approach, Approach]:
-    """Return walks that request so many pages ahead: the peer's and ours."""
+    """Return walks that request this many pages ahead: the peer's and ours."""
     return (
         Approach(f"typed peer, {ahead} pages ahead", "aiohttp_typed", mode="flat", ahead=ahead),
         Approach(f"prefetch({ahead})", "unpod_walk", mode="flat", ahead=ahead),
@@ -97,7 +97,7 @@ def prefetches(ahead: int) -> tuple[Approach, Approach]:
 
 
 def fan_outs(ahead: int) -> tuple[Approach, Approach, Approach]:
-    """Return readers of the tasks of all runs, so many at a time: the peer's, ours, and ours in order."""
+    """Return readers of the tasks of all runs, this many at a time: the peer's, ours, and ours in order."""
     return (
         Approach(f"typed peer, {ahead} runs at a time", "aiohttp_typed", ahead=ahead),
         Approach(f"tasks_for, concurrency={ahead}", "unpod_walk", ahead=ahead),

@@ -62,16 +62,16 @@ def main() -> int:
     )
     parser.add_argument("--readme", action="store_true", help="put tables and plots into README.md")
     parser.add_argument("--out", type=Path, default=_RESULTS, help="folder of the results")
-    parser.add_argument("--only", nargs="+", choices=GROUPS, default=[], help="measure these groups anew")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=[], help="measure these groups again")
     parser.add_argument("--times", type=int, help="repetitions, instead of 5")
     options = parser.parse_args()
     path = options.out / ("quick.json" if options.quick else "bench.json")
     if options.show:
-        tell(json.loads(path.read_text()), options)
+        show_results(json.loads(path.read_text()), options)
         return 0
     if options.only and not path.exists():
         raise SystemExit(
-            f"{path} is not there: --only measures groups of it anew; leave it out the first time"
+            f"{path} does not exist: omit --only the first time, which measures groups of it again"
         )
     options.out.mkdir(exist_ok=True)
     counter = find_counter() if options.instructions or options.recount or options.gate else None
@@ -109,11 +109,11 @@ def run(bench: Bench, options: argparse.Namespace, path: Path, counter: str | No
     elif options.recount:
         raise SystemExit("neither perf nor valgrind can count here")
     say("")
-    tell(found, options)
+    show_results(found, options)
     print(f"\n{time.monotonic() - began:.0f} s")
 
 
-def tell(found: dict[str, Any], options: argparse.Namespace) -> None:
+def show_results(found: dict[str, Any], options: argparse.Namespace) -> None:
     """Print the results and draw the plots."""
     # Imported here because the gate runs without the packages that draw.
     import plots

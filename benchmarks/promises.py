@@ -109,7 +109,7 @@ async def served(
 
 
 async def hammer(unpod: UnpodClient, calls: int, workers: int = WORKERS) -> int:
-    """Make `calls` calls with so many workers, and return how many succeeded."""
+    """Make `calls` calls with this many workers, and return how many succeeded."""
     left, succeeded = iter(range(calls)), 0
 
     async def work() -> None:

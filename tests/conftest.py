@@ -93,7 +93,7 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
 # --- nothing left behind -----------------------------------------------------------------------------------
 
 # Turns of the event loop that a just-cancelled task, a finalized async generator and a just-closed transport
-# may take to be done. Turns, not seconds: whoever needs time has not been waited for.
+# may take to finish. Turns, not seconds: code that needs time has not been awaited.
 TURNS = 25
 
 
@@ -174,8 +174,9 @@ async def event_loop_of_test() -> AsyncIterator[asyncio.AbstractEventLoop]:
 def leaves_nothing_behind(event_loop_of_test: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Fail a test that leaves a task, a connection in use or an open session behind.
 
-    What was there before the test (its module's fixtures) is not the test's to clear up. No async fixture:
-    one would run in tasks of anyio's own, and find them; here the loop stands still and holds what was left.
+    Resources that existed before the test (fixtures of its module) are ignored. This is not an async fixture,
+    which would run in tasks of anyio and find those. Here the loop is not running, and still has what the
+    test left.
     """
     loop = event_loop_of_test
     tasks_before, before = asyncio.all_tasks(loop), Resources.seen()

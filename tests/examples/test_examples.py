@@ -34,7 +34,7 @@ pytestmark = pytest.mark.parametrize("app", APPS)
 
 @asynccontextmanager
 async def browsing(url: str) -> AsyncIterator[Browser]:
-    """A browser; what it was answered must hold nothing of whoever placed the calls, and no token."""
+    """Yield a browser. Its responses must contain no data of the user who placed the calls, and no token."""
     async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as session:
         browser = Browser(session)
         yield browser
@@ -72,8 +72,8 @@ def summary_of(sandbox: Sandbox, run_id: str) -> str:
     return f"/spaces/{sandbox.space_token}/runs/{run_id}"
 
 
-def told(sandbox: Sandbox, run_id: str) -> dict[str, Any]:
-    """What the page of a run has to tell."""
+def expected_page(sandbox: Sandbox, run_id: str) -> dict[str, Any]:
+    """Return the expected response for a run."""
     tasks = [msgspec.convert(row, Task) for row in decodable(sandbox, run_id)]
     outcomes = Counter((task.call and task.call.outcome) or task.status or "unknown" for task in tasks)
     return {"run_id": run_id, "calls": len(tasks), "outcomes": dict(outcomes)}
@@ -96,7 +96,7 @@ async def test_200_concurrent_requests_all_get_a_response(app: str, monkeypatch:
             *(browser.get(calls_of(sandbox)) for _ in range(200 - len(runs))),
         )
         for run_id, answer in zip(runs, answers, strict=False):
-            assert (answer.status, answer.json) == (200, told(sandbox, run_id))
+            assert (answer.status, answer.json) == (200, expected_page(sandbox, run_id))
         for answer in answers[len(runs) :]:
             *rows, last = answer.lines
             assert last == {"end": True, "rows": sandbox.task_count}
@@ -109,7 +109,7 @@ async def test_every_error_has_an_http_status(app: str, monkeypatch: pytest.Monk
         for page in (calls_of(sandbox), summary_of(sandbox, sandbox.run_ids()[0])):
             assert (await browser.get(page.replace(sandbox.space_token, "%20"))).status == 400
             assert (await browser.get(page.replace(sandbox.space_token, "SPACEUNKNOWN"))).status == 404
-            # Nothing of what the platform said is handed on.
+            # No text of the platform is passed on.
             sandbox.script(Fault(status=403, body=b'{"message": "user_info %s"}' % sandbox.token.encode()))
             answer = await browser.get(page)
             assert (answer.status, answer.json) == (
@@ -168,7 +168,7 @@ async def test_the_walk_ends_when_the_browser_disconnects(app: str, monkeypatch:
         for stream in streams:
             stream.leave()
         answer = await browser.get(summary_of(sandbox, sandbox.run_ids()[0]))
-        assert answer.json == told(sandbox, sandbox.run_ids()[0])
+        assert answer.json == expected_page(sandbox, sandbox.run_ids()[0])
         await server.stop()
         assert sandbox.requests == 2 * PLACES + 1
 

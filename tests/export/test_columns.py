@@ -88,24 +88,24 @@ def test_the_cells_of_the_tasks_of_the_sandbox() -> None:
     shapes = set[str]()
     for row in Sandbox(runs=40, tasks_per_run=5).task_rows():
         line = msgspec.json.encode(row)
-        told, task = named("tasks", line), msgspec.json.decode(line, type=Task)
+        named_cells, task = named("tasks", line), msgspec.json.decode(line, type=Task)
         for column in COLUMNS["tasks"]:
-            assert told[column.name] is None or type(told[column.name]) is TYPES[column.kind]
+            assert named_cells[column.name] is None or type(named_cells[column.name]) is TYPES[column.kind]
             if column.of == "row" and column.kind == "json":
-                assert json.loads(told[column.name]) == row[column.source]
+                assert json.loads(named_cells[column.name]) == row[column.source]
             elif column.of == "row":
                 sent = row.get(column.source)
-                assert told[column.name] == (parse_time(sent) if column.kind == "timestamp" else sent)
+                assert named_cells[column.name] == (parse_time(sent) if column.kind == "timestamp" else sent)
             elif column.of == "call" and column.kind != "json":
-                assert told[column.name] == (task.call and getattr(task.call, column.source))
-        assert told["extra"] is None
+                assert named_cells[column.name] == (task.call and getattr(task.call, column.source))
+        assert named_cells["extra"] is None
         call = task.call
         if call is None:
             continue
         shapes.add("error" if call.error else "camel" if "startedAt" in row["output"] else "snake")
-        assert json.loads(told["call_labels"] or "[]") == call.labels
-        assert json.loads(told["call_structured_data"] or "null") == call.structured_data
-        assert json.loads(told["call_messages"] or "[]") == [
+        assert json.loads(named_cells["call_labels"] or "[]") == call.labels
+        assert json.loads(named_cells["call_structured_data"] or "null") == call.structured_data
+        assert json.loads(named_cells["call_messages"] or "[]") == [
             {key: value for key, value in msgspec.structs.asdict(message).items() if value is not None}
             for message in call.messages
         ]
@@ -114,8 +114,8 @@ def test_the_cells_of_the_tasks_of_the_sandbox() -> None:
 
 def test_the_cells_of_the_runs_of_the_sandbox() -> None:
     for row in Sandbox(runs=10, tasks_per_run=3).run_rows():
-        told = named("runs", msgspec.json.encode(row))
-        assert told == {
+        named_cells = named("runs", msgspec.json.encode(row))
+        assert named_cells == {
             **row,
             "id": None,
             "created": parse_time(row["created"]),

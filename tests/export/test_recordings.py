@@ -1,4 +1,5 @@
-"""Recordings of an export: into `recordings/`, once, without the token; what fails is asked for again."""
+"""Recordings of an export: saved once in `recordings/`, without the token; failed ones are requested
+again."""
 
 from __future__ import annotations
 

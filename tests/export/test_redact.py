@@ -77,21 +77,21 @@ def test_everything_else_in_the_rows_of_the_sandbox_stays() -> None:
 def test_the_same_person_has_the_same_hash_in_both_shapes_of_an_output() -> None:
     seen = set[str]()
     for row in Sandbox(runs=40, tasks_per_run=5).task_rows():
-        told = json.loads(hashed(line(row)))
-        customer = told["output"].get("customer")
+        result = json.loads(hashed(line(row)))
+        customer = result["output"].get("customer")
         if isinstance(customer, dict):
             # The output has "+919000000001", the input "9000000001".
-            assert customer == {"number": told["input"]["contact_number"], "name": told["input"]["name"]}
+            assert customer == {"number": result["input"]["contact_number"], "name": result["input"]["name"]}
             seen.add("camel")
         elif customer is not None:
-            assert (customer, told["output"]["contact_number"]) == (
-                told["input"]["name"],
-                told["input"]["contact_number"],
+            assert (customer, result["output"]["contact_number"]) == (
+                result["input"]["name"],
+                result["input"]["contact_number"],
             )
             seen.add("snake")
-        assert told["input"]["name"] == h(row["input"]["name"].lower())
-        assert told["input"]["contact_number"] == h(row["input"]["contact_number"])
-        assert told["user_info"]["email"] == h("alice@example.com")
+        assert result["input"]["name"] == h(row["input"]["name"].lower())
+        assert result["input"]["contact_number"] == h(row["input"]["contact_number"])
+        assert result["user_info"]["email"] == h("alice@example.com")
     assert seen == {"camel", "snake"}
 
 
@@ -156,10 +156,10 @@ def test_placeholders_stay_and_numbers_are_redacted() -> None:
 
 
 def test_items_of_a_list_belong_to_the_key_of_the_list() -> None:
-    told = dropped({
+    result = dropped({
         "input": {"contacts": [{"id": "7"}, "Zed Q"], "notes": [{"name": "Quix"}, "a note", ["b"]]}
     })
-    assert told["input"] == {"contacts": [{"id": "7"}, None], "notes": [{"name": None}, "a note", ["b"]]}
+    assert result["input"] == {"contacts": [{"id": "7"}, None], "notes": [{"name": None}, "a note", ["b"]]}
 
 
 def test_ids_and_times_of_a_contact_stay() -> None:
@@ -193,22 +193,22 @@ def test_the_columns_of_the_service_never_change() -> None:
             "task_id": "z@q.example",
         },
     }
-    told = dropped(row)
-    assert {key: told[key] for key in own} == own
-    assert told["input"]["task_id"] == "[redacted]"
+    result = dropped(row)
+    assert {key: result[key] for key in own} == own
+    assert result["input"]["task_id"] == "[redacted]"
 
 
 def test_json_inside_strings_is_redacted() -> None:
     inner = json.dumps({"Lead Name": "Zed Quix", "score": 1, "more": json.dumps([{"phone": "5550100"}])})
-    told = dropped({
+    result = dropped({
         "output": {"post_call_data": {"structured_data": inner}, "summary": "zed quix rang 5550100"}
     })
-    assert json.loads(told["output"]["post_call_data"]["structured_data"]) == {
+    assert json.loads(result["output"]["post_call_data"]["structured_data"]) == {
         "Lead Name": None,
         "score": 1,
         "more": '[{"phone":null}]'.replace(":", ": "),
     }
-    assert told["output"]["summary"] == "[redacted] rang [redacted]"
+    assert result["output"]["summary"] == "[redacted] rang [redacted]"
 
 
 # --- values elsewhere in the row ---------------------------------------------------------------------------
@@ -271,9 +271,9 @@ def test_technical_strings_are_searched_for_numbers_but_not_for_names() -> None:
             "x_id": "5550100200",
         },
     }
-    told = dropped(row)
-    assert told["ref_id"] == "[redacted]"
-    assert told["output"] == {
+    result = dropped(row)
+    assert result["ref_id"] == "[redacted]"
+    assert result["output"] == {
         "transcript": [{"role": "agent", "content": "an [redacted]"}],
         "call_id": "call-[redacted]",
         "x_id": "5550100200",
@@ -281,10 +281,10 @@ def test_technical_strings_are_searched_for_numbers_but_not_for_names() -> None:
 
 
 def test_keys_that_are_not_identifiers_are_redacted_like_strings() -> None:
-    told = dropped({
+    result = dropped({
         "input": {"name": "Zed Quix", "votes": {"z@q.example": 1, "Zed Quix": 2, "9876543210": 3, "Quix": 4}}
     })
-    assert list(told["input"]["votes"]) == ["[redacted]", "Quix"]
+    assert list(result["input"]["votes"]) == ["[redacted]", "Quix"]
 
 
 # --- what looks like contact data --------------------------------------------------------------------------

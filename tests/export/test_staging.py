@@ -1,4 +1,4 @@
-"""What the catalog has is on the disk, whatever fails and whoever was cancelled."""
+"""Rows in the catalog are on disk, whatever fails and whichever task was cancelled."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Transport:
         """Send one GET and read the response within `timeout` seconds, whatever its status.
 
         Raises:
-            TransportError: no complete response came.
+            TransportError: no complete response arrived.
             ConfigurationError: the client is closed or belongs to another event loop.
         """
         session = self.sessions.reads
@@ -154,7 +154,7 @@ class Transport:
             sent: set when the head of the request is sent.
 
         Raises:
-            TransportError: no complete response came; `sent` is False if the request certainly never left.
+            TransportError: no complete response arrived; `sent` is False if the request certainly never left.
             ConfigurationError: the client is closed or belongs to another event loop.
         """
         session = self.sessions.for_create()

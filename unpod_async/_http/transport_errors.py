@@ -57,7 +57,7 @@ def describe_fault(fault: Exception, *, connecting: bool = False) -> FaultDescri
     """Describe an error of aiohttp.
 
     Args:
-        connecting: the error certainly came before the request was sent.
+        connecting: the error certainly occurred before the request was sent.
     """
     permanent = False
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):

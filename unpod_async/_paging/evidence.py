@@ -410,7 +410,7 @@ class Progress:
         end_offset: the position after its last row.
         is_short: it has fewer rows than a page has.
         is_empty: it has no row and no unreadable position.
-        ends_unreadable: its last place cannot be read.
+        ends_unreadable: its last position cannot be read.
         end_of_new: the position after the last row of the last page that had new rows.
         pages_with_new: number of pages with something new to this pass.
         pages_without_new: number of consecutive pages without.
@@ -451,10 +451,10 @@ class Progress:
 
         Args:
             offset: the position of the page.
-            end: the place behind its last row.
+            end: the position after its last row.
             page_end: the position of the next page.
             new: number of rows and unreadable positions that are new to this pass.
-            ends_unreadable: its last place cannot be read.
+            ends_unreadable: its last position cannot be read.
             count_grew: its count is higher than that of the page before.
         """
         again = bool(keys) and keys == self.keys and not count_grew

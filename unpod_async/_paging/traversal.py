@@ -248,7 +248,7 @@ class Walk:
                 known=evidence.unreadable.places,
             )
             try:
-                # While a limit may show up, blocks may be read in vain.
+                # As long as the server may limit its pages, some blocks may be read for nothing.
                 segments = yield from blocks if layout.is_known else self._keep_rows(blocks)
             except ServerLimitsPages as limit:
                 layout.learn_limit(limit.rows)
@@ -379,7 +379,7 @@ class Walk:
                 yield deliver
 
     def _keep_rows(self, steps: Steps[T]) -> Steps[T]:
-        """Run these steps; keep the rows of their answers, which may come nowhere else."""
+        """Run these steps, and keep the rows of their responses, which may be in no other response."""
         reply: PageResult | PageFailure | None = None
         try:
             while True:

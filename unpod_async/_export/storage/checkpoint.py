@@ -1,7 +1,8 @@
 """Checkpoints: rows are staged in the spool as they arrive, and saved in the catalog at checkpoints.
 
-A run counts as read once a checkpoint has saved it. What came after the last checkpoint is read again after a
-kill. A checkpoint is due every second and runs in the background. Rows are written half a megabyte at a time,
+A run counts as read once a checkpoint has saved it. Rows that arrived after the last checkpoint are read
+again after a kill. A checkpoint is due every second and runs in the background. Rows are written half a
+megabyte at a time,
 so that they do not stay in memory. `Disk` runs the blocking work in threads.
 
 The spool is the files to which rows are written until they are published as parts. Appended rows get their
