@@ -59,7 +59,9 @@ def describe_fault(fault: Exception, *, connecting: bool = False) -> FaultDescri
     Args:
         connecting: the error certainly occurred before the request was sent.
     """
-    permanent = False
+    name, permanent = type(fault).__name__, False
+    if isinstance(fault, ConnectionLost):
+        name = str(fault)
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
         reason = getattr(fault.certificate_error, "verify_message", "") or "not trusted"
         text, permanent = f"the certificate of {fault.host} is refused: {reason}", True
@@ -79,7 +81,6 @@ def describe_fault(fault: Exception, *, connecting: bool = False) -> FaultDescri
         text = "the response is not valid HTTP"
     else:
         text = "the connection was lost before a response"
-    name = str(fault) if isinstance(fault, ConnectionLost) else type(fault).__name__
     return FaultDescription(f"{text} ({name})", permanent)
 
 

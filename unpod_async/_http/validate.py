@@ -146,12 +146,12 @@ def check_instance(name: str, value: object, kind: type[T], *, error: _ErrorClas
     return value
 
 
-def check_str_or_list(name: str, value: object) -> list[Any]:
+def check_str_or_list(name: str, value: Any) -> list[Any]:
     """Return one string as a list of one, and an iterable as a list. The items are not checked."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray):
-        return list(value)
+        return list(value)  # pyright: ignore[reportUnknownArgumentType] - the items are of any type
     raise InvalidArgument(f"{name} must be a str or a list of str, not {_type(value)}", argument=name)
 
 

@@ -134,7 +134,7 @@ async def prefetch_pages(
     def send_request(page: PageRequest) -> Awaitable[DecodedPage | PageFailure]:
         return fetch(executor, listing, page, deadline, decode=decode)
 
-    error: Exception | None
+    error: Exception | None = None
     async with anyio.create_task_group() as tasks:
         pages = _PendingPages(tasks, send_request, {} if prefetched is None else prefetched)
         try:

@@ -73,7 +73,7 @@ class Walk:
         self._ignores_size = False
         self._requests = 0
         self._pages = 1
-        self._size = (0, 0)  # rows and rows per page from which `_pages` was computed
+        self._size: tuple[int, int] = (0, 0)  # rows and rows per page by which `_pages` was computed
 
     @property
     def passes(self) -> int:
@@ -380,13 +380,13 @@ class Walk:
 
     def _keep_rows(self, steps: Steps[T]) -> Steps[T]:
         """Run these steps, and keep the rows of their responses, which may be in no other response."""
-        reply: PageResult | PageFailure | None = None
         try:
+            command = next(steps)
             while True:
-                command = steps.send(reply)  # type: ignore[arg-type]
                 reply = yield command
                 if isinstance(command, Fetch) and isinstance(reply, PageResult) and reply.keys:
                     self._evidence.glimpse(command.read, reply)
+                command = steps.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result
