@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """The client is built on aiohttp, hence on asyncio alone; each test has an event loop of its own."""
+    """The client uses aiohttp, so asyncio is the only backend. Each test has its own event loop."""
     return "asyncio"
 
 
@@ -114,7 +114,7 @@ def look_around() -> None:
 
 
 def freeze() -> None:
-    """Move all there is out of the collector's sight, so that the next look sees only what is new.
+    """Freeze all existing objects, so that the next look sees only new ones.
 
     With thousands of tests a look at everything would take longer than most tests do. Now and then all of it
     is thawed, so that garbage in cycles goes away, and complains if it has to.

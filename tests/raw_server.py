@@ -1,4 +1,4 @@
-"""A server that says exactly the bytes a test wants said: truncated, stalled, reset, or not HTTP at all."""
+"""A server that sends exactly the bytes of a test: truncated, stalled, reset, or not HTTP at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def http_response(
     *,
     reason: str | None = None,
 ) -> bytes:
-    """A whole response. Content-Length is added unless `headers` say how the body ends, or that it lies."""
+    """Return a complete response. Content-Length is added unless `headers` describe the length of the
+    body."""
     headers = list(headers)
     if not {"content-length", "transfer-encoding"} & {name.lower() for name, _ in headers}:
         headers.append(("Content-Length", str(len(body))))
@@ -74,13 +75,13 @@ class RawConnection:
         await self._writer.drain()
 
     def reset(self) -> None:
-        """Hang up with RST: the client sees "connection reset by peer", not an end of file."""
+        """Close the connection with RST: the client sees "connection reset by peer", not an end of file."""
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
     def close(self) -> None:
-        """Hang up in order, after what was sent."""
+        """Close the connection in order, after the sent bytes."""
         self._writer.close()
 
 
@@ -104,7 +105,7 @@ class RawServer:
         return f"{'https' if self._ssl else 'http'}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
-        # A plain function, so that the tasks are this object's own, to be waited for.
+        # A plain function, so that this object creates the tasks and can wait for them.
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._ssl)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
@@ -118,7 +119,7 @@ class RawServer:
             while self._tasks:
                 for task in self._tasks:
                     task.cancel()
-                # Again after a while: a handler may have caught the first.
+                # Cancel again after a while: a handler may have caught the first cancellation.
                 await asyncio.wait(self._tasks, timeout=0.5)
             await self._server.wait_closed()
             # 3.11's wait_closed() waits for nothing. A connection accepted in the last turn takes one to get
@@ -131,7 +132,7 @@ class RawServer:
             error.add_note(f"RawServer's handler raised {raised!r}")
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._server.is_serving():  # accepted in the very turn the block ended
+        if not self._server.is_serving():  # accepted in the turn in which the block ended
             writer.transport.abort()
             return
         self.connections += 1

@@ -1,4 +1,4 @@
-"""The check that a test leaves nothing behind sees what it is there for, and nothing else."""
+"""The check for leaks reports exactly the resources that a test leaves behind."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ IGNORING_SIGINT = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh") if os.name == "
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    """Each test's complaint, or None: run in a process of its own, from files of its own."""
+    """Return the error of each test, or None. The tests run in a separate process, from separate files."""
     folder, here = tmp_path_factory.mktemp("suite"), Path(__file__).parent
     (folder / "tests").mkdir()
     for name, to in (
@@ -178,7 +178,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     command = [*IGNORING_SIGINT, sys.executable, "-m", "pytest", "--junit-xml=report.xml", "-q"]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)  # noqa: S603
     assert (folder / "report.xml").exists(), run.stdout + run.stderr
-    # A test that fails while it is torn down is reported as a case of its own.
+    # A test that fails during teardown is reported as a separate case.
     complaints: dict[str, str | None] = {}
     for case in ElementTree.parse(folder / "report.xml").iter("testcase"):  # noqa: S314
         texts = [f"{found.get('message')} {found.text}" for found in case]

@@ -1,4 +1,4 @@
-"""The exceptions: their tree, what they carry, and that they pickle; and the public names of the package."""
+"""The exceptions: their tree, attributes and pickling; and the public names of the package."""
 
 from __future__ import annotations
 
@@ -400,7 +400,7 @@ def test_public_classes_show_the_name_under_which_they_are_imported() -> None:
         kind = getattr(package, name)
         assert (kind.__module__, kind.__qualname__) == ("unpod_async", name)
         if hasattr(kind, "__struct_fields__"):
-            # The annotations, which msgspec reads, can be resolved whatever the module is.
+            # The annotations, which msgspec reads, can be resolved in any module.
             assert set(typing.get_type_hints(kind)) >= set(kind.__struct_fields__)
     row = msgspec.json.decode(b'{"user_info": {"id": "u"}}', type=Task)
     assert row == pickle.loads(pickle.dumps(row)) == Task(user_info=UserInfo(id="u"))  # noqa: S301

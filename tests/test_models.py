@@ -1,4 +1,4 @@
-"""The rows: what every documented and recorded row becomes, and what they must never give away."""
+"""The models: the result of every documented and recorded row, and values that must never be shown."""
 
 from __future__ import annotations
 

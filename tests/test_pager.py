@@ -43,7 +43,7 @@ NOW = datetime(2026, 2, 1, tzinfo=UTC)
 
 @asynccontextmanager
 async def serving(*, page_size: int = 3, **arguments: Any) -> AsyncIterator[tuple[Sandbox, UnpodClient]]:
-    """A sandbox, and a client of it that asks for small pages."""
+    """A sandbox, and a client that requests small pages."""
     arguments = {"runs": 7, "tasks_per_run": 1} | arguments
     async with (
         Sandbox(**arguments) as sandbox,
@@ -56,7 +56,7 @@ async def serving(*, page_size: int = 3, **arguments: Any) -> AsyncIterator[tupl
 
 @asynccontextmanager
 async def saying(*answers: bytes, page_size: int = 3) -> AsyncIterator[tuple[RawServer, UnpodClient]]:
-    """A server that gives these answers in turn, the last one for ever."""
+    """A server that sends these responses in turn, and then repeats the last one."""
     left = list(answers)
 
     async def answer(connection: RawConnection) -> None:
@@ -79,13 +79,13 @@ def task_ids(tasks: list[Task]) -> list[str | None]:
 
 
 async def read_into(rows: list[Any], source: AsyncIterable[Any]) -> None:
-    """One by one: what came before an error is kept."""
+    """Rows that were yielded before an error are kept."""
     async for row in source:
         rows.append(row)  # noqa: PERF401 - a comprehension would lose the rows before an error
 
 
 async def walked(pager: Pager[Any], ahead: int = 1) -> tuple[list[Any], UnpodError | None]:
-    """The rows a walk yields, and the error it ends in."""
+    """Return the rows that a walk yields, and the error with which it ends."""
     rows: list[Any] = []
     try:
         if ahead == 1:
@@ -124,7 +124,7 @@ class TestWhatAPagerGives:
         async with serving() as (sandbox, unpod):
             pager = unpod.runs.list(sandbox.space_token)
             assert [run.run_id async for run in pager] == sandbox.run_ids()
-            # The last request reads all rows at one moment: rows and count of a page are two queries.
+            # The last request reads all rows at one point in time: rows and count of a page are two queries.
             assert asked(sandbox) == [(1, 3), (2, 3), (3, 3), (1, 8)]
             newer = sandbox.insert_run()
             assert run_ids(await pager.collect())[0] == newer
@@ -753,7 +753,7 @@ class TestAListingThatChanges:
 
     async def test_deletes_in_every_pass_end_in_incomplete_listing(self) -> None:
         def delete_one() -> datetime:
-            # Before every answer, so that no pass sees the listing stand still.
+            # Before every response, so that the listing changes in every pass.
             ids = sandbox.run_ids()
             if len(ids) > 4:
                 sandbox.delete_run(ids[0])

@@ -1,4 +1,4 @@
-"""The raw server says what it is told, and is gone afterwards."""
+"""The raw server sends exact bytes, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -163,6 +163,6 @@ async def test_a_connection_made_as_the_block_ends() -> None:
     async with RawServer(stall) as server:
         peer = socket.create_connection(("127.0.0.1", server.port))  # noqa: ASYNC210, RUF100
     peer.settimeout(5)
-    # Never accepted, or accepted and dropped: hung up either way.
+    # Never accepted, or accepted and dropped: it is closed in both cases.
     with peer, contextlib.suppress(ConnectionResetError):
         assert peer.recv(1) == b""

@@ -1,4 +1,4 @@
-"""The README: every block in it is run as it stands there, and what it refers to exists."""
+"""The README: every block runs unchanged, and everything that it refers to exists."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SETUP = "python -m pip install nox && python -m nox -s "
 
 
 CHAPTER = "Bulk export"
-"""Its blocks follow on each other, in more than one language."""
+"""The chapter whose blocks depend on each other, in more than one language."""
 
 
 class Block(NamedTuple):
@@ -54,7 +54,7 @@ def chapter() -> list[Block]:
 
 
 def blocks() -> dict[str, str]:
-    """The blocks of Python of the other chapters, by the heading they stand under."""
+    """The Python blocks of the other chapters, by heading."""
     found: dict[str, str] = {}
     heading = ""
     for part in re.split(r"^(#+ [^\n]*\n|```python\n.*?^```$)", README, flags=re.MULTILINE | re.DOTALL):
@@ -80,7 +80,7 @@ def environment(sandbox: Sandbox) -> dict[str, str]:
 
 
 async def run_script(heading: str, sandbox: Sandbox, folder: Path) -> str:
-    """Run a block as a program, any warning being an error; what it printed."""
+    """Run a block as a program, with warnings as errors. Returns its output."""
     script = folder / "block.py"
     script.write_text(BLOCKS[heading], encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
@@ -103,7 +103,7 @@ async def run_script(heading: str, sandbox: Sandbox, folder: Path) -> str:
 
 
 def load(heading: str, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> dict[str, Any]:
-    """The names of a block, imported rather than run as a program."""
+    """Return the names that a block defines when it is imported."""
     for name, value in environment(sandbox).items():
         monkeypatch.setenv(name, value)
     names: dict[str, Any] = {"__name__": "block"}
@@ -129,7 +129,7 @@ async def monitoring(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed: list[str] = []
 
     async def until(sandbox: Sandbox, *wanted: str) -> list[str]:
-        """Run the block until it has printed these words, in this order; what it printed."""
+        """Run the block until it has printed these words in this order. Returns its output."""
         names = load("Monitoring", monkeypatch, sandbox)
         printed.clear()
         enough = asyncio.Event()
@@ -160,7 +160,8 @@ async def monitoring(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         told = await until(sandbox, f"call {task} ", f"run {run} ")
         await moving
         assert any(line.startswith(f"run {run} ") for line in told)
-        # Started again it goes on: what ended while nobody looked is told, what was told is not.
+        # When started again it resumes: it reports calls that ended in between, and repeats no earlier
+        # report.
         (late,) = sandbox.task_ids(sandbox.insert_run(1))
         sandbox.set_status(late, "completed")
         sandbox.script(Fault(status=503, times=8, path="/runs/"))
@@ -292,14 +293,14 @@ async def bash(text: str, folder: Path, environment: dict[str, str]) -> asyncio.
         stderr=subprocess.PIPE,
         cwd=folder,
         env=environment,
-        start_new_session=True,  # so that Ctrl-C reaches all that it starts, and nothing else
+        start_new_session=True,  # so that Ctrl-C reaches only the processes that it starts
     )
 
 
 @asynccontextmanager
 async def first_terminal(block: str, folder: Path, environment: dict[str, str]) -> AsyncIterator[str]:
     """The sandbox, started as the README says and ended by Ctrl-C; the lines it prints."""
-    # Its port may be somebody else's: then the README has other words.
+    # If its port is in use, use the command that the README gives for this case.
     (otherwise,) = re.findall(r"port\s+is\s+in\s+use,\s+`(unpod-async sandbox [^`]+)`", README)
     for words in (block, otherwise):
         process = await bash(words, folder, environment)

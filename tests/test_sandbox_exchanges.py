@@ -26,7 +26,7 @@ EXCHANGES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "data" / "exchanges.json").read_text(encoding="utf-8")
 )
 
-# What the sandbox cannot be asked, by the beginning of the name of the exchange.
+# Exchanges that the sandbox does not support, by the beginning of their name.
 NOT_EXPRESSIBLE = {
     "create: ipinfo.io unreachable": "the sandbox looks no address up",
     "DEBUG=True": "the sandbox has no debug mode",

@@ -1,4 +1,4 @@
-"""The token and users' tokens are nowhere to be seen, whatever goes wrong and however it is looked at."""
+"""The token and user tokens appear nowhere, whichever error occurs and however it is displayed."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ async def unused_port() -> int:
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", ["silence", "silence_in_the_body", "silence_in_an_echo"])
 async def test_nor_does_a_cancellation(name: str, call: str, log: pytest.LogCaptureFixture) -> None:
-    """Its traceback passes through aiohttp, whose frames hold what it was called with."""
+    """Its traceback passes through aiohttp, whose frames contain the arguments."""
     turns = 0
     async with RawServer(FAULTS[name]) as server, client(server.base_url, timeout=9) as unpod:
         for wait in (0, 0, 0.02):

@@ -46,7 +46,7 @@ async def serving(name: str, *, grace: int = NO_LIMIT) -> AsyncIterator[Running]
     Args:
         grace: whole seconds that open requests are given when the server stops; then it cancels them.
     """
-    # Listens from here on, so that nobody has to wait until the server is ready.
+    # It listens from here on, so that no test has to wait until the server is ready.
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         stop = asyncio.Event()
         serve = (
@@ -102,7 +102,7 @@ class Answer(NamedTuple):
 
 
 class Open:
-    """A response that is still coming."""
+    """A response that is still being received."""
 
     def __init__(self, response: aiohttp.ClientResponse, seen: list[bytes]) -> None:
         self._response, self._seen = response, seen
@@ -116,7 +116,7 @@ class Open:
             return [json.loads(line) for line in self._note(await self._response.content.read()).splitlines()]
 
     def leave(self) -> None:
-        """Hang up, as a browser does whose tab is closed."""
+        """Close the connection, like a browser whose tab is closed."""
         self._response.close()
 
     def _note(self, body: bytes) -> bytes:
@@ -125,7 +125,7 @@ class Open:
 
 
 class Browser:
-    """Asks an application, and keeps every byte that it was answered."""
+    """Sends requests to an application, and keeps every byte of its responses."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session

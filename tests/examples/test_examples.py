@@ -1,4 +1,5 @@
-"""The examples of web applications, under real servers: browsers that leave, many at once, a stop."""
+"""The example web applications under real servers: concurrent requests, closed browsers, a stop of the
+server."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 PLACES = 8
-"""Requests that the client of an application has in flight at most."""
+"""Maximum number of requests in flight of the client of an application."""
 
 pytestmark = pytest.mark.parametrize("app", APPS)
 
@@ -127,7 +128,7 @@ async def test_a_request_does_not_wait_when_the_platform_asks_for_a_delay(
         sandbox.script(Fault(status=429, headers={"Retry-After": "120"}))
         answer = await browser.get(path)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "120")
-        # Nor does anybody else wait, or bother it, in that time.
+        # In that time, other calls fail at once and send no request.
         assert (await browser.get(path)).status == 502
         assert sandbox.requests == 1
 
@@ -157,14 +158,14 @@ async def test_a_row_that_cannot_be_read_makes_a_list_incomplete(
 
 
 async def test_the_walk_ends_when_the_browser_disconnects(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is left (see conftest), the places are free, and the server is done without waiting."""
+    """Nothing is left (see conftest), the slots are free, and the server stops without waiting."""
     browsers = 20
     async with running(app, monkeypatch, runs=50, tasks_per_run=6) as (sandbox, server, browser):
         # Second pages would not come for an hour: what ends has been ended.
         sandbox.script(Fault(stall=3600, page=2, times=browsers))
         streams = [await browser.open(calls_of(sandbox)) for _ in range(PLACES)]
         assert {(await stream.line())["task_id"] for stream in streams} == {sandbox.task_ids()[0]}
-        await sandbox.arrived(2 * PLACES)  # every place is taken
+        await sandbox.arrived(2 * PLACES)  # every slot is taken
         for stream in streams:
             stream.leave()
         answer = await browser.get(summary_of(sandbox, sandbox.run_ids()[0]))
@@ -201,7 +202,7 @@ HERE = Path(__file__).parent
 async def test_a_server_that_gets_sigterm_finishes_open_streams_and_ends_cleanly(
     app: str, free_tcp_port: int
 ) -> None:
-    """Started by the command in the example, as a program in which every warning is an error."""
+    """Start an example with its command, as a program with warnings as errors."""
     command = COMMANDS[app]
     assert f"\n{command}\n" in (HERE / f"{app}.py").read_text(encoding="utf-8")
     words = command.removeprefix("python ").split()

@@ -112,7 +112,7 @@ class Row:
         note: bool = True,
         **options: Any,
     ) -> Outcome:
-        """One call of a client of its own: error class, real sends, time, and the token nowhere."""
+        """One call of a new client: error class, number of requests, time, and no token anywhere."""
         before = len(server.requests) if server is not None else 0
         url = base_url if base_url is not None else server.base_url if server is not None else ""
         async with client_for(url, **options) as unpod:

@@ -108,8 +108,7 @@ async def test_row_24_429_with_a_wait_that_is_too_long(row: Row, form: str) -> N
 
 
 async def test_row_24_all_requests_wait_as_long_as_the_server_asks(row: Row) -> None:
-    """50 tasks run at once. One response asks for a delay of 1 s: no request starts
-    earlier, and there is one log record."""
+    """After a response with a delay of 1 s, none of 50 tasks sends a request earlier; one log record."""
     times: list[float] = []
     asked: list[float] = []
 

@@ -1,4 +1,4 @@
-"""Mutated pages: whatever an answer holds, it ends in rows or in an error of ours.
+"""Mutated pages: every response gives rows or an error of this package.
 
 5,000 of them in the normal run; `nox -s fuzz` makes 100,000 (the number is read from UNPOD_FUZZ).
 """
