@@ -477,8 +477,10 @@ class TestErrors:
             sandbox.script(Fault(status=404, page=2, times=99))
             rows, error = await walked(unpod.runs.list(sandbox.space_token), ahead)
             assert isinstance(error, IncompleteListing)
-            assert (error.seen, error.expected, error.page) == (3, 7, 1)
-            assert run_ids(rows) == sandbox.run_ids()[:3]
+            # Page 3 was prefetched, so its row is delivered as well.
+            seen = sandbox.run_ids()[:3] + (sandbox.run_ids()[6:] if ahead > 1 else [])
+            assert (error.seen, error.expected, error.page) == (len(seen), 7, 1)
+            assert run_ids(rows) == seen
 
     async def test_a_whole_page_that_is_no_json_while_nothing_else_answers(self) -> None:
         async with saying(json_response(b"<html>")) as (_, unpod):

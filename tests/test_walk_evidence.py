@@ -71,6 +71,27 @@ def test_an_exception_has_a_twin_that_loses_nothing(name: str) -> None:
     assert has_twin(case, listing, out, absent)
 
 
+KEPT = {
+    # Only the request that asked whether the listing answers showed the row behind the count.
+    "behind a low count": Case(range(13), Server(count="low", past_end="500"), 1, frozenset({"r1", "r2"})),
+    "behind a low count, long": Case(range(80), Server(count="low", past_end="500"), 1, frozenset({"r1"})),
+    "own page size": KINDS["bad_rows_on_odd_servers"](random.Random(214432)),
+    # The only answer of the second pass is as long as the page that the server gave in the first one.
+    "limited pages": KINDS["counts_of_a_first_query"](random.Random(214562)),
+    # A page that was prefetched and not needed in the end showed the row.
+    "prefetched": KINDS["counts_of_a_second_query"](random.Random(358021)),
+    "prefetched, repeated": KINDS["counts_of_a_second_query"](random.Random(369881)),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_row_that_any_answer_showed_is_delivered(name: str) -> None:
+    case = KEPT[name]
+    listing, out = case.run()
+    assert out.error is None
+    assert not missing(listing, out)
+
+
 @pytest.mark.parametrize("count", ["true", "null"])
 @pytest.mark.parametrize("second_query", [False, True])
 @pytest.mark.parametrize(

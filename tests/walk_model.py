@@ -211,6 +211,7 @@ def drive(
     steps = walk.run()
     asked: list[PageRequest] = []
     answers: dict[PageRequest, PageResult | PageFailure] = {}
+    numbers: dict[PageRequest, int] = {}  # of these answers, in the transcript
     out = Outcome([], [], None, 0)
 
     def send(read: PageRequest) -> PageResult | PageFailure:
@@ -229,12 +230,15 @@ def drive(
             if isinstance(command, Prefetch):
                 asked.append(command.read)
             elif isinstance(command, Discard):
-                # Requests under way may still be answered; their answers are dropped.
+                # Requests under way may still be answered; nobody receives these answers.
+                for read in answers:
+                    out.transcript[numbers[read]] = (read, "cancelled")
                 asked.clear()
                 answers.clear()
             elif isinstance(command, Fetch):
                 while command.read in asked:
                     read = asked.pop(pick(len(asked)))
+                    numbers[read] = len(out.transcript)
                     answers[read] = send(read)
                 reply = answers.pop(command.read) if command.read in answers else send(command.read)
             else:

@@ -39,9 +39,12 @@ Proof that no row is missing that stayed in the listing (the tests are in `tests
    pages of twice the size. (test_larger_pages_settle_tied_rows)
 8. A count that contradicts its rows is not used in that pass. After two such passes, counts are not used at
    all. (test_a_still_listing_with_a_wrong_count_is_complete_or_raises)
+9. A walk that ends without an error has delivered every row that a response showed, including responses to
+   probes of the server, and prefetched pages that were not needed in the end. If the pass did not reach such
+   a row, it proves nothing. (test_a_row_that_any_answer_showed_is_delivered)
 
 Exceptions: in these histories a row is lost without an error. No client can distinguish them from histories
-without a loss, because all requests and responses are the same
+without a loss, because all requests, and all responses that the walk received, are the same
 (test_an_exception_has_a_twin_that_loses_nothing; the mass run creates such a twin for each history that loses
 a row):
 
@@ -968,7 +971,8 @@ class Evidence:
 
     def glimpse(self, request: PageRequest, answer: PageResult) -> None:
         """Keep the response of a request that was not sent for its rows, such as a probe."""
-        self.glimpses.append(((request.page - 1) * request.size, answer))
+        size = self._layout.effective_size if request.size == self._layout.size else request.size
+        self.glimpses.append(((request.page - 1) * size, answer))
 
     def take_glimpses(self, page: int) -> Deliver | None:
         """Return the command that delivers rows of kept responses that the pass did not reach, if any.

@@ -103,6 +103,8 @@ class Walk:
             yield from self._read_pass()
             if not evidence.unpaged:
                 yield from self._look_again()
+            if evidence.passes == 1 and self._prefetched > self.page:
+                yield from self._keep_rows(self._fetch_prefetched())
             if evidence.glimpses:
                 yield from self._deliver_glimpses()
             verdict = evidence.verdict(is_cheap=self._requests + self._pages < self._request_limit)
@@ -154,6 +156,14 @@ class Walk:
         for number in range(max(self._prefetched + 1, self.page), min(self.page + self._ahead, end)):
             yield Prefetch(PageRequest(number, self._layout.size))
             self._prefetched = number
+
+    def _fetch_prefetched(self) -> Steps[None]:
+        """Fetch the prefetched pages past the page where the pass ended.
+
+        The listing looked longer when they were requested, so they may show rows that the pass has lost.
+        """
+        for number in range(self.page + 1, self._prefetched + 1):
+            yield Fetch(PageRequest(number, self._layout.size))
 
     def _check_preview(self, preview: ListingPreview) -> Steps[None]:
         """Cancel the prefetched pages if the listing has changed since the preview."""
