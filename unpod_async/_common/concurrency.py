@@ -20,8 +20,8 @@ async def join_shielded(future: asyncio.Future[Any]) -> asyncio.CancelledError |
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
-            # A cancelled scope cancels again in each iteration of the loop, hence the shield. A task can be
-            # cancelled any number of times, hence the loop.
+            # A cancelled scope cancels again in each iteration of the loop, so it is shielded. A task can be
+            # cancelled any number of times, so this is a loop.
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([future])
         except asyncio.CancelledError as cancellation:

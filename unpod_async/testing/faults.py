@@ -197,7 +197,7 @@ def rate_limited(
 
 
 def server_error(status: int = 502, *, processed: bool = False, **which: Any) -> Fault:
-    """Row 25: 5xx with an HTML page. With `processed`, the request takes effect nevertheless."""
+    """Row 25: 5xx with an HTML page. With `processed`, the request still takes effect."""
     return _response(replace(html_page(500), status=status), {**which, "processed": processed})
 
 
