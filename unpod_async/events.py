@@ -145,10 +145,10 @@ class TaskStatusChanged(TaskEvent, kw_only=True, frozen=True):
 
 
 class CallEnded(TaskEvent, kw_only=True, frozen=True):
-    """The status of a task became "completed" or "failed". Not reported for tasks that ended before the
-    watch.
+    """A call ended: the status of its task became "completed" or "failed".
 
-    After a restart, `old` is None if the earlier watch reported the change of status but not this event.
+    It is not reported for tasks that ended before the watch started. After a restart, `old` is None if the
+    earlier watch reported the change of status but not this event.
 
     Attributes:
         task: the row of the task.

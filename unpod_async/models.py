@@ -258,8 +258,9 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
 
 
 class CreatedRun(Record, kw_only=True, frozen=True, gc=False):
-    """The response to a create, in either form that the service sends. Documented in "Tasks API", Create a
-    Task in a Space.
+    """The response to a create, in either form that the service sends.
+
+    Documented in "Tasks API", Create a Task in a Space.
 
     Attributes:
         run_id: the created run.

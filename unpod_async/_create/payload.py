@@ -95,7 +95,7 @@ def _schedule_object(value: object) -> ScheduleNow | ScheduleAuto | ScheduleCust
     raise InvalidArgument(
         "schedule must be 'now', 'auto', a ScheduleNow, a ScheduleAuto or a ScheduleCustom",
         argument="schedule",
-        hint="use ScheduleCustom(date, time) or ScheduleCustom.at(datetime) for a given time",
+        hint="use ScheduleCustom(date, time) or ScheduleCustom.at(datetime)",
     )
 
 

@@ -186,10 +186,11 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def selects_all_runs(self) -> bool:
+        """Whether the export includes every run of its spaces."""
         return self.runs is None and self.since is None and self.until is None
 
     def dataset_options(self, platform: str) -> dict[str, Any]:
-        """Return what identifies the data set, as plain JSON values. Holds a digest of the redaction key.
+        """Return the options that identify the data set, as JSON values, with a digest of the redaction key.
 
         Args:
             platform: Root URL of the API.

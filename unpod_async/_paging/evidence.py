@@ -1095,7 +1095,7 @@ class Evidence:
         of = "" if count is None else f" of {count}"
         return StalledListing(
             f"the listing stalls: {reason}; {seen} rows{of} can be reached",
-            hint="the server ignores `page`: request larger pages, or look for a proxy that drops the query",
+            hint="request larger pages, or look for a proxy that drops the query",
             seen=seen,
             expected=count,
         )

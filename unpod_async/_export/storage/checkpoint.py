@@ -111,7 +111,7 @@ class Disk:
             return failure
         return ExportError(
             f"{self._target} cannot be written: {reason}",
-            hint="fix the cause and run the same export again: it resumes where this one stopped",
+            hint="fix the cause and run the same export again: it resumes",
         )
 
     def close(self) -> None:
