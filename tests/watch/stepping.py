@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from unpod_async import UnpodClient, Watch, WatchState
-from unpod_async._watch import Clock, Known, Schedule, restore_known
+from unpod_async._watch import Clock, Known, PollSchedule, restore_known
 from unpod_async._watch import Watch as WatchOf
 from unpod_async.events import Event
 
@@ -110,7 +110,7 @@ async def stepping(
     if state is not None:
         now = clock.monotonic()
         known = {token: restore_known(state, token, chosen, tasks=tasks, now=now) for token in known}
-    watch = WatchOf(unpod._context, known, Schedule(interval, resync), clock, tasks=tasks, run_ids=chosen)
+    watch = WatchOf(unpod._context, known, PollSchedule(interval, resync), clock, tasks=tasks, run_ids=chosen)
     async with watch as stepper.watch:
         try:
             await stepper.first_poll(take)

@@ -22,7 +22,7 @@ from unpod_async import (
     UnpodClient,
     WaitTimeout,
 )
-from unpod_async._watch import PollDelays, Schedule
+from unpod_async._watch import PollDelays, PollSchedule
 from unpod_async.testing import Sandbox, faults
 
 
@@ -261,7 +261,7 @@ def test_a_delay_that_the_server_asks_for_is_respected_up_to_a_limit(
 
 
 def test_a_run_without_changes_is_read_less_often_but_once_per_resync() -> None:
-    schedule = Schedule(10, 3600)
+    schedule = PollSchedule(10, 3600)
     assert schedule.next_read(1000, 1000, 0) == 1000
     assert schedule.next_read(1000, 900, 0) == 1010
     assert schedule.next_read(100_000, 0, 0) == 103_600
@@ -269,6 +269,6 @@ def test_a_run_without_changes_is_read_less_often_but_once_per_resync() -> None:
 
 
 def test_a_resync_takes_half_of_its_interval() -> None:
-    schedule = Schedule(10, 3600)
+    schedule = PollSchedule(10, 3600)
     assert [schedule.resync_pages_per_poll(pages) for pages in (1, 180, 181, 1800)] == [1, 1, 2, 10]
-    assert Schedule(10, 10).resync_pages_per_poll(50) == 50
+    assert PollSchedule(10, 10).resync_pages_per_poll(50) == 50

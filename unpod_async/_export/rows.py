@@ -114,14 +114,14 @@ class RowHeader(msgspec.Struct, gc=False):
         return parse_time(self.created)
 
 
-class _UserInfo(msgspec.Struct, gc=False):
+class _UserInfoHeader(msgspec.Struct, gc=False):
     user_token: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _WellFormedHeader(RowHeader, gc=False):
     """The header of a row whose `user_info`, if there is one, is an object."""
 
-    user_info: _UserInfo | None = None
+    user_info: _UserInfoHeader | None = None
 
 
 _WELL_FORMED = msgspec.json.Decoder(_WellFormedHeader)
@@ -143,7 +143,7 @@ def row_header(row: bytes | msgspec.Raw) -> RowHeader:
 
 # -- the line of a row --------------------------------------------------------------------------------------
 
-_Span: TypeAlias = tuple[int, int]
+_RowSpan: TypeAlias = tuple[int, int]
 
 
 class InvalidRow(Exception):
@@ -236,7 +236,7 @@ def _line_or_error(raw: msgspec.Raw, *, keep_user_token: bool) -> bytes | Invali
         return error.with_traceback(None)  # its frames hold the row
 
 
-def _check(row: bytes) -> tuple[_WellFormedHeader, list[_Span] | None]:
+def _check(row: bytes) -> tuple[_WellFormedHeader, list[_RowSpan] | None]:
     """Validate a row. Also return where its user tokens are if only the scanner can find them."""
     reason = ""
     try:
@@ -269,7 +269,7 @@ def _reason(error: Exception) -> str:
     return "the row is not JSON"
 
 
-def _user_token_spans(row: bytes, header: _WellFormedHeader) -> list[_Span]:
+def _user_token_spans(row: bytes, header: _WellFormedHeader) -> list[_RowSpan]:
     """Return where the user tokens are.
 
     The scanner takes 330 µs for a row of 4 kB. It is not needed if the key occurs once and unescaped.
@@ -286,7 +286,7 @@ def _user_token_spans(row: bytes, header: _WellFormedHeader) -> list[_Span]:
     return _scan_user_tokens(row)
 
 
-def _scan_user_tokens(row: bytes) -> list[_Span]:
+def _scan_user_tokens(row: bytes) -> list[_RowSpan]:
     return [
         (start, end)
         for key, opens, closes in object_members(row)

@@ -66,7 +66,7 @@ class Reader(Protocol):
     ) -> T: ...
 
 
-class _Call(Generic[T]):
+class _RetriedRequest(Generic[T]):
     """One request with all its attempts.
 
     Attributes:
@@ -186,7 +186,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             return self.transport.get(endpoint.path, query, timeout)
 
         request = Request("GET", f"/{endpoint.path}", self.transport.auth_scheme)
-        return await self._run(_Call(request, endpoint, send, parse, is_retryable, deadline))
+        return await self._run(_RetriedRequest(request, endpoint, send, parse, is_retryable, deadline))
 
     async def create(
         self,
@@ -210,9 +210,11 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             return response
 
         request = Request("POST", f"/{endpoint.path}", self.transport.auth_scheme)
-        return await self._run(_Call(request, endpoint, send, parse, is_retryable_create, deadline, sent))
+        return await self._run(
+            _RetriedRequest(request, endpoint, send, parse, is_retryable_create, deadline, sent)
+        )
 
-    async def _run(self, call: _Call[T]) -> T:
+    async def _run(self, call: _RetriedRequest[T]) -> T:
         """Send a request. Raises TransportError if the client is closed meanwhile."""
         with self.lifecycle.request() as in_flight:
             try:
@@ -231,7 +233,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         error.attempts = tuple(call.attempts)
         raise error
 
-    async def _send_with_retries(self, call: _Call[T]) -> T:
+    async def _send_with_retries(self, call: _RetriedRequest[T]) -> T:
         schedule: RetrySchedule | None = None
         has_new_token = False
         self.stats.requests += 1
@@ -273,7 +275,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         # The frames of the traceback hold the response, and with it personal data.
         raise error.with_traceback(None)
 
-    async def _attempt(self, call: _Call[T], permit: Permit) -> T:
+    async def _attempt(self, call: _RetriedRequest[T], permit: Permit) -> T:
         began = time.monotonic()
         accepted = False
         status: object = "no response"
@@ -316,7 +318,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             _log.warning("the server asks for a delay of %.1f s: no request starts before it is over", pause)
         return True
 
-    async def _sleep(self, call: _Call[T], error: UnpodError, delay: float) -> None:
+    async def _sleep(self, call: _RetriedRequest[T], error: UnpodError, delay: float) -> None:
         cause = str(error.status) if isinstance(error, APIError) else type(error).__name__
         self.stats.retries[cause] += 1
         _log.warning(
@@ -332,7 +334,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         self.stats.waited += time.monotonic() - began
 
 
-def _parse(call: _Call[T], response: Response, token: Secret) -> T:
+def _parse(call: _RetriedRequest[T], response: Response, token: Secret) -> T:
     try:
         return call.parse(call.request, response)
     except UnpodError:

@@ -7,7 +7,7 @@ compares each response with the known `state` (`diff`) and emits events. `schedu
 
 from __future__ import annotations
 
-from unpod_async._watch.schedule import Clock, PollDelays, Schedule
+from unpod_async._watch.schedule import Clock, PollDelays, PollSchedule
 from unpod_async._watch.state import STATE_VERSION, Known, WatchState, restore_known
 from unpod_async._watch.wait import Until, WatchedRun, find_run, wait_for_runs
 from unpod_async._watch.watch import Watch
@@ -17,7 +17,7 @@ __all__ = [
     "Clock",
     "Known",
     "PollDelays",
-    "Schedule",
+    "PollSchedule",
     "Until",
     "Watch",
     "WatchState",

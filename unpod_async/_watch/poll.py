@@ -9,7 +9,7 @@ from unpod_async._common import printable, run_workers
 from unpod_async._watch.diff import task_key
 from unpod_async._watch.readers import RunListReader, read_tasks_together
 from unpod_async._watch.resync import Resync
-from unpod_async._watch.schedule import Schedule
+from unpod_async._watch.schedule import PollSchedule
 from unpod_async._watch.source import SpaceSource, concerns_one_run, is_readable
 from unpod_async._watch.state import ReportedRun
 from unpod_async.errors import RunNotFound, UnpodError
@@ -36,7 +36,7 @@ class SpacePoll:
         resyncs: the number of completed resyncs.
     """
 
-    def __init__(self, source: SpaceSource, schedule: Schedule, *, tasks: bool) -> None:
+    def __init__(self, source: SpaceSource, schedule: PollSchedule, *, tasks: bool) -> None:
         self.polls = 0
         self.resyncs = 0
         self._source = source

@@ -15,7 +15,7 @@ import anyio
 from unpod_async._http import RetrySchedule, retry_after_of
 from unpod_async.errors import UnpodError
 
-__all__ = ["Clock", "PollDelays", "Schedule"]
+__all__ = ["Clock", "PollDelays", "PollSchedule"]
 
 _AGEING: Final = 10.0
 """A run that has not changed for this many seconds may be reported one second late."""
@@ -89,7 +89,7 @@ class PollDelays:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class PollSchedule:
     """How often the parts of a space are read.
 
     Attributes:

@@ -10,7 +10,7 @@ from unpod_async._common import run_workers
 from unpod_async._http import is_retryable_get
 from unpod_async._paging import ClientContext, SendBatch, Stream
 from unpod_async._watch.poll import SpacePoll
-from unpod_async._watch.schedule import Clock, PollDelays, Schedule
+from unpod_async._watch.schedule import Clock, PollDelays, PollSchedule
 from unpod_async._watch.source import SpaceSource
 from unpod_async._watch.state import Known, WatchState, save_known
 from unpod_async.errors import AuthenticationError, ConfigurationError, RunNotFound, UnpodError
@@ -41,7 +41,7 @@ class Watch(Stream[Event]):
         self,
         context: ClientContext,
         known: Mapping[str, Known],
-        schedule: Schedule,
+        schedule: PollSchedule,
         clock: Clock,
         *,
         tasks: bool,

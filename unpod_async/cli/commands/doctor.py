@@ -185,7 +185,7 @@ def _client(options: GlobalOptions, token: str) -> UnpodClient:
 # -- checks with a request ----------------------------------------------------------------------------------
 
 
-class _Verdict(Enum):
+class _CheckResult(Enum):
     """What a response says about the token and the service."""
 
     ACCEPTED = "accepted"
@@ -208,7 +208,7 @@ class _Probe:
         clock_offset: seconds by which the clock of this machine is ahead of the server's; None if unknown.
     """
 
-    verdict: _Verdict
+    verdict: _CheckResult
     count: int | None = None
     rows: tuple[Any, ...] = ()
     error: UnpodError | None = None
@@ -224,27 +224,27 @@ async def _probe(pager: Pager[Any]) -> _Probe:
     try:
         async for page in pager.pages():
             offset = _clock_offset(page.headers.get("date"))
-            return _Probe(_Verdict.ACCEPTED, page.count, tuple(page.items), None, offset)
+            return _Probe(_CheckResult.ACCEPTED, page.count, tuple(page.items), None, offset)
     except APIError as error:
         return _Probe(_verdict(error), error=error, clock_offset=_clock_offset(error.headers.get("date")))
     except DecodeError as error:
         has_rows = error.rejected or error.unreadable
-        return _Probe(_Verdict.ACCEPTED if has_rows else _Verdict.WRONG_SERVER, error=error)
+        return _Probe(_CheckResult.ACCEPTED if has_rows else _CheckResult.WRONG_SERVER, error=error)
     except TransportError as error:
-        return _Probe(_Verdict.UNREACHABLE, error=error)
-    return _Probe(_Verdict.ACCEPTED)
+        return _Probe(_CheckResult.UNREACHABLE, error=error)
+    return _Probe(_CheckResult.ACCEPTED)
 
 
-def _verdict(error: APIError) -> _Verdict:
+def _verdict(error: APIError) -> _CheckResult:
     if isinstance(error, AuthenticationError):
-        return _Verdict.REJECTED
+        return _CheckResult.REJECTED
     if isinstance(error, PermissionDeniedError):
-        return _Verdict.FORBIDDEN
+        return _CheckResult.FORBIDDEN
     if 300 <= error.status < 400 or (isinstance(error, NotFoundError) and looks_like_markup(error.body)):
-        return _Verdict.WRONG_SERVER
+        return _CheckResult.WRONG_SERVER
     if isinstance(error, RateLimitedError | ServerError | UpstreamError):
-        return _Verdict.FAILING
-    return _Verdict.ACCEPTED
+        return _CheckResult.FAILING
+    return _CheckResult.ACCEPTED
 
 
 def _clock_offset(date: str | None) -> float | None:
@@ -265,10 +265,10 @@ async def _check_service(
     if not _check_reachable(probe, report):
         return
     _check_clock(probe, report)
-    if probe.verdict is _Verdict.REJECTED:
+    if probe.verdict is _CheckResult.REJECTED:
         await _try_other_schemes(options, token, space, probe, report)
         return
-    if probe.verdict is _Verdict.FORBIDDEN:
+    if probe.verdict is _CheckResult.FORBIDDEN:
         report.problem(
             "access",
             probe.message,
@@ -292,9 +292,9 @@ def _listing(client: UnpodClient, space: str | None) -> Pager[Any]:
 def _check_reachable(probe: _Probe, report: _Report) -> bool:
     """Return True if the service responded and works."""
     advice = {
-        _Verdict.UNREACHABLE: "check the base URL, the network, and any proxy or firewall",
-        _Verdict.WRONG_SERVER: "this is not the platform: check the host and path of the base URL",
-        _Verdict.FAILING: "the service has a problem: try again later",
+        _CheckResult.UNREACHABLE: "check the base URL, the network, and any proxy or firewall",
+        _CheckResult.WRONG_SERVER: "this is not the platform: check the host and path of the base URL",
+        _CheckResult.FAILING: "the service has a problem: try again later",
     }.get(probe.verdict)
     if advice is not None:
         report.problem("service", probe.message, advice)
@@ -330,7 +330,7 @@ async def _try_other_schemes(
             found = await _probe(_listing(other, space))
         finally:
             await other.aclose()
-        if found.verdict in (_Verdict.ACCEPTED, _Verdict.FORBIDDEN):
+        if found.verdict in (_CheckResult.ACCEPTED, _CheckResult.FORBIDDEN):
             report.problem(
                 "access",
                 f"the token is rejected with --auth-scheme {used} and accepted with {scheme}",
@@ -365,7 +365,7 @@ async def _check_organization(client: UnpodClient, probe: _Probe | None, report:
         "org",
         f"{handle}: {probe.message}",
         "check the handle, which is case-sensitive: `unpod-async organizations` lists yours",
-        authentication=probe.verdict in (_Verdict.REJECTED, _Verdict.FORBIDDEN),
+        authentication=probe.verdict in (_CheckResult.REJECTED, _CheckResult.FORBIDDEN),
     )
 
 

@@ -60,7 +60,7 @@ def wait(
     At the deadline it exits with status 5 and names the tasks that have not ended. A task on hold never ends.
     """
     ids = list(dict.fromkeys(runs))
-    progress = _Progress(len(ids), deadline)
+    progress = _WaitProgress(len(ids), deadline)
     as_json = wants_json(json_lines)
     with open_client(context.obj) as (runner, client):
         try:
@@ -73,7 +73,7 @@ def wait(
     return SUCCESS
 
 
-class _Progress:
+class _WaitProgress:
     """The condition to wait for, and the progress line."""
 
     def __init__(self, runs: int, deadline: float) -> None:
@@ -107,7 +107,7 @@ async def _wait(
     client: UnpodClient,
     space: str,
     runs: list[str],
-    progress: _Progress,
+    progress: _WaitProgress,
     *,
     deadline: float,
     interval: float,
