@@ -278,7 +278,7 @@ class Runs(Resource):
             RefusedError, NotFoundError, other UnpodError: while iterating: an error that a retry cannot fix.
                 It is raised at once in the first poll of a space, and later after three such polls in a row.
         """
-        from unpod_async._watch import Clock, Known, Schedule, Watch, restore_known
+        from unpod_async._watch import Clock, Known, PollSchedule, Watch, restore_known
 
         clock = Clock()
         tokens = [check_id("space_token", token) for token in check_str_or_list("space_token", space_token)]
@@ -300,7 +300,7 @@ class Runs(Resource):
             token: Known() if state is None else restore_known(state, token, run_ids, tasks=tasks, now=now)
             for token in tokens
         }
-        schedule = Schedule(pause, resync)
+        schedule = PollSchedule(pause, resync)
         return Watch(self._context, known, schedule, clock, tasks=bool(tasks), run_ids=run_ids)
 
     @overload
