@@ -68,6 +68,7 @@ class Exporting:
         # Imported here because programs that export nothing need no database.
         from unpod_async._export import ExportSpec, run_export
 
+        directory = _path(target)
         if isinstance(spaces, ExportSpec):
             if options:
                 name = next(iter(options))
@@ -84,7 +85,7 @@ class Exporting:
             raise InvalidArgument(
                 "on_progress must be a function that takes an ExportProgress", argument="on_progress"
             )
-        return await run_export(self._context, spec, _path(target), on_progress)
+        return await run_export(self._context, spec, directory, on_progress)
 
 
 def _path(target: object) -> Path:

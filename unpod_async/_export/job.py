@@ -21,7 +21,7 @@ from unpod_async._export.redaction import Redactor
 from unpod_async._export.results import ExportProgress, ExportSummary
 from unpod_async._export.rows import RowPages, row_decoder
 from unpod_async._export.run_sync import PAGE_SIZE, RunReader, RunSync
-from unpod_async._export.run_tasks import FetchContext, fetch_runs
+from unpod_async._export.run_tasks import FetchContext, WantedRuns, fetch_runs
 from unpod_async._export.space_scan import FEW_REQUESTS, EarlyRequests, ScanPlan, plan_scan, scan_space
 from unpod_async._export.spec import ExportSpec
 from unpod_async._export.storage import Contents, RunState, ScanProgress, Workspace, open_workspace
@@ -131,7 +131,7 @@ class _ExportJob:
             if self._spec.recordings:
                 await self._download_recordings()
             self._progress.enter("writing")
-            gone, found = await self._io.run(self._publish)
+            gone, found = await self._io.run(self._workspace.publish, self._started, self._reasons)
         return self._summarise(found, gone)
 
     @contextlib.asynccontextmanager
@@ -197,7 +197,8 @@ class _ExportJob:
     # -- reading the tasks --------------------------------------------------------------------------------
 
     async def _fetch_tasks(self) -> None:
-        self._progress.runs_total, scans = await self._io.run(self._plan_fetching)
+        wanted = WantedRuns(self._context, self._workspace.spaces)
+        self._progress.runs_total, scans = await self._io.run(self._plan_fetching, wanted)
         self._progress.enter("fetching")
         for space, token, requests, interrupted in scans:
             plan = await self._scan_plan(token, requests, interrupted)
@@ -206,10 +207,12 @@ class _ExportJob:
             else:
                 await self._io.run(self._catalog.discard_scan, space)
             self._progress.rows_total = None
-        await fetch_runs(self._context, self._workspace.spaces)
+        await fetch_runs(self._context, wanted)
 
-    def _plan_fetching(self) -> tuple[int, list[tuple[int, str, int, ScanProgress | None]]]:
-        """Return what there is to fetch. Blocks.
+    def _plan_fetching(
+        self, wanted: WantedRuns
+    ) -> tuple[int, list[tuple[int, str, int, ScanProgress | None]]]:
+        """Return what there is to fetch, and load the first wanted runs unless scans come first. Blocks.
 
         Returns:
             The number of wanted runs, and the spaces that a scan may suit, each with the number of requests
@@ -223,7 +226,10 @@ class _ExportJob:
                 scans.append((space, token, requests, interrupted))
             else:
                 self._catalog.discard_scan(space)
-        return self._catalog.count_runs(RunState.WANTED), scans
+        total = self._catalog.count_runs(RunState.WANTED)
+        if not scans:
+            wanted.load()
+        return total, scans
 
     async def _scan_plan(
         self, token: str, requests: int, interrupted: ScanProgress | None
@@ -254,11 +260,6 @@ class _ExportJob:
         )
 
     # -- the end ------------------------------------------------------------------------------------------
-
-    def _publish(self) -> tuple[int, Contents]:
-        """Publish the data set. Returns the number of runs that it no longer has, and what it has. Blocks."""
-        gone = self._catalog.count_runs(RunState.GONE)
-        return gone, self._workspace.publish(self._started, self._reasons)
 
     def _summarise(self, found: Contents, gone: int) -> ExportSummary:
         return ExportSummary(

@@ -75,6 +75,7 @@ class OutageRetrier:
     ) -> None:
         self._executor: Reader = executor
         self.stats = executor.stats
+        self.count_page = executor.count_page
         self._retries = executor.options.retry is not None
         self._probe = probe
         self._deadline = deadline
@@ -92,9 +93,6 @@ class OutageRetrier:
 
     def deadline(self) -> Deadline:
         return self._deadline
-
-    def count_page(self, *, rows: int, rejected: int, unreadable: int, repeated: int) -> None:
-        self._executor.count_page(rows=rows, rejected=rejected, unreadable=unreadable, repeated=repeated)
 
     async def read(
         self,

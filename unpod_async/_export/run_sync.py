@@ -130,9 +130,9 @@ class RunSync:
             readable: False if some rows could not be read. Then no run is gone: it may be one of those rows.
         """
         oldest = -1 if read_to_end or self._oldest_rank is None else self._oldest_rank
-        gone = self._catalog.end_listing(self._space, self._listing, oldest, mark_gone=readable)
-        self._changed = self._changed or gone > 0
-        self.discard_stale_scan()
+        self._catalog.end_listing(
+            self._space, self._listing, oldest, mark_gone=readable, discard_scan=self._changed
+        )
 
     def discard_stale_scan(self) -> None:
         """Discard an interrupted scan of the space if other runs are wanted since."""
@@ -164,6 +164,7 @@ class RunReader:
         on_page: Callable[[int | None, int], None],
     ) -> None:
         self._sync = sync
+        self._prefix = StablePrefix()
         self._window = spec.window
         self.missing = None if spec.runs is None else set(spec.runs)
         self._io = io
@@ -173,7 +174,6 @@ class RunReader:
         self._may_stop_early = False
         self._ahead = min(_AHEAD, spec.concurrency)
         self._settle_after = spec.settle_after
-        self._prefix = StablePrefix()
         self._readable = True
         self.is_first = False
 

@@ -16,7 +16,7 @@ from unpod_async._http import Deadline
 from unpod_async._paging import Decode, run_tasks
 from unpod_async.errors import AuthenticationError, ConfigurationError, ExportError, UnpodError
 
-__all__ = ["FetchContext", "fetch_runs"]
+__all__ = ["FetchContext", "WantedRuns", "fetch_runs"]
 
 _BATCH = 500
 
@@ -72,17 +72,13 @@ class FetchContext:
         self.staging.add(run, lines, count_active(statuses))
 
 
-async def fetch_runs(context: FetchContext, spaces: Sequence[tuple[int, str]]) -> None:
+async def fetch_runs(context: FetchContext, wanted: WantedRuns) -> None:
     """Read the tasks of every wanted run. A run that fails is noted and does not stop the others.
-
-    Args:
-        spaces: Number and token of each space.
 
     Raises:
         UnpodError: an error that ends the export.
     """
-    wanted = _WantedRuns(context, spaces)
-    workers = min(context.concurrency, await wanted.load())
+    workers = min(context.concurrency, await wanted.count_loaded())
 
     async def work() -> None:
         while (found := await wanted.take()) is not None:
@@ -100,8 +96,12 @@ async def fetch_runs(context: FetchContext, spaces: Sequence[tuple[int, str]]) -
     await context.staging.checkpoint()
 
 
-class _WantedRuns:
-    """The wanted runs of some spaces, loaded batch by batch."""
+class WantedRuns:
+    """The wanted runs of some spaces, loaded batch by batch.
+
+    Args:
+        spaces: Number and token of each space.
+    """
 
     def __init__(self, context: FetchContext, spaces: Sequence[tuple[int, str]]) -> None:
         self._context = context
@@ -112,24 +112,28 @@ class _WantedRuns:
 
     async def take(self) -> tuple[int, str, Wanted] | None:
         """Return the next run with the number and token of its space, or None if there is none left."""
-        if not self._runs:
+        while not self._runs and self._spaces:  # other workers may take all runs before this one does
             async with self._turn:
-                await self.load()
+                await self.count_loaded()
         return self._runs.popleft() if self._runs else None
 
-    async def load(self) -> int:
-        """Load enough runs for all workers, and return how many are waiting. If they are fewer, they are the
-        last ones."""
+    async def count_loaded(self) -> int:
+        """Return the number of runs that are loaded; load some first if there are none."""
+        if not self._runs and self._spaces:
+            await self._context.io.run(self.load)
+        return len(self._runs)
+
+    def load(self) -> None:
+        """Load enough runs for all workers, or the rest. Blocks."""
         while self._spaces and len(self._runs) < self._context.concurrency:
             space, token = self._spaces[0]
-            batch = await self._context.io.run(self._context.catalog.wanted, space, self._last, _BATCH)
+            batch = self._context.catalog.wanted(space, self._last, _BATCH)
             self._runs.extend((space, token, run) for run in batch)
             if len(batch) < _BATCH:
                 self._spaces.popleft()
                 self._last = 0
             else:
                 self._last = batch[-1].number
-        return len(self._runs)
 
 
 async def _fetch_run(context: FetchContext, space: int, token: str, run: Wanted) -> None:

@@ -312,9 +312,9 @@ def _parts(annotation: Any) -> tuple[list[Any], tuple[int, int]]:
 
 
 def _space_tokens(name: str, value: object) -> tuple[str, ...]:
-    from unpod_async._http import check_id, check_str_or_list
+    from unpod_async._http import check_ids
 
-    tokens = tuple(dict.fromkeys(check_id(name, token) for token in check_str_or_list(name, value)))
+    tokens = tuple(dict.fromkeys(check_ids(name, value)))
     if not tokens:
         raise InvalidArgument(f"{name} must contain at least one space token", argument=name)
     return tokens

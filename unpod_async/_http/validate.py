@@ -24,6 +24,7 @@ __all__ = [
     "check_bool",
     "check_choice",
     "check_id",
+    "check_ids",
     "check_instance",
     "check_integer",
     "check_number",
@@ -192,6 +193,11 @@ def check_run_id(name: str, value: object) -> str:
     if value.run_id is None:
         raise InvalidArgument(f"{name} contains a Run without a run_id", argument=name)
     return check_id(name, value.run_id)
+
+
+def check_ids(name: str, value: object) -> list[str]:
+    """Return an id, or an iterable of ids, as a list of checked ids."""
+    return [check_id(name, one) for one in check_str_or_list(name, value)]
 
 
 def check_run_ids(name: str, value: object) -> list[str]:

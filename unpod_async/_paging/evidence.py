@@ -726,8 +726,8 @@ class Evidence:
         self.counts.observe(count, segment.offset + rows if sighting.new_in_pass else 0)
         self.new_in_pass += sighting.new_in_pass
         self.new_in_walk += len(sighting.fresh)
-        if self.unpaged:
-            return sighting  # the walk is complete
+        if self.is_one_answer_enough:
+            return sighting
         if not sighting.positions_consistent:
             self._note_move(segment, sighting)
         if rows and answer.body_size:
@@ -841,6 +841,11 @@ class Evidence:
         if count is not None:
             self.counts.observe(count)
             self._latest_count = self.tracker.answers - 1, count
+
+    @property
+    def is_one_answer_enough(self) -> bool:
+        """Whether the walk is complete because one answer held the whole listing."""
+        return self.unpaged and not self.glimpses
 
     def mark_unpaged(self) -> None:
         """Note that one response contains the whole listing, whichever page was requested."""

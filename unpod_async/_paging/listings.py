@@ -85,7 +85,8 @@ def status_filter(status: Status) -> frozenset[str] | None:
 
 def space_runs(space_token: str, status: Status = None) -> Listing[Run]:
     """Return the listing of all runs of a space."""
-    return Listing(endpoints.runs(space_token), Run, ("run_id",), statuses=status_filter(status))
+    statuses = None if status is None else status_filter(status)
+    return Listing(endpoints.runs(space_token), Run, ("run_id",), statuses=statuses)
 
 
 def run_tasks(space_token: str, run_id: str, status: Status = None) -> Listing[Task]:
@@ -95,5 +96,5 @@ def run_tasks(space_token: str, run_id: str, status: Status = None) -> Listing[T
         Task,
         ("task_id", "id"),
         run_id=run_id,
-        statuses=status_filter(status),
+        statuses=None if status is None else status_filter(status),
     )

@@ -73,7 +73,7 @@ class Walk:
         self._ignores_size = False
         self._requests = 0
         self._pages = 1
-        self._size: tuple[int, int] = (0, 0)  # rows and rows per page by which `_pages` was computed
+        self._size: tuple[int, int] = (0, page_size)  # rows and rows per page by which `_pages` was computed
 
     @property
     def passes(self) -> int:
@@ -101,9 +101,12 @@ class Walk:
         evidence.start_pass(self._layout)
         while True:
             yield from self._read_pass()
+            has_prefetched = evidence.passes == 1 and self._prefetched > self.page
+            if evidence.is_one_answer_enough and not has_prefetched:
+                return
             if not evidence.unpaged:
                 yield from self._look_again()
-            if evidence.passes == 1 and self._prefetched > self.page:
+            if has_prefetched:
                 yield from self._keep_rows(self._fetch_prefetched())
             if evidence.glimpses:
                 yield from self._deliver_glimpses()
@@ -133,10 +136,12 @@ class Walk:
             segments: Sequence[Segment] | None
             if isinstance(outcome, PageResult):
                 segments = [self._whole_page(outcome)]
+                offset = segments[0].offset
             else:
                 segments = yield from self._recover(outcome)
+                offset = self._layout.offset(self.page)
             if segments is not None:
-                yield evidence.observe(self.page, self._layout.offset(self.page), segments)
+                yield evidence.observe(self.page, offset, segments)
                 if self._preview is not None:
                     yield from self._check_preview(self._preview)
             if segments is None or evidence.unpaged or (yield from self._has_ended()):
@@ -204,9 +209,7 @@ class Walk:
         """Return the segment of a page that was read completely, and learn the page size from it."""
         evidence, layout, page = self._evidence, self._layout, self.page
         rows, is_first = len(answer.keys), page == self._start
-        if is_first and evidence.is_one_answer(answer, layout.size):
-            evidence.mark_unpaged()
-        elif not is_first and rows > layout.size and is_everything(layout, evidence.head, answer):
+        if not is_first and rows > layout.size and is_everything(layout, evidence.head, answer):
             evidence.mark_unpaged()
             return Segment(0, rows, answer)
         is_new_place = rows and not layout.is_known and not is_first
@@ -214,7 +217,10 @@ class Walk:
         if not layout.learn(page, rows, answer.count, place, is_first=is_first):
             evidence.misplace()
         self._ignores_size = self._ignores_size or layout.ignores_size
-        return Segment(layout.offset(page), layout.effective_size, answer)
+        segment = Segment(layout.offset(page), layout.effective_size, answer)
+        if is_first and evidence.is_one_answer(answer, layout.size):
+            evidence.mark_unpaged()
+        return segment
 
     def _recover(self, failure: PageFailure) -> Steps[Sequence[Segment] | None]:
         """Read a page that failed, in segments. Returns None for a page past the end."""

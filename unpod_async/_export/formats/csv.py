@@ -18,8 +18,7 @@ from typing import Any
 
 from unpod_async._export.formats.cells import cells
 from unpod_async._export.formats.columns import COLUMNS, ColumnType, RowKind
-from unpod_async._export.formats.jsonl import TextWriter
-from unpod_async._export.formats.writer import OutputFile, Range, copy_error, open_part
+from unpod_async._export.formats.writer import OutputFile, Range, TextWriter, copy_error, open_part
 
 __all__ = ["CsvWriter", "safe"]
 

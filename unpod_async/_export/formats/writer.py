@@ -14,10 +14,11 @@ from typing import TypeAlias
 
 from unpod_async._export.formats.columns import RowKind
 
-__all__ = ["Format", "OutputFile", "Range", "Writer", "copy_error", "open_part"]
+__all__ = ["Format", "OutputFile", "Range", "TextWriter", "Writer", "copy_error", "open_part"]
 
 Range: TypeAlias = tuple[int, int]
 
+_BUFFER_BYTES = 1 << 20
 
 # Not every system has these flags.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -163,6 +164,29 @@ class Writer(ABC):
     def abort(self) -> None:
         """Close and remove the file. Does not raise."""
         self._output.discard()
+
+
+class TextWriter(Writer):
+    """A writer that buffers text and writes it in large blocks."""
+
+    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
+        super().__init__(output, kind, csv_safe)
+        self._held = bytearray()
+
+    def _put(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) >= _BUFFER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, bytearray()
+        self._out(held)
+
+    def _out(self, data: bytes | bytearray) -> None:
+        self._output.write(data)
+
+    def _finish(self) -> None:
+        self._flush()
 
 
 def copy_error(source: Path, problem: str) -> OSError:

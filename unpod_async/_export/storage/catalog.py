@@ -10,6 +10,7 @@ import enum
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,6 +181,7 @@ class Extent(NamedTuple):
     rows: int
 
 
+@dataclass(slots=True)
 class Changes:
     """What the next checkpoint saves in the catalog.
 
@@ -193,14 +195,13 @@ class Changes:
         scans: By space, how far a scan has come.
     """
 
-    def __init__(self) -> None:
-        self.extents: list[tuple[int, Extent]] = []
-        self.unsettled: dict[int, int] = {}
-        self.bad: list[tuple[int, int | None, int | None, str]] = []
-        self.recordings: list[tuple[str, int, str]] = []
-        self.staged: list[tuple[int, float]] = []
-        self.failed: list[tuple[int, str]] = []
-        self.scans: dict[int, ScanProgress] = {}
+    extents: list[tuple[int, Extent]] = field(default_factory=list)
+    unsettled: dict[int, int] = field(default_factory=dict)
+    bad: list[tuple[int, int | None, int | None, str]] = field(default_factory=list)
+    recordings: list[tuple[str, int, str]] = field(default_factory=list)
+    staged: list[tuple[int, float]] = field(default_factory=list)
+    failed: list[tuple[int, str]] = field(default_factory=list)
+    scans: dict[int, ScanProgress] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.extents or self.bad or self.staged or self.failed or self.scans)
@@ -419,30 +420,31 @@ class Catalog:
             is None
         )
 
-    def end_listing(self, space: int, listing: int, rank: int, *, mark_gone: bool) -> int:
+    def end_listing(
+        self, space: int, listing: int, rank: int, *, mark_gone: bool, discard_scan: bool
+    ) -> None:
         """Note that a listing reached its end.
 
         Args:
             mark_gone: Mark the runs newer than `rank` that it did not show as gone.
-
-        Returns:
-            The number of runs that were marked.
+            discard_scan: Forget what an interrupted scan staged. This is also done if a run is gone.
         """
+        gone: list[tuple[int]] = []
         with self.transaction():
             self.run("UPDATE space SET read_to_end = 1 WHERE number = ?", (space,))
-            if not mark_gone:
-                return 0
-            gone = self.run(
-                "SELECT number FROM run WHERE space = ? AND listing < ? AND rank > ? AND state != ?",
-                (space, listing, rank, RunState.GONE),
-            ).fetchall()
+            if mark_gone:
+                gone = self.run(
+                    "SELECT number FROM run WHERE space = ? AND listing < ? AND rank > ? AND state != ?",
+                    (space, listing, rank, RunState.GONE),
+                ).fetchall()
             for (run,) in gone:
                 self.forget_staged(run)
             self.run_many(
                 "UPDATE run SET state = ?, settled = 0 WHERE number = ?",
                 ((RunState.GONE, run) for (run,) in gone),
             )
-        return len(gone)
+            if gone or discard_scan:
+                self._discard_scan(space)
 
     def forget_bad_runs(self, space: int) -> bool:
         """Forget the rows of the previous listing that could not be read. Returns True if there were any."""
@@ -533,8 +535,11 @@ class Catalog:
     def discard_scan(self, space: int) -> None:
         """Forget what a scan staged that did not reach its end."""
         with self.transaction():
-            self._forget("SELECT number FROM run WHERE space = ? AND state = ?", (space, RunState.WANTED))
-            self[f"scan {space}"] = None
+            self._discard_scan(space)
+
+    def _discard_scan(self, space: int) -> None:
+        self._forget("SELECT number FROM run WHERE space = ? AND state = ?", (space, RunState.WANTED))
+        self[f"scan {space}"] = None
 
     def forget_staged(self, run: int) -> None:
         """Forget the staged rows of a run. Its rows in a part stay."""

@@ -162,11 +162,6 @@ class Target:
         self.put(path, name)
 
 
-def finished_part(writer: Writer, json_bytes: int) -> FinishedPart:
-    """Return the part that a closed writer made."""
-    return FinishedPart(writer.rows, writer.size, writer.sha256, json_bytes)
-
-
 class Parts:
     """The part files of one target. All methods block.
 
@@ -264,18 +259,24 @@ class Publisher:
         while self._catalog.unpublished_bytes(self._oldest_open) >= self._part_bytes:
             self._write_new_part()
 
-    def publish(self) -> None:
-        """Bring all parts up to date. Removes the manifest first if a part changes."""
+    def publish(self) -> int:
+        """Bring all parts up to date. Removes the manifest first if a part changes.
+
+        Returns:
+            The number of runs that the parts no longer have.
+        """
         catalog = self._catalog
+        gone = catalog.count_runs(RunState.GONE)
         catalog.finish_runs_without_tasks()
         for run, digest in catalog.staged_again():
             if self._digest(run) == digest:
                 catalog.keep_published(run)
         if not catalog.needs_publishing() and self._target.size(MANIFEST) is not None:
-            return
+            return gone
         self._target.remove(MANIFEST)
         self._publish_tasks()
         self._publish_runs()
+        return gone
 
     def _publish_tasks(self) -> None:
         catalog = self._catalog
@@ -286,7 +287,7 @@ class Publisher:
             self._rewrite(last[0], with_new=True)
         rest = self._adopt_files(self._part_bytes)
         if len(rest) == 1:
-            self._adopt_file(rest[0], 1)
+            self._adopt_file(*rest.popitem())
         while self._has_new_runs() or catalog.next_part("tasks") == 1:
             self._write_new_part()
 
@@ -309,39 +310,43 @@ class Publisher:
             return json_bytes
 
         writer, json_bytes = self._parts.write("runs", number, fill)
-        self._catalog.store_run_part(number, finished_part(writer, json_bytes))
+        part = FinishedPart(writer.rows, writer.size, writer.sha256, json_bytes)
+        self._catalog.store_run_part(number, part)
         self._parts.move("runs", number)
 
     def _digest(self, run: int) -> bytes:
         """Return the digest of the staged rows of a run."""
         digest = hashlib.blake2b(digest_size=16)
+        extents = list(self._catalog.extents(run, run))
         with SpoolReader(self._target.work) as spool:
-            for _, extent in self._catalog.extents(run, run):
+            for _, extent in extents:
                 for block in spool.read(extent):
                     digest.update(block)
         return digest.digest()
 
     # -- spool files that become parts --------------------------------------------------------------------
 
-    def _adopt_files(self, least: int) -> list[int]:
+    def _adopt_files(self, least: int) -> dict[int, int]:
         """Let closed spool files become parts as they are if they have the content of a part.
 
         Args:
             least: Minimum size in bytes.
 
         Returns:
-            The files with staged rows that did not become parts, if a file can become a part at all.
+            The files with staged rows that did not become parts, each with its size in bytes; none if no file
+            can become a part at all.
         """
         if not self._parts.are_lines:
-            return []
+            return {}
         closed = [file for file in self._catalog.spool_files() if file not in self._spool.open_files]
-        return [file for file in closed if not self._adopt_file(file, least)]
+        sizes = {file: spool_path(self._target.work, file).stat().st_size for file in closed}
+        return {
+            file: size for file, size in sizes.items() if size < least or not self._adopt_file(file, size)
+        }
 
-    def _adopt_file(self, file: int, least: int) -> bool:
+    def _adopt_file(self, file: int, size: int) -> bool:
         """Let a spool file become a part. Returns False if it does not have the content of a part."""
-        path = spool_path(self._target.work, file)
-        size = path.stat().st_size
-        if size < least or self._catalog.shares_runs(file):
+        if not size or self._catalog.shares_runs(file):
             return False
         contents: list[PartContent] = []
         digests: dict[int, bytes | None] = {}
@@ -356,7 +361,7 @@ class Publisher:
             return False  # a killed export wrote more than it saved
         sha256 = self._spool.digests.get(file)
         if sha256 is None:
-            with path.open("rb", buffering=0) as opened:
+            with spool_path(self._target.work, file).open("rb", buffering=0) as opened:
                 sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         for run, digest in digests.items():
             if digest is not None:
@@ -470,7 +475,8 @@ class Publisher:
         json_bytes: int,
         added: Sequence[_PublishedRun],
     ) -> None:
-        part = finished_part(writer, json_bytes + sum(run.length for run in added))
+        json_bytes += sum(run.length for run in added)
+        part = FinishedPart(writer.rows, writer.size, writer.sha256, json_bytes)
         contents = [*kept, *(PartContent(run.run, run.rows) for run in added if run.rows)]
         self._store(number, part, contents, {run.run: run.digest for run in added})
 

@@ -57,19 +57,23 @@ class Workspace:
     spool: Spool
     publisher: Publisher
 
-    def publish(self, started: datetime, reasons: list[str]) -> Contents:
+    def publish(self, started: datetime, reasons: list[str]) -> tuple[int, Contents]:
         """Bring all parts up to date and write the manifest. Blocks.
 
         Args:
             reasons: Why the data set is incomplete, apart from what the catalog knows.
+
+        Returns:
+            The number of runs that the data set no longer has, and what it has.
         """
         self.spool.close()
-        self.publisher.publish()
+        gone = self.publisher.publish()
         found = contents(self.catalog, self.parts)
+        is_complete = found.is_whole and not reasons
         self.target.write(MANIFEST, manifest(self.dataset_options, found, started, reasons))
-        self.catalog["complete"] = int(found.is_whole and not reasons)
+        self.catalog["complete"] = int(is_complete)
         remove_unused_files(self.catalog, self.target)
-        return found
+        return gone, found
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +134,7 @@ def _open(
         spaces=spaces,
         resumed_since=resumed_since,
         listing=listing,
-        redact_key=_redact_key(catalog, spec),
+        redact_key=spec.redact_key if spec.redact is None else _redact_key(catalog, spec),
         dataset_options=dataset_options,
         target=target,
         parts=parts,
@@ -165,7 +169,7 @@ def _check_options(catalog: Catalog, dataset_options: Mapping[str, Any]) -> None
 
 def _redact_key(catalog: Catalog, spec: ExportSpec) -> bytes | None:
     """Return the given key, or the key that the target keeps."""
-    if spec.redact is None or spec.redact_key is not None:
+    if spec.redact_key is not None:
         return spec.redact_key
     stored = catalog["redact_key"]
     if stored is None:
