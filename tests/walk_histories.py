@@ -285,6 +285,8 @@ def has_twin(case: Case, listing: Listing, out: Outcome, absent: set[str]) -> bo
     there = {key for moment in listing.moments for key, _ in moment.shown}
     if absent & shown:
         return False
+    if case.glance:  # the preview before the walk is the same as well
+        shown |= {key for key, _ in listing.moments[0].shown[:2]} - absent
     try:
         twin, again = case.run_twin(listing, there - shown - listing.ever_poisoned)
     except IndexError:  # another request than in the first history

@@ -289,6 +289,7 @@ class Twin(Listing):
     def answer(self, read: PageRequest) -> PageResult | PageFailure:
         moment = self._original[self.reads]
         self.poisoned, self.clamp = moment.poisoned, moment.clamp
+        self.ever_poisoned |= moment.poisoned
         if self.server.count_first:
             self._set(moment.counted, len(moment.counted))
         else:
