@@ -124,7 +124,7 @@ def test_packages_import_only_from_the_layers_below() -> None:
 def test_testing_imports_nothing_of_the_client() -> None:
     """The sandbox is a second implementation to compare with; only its demos use the public namespace.
 
-    `Sandbox.client()` may import `unpod_async`, too, but only when it is called.
+    A method of the sandbox may import `unpod_async` too, but only when it is called.
     """
     found = [
         str(found)

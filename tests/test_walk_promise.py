@@ -65,8 +65,8 @@ MOVING = st.one_of(
 
 
 def walk_of(listing: Listing, size: int, ahead: Ahead, *, tied: bool = False) -> Walk:
-    pages, glance = ahead
-    return Walk(page_size=size, ahead=pages, tied=tied, glance=listing.glance() if glance else None)
+    pages, preview = ahead
+    return Walk(page_size=size, ahead=pages, tied=tied, preview=listing.preview() if preview else None)
 
 
 def check_promise(listing: Listing, out: Outcome) -> None:
@@ -268,12 +268,13 @@ def test_an_honest_listing_costs_no_request_too_many() -> None:
     # The closing look at page 1.
     assert drive(Listing.of(250), Walk(page_size=100, ahead=4)).requests == 4
     assert (
-        drive(Listing.of(250), Walk(page_size=100, ahead=4, glance=ListingPreview(250, "r249"))).requests == 4
+        drive(Listing.of(250), Walk(page_size=100, ahead=4, preview=ListingPreview(250, "r249"))).requests
+        == 4
     )
 
 
 @pytest.mark.parametrize(
-    ("glance", "asked"),
+    ("preview", "asked"),
     [
         (None, []),
         (ListingPreview(850, "r849"), [1, 2, 3, 4]),
@@ -283,9 +284,9 @@ def test_an_honest_listing_costs_no_request_too_many() -> None:
     ],
 )
 def test_what_was_seen_of_a_listing_says_how_far_to_ask_at_once(
-    glance: ListingPreview | None, asked: list[int]
+    preview: ListingPreview | None, asked: list[int]
 ) -> None:
-    steps = Walk(page_size=100, ahead=4, glance=glance).run()
+    steps = Walk(page_size=100, ahead=4, preview=preview).run()
     commands = []
     while not isinstance(command := next(steps), Fetch):
         commands.append(command)
@@ -294,9 +295,9 @@ def test_what_was_seen_of_a_listing_says_how_far_to_ask_at_once(
 
 
 @pytest.mark.parametrize(
-    "glance", [ListingPreview(850, "other"), ListingPreview(849, "r849"), ListingPreview(10**6, "r849")]
+    "preview", [ListingPreview(850, "other"), ListingPreview(849, "r849"), ListingPreview(10**6, "r849")]
 )
-def test_what_was_asked_of_another_listing_is_dropped(glance: ListingPreview) -> None:
+def test_what_was_asked_of_another_listing_is_dropped(preview: ListingPreview) -> None:
     listing = Listing.of(850)
     asked = 0
 
@@ -304,7 +305,7 @@ def test_what_was_asked_of_another_listing_is_dropped(glance: ListingPreview) ->
         nonlocal asked
         asked += 1
 
-    out = drive(listing, Walk(page_size=100, ahead=4, glance=glance), between)
+    out = drive(listing, Walk(page_size=100, ahead=4, preview=preview), between)
     assert out.error is None
     assert out.yielded == [key for key, _ in listing.rows]
     assert asked <= 10 + 4
@@ -327,7 +328,7 @@ def test_pages_that_were_answered_before_the_first_one_count_only_if_it_is_as_se
     as many as there are, yet the one that slipped over the boundary of pages 1 and 2 is not among them.
     """
     listing = Listing.of(6)
-    walk = Walk(page_size=2, ahead=3, glance=listing.glance())
+    walk = Walk(page_size=2, ahead=3, preview=listing.preview())
     before_page_1 = 0
 
     def between() -> None:

@@ -99,7 +99,7 @@ def _case(
     ahead: tuple[int, bool] | None = None,
 ) -> Case:
     groups = _groups(rng, tied=tied)
-    pages, glance = ahead or rng.choice(AHEAD)
+    pages, preview = ahead or rng.choice(AHEAD)
     return Case(
         groups,
         server or _server(rng, shuffles_ties=tied and rng.random() < 0.7),
@@ -107,7 +107,7 @@ def _case(
         _bad(rng, len(groups), bad) if bad else frozenset(),
         _script(rng, rates, second_query=second_query),
         pages,
-        glance,
+        preview,
         tied,
         rng.randrange(2**32),
     )
@@ -285,7 +285,7 @@ def has_twin(case: Case, listing: Listing, out: Outcome, absent: set[str]) -> bo
     there = {key for moment in listing.moments for key, _ in moment.shown}
     if absent & shown:
         return False
-    if case.glance:  # the preview before the walk is the same as well
+    if case.preview:  # the preview before the walk is the same as well
         shown |= {key for key, _ in listing.moments[0].shown[:2]} - absent
     try:
         twin, again = case.run_twin(listing, there - shown - listing.ever_poisoned)

@@ -130,7 +130,7 @@ class Listing:
         else:
             self.clamp = number or None
 
-    def glance(self) -> ListingPreview | None:
+    def preview(self) -> ListingPreview | None:
         """What a look at the listing tells that comes before the walk."""
         answer = self.answer(PageRequest(1, 2))
         if isinstance(answer, PageFailure) or answer.count is None or not answer.keys:
@@ -339,7 +339,7 @@ class Case:
     bad: frozenset[str] = frozenset()
     script: Script = dataclasses.field(default_factory=dict)
     ahead: int = 1
-    glance: bool = False
+    preview: bool = False
     tied: bool = False
     seed: int = 0
 
@@ -347,13 +347,13 @@ class Case:
         rows = [(f"r{n}", group) for n, group in enumerate(sorted(self.groups))][::-1]
         return Listing(rows, self.server, self.bad, random.Random(self.seed))
 
-    def walk(self, glance: ListingPreview | None) -> Walk:
-        return Walk(page_size=self.size, ahead=self.ahead, tied=self.tied, glance=glance)
+    def walk(self, preview: ListingPreview | None) -> Walk:
+        return Walk(page_size=self.size, ahead=self.ahead, tied=self.tied, preview=preview)
 
     def run(self, listing: Listing | None = None) -> tuple[Listing, Outcome]:
         """Walk the listing, or another one in its place, while everything happens."""
         listing = listing or self.listing()
-        glance = listing.glance() if self.glance else None
+        preview = listing.preview() if self.preview else None
         moment = -0.5  # a count comes half a moment after its rows
 
         def before_rows() -> None:
@@ -369,11 +369,11 @@ class Case:
         moment = -1
         listing.between_queries = before_count
         pick = random.Random(self.seed + 1).randrange
-        return listing, drive(listing, self.walk(glance), before_rows, pick)
+        return listing, drive(listing, self.walk(preview), before_rows, pick)
 
     def run_twin(self, listing: Listing, absent: set[str]) -> tuple[Listing, Outcome]:
         """Walk a history with the answers of `listing`, in which the rows `absent` never existed."""
         twin = Twin(listing, absent)
-        glance = twin.glance() if self.glance else None
+        preview = twin.preview() if self.preview else None
         pick = random.Random(self.seed + 1).randrange
-        return twin, drive(twin, self.walk(glance), pick=pick)
+        return twin, drive(twin, self.walk(preview), pick=pick)

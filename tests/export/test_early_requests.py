@@ -110,7 +110,7 @@ async def test_a_scan_with_early_pages_is_complete(change: Callable[[Sandbox], N
 
         before = sandbox.requests
         pages = RowPages(reader, space_tasks(space), plan.page_size, deadline, decode_rows)
-        walk = Walk(page_size=plan.page_size, ahead=4, glance=plan.preview)
+        walk = Walk(page_size=plan.page_size, ahead=4, preview=plan.preview)
         await pages.prefetch(walk, take, early.pages)
         assert not early.pages
         assert len(found) == len(set(found))

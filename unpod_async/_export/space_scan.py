@@ -292,7 +292,7 @@ class _SpaceScan:
             page_size=plan.page_size,
             start_page=1 if resumed is None else resumed.page + 1,
             ahead=self._window.pages,
-            glance=plan.preview,
+            preview=plan.preview,
         )
         self._last_page = 0 if resumed is None else resumed.page
         self._first_key = None if resumed is None else resumed.head

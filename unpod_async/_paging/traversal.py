@@ -47,7 +47,7 @@ class Walk:
         start_page: number of the first page, counted from 1 in pages of `page_size`.
         ahead: maximum number of pages that are requested but not yet delivered; 1 is a sequential walk.
         tied: rows of equal `created` have no fixed order (tasks of an agent).
-        glance: a preview of the listing, so that this many pages can be requested at once; only used if the
+        preview: a preview of the listing, so that this many pages can be requested at once; only used if the
             walk starts at the first page.
     """
 
@@ -58,14 +58,14 @@ class Walk:
         start_page: int = 1,
         ahead: int = 1,
         tied: bool = False,
-        glance: ListingPreview | None = None,
+        preview: ListingPreview | None = None,
     ) -> None:
         self.page = start_page
         """The page that is being read, at which the listing can be resumed after an error."""
         self._start = start_page
         self._ahead = ahead
         self._tied = tied
-        self._preview = glance if start_page == 1 and ahead > 1 and glance and glance.length else None
+        self._preview = preview if start_page == 1 and ahead > 1 and preview and preview.length else None
         self._layout = PageLayout(page_size)
         self._evidence = Evidence(self._layout, start_page=start_page, tied=tied, preview=self._preview)
         self._prefetched = start_page - 1  # the last page that was prefetched
