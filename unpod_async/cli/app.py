@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from unpod_async._version import VERSION
 from unpod_async.cli.commands import create, doctor, export, listings, sandbox, wait, watch
 from unpod_async.cli.errors import BROKEN_PIPE, ERROR, EXIT_STATUSES, USAGE, os_error_text
 from unpod_async.cli.options import GlobalOptions, refuse_token
@@ -104,9 +105,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
-
-        raise typer.Exit(run_command(lambda: echo(f"unpod-async {version('unpod-async')}")))
+        raise typer.Exit(run_command(lambda: echo(f"unpod-async {VERSION}")))
 
 
 @app.callback()

@@ -181,12 +181,15 @@ def shut_down(status: int) -> int:
     except BrokenPipeError:
         status = BROKEN_PIPE
     except OSError as error:
-        echo_error(f"cannot write to stdout: {os_error_text(error)}")
-        status = ERROR
-    if status == BROKEN_PIPE:
-        # The interpreter flushes again when it exits, and would complain.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not status:  # else the command has reported an error already
+            echo_error(f"cannot write to stdout: {os_error_text(error)}")
+            status = ERROR
+    else:
+        if status != BROKEN_PIPE:
+            return status
+    # The interpreter flushes again when it exits, and would fail with status 120.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
