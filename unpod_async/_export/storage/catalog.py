@@ -195,13 +195,15 @@ class Changes:
         scans: By space, how far a scan has come.
     """
 
-    extents: list[tuple[int, Extent]] = field(default_factory=list)
-    unsettled: dict[int, int] = field(default_factory=dict)
-    bad: list[tuple[int, int | None, int | None, str]] = field(default_factory=list)
-    recordings: list[tuple[str, int, str]] = field(default_factory=list)
-    staged: list[tuple[int, float]] = field(default_factory=list)
-    failed: list[tuple[int, str]] = field(default_factory=list)
-    scans: dict[int, ScanProgress] = field(default_factory=dict)
+    extents: list[tuple[int, Extent]] = field(default_factory=list[tuple[int, Extent]])
+    unsettled: dict[int, int] = field(default_factory=dict[int, int])
+    bad: list[tuple[int, int | None, int | None, str]] = field(
+        default_factory=list[tuple[int, int | None, int | None, str]]
+    )
+    recordings: list[tuple[str, int, str]] = field(default_factory=list[tuple[str, int, str]])
+    staged: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    failed: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    scans: dict[int, ScanProgress] = field(default_factory=dict[int, ScanProgress])
 
     def __bool__(self) -> bool:
         return bool(self.extents or self.bad or self.staged or self.failed or self.scans)
