@@ -23,6 +23,7 @@ from unpod_async._http import (
     RequestExecutor,
     Response,
     RetrySchedule,
+    is_internal_error,
     retry_after_of,
 )
 from unpod_async._paging import PageFailure, PageRequest, decode_raw, fetch, space_runs
@@ -215,10 +216,10 @@ async def probe_service(executor: RequestExecutor, space_token: str, deadline: D
 def _max_rounds(error: UnpodError, *, single_out: bool, can_split: bool) -> int:
     if is_rate_limited(error):
         return RATE_LIMITED_ROUNDS
-    # The cause may be one bad row, which the walk finds by itself.
+    # The cause may be one bad row, which the walk finds.
     if isinstance(error, UpstreamError) or (single_out and not isinstance(error, TransportError)):
         return 1
-    if can_split and isinstance(error, ServerError) and error.status == 500:
+    if can_split and is_internal_error(error):
         return 1
     return ROUNDS
 

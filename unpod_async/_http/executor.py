@@ -20,6 +20,7 @@ from unpod_async._http.retry import (
     Jitter,
     RetryBudget,
     RetrySchedule,
+    is_internal_error,
     is_retryable_create,
     is_retryable_get,
     retry_after_of,
@@ -35,7 +36,6 @@ from unpod_async.errors import (
     Attempt,
     AuthenticationError,
     ConfigurationError,
-    ServerError,
     TransportError,
     UnpodError,
 )
@@ -178,7 +178,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         def is_retryable(error: UnpodError, attempts: int) -> bool:
             if single_out and not isinstance(error, TransportError) and retry_after_of(error) is None:
                 return False
-            if can_split and isinstance(error, ServerError) and error.status == 500:
+            if can_split and is_internal_error(error):
                 return False
             return is_retryable_get(error, attempts)
 
@@ -312,7 +312,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             return False
         policy = self.options.retry
         pause = retry_after if retry_after is not None else (policy.base if policy is not None else 0.0)
-        # If the delay is longer than max_retry_after, every call that gets it raises at once by itself.
+        # Each call raises at once if the server asks for a longer delay than max_retry_after.
         longest = (policy or DEFAULT_RETRY).max_retry_after
         if self.limiter.close_gate(min(pause, longest)):
             _log.warning("the server asks for a delay of %.1f s: no request starts before it is over", pause)

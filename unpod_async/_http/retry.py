@@ -34,6 +34,7 @@ __all__ = [
     "RetrySchedule",
     "backoff_delays",
     "delay_before_retry",
+    "is_internal_error",
     "is_retryable_create",
     "is_retryable_get",
     "retry_after_of",
@@ -295,6 +296,11 @@ def is_retryable_get(error: UnpodError, attempts: int) -> bool:
     return isinstance(error, RateLimitedError | ServerError) or (
         isinstance(error, APIError) and error.status == 408
     )
+
+
+def is_internal_error(error: UnpodError) -> bool:
+    """Return whether the server answered 500, which it does for a row that it cannot encode."""
+    return isinstance(error, ServerError) and error.status == 500
 
 
 def is_retryable_create(error: UnpodError, attempts: int) -> bool:

@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from unpod_async.errors import ServerError, UnpodError
+from unpod_async._http import is_internal_error
+from unpod_async.errors import UnpodError
 
 __all__ = [
     "Command",
@@ -72,7 +73,7 @@ class PageFailure(NamedTuple):
     @property
     def is_internal_error(self) -> bool:
         """Whether the server answered 500, as it does for a row that it cannot encode."""
-        return isinstance(self.error, ServerError) and self.error.status == 500
+        return is_internal_error(self.error)
 
 
 class ListingPreview(NamedTuple):

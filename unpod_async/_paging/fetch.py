@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from unpod_async._http import Deadline, Reader, Request, Response, classify, classify_inside, shown_headers
+from unpod_async._http import (
+    Deadline,
+    Reader,
+    Request,
+    Response,
+    classify,
+    classify_inside,
+    is_internal_error,
+    shown_headers,
+)
 from unpod_async._paging.commands import PageFailure, PageRequest
 from unpod_async._paging.decode import (
     MAX_WHOLE_BYTES,
@@ -23,7 +32,6 @@ from unpod_async.errors import (
     InvalidRequestError,
     NotFoundError,
     RefusedError,
-    ServerError,
     UnpodError,
     UpstreamError,
 )
@@ -134,8 +142,7 @@ def _failure(error: UnpodError) -> PageFailure:
     """Return a `PageFailure` for an error of a page."""
     return PageFailure(
         error,
-        unreadable=isinstance(error, UpstreamError | DecodeError)
-        or (isinstance(error, ServerError) and error.status == 500),
+        unreadable=isinstance(error, UpstreamError | DecodeError) or is_internal_error(error),
         past_end=isinstance(error, NotFoundError | RefusedError)
         or (isinstance(error, InvalidRequestError) and error.status == 206),
     )
