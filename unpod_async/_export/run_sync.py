@@ -2,7 +2,9 @@
 
 The listing shows runs newest first and keeps their order. So reading can stop early: if no count has
 dropped, and a settled run appears that is older than every run that is not settled, all runs behind it are
-settled too. A stored run that should have appeared by then and did not was deleted.
+settled too. The server's count must confirm this: it must equal the rows up to that run plus the rows known
+behind it. Otherwise a run that moved to the front would hide all runs that are newer than its old place. A
+stored run that should have appeared by then and did not was deleted.
 
 A run is *settled* when it has ended (see `run_has_ended`) and is older than `settle_after`. Later exports do
 not read a settled run again. The age is measured with the server's clock, the Date of each response, so a
@@ -12,7 +14,7 @@ wrong local clock settles nothing too early. A response without a Date settles n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,9 +70,14 @@ class RunSync:
         self._resumed_since = resumed_since
         self._now = now
         self._seen = 0
+        self._rows = 0  # of the listing so far, selected or not
+        self._last_selected = 0  # number of the last row whose run is selected
+        self._last_known = 0  # number of the last row whose run is stored
+        self._count: int | None = None  # of the listing when it began
         self._oldest_rank: int | None = None  # previous rank of the last known run that appeared
         self._in_order = True
         self._was_read_to_end = False
+        self._rest_is_known = False
         self._changed = False  # other runs are wanted than when the space was scanned
 
     def begin(self) -> tuple[bool, bool]:
@@ -84,14 +91,25 @@ class RunSync:
         had_bad_rows = self._catalog.forget_bad_runs(self._space)
         return not self._catalog.has_runs(self._space), not had_bad_rows
 
-    def add_page(self, rows: list[ListedRun]) -> bool:
-        """Store a page. Returns True if all runs behind it are known, in the known order, and settled."""
-        stored = self._catalog.known_runs(self._space, [row.id for row in rows])
+    def add_page(self, rows: Sequence[ListedRun | None], count: int | None) -> bool:
+        """Store a page. Returns True if all runs behind it are known, in the known order, and settled.
+
+        Args:
+            rows: The rows of the page in their order; None for a run that is not selected.
+            count: The server's count of all runs.
+        """
+        if not self._rows:
+            self._count = count
+        selected = [row for row in rows if row is not None]
+        stored = self._catalog.known_runs(self._space, [row.id for row in selected])
         new: list[tuple[int, ListedRun]] = []
         known: list[tuple[int, ListedRun, KnownRun]] = []
         wanted: list[int] = []
-        for row in {row.id: row for row in rows}.values():
+        for number, row in enumerate(rows, self._rows + 1):
+            if row is None:
+                continue
             self._seen += 1
+            self._last_selected = number
             # Newer than every run of an earlier listing, older than the runs of this one so far.
             rank = (self._listing << 32) - self._seen
             if (run := stored.get(row.id)) is None:
@@ -99,16 +117,23 @@ class RunSync:
                 continue
             known.append((rank, row, run))
             self._in_order = self._in_order and (self._oldest_rank is None or run.rank < self._oldest_rank)
-            self._oldest_rank = run.rank
+            self._oldest_rank, self._last_known = run.rank, number
             is_same = run.digest == row.digest
             self._changed = self._changed or not is_same
             if run.state != RunState.WANTED and not (is_same and self._is_up_to_date(run)):
                 wanted.append(run.number)
+        self._rows += len(rows)
         self._catalog.store_listed(self._space, self._listing, new, known, wanted)
         self._changed = self._changed or bool(new or wanted)
+        self._rest_is_known = self._is_rest_known()
+        return self._rest_is_known
+
+    def _is_rest_known(self) -> bool:
         if self._oldest_rank is None or not (self._in_order and self._was_read_to_end):
             return False
-        return self._catalog.all_settled_before(self._space, self._listing, self._oldest_rank)
+        runs, are_settled = self._catalog.runs_behind(self._space, self._listing, self._oldest_rank)
+        behind = runs + self._catalog.rows_behind(self._space)
+        return are_settled and self._count == self._last_known + behind
 
     def _is_up_to_date(self, run: KnownRun) -> bool:
         """Return whether the stored tasks of a run, whose row has not changed, need not be read again."""
@@ -118,6 +143,7 @@ class RunSync:
             and run.fetched is not None
             and run.fetched >= self._resumed_since
             and 0 <= self._now - run.fetched < FRESH
+            and bool(run.is_whole)
         )
 
     def end(self, *, read_to_end: bool, readable: bool) -> None:
@@ -131,7 +157,12 @@ class RunSync:
         """
         oldest = -1 if read_to_end or self._oldest_rank is None else self._oldest_rank
         self._catalog.end_listing(
-            self._space, self._listing, oldest, mark_gone=readable, discard_scan=self._changed
+            self._space,
+            self._listing,
+            oldest,
+            behind=self._rows - self._last_selected if read_to_end and readable else None,
+            mark_gone=readable and (read_to_end or self._rest_is_known),
+            discard_scan=self._changed,
         )
 
     def discard_stale_scan(self) -> None:
@@ -202,9 +233,9 @@ class RunReader:
         for rejected in page.rejected:
             self._on_bad(None, rejected.reason)
         settled_before = self._settled_before(page)
-        rows = [run for row in page.items if (run := self._listed_run(row, settled_before)) is not None]
-        self._on_page(page.count, len(rows))
-        rest_is_known = await self._io.run(self._sync.add_page, rows)
+        rows = [self._listed_run(row, settled_before) for row in page.items]
+        self._on_page(page.count, len(rows) - rows.count(None))
+        rest_is_known = await self._io.run(self._sync.add_page, rows, page.count)
         if self.missing is not None:
             return not self.missing
         return rest_is_known and self._may_stop_early and self._prefix.proven

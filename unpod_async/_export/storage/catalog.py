@@ -98,6 +98,12 @@ _MARK_PUBLISHED = (
     f"UPDATE run SET part = ?, tasks_digest = NULL, state = ? WHERE number IN ({_STAGED_IN_PART})"  # noqa: S608 - of constants only
 )
 
+_KNOWN_RUN = (
+    "number, rank, digest, state, settled, fetched, "
+    "reason IS NULL AND NOT EXISTS (SELECT 1 FROM bad WHERE bad.run = run.number)"
+)
+"""The columns of a `KnownRun`."""
+
 _UNPUBLISHED = (
     "state = ? AND part IS NULL AND NOT EXISTS (SELECT 1 FROM extent WHERE run = run.number AND file >= ?)"
 )
@@ -138,6 +144,7 @@ class KnownRun(NamedTuple):
     Attributes:
         rank: Greater for a newer run.
         fetched: Unix time at which its tasks were read.
+        is_whole: All its tasks were read, and each of them could be read.
     """
 
     number: int
@@ -146,6 +153,7 @@ class KnownRun(NamedTuple):
     state: int
     settled: int
     fetched: float | None
+    is_whole: int
 
 
 class Wanted(NamedTuple):
@@ -314,7 +322,7 @@ class Catalog:
     def begin_export(
         self, tokens: Sequence[str], *, full: bool, now: float
     ) -> tuple[list[tuple[int, str]], int, float | None]:
-        """Begin an export, or resume the last one if it is incomplete.
+        """Begin an export, or resume the last one if it did not reach its end.
 
         Args:
             tokens: Tokens of the spaces.
@@ -328,15 +336,19 @@ class Catalog:
         with self.transaction():
             spaces = [(self._space(token), token) for token in tokens]
             listing = (self["listing"] or 0) + 1
-            resumes = self["complete"] == 0
+            resumes = self["ended"] == 0
             if full and not (resumes and self["full"]):
                 self.run("UPDATE run SET settled = 0")
                 resumes = False
             since = self["since"] if resumes else None
             if since is None:
                 self["since"] = now
-            self["listing"], self["complete"], self["full"] = listing, 0, int(full)
+            self["listing"], self["ended"], self["full"] = listing, 0, int(full)
         return spaces, listing, None if since is None else float(since)
+
+    def end_export(self) -> None:
+        """Note that an export reached its end, complete or not. The next one does not resume it."""
+        self["ended"] = 1
 
     # -- the listing of the runs --------------------------------------------------------------------------
 
@@ -351,8 +363,7 @@ class Catalog:
 
     def known_runs(self, space: int, ids: Sequence[str]) -> dict[str, KnownRun]:
         """Return those of these runs that are stored, by id."""
-        columns = "id, number, rank, digest, state, settled, fetched"
-        return {name: KnownRun(*run) for name, *run in self._runs_by_id(columns, space, ids)}
+        return {name: KnownRun(*run) for name, *run in self._runs_by_id(f"id, {_KNOWN_RUN}", space, ids)}
 
     def store_listed(
         self,
@@ -412,28 +423,44 @@ class Catalog:
             )
             self.run_many("INSERT OR REPLACE INTO line VALUES (?, ?)", lines)
 
-    def all_settled_before(self, space: int, listing: int, rank: int) -> bool:
-        """Return whether all runs that are older than `rank` and not in this listing so far are settled."""
-        return (
-            self.value(
-                "SELECT 1 FROM run WHERE space = ? AND listing < ? AND settled = 0 AND rank < ? LIMIT 1",
-                (space, listing, rank),
-            )
-            is None
-        )
+    def runs_behind(self, space: int, listing: int, rank: int) -> tuple[int, bool]:
+        """Return the number of stored runs that are older than `rank` and not in this listing so far.
+
+        Also return whether all of them are settled.
+        """
+        number, settled = self.run(
+            "SELECT count(*), coalesce(min(settled), 1) FROM run "
+            "WHERE space = ? AND listing < ? AND rank < ? AND state != ?",
+            (space, listing, rank, RunState.GONE),
+        ).fetchone()
+        return int(number), bool(settled)
+
+    def rows_behind(self, space: int) -> int:
+        """Return the number of rows behind the last selected run in the last complete listing."""
+        return int(self[f"behind {space}"] or 0)
 
     def end_listing(
-        self, space: int, listing: int, rank: int, *, mark_gone: bool, discard_scan: bool
+        self,
+        space: int,
+        listing: int,
+        rank: int,
+        *,
+        behind: int | None,
+        mark_gone: bool,
+        discard_scan: bool,
     ) -> None:
         """Note that a listing reached its end.
 
         Args:
+            behind: Number of rows behind the last selected run; None if it is not known.
             mark_gone: Mark the runs newer than `rank` that it did not show as gone.
             discard_scan: Forget what an interrupted scan staged. This is also done if a run is gone.
         """
         gone: list[tuple[int]] = []
         with self.transaction():
             self.run("UPDATE space SET read_to_end = 1 WHERE number = ?", (space,))
+            if behind is not None and behind != self.rows_behind(space):
+                self[f"behind {space}"] = behind
             if mark_gone:
                 gone = self.run(
                     "SELECT number FROM run WHERE space = ? AND listing < ? AND rank > ? AND state != ?",

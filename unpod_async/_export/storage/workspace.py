@@ -69,9 +69,8 @@ class Workspace:
         self.spool.close()
         gone = self.publisher.publish()
         found = contents(self.catalog, self.parts)
-        is_complete = found.is_whole and not reasons
         self.target.write(MANIFEST, manifest(self.dataset_options, found, started, reasons))
-        self.catalog["complete"] = int(is_complete)
+        self.catalog.end_export()
         remove_unused_files(self.catalog, self.target)
         return gone, found
 

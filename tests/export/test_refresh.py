@@ -1,0 +1,101 @@
+"""What a repeated export reads again, what it keeps, and when it removes a run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.export.model_space import LONG_AGO, SPACE, ModelSpace, model_space, run_id, written
+
+
+async def test_an_export_that_ended_incomplete_is_refreshed(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        for number in range(8):
+            space.add_run(number, 3, status="in_progress")
+        space.unreadable.add(space.tasks[run_id(2)][1]["task_id"])
+        summary = await unpod.export(SPACE, tmp_path)
+        assert (summary.complete, summary.fetched_runs, summary.bad_rows) == (False, 8, 1)
+        space.unreadable.clear()
+        for rows in space.tasks.values():
+            for task in rows:
+                task["status"] = "completed"
+        summary = await unpod.export(SPACE, tmp_path)
+        assert (summary.complete, summary.fetched_runs, summary.bad_rows) == (True, 8, 0)
+        text = b"".join(path.read_bytes() for path in (tmp_path / "tasks").iterdir())
+        assert text.count(b'"completed"') == 24
+
+
+def moved(space: ModelSpace) -> None:
+    space.move_to_front(run_id(0))
+
+
+def created_again(space: ModelSpace) -> None:
+    space.remove_run(run_id(0))
+    space.add_run(0, 3)
+
+
+def behind_new_runs(space: ModelSpace) -> None:
+    """A moved run that is the last row of a page of three."""
+    space.move_to_front(run_id(0))
+    space.add_run(10, 1)
+    space.add_run(11, 1)
+
+
+@pytest.mark.parametrize("change", [moved, created_again, behind_new_runs])
+@pytest.mark.parametrize("page_size", [1, 3, None])
+async def test_a_run_listed_higher_than_before_removes_no_other_run(
+    tmp_path: Path, change: Any, page_size: int | None
+) -> None:
+    async with model_space() as space, space.client() as unpod:
+        for number in range(10):
+            space.add_run(number, 2)
+        await unpod.export(SPACE, tmp_path, settle_after=0, page_size=page_size)
+        change(space)
+        for _ in range(2):
+            summary = await unpod.export(SPACE, tmp_path, settle_after=0, page_size=page_size)
+            assert (summary.complete, summary.gone_runs, summary.runs) == (True, 0, len(space.runs))
+            assert written(tmp_path, "runs").keys() == space.tasks.keys()
+            assert written(tmp_path, "tasks").keys() == space.task_ids
+        # The order is known now.
+        before = space.requests()
+        summary = await unpod.export(SPACE, tmp_path, settle_after=0, page_size=page_size)
+        assert (summary.fetched_runs, space.requests() - before) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("deleted", "requests"), [(8, 1), (1, 3)], ids=["of the first page", "behind the first page"]
+)
+async def test_a_deleted_run_is_removed(tmp_path: Path, deleted: int, requests: int) -> None:
+    """One page shows that a run on it was deleted. All pages are read if a run behind it was deleted."""
+    async with model_space() as space, space.client() as unpod:
+        for number in range(10):
+            space.add_run(number, 2, status="in_progress" if number == 8 else "completed")
+        options: dict[str, Any] = {"settle_after": 0, "page_size": 4}
+        await unpod.export(SPACE, tmp_path, **options)
+        space.remove_run(run_id(deleted))
+        before = space.requests("/runs/?")
+        summary = await unpod.export(SPACE, tmp_path, **options)
+        assert (summary.complete, summary.gone_runs, summary.runs) == (True, 1, 9)
+        assert space.requests("/runs/?") - before == requests
+        assert written(tmp_path, "tasks").keys() == space.task_ids
+
+
+@pytest.mark.parametrize("window", [(None, None), (4, None), (None, 5), (4, 5), (20, None)])
+async def test_a_window_of_settled_runs_is_refreshed_with_as_few_requests_as_before(
+    tmp_path: Path, window: tuple[int | None, int | None]
+) -> None:
+    since, until = (None if number is None else LONG_AGO + timedelta(seconds=number) for number in window)
+    async with model_space() as space, space.client() as unpod:
+        for number in range(10):
+            space.add_run(number, 1)
+        options: dict[str, Any] = {"settle_after": 0, "page_size": 3, "since": since, "until": until}
+        first = await unpod.export(SPACE, tmp_path, **options)
+        before = space.requests()
+        summary = await unpod.export(SPACE, tmp_path, **options)
+        assert (summary.complete, summary.fetched_runs, summary.runs) == (True, 0, first.runs)
+        # A page shows the first settled run of the window. Without any run there is nothing to stop at.
+        requests = {None: 1, 5: 2}[window[1]] if first.runs else 5
+        assert space.requests() - before == requests
