@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-__all__ = ["cancel_everywhere"]
+__all__ = ["cancel_everywhere", "cancel_step"]
 
 
 class _CancelAt:
@@ -77,19 +77,7 @@ async def cancel_everywhere(
     Points are those of the coroutine itself: tasks it starts are suspended on their own account.
     """
     for point in range(1, at_most + 2):
-        driver = _CancelAt(make_coroutine(), point, late=late)
-
-        async def run(driver: _CancelAt = driver) -> Any:
-            return await driver
-
-        task = asyncio.ensure_future(run())
-        try:
-            # wait() instead of `await task`: it must be clear whose CancelledError is raised.
-            await asyncio.wait({task})
-        finally:
-            if not task.done():  # the caller was cancelled
-                task.cancel()
-                await asyncio.wait({task})
+        driver, task = await _run(make_coroutine(), point, late=late)
         if driver.suspensions < point:
             task.result()
             return point - 1
@@ -98,6 +86,34 @@ async def cancel_everywhere(
         if after_each is not None:
             after_each(point)
     raise AssertionError(f"still not through after {at_most} suspension points")
+
+
+async def cancel_step(step: Awaitable[Any], point: int, *, late: bool = False) -> asyncio.Task[Any]:
+    """Run `step` in a fresh task that is cancelled at this suspension point; return the task, which is done.
+
+    A step with fewer points ends as it would without a cancellation.
+    """
+    driver, task = await _run(step, point, late=late)
+    if driver.cancelled:
+        _judge(task, point)
+    return task
+
+
+async def _run(awaitable: Awaitable[Any], point: int, *, late: bool) -> tuple[_CancelAt, asyncio.Task[Any]]:
+    driver = _CancelAt(awaitable, point, late=late)
+
+    async def run() -> Any:
+        return await driver
+
+    task = asyncio.ensure_future(run())
+    try:
+        # wait() instead of `await task`: it must be clear whose CancelledError is raised.
+        await asyncio.wait({task})
+    finally:
+        if not task.done():  # the caller was cancelled
+            task.cancel()
+            await asyncio.wait({task})
+    return driver, task
 
 
 def _judge(task: asyncio.Task[Any], point: int) -> None:

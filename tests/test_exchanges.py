@@ -51,9 +51,10 @@ from unpod_async._http import endpoints as paths
 from unpod_async._paging import Listing, decode_object, decode_raw, decode_rows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tests.raw_server import RawConnection
+    from unpod_async import ListingIterator
 
 PREFIX = "/api/v2/platform/"
 EXCHANGES: list[dict[str, Any]] = json.loads(
@@ -455,7 +456,7 @@ async def test_a_listing_decodes(exchange: dict[str, Any]) -> None:
 async def test_a_failed_listing_raises_what_the_server_said(exchange: dict[str, Any], raw: bool) -> None:
     async with replay(exchange) as server, client(exchange, server) as unpod:
         listing = pager(unpod, exchange)
-        walk: AsyncGenerator[Any, None] = listing.raw() if raw else listing.pages()
+        walk: ListingIterator[Any] = listing.raw() if raw else listing.pages()
         with pytest.raises(APIError) as caught:
             await anext(walk)
         check_request(exchange, server)

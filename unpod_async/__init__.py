@@ -48,7 +48,16 @@ if _TYPE_CHECKING:
     from unpod_async._create import BatchResult, Reconciliation
     from unpod_async._export import BadRow, ExportProgress, ExportSpec, ExportSummary, FailedRun
     from unpod_async._http import RetryPolicy, Settings, Stats
-    from unpod_async._paging import Failed, Ok, Page, Pager, RejectedRow, Stream
+    from unpod_async._paging import (
+        Failed,
+        ListingIterator,
+        Ok,
+        Page,
+        Pager,
+        RejectedRow,
+        Stream,
+        StreamIterator,
+    )
     from unpod_async._watch import Watch, WatchedRun, WatchState
     from unpod_async.create import CreateRequest, ScheduleAuto, ScheduleCustom, ScheduleNow
     from unpod_async.errors import (
@@ -122,6 +131,7 @@ __all__ = [
     "IncompleteListing",
     "InvalidArgument",
     "InvalidRequestError",
+    "ListingIterator",
     "NotFoundError",
     "Ok",
     "Organization",
@@ -151,6 +161,7 @@ __all__ = [
     "StalledListing",
     "Stats",
     "Stream",
+    "StreamIterator",
     "TargetLockedError",
     "Task",
     "TaskRemoved",
@@ -175,7 +186,7 @@ _HOMES = {
     "_create": "BatchResult Reconciliation",
     "_export": "BadRow ExportProgress ExportSpec ExportSummary FailedRun",
     "_http": "RetryPolicy Settings Stats",
-    "_paging": "Failed Ok Page Pager RejectedRow Stream",
+    "_paging": "Failed ListingIterator Ok Page Pager RejectedRow Stream StreamIterator",
     "_watch": "Watch WatchState WatchedRun",
     "create": "CreateRequest ScheduleAuto ScheduleCustom ScheduleNow",
     "errors": (

@@ -9,8 +9,10 @@ needed. tests/test_exports.py checks that no public name is missing here.
 from __future__ import annotations
 
 import ssl
+from asyncio import wait_for
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal, assert_type
@@ -40,6 +42,7 @@ from unpod_async import (
     IncompleteListing,
     InvalidArgument,
     InvalidRequestError,
+    ListingIterator,
     NotFoundError,
     Ok,
     Organization,
@@ -69,6 +72,7 @@ from unpod_async import (
     StalledListing,
     Stats,
     Stream,
+    StreamIterator,
     TargetLockedError,
     Task,
     TaskRemoved,
@@ -196,6 +200,13 @@ async def pager(runs: Pager[Run]) -> None:
         assert_type(page.headers, Mapping[str, str])
     async for raw in runs.raw():
         assert_type(raw, bytes)
+    assert_type(aiter(runs), ListingIterator[Run])
+    assert_type(runs.pages(), ListingIterator[Page[Run]])
+    assert_type(runs.raw(), ListingIterator[bytes])
+    rows: AsyncIterator[Run] = aiter(runs)
+    assert_type(await anext(rows), Run)
+    async with aclosing(runs.pages()) as pages:
+        assert_type(await wait_for(anext(pages), 5), Page[Run])
     assert_type(await runs.collect(), list[Run])
     assert_type(await runs.collect(limit=10), list[Run])
     assert_type(await runs.first(), Run | None)
@@ -203,6 +214,8 @@ async def pager(runs: Pager[Run]) -> None:
     assert_type(runs.prefetch(4), Stream[Run])
     async with runs.prefetch(4) as stream:
         assert_type(stream, Stream[Run])
+        assert_type(aiter(stream), StreamIterator[Run])
+        await aiter(stream).aclose()
         async for run in stream:
             assert_type(run, Run)
 

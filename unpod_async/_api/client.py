@@ -219,7 +219,8 @@ class UnpodClient(Exporting):
                           raised at once, with its `attempts`. For a create that may have been sent:
                           `OutcomeUnknown`.
         cancellation      The requests are dropped and their slots freed. If a create may have been sent, the
-                          `CancelledError` carries a note and a warning is logged.
+                          `CancelledError` carries a note and a warning is logged. After a cancelled step of
+                          an iterator, the next step continues.
         `break`           Nothing is open between two rows of a listing. Leaving the `async with` of a stream
                           cancels its tasks and waits for them.
         ================  ====================================================================================

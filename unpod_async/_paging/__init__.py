@@ -36,9 +36,9 @@ from unpod_async._paging.fanout import Failed, Lookahead, Ok, OnRunError, fan_ou
 from unpod_async._paging.fetch import decode_single, fetch, parse_page
 from unpod_async._paging.listings import Listing, Status, run_tasks, space_runs, status_filter
 from unpod_async._paging.page import DecodedPage, Page, RejectedRow
-from unpod_async._paging.pager import Pager, SequentialWalk
+from unpod_async._paging.pager import ListingIterator, Pager, SequentialWalk
 from unpod_async._paging.prefetch import PrefetchedPages, prefetch_pages
-from unpod_async._paging.stream import SendBatch, Stream
+from unpod_async._paging.stream import SendBatch, Stream, StreamIterator
 from unpod_async._paging.traversal import Walk
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Failed",
     "Fetch",
     "Listing",
+    "ListingIterator",
     "ListingPreview",
     "Lookahead",
     "Ok",
@@ -72,6 +73,7 @@ __all__ = [
     "SequentialWalk",
     "Status",
     "Stream",
+    "StreamIterator",
     "Walk",
     "decode_in_slices",
     "decode_object",

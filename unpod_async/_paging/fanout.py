@@ -7,14 +7,22 @@ the reader has processed it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
 from unpod_async._common import cancel_and_wait, run_workers
 from unpod_async._paging.page import Page
-from unpod_async._paging.pager import Pager, SequentialWalk
+from unpod_async._paging.pager import ListingIterator, Pager, SequentialWalk
 from unpod_async._paging.stream import SendBatch
 from unpod_async.errors import (
     AuthenticationError,
@@ -142,7 +150,7 @@ class Lookahead(Generic[T]):
                 raise cancelled
 
 
-async def _next_page(pages: AsyncGenerator[Page[T], None]) -> Page[T] | None:
+async def _next_page(pages: ListingIterator[Page[T]]) -> Page[T] | None:
     return await anext(pages, None)
 
 
@@ -159,7 +167,7 @@ class _RunQueue:
         )
         # An iterator that was passed in belongs to the caller; one that was created here is closed here.
         own: object = None if self._runs is runs else self._runs
-        self._own = cast("AsyncGenerator[Any, None]", own) if isinstance(own, AsyncGenerator) else None
+        self._close_own: Callable[[], Awaitable[object]] | None = getattr(own, "aclose", None)
         self._number = 0
         self._lock = anyio.Lock(fast_acquire=True)  # otherwise each run takes two turns of the event loop
         self._ended = False
@@ -186,8 +194,8 @@ class _RunQueue:
 
     async def aclose(self) -> None:
         """Close the iterator if it was created here."""
-        if self._own is not None:
-            await self._own.aclose()
+        if self._close_own is not None:
+            await self._close_own()
 
 
 class _Turns:

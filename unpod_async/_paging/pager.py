@@ -1,23 +1,25 @@
-"""`Pager`: a listing that users iterate; and the walk that reads it one page at a time."""
+"""`Pager`: a listing that users iterate; its iterators; and the walk that reads it one page at a time."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Any, Generic, Literal, TypeVar, cast
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from unpod_async._common import cancel_and_wait
 from unpod_async._http import Deadline, Reader, check_integer
 from unpod_async._paging.collector import Collector, OnBadRow, check_on_bad_row
 from unpod_async._paging.commands import Command, Deliver, Fetch, PageFailure, PageRequest
 from unpod_async._paging.decode import Decode, decode_raw, decode_rows
 from unpod_async._paging.fetch import fetch
 from unpod_async._paging.listings import Listing
-from unpod_async._paging.page import Page
+from unpod_async._paging.page import DecodedPage, Page
 from unpod_async._paging.prefetch import prefetch_pages
 from unpod_async._paging.stream import Stream
 from unpod_async._paging.traversal import Walk, walk_unpaged
-from unpod_async.errors import UnpodError
+from unpod_async.errors import ConfigurationError, UnpodError
 
-__all__ = ["Pager", "SequentialWalk"]
+__all__ = ["ListingIterator", "Pager", "SequentialWalk"]
 
 T = TypeVar("T")
 
@@ -30,6 +32,9 @@ class Pager(Generic[T]):
     `IncompleteListing`
     after it has yielded all rows it could read. No request, task or cancel scope is open while the caller
     processes a row, so it is safe to `break` at any point.
+
+    A step that is cancelled loses no row and repeats none, so `asyncio.wait_for(anext(rows), seconds)` can be
+    called until a row arrives: see `ListingIterator`.
 
     Example:
         ```python
@@ -81,43 +86,33 @@ class Pager(Generic[T]):
     def __repr__(self) -> str:
         return f"Pager({self._listing.endpoint.label})"
 
-    async def __aiter__(self) -> AsyncGenerator[T, None]:
-        walk = self._walk()
-        while (page := await walk.next_page()) is not None:
-            for item in page.items:
-                yield item
+    def __aiter__(self) -> ListingIterator[T]:
+        return ListingIterator(self._walk())
 
-    async def pages(self) -> AsyncGenerator[Page[T], None]:
+    def pages(self) -> ListingIterator[Page[T]]:
         """Iterate over the listing page by page.
 
-        Yields:
-            Each `Page`, with only the rows that were not yielded before.
+        Returns:
+            An iterator over each `Page`, with only the rows that were not yielded before.
 
         Raises:
             UnpodError: as for iterating over the pager itself.
         """
-        walk = self._walk()
-        while (page := await walk.next_page()) is not None:
-            yield page
+        return ListingIterator(self._walk(), by_page=True)
 
-    async def raw(self) -> AsyncGenerator[bytes, None]:
+    def raw(self) -> ListingIterator[bytes]:
         """Iterate over the rows as the server sent them, including fields that this library does not know.
 
         Rows with fields of the wrong type are included. Rows that the server cannot send, and rows of another
         run, are left out; `on_bad_row` says whether the iteration then ends with an error.
 
-        Yields:
-            The exact JSON bytes of each row.
+        Returns:
+            An iterator over the exact JSON bytes of each row.
 
         Raises:
             UnpodError: as for iterating over the pager itself.
         """
-        walk = self._walk(decode=decode_raw)
-        while (page := await walk.next_page()) is not None:
-            # No variable refers to the rows during the next request: tracebacks with locals would show them.
-            rows = page.items[::-1]
-            while rows:
-                yield cast("bytes", rows.pop())
+        return ListingIterator(self._walk(decode=decode_raw))
 
     async def collect(self, limit: int | None = None) -> list[T]:
         """Read the listing into a list.
@@ -256,10 +251,75 @@ class Pager(Generic[T]):
         )
 
 
+class ListingIterator(AsyncIterator[T]):
+    """An iterator over the rows or pages of a `Pager`.
+
+    `aiter(pager)` returns one, and so do `pager.pages()` and `pager.raw()`. Only one task at a time can wait
+    for its next item.
+
+    A cancelled step, such as `asyncio.wait_for(anext(rows), 5)` after 5 seconds, loses no item and repeats
+    none: the next step continues. The cancelled step drops its request, and the next one sends it again. From
+    then on, requests of this iterator continue in the background when their step is cancelled, so that steps
+    that are shorter than a response still make progress. Such a request ends with the iterator: when it is no
+    longer referenced, and when it is closed.
+
+    Raises:
+        ConfigurationError: another task waits for the next item of this iterator.
+        UnpodError: as for iterating over the `Pager`. Each further step raises the same error.
+    """
+
+    def __init__(self, walk: SequentialWalk[Any], *, by_page: bool = False) -> None:
+        self._walk = walk
+        self._by_page = by_page
+        self._items: Iterator[T] = iter(())
+        self._is_waiting = False
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._walk.label}>"
+
+    async def __anext__(self) -> T:
+        while True:
+            # No variable refers to an item during the next request: tracebacks with locals would show it.
+            for item in self._items:
+                return item
+            if self._is_closed:
+                raise StopAsyncIteration
+            if self._is_waiting:
+                raise ConfigurationError(
+                    "another task waits for the next item of this iterator",
+                    hint="use an iterator in one task at a time, or create one for each task",
+                )
+            self._is_waiting = True
+            try:
+                page = await self._walk.next_page()
+            finally:
+                self._is_waiting = False
+            if page is None:
+                raise StopAsyncIteration
+            if not self._is_closed:
+                items: Any = (page,) if self._by_page else page.items
+                self._items = iter(items)
+
+    async def aclose(self) -> None:
+        """End the iteration, and drop a request that continues in the background.
+
+        Afterwards the iterator has no more items. Closing it is optional, and closing it twice has no effect.
+        """
+        self._is_closed = True
+        self._items = iter(())
+        if not self._is_waiting:
+            await self._walk.aclose()
+
+
+_Next: TypeAlias = Command | Exception | Literal["end"]
+
+
 class SequentialWalk(Generic[T]):
     """Reads a listing one page at a time.
 
-    Nothing is open between two calls, so the walk can be dropped at any time.
+    Nothing is open between two calls, unless calls of `next_page` were cancelled. The walk can be dropped at
+    any time.
 
     Args:
         executor: sends the requests.
@@ -291,8 +351,15 @@ class SequentialWalk(Generic[T]):
             listing, page_size=page_size, on_bad_row=on_bad_row, executor=executor
         )
         self._steps = self._walk.run() if listing.paged else walk_unpaged()
-        # The command that `at_end` has taken from the walk already.
-        self._next: Command | UnpodError | Literal["end"] | None = None
+        # What the next call begins with: a command of the walk that was not carried out yet, or its end.
+        self._next: _Next | None = None
+        self._was_cancelled = False
+        self._background: _BackgroundFetch | None = None
+
+    @property
+    def label(self) -> str:
+        """The listing, as in error messages."""
+        return self._listing.endpoint.label
 
     @property
     def passes(self) -> int:
@@ -312,35 +379,107 @@ class SequentialWalk(Generic[T]):
     async def next_page(self) -> Page[T] | None:
         """Return the next page that is not empty, or None at the end of the listing.
 
+        After a cancelled call, the next one continues; after an error, it raises the error again.
+
         Raises:
             UnpodError: as for iterating over a `Pager`.
         """
-        command, self._next = self._next or self._advance(None), None
+        if isinstance(self._next, Exception):
+            raise self._next.with_traceback(None)  # otherwise the traceback would grow each time
+        command = self._next or self._advance(None)
         while command != "end":
-            if isinstance(command, UnpodError):
+            self._next = command
+            if isinstance(command, Exception):
                 raise command
             reply: Any = None
             if isinstance(command, Fetch):
                 try:
-                    reply = await fetch(
-                        self._executor, self._listing, command.read, self._deadline, decode=self._decode
-                    )
-                except UnpodError as error:
-                    self._collector.locate(error, self._walk.page)
+                    if self._was_cancelled:
+                        reply = await self._fetch_in_background(command)
+                    else:
+                        reply = await fetch(
+                            self._executor, self._listing, command.read, self._deadline, decode=self._decode
+                        )
+                except Exception as error:
+                    if isinstance(error, UnpodError):
+                        self._collector.locate(error, self._walk.page)
+                    self._next = error
+                    raise
+                except BaseException:
+                    self._was_cancelled = True
                     raise
             elif isinstance(command, Deliver):
                 page = self._collector.page(command)
                 if page is not None:
+                    self._next = None
                     return page
             command = self._advance(reply)
+        self._next = command
         return None
 
-    def _advance(self, reply: Any) -> Command | UnpodError | Literal["end"]:
+    async def aclose(self) -> None:
+        """Drop a request that continues in the background, and wait for its end."""
+        background, self._background = self._background, None
+        if background is not None:
+            await background.aclose()
+
+    async def _fetch_in_background(self, command: Fetch) -> DecodedPage | PageFailure:
+        """Fetch a page with a request that continues if this step is cancelled.
+
+        Otherwise, steps that are shorter than a response would send the same request for ever.
+        """
+        while True:
+            if self._background is None:
+                self._background = _BackgroundFetch(
+                    fetch(self._executor, self._listing, command.read, self._deadline, decode=self._decode)
+                )
+            await self._background.wait()
+            task, self._background = self._background.task, None
+            if not task.cancelled():  # else other code has cancelled all tasks of the loop
+                return task.result()
+
+    def _advance(self, reply: Any) -> _Next:
         """Send the reply to the walk; return its next command, its error, or "end"."""
         try:
             return self._steps.send(reply)
         except StopIteration:
             return self._collector.bad_rows() or "end"
-        except UnpodError as error:
-            self._collector.locate(error, self._walk.page)
+        except Exception as error:  # noqa: BLE001 - raised by `next_page`, now and whenever it is called again
+            if isinstance(error, UnpodError):
+                self._collector.locate(error, self._walk.page)
             return error
+
+
+class _BackgroundFetch:
+    """A request in a task of its own, which ends with this object.
+
+    Attributes:
+        task: the task.
+    """
+
+    def __init__(self, page: Coroutine[Any, Any, DecodedPage | PageFailure]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.task = self._loop.create_task(page)
+        self.task.add_done_callback(_ignore_error)
+
+    async def wait(self) -> None:
+        """Wait until the task is done. It continues if this is cancelled."""
+        if not self.task.done():
+            await asyncio.wait([self.task])
+
+    async def aclose(self) -> None:
+        """Drop the request and wait for its end."""
+        cancelled = await cancel_and_wait([self.task])
+        if cancelled is not None:
+            raise cancelled
+
+    def __del__(self) -> None:
+        # The garbage collector may run in another thread.
+        if not self.task.done() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.task.cancel)
+
+
+def _ignore_error(task: asyncio.Task[Any]) -> None:
+    # Otherwise the loop logs that the error of a dropped request was never retrieved.
+    if not task.cancelled():
+        task.exception()

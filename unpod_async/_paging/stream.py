@@ -8,14 +8,14 @@ Exceptions of the tasks are raised to the reader, not wrapped in a group.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
 from unpod_async._common import join_shielded
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["SendBatch", "Stream"]
+__all__ = ["SendBatch", "Stream", "StreamIterator"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,9 @@ class Stream(Generic[T]):
 
     Use it with `async with`. Leaving the block, in whatever way, cancels all requests and waits for them; no
     task and no connection stays open. A stream can be entered once.
+
+    A step that is cancelled loses no row and repeats none, so `asyncio.wait_for(anext(rows), seconds)` can be
+    called until a row arrives: see `StreamIterator`.
 
     Example:
         ```python
@@ -79,26 +82,32 @@ class Stream(Generic[T]):
         if not task.cancelled():
             task.result()
 
-    async def __aiter__(self) -> AsyncGenerator[T, None]:
+    def __aiter__(self) -> StreamIterator[T]:
         if self._task is None:
             raise ConfigurationError(
                 f"{self._name} is iterated outside its `async with`",
                 hint="use `async with ... as stream: async for row in stream`",
             )
-        while True:
-            while self._batch is None and not (self._batches or self._ended):
-                self._arrived.clear()
-                await self._arrived.wait()
-            if self._batch is None:
-                if not self._batches:
-                    break
-                done = next(iter(self._batches))
-                self._batch = self._iterate(self._batches.pop(done)), done
-            # After a `break`, the next `async for` continues with the remaining rows of the batch.
-            batch, done = self._batch
-            for row in batch:
-                yield row
-            self._finish(done)
+        return StreamIterator(repr(self), self._next_batch, self._finish)
+
+    async def _next_batch(self) -> tuple[Iterator[T], asyncio.Future[None]] | None:
+        """Return the rows of the next batch, or None at the end.
+
+        After a `break`, these are the remaining rows of the batch that was being iterated. The reader passes
+        the future to `_finish` when it has processed the rows.
+
+        Raises:
+            ConfigurationError: the `async with` was left before the end of the stream.
+            UnpodError: the error of the stream.
+        """
+        while self._batch is None and not (self._batches or self._ended):
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._batch is None and self._batches:
+            done = next(iter(self._batches))
+            self._batch = self._iterate(self._batches.pop(done)), done
+        if self._batch is not None:
+            return self._batch
         if self._error is not None:
             raise self._error
         if not self._complete:
@@ -106,6 +115,7 @@ class Stream(Generic[T]):
                 f"the `async with` of {self._name} ended before the stream did",
                 hint="iterate the stream inside its `async with`",
             )
+        return None
 
     def _iterate(self, rows: Sequence[T]) -> Iterator[T]:
         """Return an iterator over the rows of a batch. Subclasses can observe each row as it is taken."""
@@ -139,3 +149,68 @@ class Stream(Generic[T]):
                 await done
             finally:
                 self._batches.pop(done, None)
+
+
+class StreamIterator(AsyncIterator[T]):
+    """An iterator over the rows of a `Stream`: what `aiter(stream)` returns.
+
+    Only one task at a time can wait for its next row; a stream can have several iterators, which share its
+    rows. A cancelled step, such as `asyncio.wait_for(anext(rows), 5)` after 5 seconds, loses no row and
+    repeats none, and the background tasks of the stream continue.
+
+    Raises:
+        ConfigurationError: another task waits for the next row of this iterator.
+        UnpodError: as for iterating over the `Stream`. Each further step raises the same error.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        next_batch: Callable[[], Awaitable[tuple[Iterator[T], asyncio.Future[None]] | None]],
+        finish_batch: Callable[[asyncio.Future[None]], None],
+    ) -> None:
+        self._name = name
+        self._receive = next_batch
+        self._finish = finish_batch
+        self._rows: Iterator[T] = iter(())
+        self._done: asyncio.Future[None] | None = None  # of the batch that `_rows` iterates
+        self._error: Exception | None = None
+        self._is_waiting = False
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._name}>"
+
+    async def __anext__(self) -> T:
+        while True:
+            for row in self._rows:
+                return row
+            await self._next_batch()
+
+    async def aclose(self) -> None:
+        """End this iterator. The rows that it has not returned stay in the stream."""
+        self._is_closed = True
+        self._rows, self._done = iter(()), None
+
+    async def _next_batch(self) -> None:
+        if self._error is not None:
+            raise self._error.with_traceback(None)  # otherwise it would grow each time
+        if self._is_waiting:
+            raise ConfigurationError(
+                "another task waits for the next row of this iterator",
+                hint="use an iterator in one task at a time, or create one for each task",
+            )
+        if self._done is not None:
+            self._finish(self._done)
+            self._done = None
+        self._is_waiting = True
+        try:
+            batch = None if self._is_closed else await self._receive()
+        except Exception as error:
+            self._error = error
+            raise
+        finally:
+            self._is_waiting = False
+        if batch is None or self._is_closed:
+            raise StopAsyncIteration
+        self._rows, self._done = batch
