@@ -456,8 +456,11 @@ trees = st.recursive(
 filled = texts.filter(lambda text: bool(text.strip()))
 # The keys with a special meaning are overwritten below.
 bags = st.dictionaries(texts.filter(lambda key: key not in {"id", "document_id"}), trees, max_size=5)
+numbers = st.from_regex(r"\A\+?[0-9]{3,20}\Z")
 documents_given = st.lists(
-    st.builds(lambda bag, name, number: bag | {"name": name, "contact_number": number}, bags, filled, filled),
+    st.builds(
+        lambda bag, name, number: bag | {"name": name, "contact_number": number}, bags, filled, numbers
+    ),
     min_size=1,
     max_size=4,
 )

@@ -429,6 +429,89 @@ async def test_a_file_that_is_not_a_journal_is_refused_and_kept(content: bytes, 
     assert (tmp_path / "j").read_bytes() == content
 
 
+class Unusable:
+    """A path that is none."""
+
+    def __fspath__(self) -> Any:
+        return 5
+
+
+@pytest.mark.parametrize("journal", [None, 5, b"journal", Path, ["j"], "", "a\0b", Unusable()])
+async def test_a_journal_is_a_path(journal: Any) -> None:
+    async with served() as (sandbox, unpod):
+        with pytest.raises(InvalidArgument, match="journal must be the path of a file") as caught:
+            await unpod.tasks.create_many(sandbox.space_token, requests(1), journal=journal)
+        assert caught.value.argument == "journal"
+        assert sandbox.requests == 0
+
+
+@pytest.mark.parametrize("resend", [None, 1, 0, "no"])
+async def test_resend_unknown_and_dry_run_are_bool(resend: Any, tmp_path: Path) -> None:
+    """ "no" would send, and call twice."""
+    async with served() as (sandbox, unpod):
+        with pytest.raises(InvalidArgument, match="resend_unknown must be True or False"):
+            await run_job(sandbox, unpod, tmp_path / "j", resend_unknown=resend)
+        with pytest.raises(InvalidArgument, match="dry_run must be True or False"):
+            await unpod.tasks.create(
+                sandbox.space_token, pilot="agent", documents=documents(), context="Call.", dry_run=resend
+            )
+        assert sandbox.requests == 0
+        assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize("name", ["", "missing/j", "file/j", "x" * 300, "\ud800"])
+async def test_a_journal_that_cannot_be_opened_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with served() as (sandbox, unpod):
+        with pytest.raises(
+            ConfigurationError, match=r"journal cannot be opened: .+; nothing was sent"
+        ) as caught:
+            await run_job(sandbox, unpod, Path(os.path.join(tmp_path, name)))  # noqa: PTH118
+        assert caught.value.argument == "journal"
+        assert str(tmp_path) not in str(caught.value)
+        assert sandbox.requests == 0
+
+
+async def run_on_a_full_disk(sandbox: Sandbox, unpod: UnpodClient, journal: Path, room: int) -> None:
+    """Run a job of two batches whose journal has room for so many bytes."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        await run_job(sandbox, unpod, journal, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of the size of a file")
+@pytest.mark.parametrize(
+    ("fault", "room", "outcome", "states"),
+    [
+        (None, 40, "request 0 was not sent", ["created", "created"]),
+        (None, 300, "request 0 was sent and its calls were queued", ["created", "created"]),
+        (
+            Fault(method="POST", status=400),
+            300,
+            "request 0 was refused by the service or did not leave this machine",
+            ["not_found", "created"],
+        ),
+    ],
+)
+async def test_a_full_disk_is_an_error_of_ours_and_a_rerun_calls_nobody_twice(
+    fault: Fault | None, room: int, outcome: str, states: list[str], tmp_path: Path
+) -> None:
+    journal = tmp_path / "j"
+    journal.touch()
+    async with served(*([] if fault is None else [fault])) as (sandbox, unpod):
+        with pytest.raises(ConfigurationError, match="journal cannot be written") as caught:
+            await run_on_a_full_disk(sandbox, unpod, journal, room)
+        assert outcome in caught.value.summary
+        assert "it sends no request twice" in str(caught.value.hint)
+        assert await run_job(sandbox, unpod, journal, 2) == states
+        assert set(calls_by_number(sandbox).values()) == {1}
+
+
 @pytest.mark.parametrize(("old", "state"), [("not seen", "not_found"), ("partly", "partial")])
 async def test_a_journal_with_the_state_names_of_older_versions_is_read(
     old: str, state: str, tmp_path: Path
@@ -571,7 +654,7 @@ async def test_random_faults_cancellations_and_reruns_call_nobody_twice(tmp_path
 
 async def test_a_refused_resend_leaves_the_first_outcome_unknown(tmp_path: Path) -> None:
     """A "refused" after a resend must not hide that the first request may have queued calls."""
-    request = CreateRequest(pilot="p", documents=[{"name": "n", "contact_number": "1"}], context="c")
+    request = CreateRequest(pilot="p", documents=[{"name": "n", "contact_number": "9000000001"}], context="c")
     async with (
         Sandbox(runs=1, tasks_per_run=1) as sandbox,
         UnpodClient(sandbox.token, sandbox.org_handle, sandbox.base_url, retry=None) as unpod,
@@ -603,7 +686,7 @@ async def test_an_unknown_outcome_after_a_429_does_not_have_the_status_429() -> 
             await unpod.tasks.create(
                 sandbox.space_token,
                 pilot="p",
-                documents=[{"name": "n", "contact_number": "1"}],
+                documents=[{"name": "n", "contact_number": "9000000001"}],
                 context="c",
             )
         assert (caught.value.status, caught.value.message) == (None, "")

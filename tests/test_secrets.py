@@ -37,7 +37,7 @@ SECRET = re.compile(r"s3cr3t|SYNALICE")
 RUN = "R0"
 SPACE = "SPACE"
 FAST = RetryPolicy(attempts=2, base=0.001)
-DOCUMENTS = [{"name": "A", "contact_number": "1"}]
+DOCUMENTS = [{"name": "A", "contact_number": "9000000001"}]
 
 echo = {"message": f"bad token {TOKEN}", "errors": {"token": [TOKEN]}, "data": {"detail": TOKEN}}
 ECHO_HEADERS = [("WWW-Authenticate", f'Token "{TOKEN}"'), ("X-Request-ID", TOKEN)]

@@ -162,14 +162,26 @@ class InvalidArgument(UnpodError, ValueError):
     Attributes:
         argument: name of the refused argument, with which the message begins; None if the cause is a
             combination of arguments.
+        problems: for documents and requests of a create, what is wrong with each that is refused, such as
+            "documents[3].contact_number is not a phone number: it contains a letter". The message lists the
+            first hundred.
     """
 
     argument: str | None = None
+    problems: tuple[str, ...] = ()
 
-    def __init__(self, *args: object, argument: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        *args: object,
+        argument: str | None = None,
+        hint: str | None = None,
+        problems: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(*args, hint=hint)
         if argument is not None:
             self.argument = argument
+        if problems:
+            self.problems = problems
 
 
 class TransportError(UnpodError):

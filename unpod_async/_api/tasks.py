@@ -16,7 +16,7 @@ from unpod_async._create import (
     reconcile,
     send_create,
 )
-from unpod_async._http import check_choice, check_id, check_str, check_str_or_list, endpoints
+from unpod_async._http import check_bool, check_choice, check_id, check_str, check_str_or_list, endpoints
 from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
 from unpod_async.create import CreateRequest, Schedule
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
@@ -143,9 +143,11 @@ class Tasks(Resource):
             space_token: token of the space.
             pilot: handle of the agent. The server does not check it: with a wrong handle, calls are queued
                 and never placed.
-            documents: a mapping for each call, with at least the strings `name` and `contact_number`. Its
-                `id` or `document_id` is returned as the task's `ref_id`. A document with neither gets a
-                generated `document_id`, so that its call can be found again.
+            documents: a mapping for each call, with at least the strings `name` and `contact_number`. A
+                number has 3 to 20 ASCII digits, an optional leading plus, and spaces, dots, hyphens or round
+                brackets between the digits. The `id` or `document_id` of a document is returned as the task's
+                `ref_id`. A document with neither gets a generated `document_id`, so that its call can be
+                found again.
             context: what the call is about. The server refuses a create without it.
             schedule: "now" (default), "auto", `ScheduleNow()`, `ScheduleAuto()` or
                 `ScheduleCustom(date, time)`.
@@ -155,7 +157,8 @@ class Tasks(Resource):
             The created run; with `dry_run`, the JSON that would be sent.
 
         Raises:
-            InvalidArgument: an argument is not accepted. Nothing was sent.
+            InvalidArgument: an argument is not accepted. Nothing was sent. `error.problems` lists every
+                document that is refused.
             TransportError: the request failed and `error.sent` is False: nothing was sent.
             OutcomeUnknown: the request was sent and calls may be queued. `reconcile(error)` looks for them.
             APIError: the server refused the request. No call was queued.
@@ -171,6 +174,7 @@ class Tasks(Resource):
             ```
         """
         check_id("space_token", space_token)
+        check_bool("dry_run", dry_run)
         create = encode_create(
             pilot=pilot,
             documents=documents,
@@ -192,10 +196,12 @@ class Tasks(Resource):
     ) -> Sequence[BatchResult]:
         """Place calls in batches. After a crash, call it again: no call is placed twice.
 
-        Before each request, the journal records on disk what is about to be sent. A second call with the same
-        requests in the same order skips the complete batches and looks for the one batch whose outcome is
-        unknown. If that batch was created, completely or in part, this is recorded. If it is not found, it is
-        reported and not sent again, unless `resend_unknown` is True.
+        All requests are checked before the first is sent or recorded. Before each request, the journal
+        records on disk what is about to be sent. A second call with the same requests in the same order skips
+        the complete batches and looks for the one batch whose outcome is unknown. If that batch was created,
+        completely or in part, this is recorded. If it is not found, it is reported and not sent again, unless
+        `resend_unknown` is True. If a run or task that may belong to it cannot be read, it is reported as
+        "unclear" and never sent again.
 
         Args:
             space_token: token of the space.
@@ -210,9 +216,9 @@ class Tasks(Resource):
 
         Raises:
             OutcomeUnknown: a batch was sent and its outcome is unknown. Nothing was sent after it.
-            InvalidArgument: a request is not accepted, or differs from the one in the journal.
-            ConfigurationError: the journal is in use, or is not a journal.
-            OSError: the journal cannot be opened or written.
+            InvalidArgument: a request is not accepted, or differs from the one in the journal. Nothing was
+                sent. `error.problems` lists everything that is not accepted.
+            ConfigurationError: the journal is in use, is not a journal, or cannot be opened or written.
             UnpodError: a batch was refused. The next call sends it again.
         """
         check_id("space_token", space_token)
@@ -221,9 +227,10 @@ class Tasks(Resource):
     async def reconcile(self, error: UnpodError) -> Reconciliation:
         """Look for the calls of a create whose outcome is unknown.
 
-        Reads the runs created since two minutes before the request, and looks for tasks with exactly its
-        document ids. "not_found" does not mean that nothing was created: the server may still be storing the
-        calls.
+        Reads the runs created since two minutes before the request, by the server's clock if its responses
+        have a `Date` header, and looks for tasks with exactly its document ids. "not_found" does not mean
+        that nothing was created: the server may still be storing the calls. "unclear" means that a run or
+        task that may belong to the create could not be read, or that this machine's clock was set back.
 
         Args:
             error: the `OutcomeUnknown` that `create` or `create_many` raised.

@@ -6,20 +6,23 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
-from typing import cast
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, cast
 
 import anyio.to_thread
 import msgspec
 
 from unpod_async._create.journal import Journal, JournalEntry
-from unpod_async._create.payload import EncodedCreate, encode_create, own_id
-from unpod_async._create.reconcile import CreateState, reconcile
+from unpod_async._create.payload import CheckedCreate, check_create, combine_problems
+from unpod_async._create.reconcile import CreateState, reconcile, search_start
+from unpod_async._create.server_clock import ServerClock
 from unpod_async._create.submit import send_create
+from unpod_async._http import check_bool
 from unpod_async._paging import ClientContext
 from unpod_async.create import CreateRequest
-from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
+from unpod_async.errors import ConfigurationError, InvalidArgument, OutcomeUnknown, UnpodError
 
 __all__ = ["BatchResult", "create_many"]
 
@@ -29,8 +32,9 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         number: position of the request, counted from 0.
-        state: "created"; "partial" if only the documents in `task_ids` have a task; or "not_found" if an
-            earlier run of the job sent the request, no task of it was found, and it was not sent again.
+        state: "created"; "partial" if only the documents in `task_ids` have a task; "not_found" if an
+            earlier run of the job sent the request, no task of it was found, and it was not sent again; or
+            "unclear" if that is not certain, because a run or task that may belong to it could not be read.
         run_id: the run it created, if known.
         document_ids: the ids of its documents, given or generated.
         task_ids: task id by document id, as far as known.
@@ -52,16 +56,25 @@ async def create_many(
     resend_unknown: bool,
 ) -> list[BatchResult]:
     """Send each request that the journal does not list as done. See `Tasks.create_many`."""
-    if not _is_iterable(requests):
-        raise InvalidArgument("requests must be an iterable of CreateRequest", argument="requests")
-    if not _is_path(journal):
-        raise InvalidArgument("journal must be the path of a file", argument="journal")
-    results: list[BatchResult] = []
-    with Journal(journal) as opened:
+    path = _journal_path(journal)
+    check_bool("resend_unknown", resend_unknown)
+    checked = _check_requests(space_token, requests)
+    with _opened(path) as opened:
+        _check_entries(checked, opened.entries)
         job = _CreateJob(context, space_token, opened, resend_unknown=resend_unknown)
-        for number, request in enumerate(requests):
-            results.append(await job.complete(number, request))
-    return results
+        return [await job.complete(number, request) for number, request in enumerate(checked)]
+
+
+class _CheckedRequest(NamedTuple):
+    """A request that was checked.
+
+    Attributes:
+        create: its arguments.
+        digest: a digest of the request without generated ids.
+    """
+
+    create: CheckedCreate
+    digest: str
 
 
 class _CreateJob:
@@ -74,22 +87,15 @@ class _CreateJob:
         self._space = space_token
         self._journal = journal
         self._resend_unknown = resend_unknown
+        self._clock = ServerClock()
 
-    async def complete(self, number: int, request: CreateRequest) -> BatchResult:
+    async def complete(self, number: int, request: _CheckedRequest) -> BatchResult:
         """Send request `number`, or determine its outcome if an earlier run of the job sent it."""
-        request = _check(number, request)
-        digest = _digest(self._space, request)
         entry = self._journal.entries.get(number)
-        if entry is not None and entry.digest != digest:
-            raise InvalidArgument(
-                f"request {number} is not the request that the journal has at this position",
-                argument="requests",
-                hint="run the job with the same requests in the same order, or start a new journal",
-            )
-        if entry is not None and entry.state in ("sending", "not_found"):
+        if entry is not None and entry.state in _UNKNOWN:
             entry = await self._find(entry)
         if entry is None or entry.state == "refused" or (entry.state == "not_found" and self._resend_unknown):
-            entry = await self._send(number, digest, request, entry)
+            entry = await self._send(number, request, entry)
         return BatchResult(
             number=number,
             state=cast("CreateState", entry.state),
@@ -100,31 +106,41 @@ class _CreateJob:
 
     async def _find(self, entry: JournalEntry) -> JournalEntry:
         """Search for the calls of a request that was sent with an unknown outcome."""
-        sent_at = datetime.fromtimestamp(entry.at, UTC)
-        found = await reconcile(self._context, self._space, entry.document_ids, sent_at)
+        clock = _clock_of(entry)
+        found = await reconcile(self._context, self._space, entry.document_ids, _sent_at(entry), clock)
+        if entry.clock_offset is None:
+            self._clock = clock
         return await self._record(
             msgspec.structs.replace(
                 entry, state=found.state, run_id=found.run_id, task_ids=dict(found.task_ids)
             )
         )
 
-    async def _send(
-        self, number: int, digest: str, request: CreateRequest, entry: JournalEntry | None
-    ) -> JournalEntry:
-        create = _encode(request, entry)
+    async def _send(self, number: int, request: _CheckedRequest, entry: JournalEntry | None) -> JournalEntry:
+        # A request that is sent again keeps its generated ids, so that its calls can still be found.
+        known_ids = () if entry is None else entry.document_ids
+        if entry is not None and len(known_ids) != len(request.create.documents):
+            raise _damaged(number)
+        create = request.create.with_ids(
+            lambda index: known_ids[index] if known_ids else uuid.uuid4().hex
+        ).encode()
         # Calls of an earlier attempt may still appear, so a later search starts at that attempt.
         unresolved = entry if entry is not None and entry.state == "not_found" else None
+        offset = self._clock.offset
         sending = JournalEntry(
             number=number,
             state="sending",
-            digest=digest,
+            digest=request.digest,
             document_ids=create.document_ids,
-            at=time.time() if unresolved is None else unresolved.at,
+            at=time.time(),
             space=self._space,
+            clock_offset=None if offset is None else offset.total_seconds(),
         )
+        if unresolved is not None:
+            sending = msgspec.structs.replace(sending, at=unresolved.at, clock_offset=unresolved.clock_offset)
         await self._record(sending)
         try:
-            created = await send_create(self._context, self._space, create)
+            created = await send_create(self._context, self._space, create, self._clock)
         except OutcomeUnknown:
             raise  # the "sending" entry makes the next run of the job search for the calls
         except UnpodError:
@@ -140,54 +156,138 @@ class _CreateJob:
         )
 
     async def _record(self, entry: JournalEntry) -> JournalEntry:
-        await anyio.to_thread.run_sync(self._journal.write, entry)
+        try:
+            await anyio.to_thread.run_sync(self._journal.write, entry)
+        except OSError as fault:
+            outcome = _OUTCOMES.get(entry.state, "was sent by an earlier call, and was searched for now")
+            raise ConfigurationError(
+                f"journal cannot be written: {_reason(fault)}; request {entry.number} {outcome}",
+                argument="journal",
+                hint="repair the cause and run the job again: it sends no request twice",
+            ) from None
         return entry
 
 
-def _is_iterable(value: object) -> bool:
-    return isinstance(value, Iterable)
+_UNKNOWN: Final = frozenset({"sending", "not_found", "unclear"})
+"""States of a request whose calls are searched for."""
+
+_OUTCOMES: Final = {
+    "sending": "was not sent",
+    "refused": "was refused by the service or did not leave this machine",
+    "created": "was sent and its calls were queued",
+}
+"""What happened to a request whose entry cannot be written."""
 
 
-def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike) and bool(str(cast("object", value)))
+def _check_requests(space_token: str, requests: object) -> list[_CheckedRequest]:
+    """Check all requests, before the first of them is sent or written to the journal.
 
-
-def _check(number: int, request: object) -> CreateRequest:
-    """Return a request that can be encoded more than once."""
-    if not isinstance(request, CreateRequest):
-        kind = type(request).__name__
-        raise InvalidArgument(f"request {number} must be a CreateRequest, not {kind}", argument="requests")
-    if isinstance(request.documents, Iterator):
-        return msgspec.structs.replace(request, documents=tuple(request.documents))
-    return request
-
-
-def _encode(request: CreateRequest, entry: JournalEntry | None) -> EncodedCreate:
-    """Encode a request with an id for each document.
-
-    A request that is sent again keeps the generated ids of `entry`, so that its calls can still be found.
+    Raises:
+        InvalidArgument: a request is not accepted. The message lists everything that is not.
     """
-    if entry is None:
-        return _encode_documents(request, request.documents, generate_ids=True)
-    documents = [
-        document if own_id(document) else {**document, "document_id": document_id}
-        for document, document_id in zip(request.documents, entry.document_ids, strict=True)
-    ]
-    return _encode_documents(request, documents)
+    if not isinstance(requests, Iterable):
+        raise InvalidArgument("requests must be an iterable of CreateRequest", argument="requests")
+    checked: list[_CheckedRequest] = []
+    refused: list[InvalidArgument] = []
+    for number, request in enumerate(cast("Iterable[object]", requests)):
+        try:
+            checked.append(_check_request(space_token, request))
+        except InvalidArgument as error:
+            where = f"requests[{number}]"
+            separator = " " if error.argument is None else "."
+            problems = [f"{where}{separator}{problem}" for problem in error.problems or (error.summary,)]
+            refused.append(
+                InvalidArgument(problems[0], argument="requests", hint=error.hint, problems=tuple(problems))
+            )
+    if refused:
+        raise combine_problems("requests", refused, len(checked) + len(refused))
+    return checked
 
 
-def _encode_documents(
-    request: CreateRequest, documents: Iterable[Mapping[str, object]], *, generate_ids: bool = False
-) -> EncodedCreate:
-    return encode_create(
+def _check_request(space_token: str, request: object) -> _CheckedRequest:
+    if not isinstance(request, CreateRequest):
+        raise InvalidArgument(f"must be a CreateRequest, not {type(request).__name__}")
+    create = check_create(
         pilot=request.pilot,
-        documents=documents,
+        documents=request.documents,
         context=request.context,
         schedule=request.schedule,
-        make_id=(lambda: uuid.uuid4().hex) if generate_ids else None,
+    )
+    digest = hashlib.sha256(space_token.encode() + b"\0" + create.encode().body).hexdigest()
+    return _CheckedRequest(create, digest)
+
+
+def _check_entries(requests: Sequence[_CheckedRequest], entries: Mapping[int, JournalEntry]) -> None:
+    """Check that the journal belongs to these requests.
+
+    Raises:
+        InvalidArgument: a request differs from the one in the journal.
+        ConfigurationError: an entry is damaged.
+    """
+    for number, request in enumerate(requests):
+        entry = entries.get(number)
+        if entry is None:
+            continue
+        if entry.digest != request.digest:
+            raise InvalidArgument(
+                f"requests[{number}] is not the request that the journal has at this position",
+                argument="requests",
+                hint="run the job with the same requests in the same order, or start a new journal",
+            )
+        if entry.state not in _UNKNOWN:
+            continue
+        try:
+            search_start(_sent_at(entry), _clock_of(entry))
+        except (ValueError, OverflowError, OSError):
+            raise _damaged(number) from None
+
+
+def _damaged(number: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"journal is damaged: its entry for request {number} cannot belong to that request",
+        argument="journal",
+        hint="restore the journal of this job, or look for its calls before you start a new one",
     )
 
 
-def _digest(space_token: str, request: CreateRequest) -> str:
-    body = _encode_documents(request, request.documents).body
-    return hashlib.sha256(space_token.encode() + b"\0" + body).hexdigest()
+def _sent_at(entry: JournalEntry) -> datetime:
+    return datetime.fromtimestamp(entry.at, UTC)
+
+
+def _clock_of(entry: JournalEntry) -> ServerClock:
+    return ServerClock(None if entry.clock_offset is None else timedelta(seconds=entry.clock_offset))
+
+
+def _journal_path(value: object) -> str:
+    path: object = None
+    with suppress(TypeError):  # an int, or a PathLike that is none
+        path = os.fspath(cast("str", value))
+    if isinstance(path, str) and path and "\0" not in path:
+        return path
+    raise InvalidArgument("journal must be the path of a file", argument="journal")
+
+
+@contextmanager
+def _opened(path: str) -> Generator[Journal]:
+    """Open the journal, with our error if that fails."""
+    journal = Journal(path)
+    try:
+        journal.__enter__()
+    except (OSError, ValueError) as fault:
+        if isinstance(fault, UnpodError):
+            raise
+        raise ConfigurationError(
+            f"journal cannot be opened: {_reason(fault)}; nothing was sent",
+            argument="journal",
+            hint="pass the path of a file that can be read and written; its folder has to exist",
+        ) from None
+    try:
+        yield journal
+    finally:
+        # Every entry is on disk already, so an error of closing changes nothing.
+        with suppress(OSError):
+            journal.__exit__(None, None, None)
+
+
+def _reason(fault: Exception) -> str:
+    return getattr(fault, "strerror", None) or type(fault).__name__

@@ -18,7 +18,7 @@ from unpod_async.errors import ConfigurationError
 
 __all__ = ["Journal", "JournalEntry", "JournalState"]
 
-JournalState: TypeAlias = Literal["sending", "created", "partial", "not_found", "refused"]
+JournalState: TypeAlias = Literal["sending", "created", "partial", "not_found", "unclear", "refused"]
 
 _OLD_STATES: Final = {"partly": "partial", "not seen": "not_found"}
 """State names of older versions, still read: a job whose journal is refused could call people twice."""
@@ -34,6 +34,8 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         document_ids: the ids of its documents, given or generated.
         at: when the request was first sent, in Unix seconds.
         space: the token of the space.
+        clock_offset: seconds by which the server's clock was ahead of this machine's when the request was
+            first sent; None if no response had said so before.
         run_id: the run it created, if known.
         task_ids: task id by document id, as far as known.
     """
@@ -44,6 +46,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     document_ids: tuple[str, ...]
     at: float
     space: str
+    clock_offset: float | None = None
     run_id: str | None = None
     task_ids: dict[str, str] = {}
 
@@ -101,7 +104,7 @@ class Journal:
         for number, line in enumerate(complete.splitlines(), 1):
             try:
                 entry = _decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 entry = None
             if entry is None:
                 raise ConfigurationError(

@@ -15,13 +15,17 @@ from typing import Final, NamedTuple, cast
 import msgspec
 
 from unpod_async._common import shorten
+from unpod_async._create.phone_numbers import NUMBER_HINT, number_problem
 from unpod_async._http import check_id
 from unpod_async.create import Schedule, ScheduleAuto, ScheduleCustom, ScheduleNow
 from unpod_async.errors import InvalidArgument
 
-__all__ = ["EncodedCreate", "encode_create", "own_id"]
+__all__ = ["CheckedCreate", "EncodedCreate", "check_create", "combine_problems", "encode_create"]
 
 _MAX_DEPTH: Final = 100
+_LISTED: Final = 100
+"""Problems that a message lists. The error has all of them."""
+
 _UNSENDABLE: Final = re.compile("[\x00\ud800-\udfff]")
 # Errors show a key only if it looks like the name of a field: any other key may be personal data.
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
@@ -40,6 +44,29 @@ class EncodedCreate(NamedTuple):
     document_ids: tuple[str, ...]
 
 
+class CheckedCreate(NamedTuple):
+    """The arguments of a create, checked. The documents are copies."""
+
+    pilot: str
+    documents: Sequence[dict[str, object]]
+    context: str
+    schedule: ScheduleNow | ScheduleAuto | ScheduleCustom
+
+    def with_ids(self, make_id: Callable[[int], str]) -> CheckedCreate:
+        """Return a copy in which each document has an id. `make_id` takes the index of one without an id."""
+        return self._replace(
+            documents=[
+                document if own_id(document) else {**document, "document_id": make_id(index)}
+                for index, document in enumerate(self.documents)
+            ]
+        )
+
+    def encode(self) -> EncodedCreate:
+        """Encode the request."""
+        ids = [str(document_id) for document in self.documents if (document_id := own_id(document))]
+        return EncodedCreate(msgspec.json.encode(self._asdict()), tuple(ids))
+
+
 def encode_create(
     *,
     pilot: str,
@@ -50,6 +77,27 @@ def encode_create(
 ) -> EncodedCreate:
     """Check the arguments of a create and encode them.
 
+    Args:
+        pilot: as in `check_create`.
+        documents: as in `check_create`.
+        context: as in `check_create`.
+        schedule: as in `check_create`.
+        make_id: creates the `document_id` of a document without an id. None, the default, adds no ids.
+
+    Raises:
+        InvalidArgument: as `check_create`.
+    """
+    create = check_create(pilot=pilot, documents=documents, context=context, schedule=schedule)
+    if make_id is not None:
+        create = create.with_ids(lambda _: make_id())
+    return create.encode()
+
+
+def check_create(
+    *, pilot: object, documents: object, context: object, schedule: object = "now"
+) -> CheckedCreate:
+    """Check the arguments of a create.
+
     The documents are copied; the caller's objects stay unchanged. The API documents the body in "Create a
     Task in a Space".
 
@@ -59,24 +107,17 @@ def encode_create(
             are JSON. The server returns `id`, or else `document_id`, as the `ref_id` of the task.
         context: what the calls are about. The API documents it as optional, but refuses a body without it.
         schedule: a `ScheduleNow`, `ScheduleAuto` or `ScheduleCustom`, or "now" or "auto".
-        make_id: creates the `document_id` of a document without an id. None, the default, adds no ids.
 
     Raises:
         InvalidArgument: an argument is not accepted. The message names the location ("documents[3].age") and
-            contains no values.
+            contains no values. If several documents are not accepted, it lists each of them.
     """
-    copies = _copy_documents(documents)
-    if make_id is not None:
-        for copy in copies:
-            if not own_id(copy):
-                copy["document_id"] = make_id()
-    body = {
-        "pilot": check_id("pilot", pilot),
-        "documents": copies,
-        "context": _non_blank("context", context),
-        "schedule": _schedule_object(schedule),
-    }
-    return EncodedCreate(msgspec.json.encode(body), _unique_ids(copies))
+    return CheckedCreate(
+        documents=_copy_documents(documents),
+        pilot=check_id("pilot", pilot),
+        context=_non_blank("context", context),
+        schedule=_schedule_object(schedule),
+    )
 
 
 def own_id(document: Mapping[str, object]) -> object:
@@ -103,11 +144,36 @@ def _copy_documents(value: object) -> list[dict[str, object]]:
     kind = type(value).__name__
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise _invalid("documents", f"must be a sequence of mappings, not {kind}")
-    documents = enumerate(cast("Iterable[object]", value))
-    copies = [_copy_document(f"documents[{index}]", document) for index, document in documents]
+    copies: list[dict[str, object]] = []
+    refused: list[InvalidArgument] = []
+    index_of: dict[object, int] = {}
+    for index, document in enumerate(cast("Iterable[object]", value)):
+        try:
+            copy = _copy_document(f"documents[{index}]", document)
+            _check_unique(index, copy, index_of)
+        except InvalidArgument as error:
+            refused.append(error)
+        else:
+            copies.append(copy)
+    if refused:
+        raise combine_problems("documents", refused, len(refused) + len(copies))
     if not copies:
         raise _invalid("documents", "must contain at least one mapping", "each mapping is one call")
     return copies
+
+
+def combine_problems(argument: str, refused: Sequence[InvalidArgument], total: int) -> InvalidArgument:
+    """Return one error for all items of an argument that were refused, out of `total`."""
+    problems = tuple(problem for error in refused for problem in error.problems or (error.summary,))
+    if len(problems) == 1:
+        return InvalidArgument(problems[0], argument=argument, hint=refused[0].hint, problems=problems)
+    more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    return InvalidArgument(
+        f"{argument}: {len(refused)} of {total} cannot be sent: {'; '.join(problems[:_LISTED])}{more}",
+        argument=argument,
+        hint=next((error.hint for error in refused if error.hint), None),
+        problems=problems,
+    )
 
 
 def _copy_document(where: str, document: object) -> dict[str, object]:
@@ -118,26 +184,27 @@ def _copy_document(where: str, document: object) -> dict[str, object]:
         if key not in copy:
             raise _invalid(where, f"must have {key!r}, a non-empty str")
         _non_blank(f"{where}.{key}", copy[key])
+    problem = number_problem(str(copy["contact_number"]))
+    if problem is not None:
+        raise _invalid(f"{where}.contact_number", f"is not a phone number: {problem}", NUMBER_HINT)
     for key in ("id", "document_id"):
         if copy.get(key) is not None:
             _sendable(f"{where}.{key}", copy[key])
     return copy
 
 
-def _unique_ids(documents: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
-    index_of: dict[str, int] = {}
-    for index, document in enumerate(documents):
-        document_id = own_id(document)
-        if not isinstance(document_id, str) or not document_id:
-            continue
-        if document_id in index_of:
-            raise _invalid(
-                f"documents[{index}]",
-                f"has the same id as documents[{index_of[document_id]}]",
-                "use a different id for each document, so that their tasks can be told apart",
-            )
-        index_of[document_id] = index
-    return tuple(index_of)
+def _check_unique(index: int, document: Mapping[str, object], index_of: dict[object, int]) -> None:
+    """Record the id of a document. Raises InvalidArgument if an earlier document has the same id."""
+    document_id = own_id(document)
+    if not document_id:
+        return
+    first = index_of.setdefault(document_id, index)
+    if first != index:
+        raise _invalid(
+            f"documents[{index}]",
+            f"has the same id as documents[{first}]",
+            "use a different id for each document, so that their tasks can be told apart",
+        )
 
 
 def _copy_json(where: str, value: object, depth: int) -> object:

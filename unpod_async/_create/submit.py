@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from unpod_async._common import shorten
 from unpod_async._create.payload import EncodedCreate
+from unpod_async._create.server_clock import ServerClock
 from unpod_async._http import Request, Response, SentFlag, message_of, space_tasks
 from unpod_async._paging import ClientContext, decode_single
 from unpod_async.errors import (
@@ -34,8 +35,13 @@ class _LastResponse(NamedTuple):
     message: str = ""
 
 
-async def send_create(context: ClientContext, space_token: str, create: EncodedCreate) -> CreatedRun:
+async def send_create(
+    context: ClientContext, space_token: str, create: EncodedCreate, clock: ServerClock | None = None
+) -> CreatedRun:
     """POST a create that has been checked.
+
+    Args:
+        clock: records what the responses show of the server's clock.
 
     If the call is cancelled after the request may have left, the `CancelledError` gets a note, and a warning
     is logged, because calls may be queued.
@@ -52,6 +58,8 @@ async def send_create(context: ClientContext, space_token: str, create: EncodedC
     def parse(request: Request, response: Response) -> CreatedRun:
         nonlocal last
         last = _LastResponse(response.status, message_of(response))
+        if clock is not None:
+            clock.note(response.headers.get("date"))
         return decode_single(request, response, CreatedRun)
 
     endpoint = space_tasks(space_token)

@@ -42,7 +42,8 @@ class Sandbox:
         oddities: how paging differs from that of the service.
         shuffle_ties: agent tasks with equal `created` change their order between requests.
         idle_close: seconds after which an idle connection is closed. Default: 6, as the service does.
-        now: the clock for schedules and for `created` of new calls. Default: the machine's clock, in UTC.
+        now: the clock for schedules, for `created` of new calls and for the `Date` header. Default: the
+            machine's clock, in UTC.
 
     Attributes:
         log: the requests received so far, oldest first.

@@ -7,7 +7,8 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 from weakref import WeakSet
@@ -135,14 +136,20 @@ class Server:
         if self._latency:
             await self._pause(self._latency)
         response = fault.response() if fault is not None else None
+        now = self._now()
         if response is None or (fault is not None and fault.processed):
-            call = ApiRequest(request.method, path, raw_query, query, headers, body, number, self._now())
+            call = ApiRequest(request.method, path, raw_query, query, headers, body, number, now)
             normal = self._service.response(call)
             response = response or normal
-        return await self._reply(request, received, fault, response)
+        return await self._reply(request, received, fault, response, now)
 
     async def _reply(
-        self, request: web.BaseRequest, received: Received, fault: Fault | None, response: ApiResponse
+        self,
+        request: web.BaseRequest,
+        received: Received,
+        fault: Fault | None,
+        response: ApiResponse,
+        now: datetime,
     ) -> web.StreamResponse:
         if fault is not None and fault.stall is not None:
             await self._pause(fault.stall)
@@ -150,7 +157,8 @@ class Server:
             await self._write(request, received, fault, response)
             return web.Response()  # aiohttp finds the connection closed and sends nothing
         received.status = response.status
-        headers = {"Content-Type": response.content_type, **response.headers}
+        date = format_datetime(now.astimezone(UTC), usegmt=True)
+        headers = {"Content-Type": response.content_type, "Date": date, **response.headers}
         return web.Response(status=response.status, body=response.body, headers=headers)
 
     async def _pause(self, seconds: float) -> None:
