@@ -49,7 +49,7 @@ class ModelSpace:
         no_count: the server sends no counts.
         has_space_tasks: the listing of all tasks of the space can be read.
         log: path and query of each request.
-        before: called with the path before each response; may return another response.
+        before: called with each request; may return another response.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class ModelSpace:
         self.no_count = False
         self.has_space_tasks = True
         self.log: list[str] = []
-        self.before: Callable[[str], web.Response | None] = lambda path: None
+        self.before: Callable[[web.Request], web.Response | None] = lambda request: None
         self.url = ""
 
     def add_run(self, number: int, tasks: int, *, status: str = "completed", created: object = None) -> str:
@@ -99,7 +99,7 @@ class ModelSpace:
 
     async def answer(self, request: web.Request) -> web.Response:
         self.log.append(request.path_qs)
-        instead = self.before(request.path)
+        instead = self.before(request)
         if instead is not None:
             return instead
         *_, listing = parts = request.path.strip("/").split("/")

@@ -18,7 +18,7 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
         runs_seen: Selected runs listed so far.
         runs_total: Runs whose tasks this export has to read; None while the runs are being listed.
         runs_done: Number of these runs whose tasks have been read.
-        runs_failed: Number of these runs whose tasks could not be read.
+        runs_failed: Number of these runs whose tasks could not all be read.
         rows: Tasks read by this export.
         bytes: Bytes received, after decompression.
         requests: HTTP requests sent, including retries.
@@ -45,11 +45,13 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run whose tasks could not be read. The data set has its tasks from an earlier export, or none.
+    """A run whose tasks could not all be read. The next export reads it again.
+
+    The data set has the tasks that came, or those of an earlier export if it had more of them.
 
     Attributes:
         run_id: Id of the run; "" if it has none.
-        reason: Why its tasks could not be read.
+        reason: How many rows were written, and why not all tasks could be read.
     """
 
     space_token: str
@@ -82,11 +84,11 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         tasks: Tasks in the data set.
         files: Number of files with rows.
         bytes: Total size of these files.
-        fetched_runs: Runs whose tasks this export read.
+        fetched_runs: Runs whose tasks this export read, all of them.
         fetched_tasks: Tasks that this export read.
         unchanged_runs: Runs in the data set that this export did not read again.
         gone_runs: Runs that were in the data set and are no longer in the space.
-        failed_runs: Number of runs whose tasks could not be read.
+        failed_runs: Number of runs whose tasks could not all be read.
         failed: The first hundred of these runs.
         bad_rows: Number of rows that are in no file.
         bad: The first hundred of these rows.

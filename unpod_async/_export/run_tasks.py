@@ -14,7 +14,13 @@ from unpod_async._export.rows import InvalidRow, Row, RowPages
 from unpod_async._export.storage import Catalog, Disk, Staging, Wanted
 from unpod_async._http import Deadline
 from unpod_async._paging import Decode, run_tasks
-from unpod_async.errors import AuthenticationError, ConfigurationError, ExportError, UnpodError
+from unpod_async.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ExportError,
+    IncompleteListing,
+    UnpodError,
+)
 
 __all__ = ["FetchContext", "WantedRuns", "fetch_runs"]
 
@@ -73,7 +79,9 @@ class FetchContext:
 
 
 async def fetch_runs(context: FetchContext, wanted: WantedRuns) -> None:
-    """Read the tasks of every wanted run. A run that fails is noted and does not stop the others.
+    """Read the tasks of every wanted run.
+
+    A run that fails does not stop the others: the rows that came are kept, and the failure is noted.
 
     Raises:
         UnpodError: an error that ends the export.
@@ -83,12 +91,7 @@ async def fetch_runs(context: FetchContext, wanted: WantedRuns) -> None:
     async def work() -> None:
         while (found := await wanted.take()) is not None:
             space, token, run = found
-            try:
-                await _fetch_run(context, space, token, run)
-            except UnpodError as error:
-                if context.is_fatal(error):
-                    raise
-                context.staging.fail(run.number, shorten(error.summary))
+            await _fetch_run(context, space, token, run)
             await context.staging.flush_if_due()
 
     if workers:
@@ -137,14 +140,23 @@ class WantedRuns:
 
 
 async def _fetch_run(context: FetchContext, space: int, token: str, run: Wanted) -> None:
-    listing = run_tasks(token, run.id, None)
-    pages = RowPages(context.retrier, listing, context.page_size, context.deadline, context.decode)
-    walk = pages.sequential()
-    while (page := await walk.next_page()) is not None:
-        context.stage_rows(space, run.number, page.items)
-        for position in page.unreadable:
-            context.staging.add_bad(space, run.number, position, UNREADABLE)
-        for row in page.rejected:
-            context.staging.add_bad(space, run.number, None, row.reason)
-        await context.staging.flush_if_due()
-    context.staging.finish(run.number)
+    staging, count = context.staging, None
+    try:
+        listing = run_tasks(token, run.id, None)
+        pages = RowPages(context.retrier, listing, context.page_size, context.deadline, context.decode)
+        walk = pages.sequential()
+        while (page := await walk.next_page()) is not None:
+            count = page.count
+            context.stage_rows(space, run.number, page.items)
+            for position in page.unreadable:
+                staging.add_bad(space, run.number, position, UNREADABLE)
+            for row in page.rejected:
+                staging.add_bad(space, run.number, None, row.reason)
+            await staging.flush_if_due()
+    except UnpodError as error:
+        if context.is_fatal(error):
+            raise
+        expected = error.expected if isinstance(error, IncompleteListing) else count
+        staging.fail(run.number, expected, shorten(error.summary))
+    else:
+        staging.finish(run.number)

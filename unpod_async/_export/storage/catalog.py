@@ -56,7 +56,7 @@ CREATE TABLE run (
     settled INTEGER NOT NULL DEFAULT 0,
     unsettled INTEGER NOT NULL DEFAULT 0,  -- staged tasks that are active, bad rows, missing recordings
     fetched REAL,               -- Unix time
-    reason TEXT,                -- why its tasks could not be read
+    reason TEXT,                -- why its tasks could not all be read
     part INTEGER,               -- part of tasks
     tasks_digest BLOB,          -- of its rows in that part, unless it is settled
     runs_part INTEGER,          -- part of runs
@@ -116,7 +116,9 @@ class RunState(enum.IntEnum):
     WANTED = 0  # not read yet
     STAGED = 1  # in the spool
     DONE = 2  # in a part
-    FAILED = 3  # could not be read
+    FAILED = (
+        3  # not all could be read, and nothing of them is kept; a part may have those of an earlier export
+    )
     GONE = 4  # the run was deleted on the server
 
 
@@ -189,6 +191,36 @@ class Extent(NamedTuple):
     rows: int
 
 
+class FailedRead(NamedTuple):
+    """A run whose tasks could not all be read.
+
+    Attributes:
+        expected: Number of its tasks by the server's count, if it is known.
+        reason: The error.
+        at: Unix time.
+    """
+
+    run: int
+    expected: int | None
+    reason: str
+    at: float
+
+
+def shortfall(read: FailedRead, came: int, kept: int) -> str:
+    """Return the reason that the summary gives for a run whose tasks could not all be read.
+
+    Args:
+        came: Number of rows that came.
+        kept: Number of rows of an earlier export that stay because fewer came; 0 if the new rows are kept.
+    """
+    if not came and not kept:
+        return read.reason
+    of = "" if read.expected is None else f" of {read.expected}"
+    if kept:
+        return f"{came}{of} rows came, and the {kept} rows of an earlier export were kept: {read.reason}"
+    return f"{came}{of} rows were written: {read.reason}"
+
+
 @dataclass(slots=True)
 class Changes:
     """What the next checkpoint saves in the catalog.
@@ -199,7 +231,7 @@ class Changes:
         bad: (space, run, position, reason) of rows that cannot be read.
         recordings: (task id, run, URL).
         staged: Runs whose tasks were all read, each with the Unix time.
-        failed: Runs whose tasks could not be read, each with the reason.
+        failed: Runs whose tasks could not all be read.
         scans: By space, how far a scan has come.
     """
 
@@ -210,7 +242,7 @@ class Changes:
     )
     recordings: list[tuple[str, int, str]] = field(default_factory=list[tuple[str, int, str]])
     staged: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
-    failed: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    failed: list[FailedRead] = field(default_factory=list["FailedRead"])
     scans: dict[int, ScanProgress] = field(default_factory=dict[int, ScanProgress])
 
     def __bool__(self) -> bool:
@@ -386,7 +418,7 @@ class Catalog:
             for run in wanted:
                 self.forget_staged(run)
             self.run_many(
-                "UPDATE run SET state = ?, settled = 0 WHERE number = ?",
+                "UPDATE run SET state = ?, settled = 0, reason = NULL WHERE number = ?",
                 ((RunState.WANTED, run) for run in wanted),
             )
             number = int(self.value("SELECT max(number) FROM run") or 0)
@@ -532,14 +564,32 @@ class Catalog:
                 "WHERE number = ?",
                 ((RunState.STAGED, at, number) for number, at in changes.staged),
             )
-            for number, reason in changes.failed:
-                self.forget_staged(number)
-                self.run(
-                    "UPDATE run SET state = ?, reason = ? WHERE number = ?",
-                    (RunState.FAILED, reason, number),
-                )
+            for failed in changes.failed:
+                self._save_failed(failed)
             for space, progress in changes.scans.items():
                 self[f"scan {space}"] = msgspec.json.encode(progress)
+
+    def _save_failed(self, read: FailedRead) -> None:
+        """Keep the staged rows of a run, unless its part has more of them."""
+        run = read.run
+        came = int(self.value("SELECT sum(rows) FROM extent WHERE run = ?", (run,)) or 0)
+        kept = self.value(
+            "SELECT sum(rows) FROM part_content "
+            "WHERE run = ? AND part = (SELECT part FROM run WHERE number = ?)",
+            (run, run),
+        )
+        is_kept = came < (kept or 0)
+        if is_kept or not came:
+            self.forget_staged(run)
+        self.run(
+            "UPDATE run SET state = ?, fetched = ?, reason = ?, settled = 0 WHERE number = ?",
+            (
+                RunState.STAGED if came and not is_kept else RunState.FAILED,
+                read.at,
+                shortfall(read, came, kept if is_kept else 0),
+                run,
+            ),
+        )
 
     def scan_progress(self, space: int) -> ScanProgress | None:
         """Return how far an interrupted scan of the space-wide listing came."""
@@ -857,12 +907,18 @@ class Catalog:
         return self.run("SELECT kind, number, rows, size, sha256 FROM part ORDER BY kind, number").fetchall()
 
     def failed_runs(self, limit: int) -> list[tuple[str, str, str]]:
-        """Return (space token, run id, reason) of runs whose tasks could not be read."""
+        """Return (space token, run id, reason) of runs whose tasks could not all be read."""
         return self.run(
             "SELECT token, CASE WHEN id LIKE '#%' THEN '' ELSE id END, reason FROM run "
-            "JOIN space ON space.number = run.space WHERE state = ? ORDER BY run.number LIMIT ?",
-            (RunState.FAILED, limit),
+            "JOIN space ON space.number = run.space WHERE reason IS NOT NULL AND state != ? "
+            "ORDER BY run.number LIMIT ?",
+            (RunState.GONE, limit),
         ).fetchall()
+
+    def count_failed_runs(self) -> int:
+        return int(
+            self.value("SELECT count(*) FROM run WHERE reason IS NOT NULL AND state != ?", (RunState.GONE,))
+        )
 
     def bad_rows(self, limit: int) -> list[tuple[str, str | None, int | None, str]]:
         """Return (space token, run id, position, reason) of rows that could not be read."""

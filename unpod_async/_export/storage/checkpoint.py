@@ -32,7 +32,7 @@ import anyio
 
 from unpod_async._common import join_shielded, write_all
 from unpod_async._export.rows import row_header
-from unpod_async._export.storage.catalog import Catalog, Changes, Extent, ScanProgress
+from unpod_async._export.storage.catalog import Catalog, Changes, Extent, FailedRead, ScanProgress
 from unpod_async.errors import ExportError
 
 __all__ = ["Disk", "Spool", "SpoolReader", "Staging", "spool_path", "sync"]
@@ -129,7 +129,7 @@ class Staging:
     Attributes:
         rows: Tasks staged so far.
         runs: Runs whose tasks were all staged so far.
-        failed: Runs that failed so far.
+        failed: Runs so far whose tasks could not all be read.
     """
 
     def __init__(
@@ -184,10 +184,14 @@ class Staging:
         """Let other runs use the spool file of a run, because it will get no more rows soon."""
         self._spool.release(run)
 
-    def fail(self, run: int, reason: str) -> None:
-        """Note that the tasks of a run could not be read."""
+    def fail(self, run: int, expected: int | None, reason: str) -> None:
+        """Note that not all tasks of a run could be read. Those that were added are kept.
+
+        Args:
+            expected: Number of its tasks by the server's count, if it is known.
+        """
         self._spool.release(run)
-        self._changes.failed.append((run, reason))
+        self._changes.failed.append(FailedRead(run, expected, reason, time.time()))
         self.failed += 1
 
     def save_progress(self, space: int, progress: ScanProgress) -> None:

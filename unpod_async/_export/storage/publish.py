@@ -563,7 +563,7 @@ def contents(catalog: Catalog, parts: Parts) -> Contents:
     stored = catalog.parts()
     recordings, failed_recordings = catalog.count_recordings()
     failed, bad = catalog.failed_runs(_MAX_EXAMPLES), catalog.bad_rows(_MAX_EXAMPLES)
-    failed_runs, bad_rows = catalog.count_runs(RunState.FAILED), catalog.count_bad_rows()
+    failed_runs, bad_rows = catalog.count_failed_runs(), catalog.count_bad_rows()
     files = [
         PartInfo(name=parts.name(kind, number), kind=kind, rows=rows, bytes=size, sha256=sha256)
         for kind, number, rows, size, sha256 in stored
