@@ -55,7 +55,8 @@ class Tasks(Resource):
                 and filtered by the server. (The server's parameter is called `status`; it is not the status
                 of the task.)
             call_type: only "inbound" or only "outbound" calls.
-            created_from: only tasks created at this time or later, as a timezone-aware datetime.
+            created_from: only tasks created at this time or later, as a timezone-aware datetime. The server
+                shows whole seconds, so the whole second of this time is included.
             created_to: only tasks created at this time or earlier, as a timezone-aware datetime. The server
                 filters by whole seconds; the rest is filtered on the client.
             status: only tasks with this status, or with one of these statuses; filtered on the client,

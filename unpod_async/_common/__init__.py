@@ -10,11 +10,12 @@ from unpod_async._common.concurrency import cancel_and_wait, join_shielded, run_
 from unpod_async._common.files import lock, sync_folder, write_all
 from unpod_async._common.statuses import count_active, is_terminal, is_terminal_run, run_has_ended
 from unpod_async._common.text import looks_like_markup, printable, shorten, summarise_body
-from unpod_async._common.times import parse_time
+from unpod_async._common.times import is_before, parse_time
 
 __all__ = [
     "cancel_and_wait",
     "count_active",
+    "is_before",
     "is_terminal",
     "is_terminal_run",
     "join_shielded",

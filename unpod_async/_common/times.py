@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
-__all__ = ["parse_time"]
+__all__ = ["is_before", "parse_time"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND: Final = timedelta(seconds=1)
 
 # fromisoformat also accepts bare digits ("20260115100"), which are unix seconds here, week dates, any
 # character between date and time, and a NUL at the end.
@@ -32,6 +36,20 @@ def parse_time(value: object) -> datetime | None:
     except (ValueError, OverflowError, OSError):
         pass
     return None
+
+
+def is_before(created: datetime, bound: datetime) -> bool:
+    """Return whether a time that the server sent is before a lower bound. Both need a time zone.
+
+    The server cuts times to whole seconds. So a time without a fraction may be up to a second later than it
+    says, and is not before a bound within that second.
+    """
+    # Two datetimes of one zone compare by wall clock, which is ambiguous for an hour in autumn, and
+    # astimezone() overflows at the ends of the calendar. Differences to the epoch have neither problem.
+    earliest = bound - _EPOCH
+    if not created.microsecond:
+        earliest -= earliest % _SECOND
+    return created - _EPOCH < earliest
 
 
 def _parse_text(text: str) -> datetime | None:

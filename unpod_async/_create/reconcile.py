@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from unpod_async._common import parse_time
+from unpod_async._common import is_before, parse_time
 from unpod_async._create.server_clock import ServerClock
 from unpod_async._paging import ClientContext, Page, RejectedRow, SequentialWalk, run_tasks, space_runs
 from unpod_async.errors import IncompleteListing, InvalidArgument
@@ -133,10 +133,15 @@ def _candidates(page: Page[Run], oldest: datetime) -> _Candidates:
     """Return the runs of a page that were created at `oldest` or later, or at an unknown time."""
     rows = [(run.run_id, run.created_at) for run in page.items]
     rows += [(fields.run_id, parse_time(fields.created)) for fields in map(_fields_of, page.rejected)]
-    newer = [run_id for run_id, created in rows if created is None or created >= oldest]
+    newer = [run_id for run_id, created in rows if created is None or not is_before(created, oldest)]
     run_ids = [run_id for run_id in newer if isinstance(run_id, str) and run_id]
     first_older = next(
-        (index for index, run in enumerate(page.items) if run.created_at and run.created_at < oldest), None
+        (
+            index
+            for index, run in enumerate(page.items)
+            if run.created_at and is_before(run.created_at, oldest)
+        ),
+        None,
     )
     return _Candidates(
         run_ids,

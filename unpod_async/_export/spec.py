@@ -68,7 +68,10 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
     since: Annotated[
         datetime | None,
         _DATASET,
-        msgspec.Meta(description="Export only runs created at or after this time."),
+        msgspec.Meta(
+            description="Export only runs created at or after this time. The server shows whole seconds, so "
+            "the whole second of this time is included."
+        ),
     ] = None
     until: Annotated[
         datetime | None,
@@ -162,7 +165,7 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
                 argument="runs",
                 hint="export each space into a directory of its own",
             )
-        if self.since is not None and self.until is not None and self.since > self.until:
+        if self.since is not None and self.until is not None and _epoch(self.since) > _epoch(self.until):
             raise InvalidArgument("since must not be later than until", argument="since")
         if self.redact_key is not None and self.redact != "hash":
             raise InvalidArgument(
@@ -335,7 +338,19 @@ def _hosts(name: str, value: object) -> tuple[str, ...]:
 def _time(name: str, value: object) -> datetime | None:
     from unpod_async._http import check_aware_datetime
 
-    return None if value is None else check_aware_datetime(name, value)
+    if value is None:
+        return None
+    time = check_aware_datetime(name, value)
+    try:
+        time.astimezone(UTC)
+    except OverflowError:  # the first or last day of the calendar, in another zone
+        return datetime.min.replace(tzinfo=UTC) if time.year == 1 else datetime.max.replace(tzinfo=UTC)
+    return time
+
+
+def _epoch(time: datetime) -> timedelta:
+    """Return the time since 1970. Two datetimes of one zone compare by wall clock, which autumn repeats."""
+    return time - datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _age(name: str, value: object) -> timedelta:

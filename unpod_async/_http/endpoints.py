@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from unpod_async._common import is_before
 from unpod_async._http.validate import check_aware_datetime, check_id
 from unpod_async.errors import InvalidArgument
 
@@ -122,24 +123,25 @@ class TimeWindow(msgspec.Struct, frozen=True):
     def contains(self, created: datetime | None) -> bool:
         """Return whether a row created at this time belongs to the window.
 
-        A time without a zone is UTC, as on the server. None belongs to the window: the server selected that
-        row by a time that cannot be read here.
+        A time without a zone is UTC, as on the server. The server cuts times to whole seconds, so a row of
+        the second of `created_from` belongs to the window. So does None: the server selected that row by a
+        time that cannot be read here.
         """
         if created is None:
             return True
         if created.utcoffset() is None:
             created = created.replace(tzinfo=UTC)
-        since_epoch = created - _EPOCH
-        after_start = self.created_from is None or self.created_from - _EPOCH <= since_epoch
-        before_end = self.created_to is None or since_epoch <= self.created_to - _EPOCH
+        after_start = self.created_from is None or not is_before(created, self.created_from)
+        before_end = self.created_to is None or created - _EPOCH <= self.created_to - _EPOCH
         return after_start and before_end
 
 
 def unix_bounds(created_from: datetime | None, created_to: datetime | None) -> dict[str, str]:
     """Return the query parameters `from_ts` and `to_ts` for a time window.
 
-    They are whole unix seconds and include up to one second more on each side. `TimeWindow.contains` decides
-    about each row.
+    They are whole unix seconds and include up to one second more on each side: the server compares them with
+    times that have a fraction, and cuts the fraction in the rows. `TimeWindow.contains` decides about each
+    row.
 
     Raises:
         InvalidArgument: as `TimeWindow`.
@@ -150,7 +152,7 @@ def unix_bounds(created_from: datetime | None, created_to: datetime | None) -> d
     if window.created_from is not None:
         query["from_ts"] = str(max(0, (window.created_from - _EPOCH) // _SECOND))
     if window.created_to is not None:
-        query["to_ts"] = str(max(0, -((_EPOCH - window.created_to) // _SECOND)))
+        query["to_ts"] = str(max(0, (window.created_to - _EPOCH) // _SECOND + 1))
     return query
 
 
