@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import importlib
+import logging
 import os
 from pathlib import Path
+from typing import Any, Final, Protocol
 
 try:
     import fcntl
-except ImportError:  # on Windows, where two jobs on one file are not detected
+except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["lock", "sync_folder", "write_all"]
+__all__ = [
+    "O_BINARY",
+    "FileLock",
+    "FlockLock",
+    "RegionLock",
+    "close_locked",
+    "lock",
+    "sync_file",
+    "sync_folder",
+    "write_all",
+]
+
+_log = logging.getLogger("unpod_async")
+
+_NOT_SUPPORTED: Final = frozenset({
+    errno.EBADF,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+})
+"""How file systems answer that they cannot open or sync a directory. EIO and ENOSPC are real failures."""
 
 
-def lock(file: int) -> bool:
-    """Lock an open file until it is closed. Returns False if it is locked through another descriptor."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a directory, so that new, renamed and removed files in it survive a crash."""
-    if os.name == "posix":
-        directory = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+"""The flag for `os.open` without which Windows would translate line ends. Every file needs it."""
 
 
 def write_all(file: int, data: bytes) -> None:
@@ -39,3 +49,173 @@ def write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
+
+
+# Syncing
+
+
+def sync_file(file: int) -> None:
+    """Make what was written to a file survive a power loss."""
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        # On macOS, `fsync` leaves data in the memory of the disk. Some file systems know only `fsync`.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(file, full_sync)
+            return
+    os.fsync(file)
+
+
+_unsynced_file_systems: set[int] = set()
+"""Device numbers of the file systems for which `sync_folder` has logged a warning."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync a directory, so that new, renamed and removed files in it survive a power loss.
+
+    Some network file systems and shared folders cannot do that. Then a warning is logged, one for each file
+    system.
+    """
+    if os.name != "posix":
+        return
+    try:
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            sync_file(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        device = folder.stat().st_dev
+        if device not in _unsynced_file_systems:
+            _unsynced_file_systems.add(device)
+            _log.warning(
+                "the file system of %s cannot sync directories (%s): after a power loss, the newest files "
+                "may be missing",
+                folder,
+                os.strerror(error.errno or 0),
+            )
+
+
+# Locks
+
+
+class FileLock(Protocol):
+    """A kind of lock on an open file, which two descriptors cannot have at once, not even in one process."""
+
+    def acquire(self, file: int) -> bool:
+        """Lock a file without waiting. Returns False if it is locked through another descriptor.
+
+        Raises:
+            OSError: The file system has no locks, or the file is not open.
+        """
+
+    def release(self, file: int) -> None:
+        """Unlock a file. Raises OSError if it is not locked."""
+
+
+class FlockLock:
+    """The lock of `flock`, for POSIX."""
+
+    def acquire(self, file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def release(self, file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+class RegionLock:
+    """The lock of `msvcrt.locking`, for Windows.
+
+    It locks one byte. Other processes cannot read a locked byte, so it is one far behind the end of the file.
+
+    Args:
+        functions: The module `msvcrt`.
+    """
+
+    _AT = 2**31 - 2
+    """`locking` accepts positions of 31 bits."""
+
+    def __init__(self, functions: Any) -> None:
+        self._functions = functions
+
+    def acquire(self, file: int) -> bool:
+        try:
+            self._call(file, self._functions.LK_NBLCK)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                return False
+            raise
+        return True
+
+    def release(self, file: int) -> None:
+        self._call(file, self._functions.LK_UNLCK)
+
+    def _call(self, file: int, mode: int) -> None:
+        position = os.lseek(file, 0, os.SEEK_CUR)
+        os.lseek(file, self._AT, os.SEEK_SET)
+        try:
+            self._functions.locking(file, mode, 1)
+        finally:
+            os.lseek(file, position, os.SEEK_SET)
+
+
+def _lock_of_system() -> FileLock:
+    if fcntl is None:
+        return RegionLock(importlib.import_module("msvcrt"))
+    return FlockLock()
+
+
+_locks: Final = _lock_of_system()
+
+_locked: set[int] = set()
+"""The descriptors that this process has locked."""
+
+
+def lock(file: int) -> bool:
+    """Lock an open file until `close_locked`, or until the process ends.
+
+    A forked process does not keep the lock: its copy of the descriptor can neither be read nor written.
+
+    Returns:
+        False if the file is locked through another descriptor.
+
+    Raises:
+        OSError: The file system has no locks.
+    """
+    if not _locks.acquire(file):
+        return False
+    _locked.add(file)
+    return True
+
+
+def close_locked(file: int) -> None:
+    """Unlock and close a file. It need not be locked."""
+    if file in _locked:
+        _locked.discard(file)
+        # A process that was forked a moment ago may still have a copy of the descriptor and so of the lock.
+        with contextlib.suppress(OSError):  # closing the file unlocks it, too
+            _locks.release(file)
+    os.close(file)
+
+
+def _forget_locks() -> None:
+    """Give up, in a forked process, the locks of its parent."""
+    if _locked:
+        # The numbers stay in use. If they were closed, files of this process would get them, and its copies
+        # of our objects would write there.
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for file in _locked:
+            os.dup2(nothing, file, inheritable=False)
+        os.close(nothing)
+        _locked.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)

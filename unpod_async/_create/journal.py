@@ -7,16 +7,19 @@ no names or phone numbers.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
 
 import msgspec
 
-from unpod_async._common import lock, sync_folder, write_all
+from unpod_async._common import O_BINARY, close_locked, lock, shorten, sync_file, sync_folder, write_all
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["Journal", "JournalEntry", "JournalState"]
+
+_CHUNK: Final = 2**20  # bytes
 
 JournalState: TypeAlias = Literal["sending", "created", "partial", "not_found", "unclear", "refused"]
 
@@ -61,7 +64,8 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self._path = Path(os.fsdecode(path))
+        self._name = shorten(self._path.name, 80)
         self._file = -1
         self._writing = threading.Lock()
         self.entries: dict[int, JournalEntry] = {}
@@ -70,33 +74,63 @@ class Journal:
         """Open the file, create it if necessary, and read its entries.
 
         Raises:
-            ConfigurationError: another process has the file open, or it is not a journal.
-            OSError: the file cannot be opened.
+            ConfigurationError: another process has the file open, it is not a journal, or it cannot be opened
+                or locked.
         """
-        is_new = not self._path.exists()
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            if not lock(self._file):
+            path = self._path.resolve()  # the folder that has the file itself, not a link to it
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | O_BINARY, 0o600)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._error("opened", error) from None
+        try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise ConfigurationError(
-                    f"the journal {self._path.name} is in use by another process",
-                    hint="wait until the other job has ended, or use another journal",
+                    f"the journal {self._name} is not a regular file",
+                    hint="pass the path of a file, which may not exist yet",
                 )
-            if is_new:
-                sync_folder(self._path.parent)
+            self._lock()
+            # Also if the file exists: a killed job may have created it without this.
+            sync_folder(path.parent)
             self._read()
-        except BaseException:
-            os.close(self._file)
+        except BaseException as error:
+            self._close()
+            if isinstance(error, OSError):
+                raise self._error("opened", error) from None
             raise
         return self
+
+    def _lock(self) -> None:
+        try:
+            is_locked = lock(self._file)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the file system of the journal {self._name} has no locks: {_reason(error)}",
+                hint="put the journal on a local disk: without a lock, two jobs may place the same calls",
+            ) from None
+        if not is_locked:
+            raise ConfigurationError(
+                f"the journal {self._name} is in use by another process",
+                hint="wait until the other job has ended, or use another journal",
+            )
+
+    def _error(self, action: str, error: Exception) -> ConfigurationError:
+        return ConfigurationError(
+            f"the journal {self._name} cannot be {action}: {_reason(error)}",
+            hint="fix the cause and run the same job again: no call is placed twice",
+        )
 
     def __exit__(self, *exc_info: object) -> None:
         # When a job is cancelled, a thread may still be writing: wait for it, and allow no further writes.
         with self._writing:
-            file, self._file = self._file, -1
-            os.close(file)
+            self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, -1
+        if file >= 0:
+            close_locked(file)
 
     def _read(self) -> None:
-        content = self._path.read_bytes()
+        content = b"".join(iter(lambda: os.read(self._file, _CHUNK), b""))
         # The process died while it wrote a last line without a line break. That write never returned.
         complete = content[: content.rfind(b"\n") + 1]
         if len(complete) < len(content):
@@ -108,7 +142,7 @@ class Journal:
                 entry = None
             if entry is None:
                 raise ConfigurationError(
-                    f"line {number} of {self._path.name} is not a journal entry",
+                    f"line {number} of {self._name} is not a journal entry",
                     hint="pass the journal of this job, or a file that does not exist yet",
                 )
             self.entries[entry.number] = entry
@@ -117,16 +151,24 @@ class Journal:
         """Append an entry and sync it to disk. Blocks; once it returns, the entry survives a crash.
 
         Raises:
-            ConfigurationError: the journal is closed.
-            OSError: the file cannot be written.
+            ConfigurationError: the journal is closed or cannot be written.
         """
         line = msgspec.json.encode(entry) + b"\n"
         with self._writing:
             if self._file < 0:
-                raise ConfigurationError(f"the journal {self._path.name} is closed")
-            write_all(self._file, line)
-            os.fsync(self._file)
+                raise ConfigurationError(f"the journal {self._name} is closed")
+            try:
+                write_all(self._file, line)
+                sync_file(self._file)
+            except OSError as error:
+                # Nothing may follow a line that is perhaps incomplete.
+                self._close()
+                raise self._error("written", error) from None
             self.entries[entry.number] = entry
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _decode(line: bytes) -> JournalEntry:

@@ -18,7 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from unpod_async._common import join_shielded, lock, sync_folder, write_all
+from unpod_async._common import (
+    O_BINARY,
+    close_locked,
+    join_shielded,
+    lock,
+    sync_file,
+    sync_folder,
+    write_all,
+)
 from unpod_async.errors import ExportError
 
 __all__ = ["EXTENSIONS", "PartialFile", "RecordingFolder", "extension_of", "safe_name"]
@@ -61,7 +69,7 @@ EXTENSIONS: Final = (*sorted(set(_BY_TYPE.values())), _UNKNOWN)
 
 _LEFTOVER: Final = re.compile(r"\.([A-Za-z0-9_-]+)\.[0-9a-f]{16}\.part")
 _NO_LINK: Final[int] = getattr(os, "O_NOFOLLOW", 0)
-_NEW: Final[int] = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_BINARY", 0)
+_NEW: Final[int] = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK
 
 
 def safe_name(task_id: str) -> str:
@@ -206,10 +214,12 @@ class PartialFile:
             # Repeat if a cleanup removed the file between its creation and the lock.
             self._close()
             self._path = self._directory / f".{self._name}.{secrets.token_hex(8)}.part"
-            self._file = os.open(self._path, _NEW, 0o600)
+            self._file = os.open(self._path, _NEW | O_BINARY, 0o600)
             self._exists = True
-            # The lock shows that a file is in use, not left over: the lock ends with its process.
-            lock(self._file)
+            # The lock shows that a file is in use, not left over: the lock ends with its process. Where there
+            # are no locks, no file is taken for left over.
+            with suppress(OSError):
+                lock(self._file)
 
     def _flush(self) -> None:
         if self._file < 0:
@@ -220,7 +230,7 @@ class PartialFile:
 
     def _publish(self, path: Path) -> None:
         self._flush()
-        os.fsync(self._file)
+        sync_file(self._file)
         self._close()
         self._path.replace(path)
         self._exists = False
@@ -237,7 +247,7 @@ class PartialFile:
     def _close(self) -> None:
         file, self._file = self._file, -1
         if file >= 0:
-            os.close(file)
+            close_locked(file)
 
     async def _on_disk(self, function: Callable[..., None], *arguments: Path) -> None:
         try:
@@ -252,12 +262,12 @@ def _remove_if_unused(path: Path) -> None:
         if os.name != "posix":
             path.unlink()  # other systems refuse to remove an open file
             return
-        file = os.open(path, os.O_RDWR | _NO_LINK)
+        file = os.open(path, os.O_RDWR | _NO_LINK | O_BINARY, 0o600)
         try:
             if lock(file):
                 path.unlink()
         finally:
-            os.close(file)
+            close_locked(file)
 
 
 async def _run_in_thread(function: Callable[..., T], *arguments: Any) -> T:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from unpod_async._common import O_BINARY, sync_file
 from unpod_async._export.formats.columns import RowKind
 
 __all__ = ["Format", "OutputFile", "Range", "TextWriter", "Writer", "copy_error", "open_part"]
@@ -20,9 +21,7 @@ Range: TypeAlias = tuple[int, int]
 
 _BUFFER_BYTES = 1 << 20
 
-# Not every system has these flags.
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not every system has it
 
 
 class OutputFile:
@@ -37,7 +36,7 @@ class OutputFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY, 0o600)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | O_BINARY, 0o600)
         self._hash = hashlib.sha256()
         self._is_discarded = False
         self.size = 0
@@ -76,7 +75,7 @@ class OutputFile:
         file, self._file = self._file, -1
         try:
             if not self._is_discarded:
-                os.fsync(file)
+                sync_file(file)
         finally:
             os.close(file)
 
@@ -91,7 +90,7 @@ class OutputFile:
 
 def open_part(path: Path) -> int:
     """Open an existing part for reading. Raises OSError for a symbolic link."""
-    return os.open(path, os.O_RDONLY | _NO_FOLLOW | _BINARY)
+    return os.open(path, os.O_RDONLY | _NO_FOLLOW | O_BINARY)
 
 
 class Writer(ABC):

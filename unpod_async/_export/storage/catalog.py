@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from unpod_async._common import O_BINARY
+
 __all__ = [
     "VERSION",
     "Catalog",
@@ -25,6 +27,7 @@ __all__ = [
     "KnownRun",
     "ListedRun",
     "PartContent",
+    "PartFile",
     "RunState",
     "ScanProgress",
     "StagedRun",
@@ -86,6 +89,16 @@ CREATE TABLE recording (
     task TEXT PRIMARY KEY, run INTEGER NOT NULL, url TEXT, file TEXT, size INTEGER, reason TEXT
 ) WITHOUT ROWID;
 """
+
+_VALUE_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "listing": int,
+    "complete": int,
+    "full": int,
+    "since": (int, float),
+    "options": bytes,
+    "redact_key": bytes,
+}
+"""The types of named values in `meta`."""
 
 _STAGED_IN_PART = (
     "SELECT run FROM part_content JOIN run ON run.number = part_content.run "
@@ -273,6 +286,22 @@ class FinishedPart(NamedTuple):
     adopted_file: int | None = None
 
 
+class PartFile(NamedTuple):
+    """The file of a stored part.
+
+    Attributes:
+        moving: It may not have its name yet.
+        adopted_file: Number of the spool file that becomes the part.
+    """
+
+    kind: str
+    number: int
+    size: int
+    sha256: str
+    moving: int
+    adopted_file: int | None
+
+
 class PartContent(NamedTuple):
     """Consecutive rows of one run in a part of tasks."""
 
@@ -290,18 +319,45 @@ class Catalog:
     """
 
     def __init__(self, path: Path) -> None:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable for others
+        os.close(
+            os.open(path, os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
+        )  # SQLite would make it readable for others
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
         self.run("PRAGMA cache_size=-512")  # KiB; rows are read in their order
         # The lock file keeps other exports out. With this, the write-ahead log needs no shared memory.
         self.run("PRAGMA locking_mode=EXCLUSIVE")
         self.run("PRAGMA journal_mode=WAL")
         self.run("PRAGMA synchronous=FULL")
+        self.run("PRAGMA fullfsync=ON")  # see `sync_file`
         if self.value("SELECT count(*) FROM sqlite_master") == 0:
             with self.transaction():
                 for statement in _SCHEMA.split(";\n"):
                     self.run(statement)
                 self["version"] = VERSION
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """Raise sqlite3.DatabaseError unless the named values have the types that this version stores.
+
+        Another version may store others.
+        """
+        values = dict(self.run("SELECT name, value FROM meta").fetchall())
+        version = values.get("version")
+        if not isinstance(version, int) or (
+            version == VERSION
+            and any(
+                value is not None and not isinstance(value, _VALUE_TYPES.get(name, object))
+                for name, value in values.items()
+            )
+        ):
+            raise sqlite3.DatabaseError("the table `meta` has unexpected values")
 
     def close(self) -> None:
         self._db.close()
@@ -676,6 +732,10 @@ class Catalog:
         """Return the numbers of the spool files that have staged rows."""
         return [file for (file,) in self.run("SELECT DISTINCT file FROM extent ORDER BY file")]
 
+    def spool_ends(self) -> list[tuple[int, int]]:
+        """Return (number, bytes up to the last staged row) of the spool files that have staged rows."""
+        return self.run("SELECT file, max(start + length) FROM extent GROUP BY file").fetchall()
+
     def file_extents(self, file: int) -> list[tuple[int, int, int, int, int, int]]:
         """Return (run, start, length, rows, settled, is unpublished) of the extents in a spool file."""
         return self.run(
@@ -754,13 +814,10 @@ class Catalog:
         """Return the number of the next new part."""
         return 1 + int(self.value("SELECT max(number) FROM part WHERE kind = ?", (kind,)) or 0)
 
-    def part_sizes(self) -> list[tuple[str, int, int]]:
-        """Return (kind, number, bytes of the file) of every part."""
-        return self.run("SELECT kind, number, size FROM part").fetchall()
-
-    def moving_parts(self) -> list[tuple[str, int, int | None]]:
-        """Return (kind, number, adopted file) of the parts whose file may not have its name yet."""
-        return self.run("SELECT kind, number, adopted_file FROM part WHERE moving").fetchall()
+    def part_files(self) -> list[PartFile]:
+        """Return what the file of every part must be."""
+        found = self.run("SELECT kind, number, size, sha256, moving, adopted_file FROM part")
+        return [PartFile(*row) for row in found]
 
     def store_part(self, kind: str, number: int, part: FinishedPart) -> None:
         """Store a part whose file gets its name next. Call it in the transaction that stores its content."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import hashlib
 import itertools
@@ -30,12 +31,12 @@ from typing import BinaryIO, NamedTuple, ParamSpec, Self, TypeVar
 
 import anyio
 
-from unpod_async._common import join_shielded, write_all
+from unpod_async._common import O_BINARY, join_shielded, sync_file, write_all
 from unpod_async._export.rows import row_header
 from unpod_async._export.storage.catalog import Catalog, Changes, Extent, FailedRead, ScanProgress
 from unpod_async.errors import ExportError
 
-__all__ = ["Disk", "Spool", "SpoolReader", "Staging", "spool_path", "sync"]
+__all__ = ["SPOOL_NAME", "Disk", "Spool", "SpoolReader", "Staging", "spool_path", "sync"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,8 +49,24 @@ _MAX_PENDING_BYTES = 2 * _WRITE_BYTES
 
 _BLOCK_BYTES = 2**20
 
+SPOOL_NAME = "rows-%06d"
+"""The name of a spool file by its number."""
+
 _MAX_OPEN = 32
 """Files that are open at the same time. There may be many small ones; some systems allow 256 per process."""
+
+
+_FIX = "fix the cause"
+_TOO_MANY = "raise the limit of open files (ulimit -n), or close files that the program has open,"
+_HINTS = {
+    errno.EMFILE: _TOO_MANY,
+    errno.ENFILE: _TOO_MANY,
+    errno.EXDEV: "bring .unpod-export/, tasks/ and runs/ to the file system of the target",
+}
+"""By error number, how to fix the cause."""
+
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""The database is not one that we wrote, or has changed."""
 
 
 class Disk:
@@ -104,14 +121,24 @@ class Disk:
 
     def _to_export_error(self, failure: BaseException) -> BaseException:
         if isinstance(failure, sqlite3.Error):
-            reason = str(failure)
-        elif isinstance(failure, OSError):
+            # Errors without a code are our own: see `Catalog.check`.
+            code = getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            if code in _DAMAGED:
+                return ExportError(
+                    f"the state of the export in {self._target} is damaged: {failure}",
+                    hint="restore .unpod-export/ as it was together with the other files, or export to "
+                    "another directory",
+                )
+            return self._cannot_write(str(failure), _TOO_MANY if code == sqlite3.SQLITE_CANTOPEN else _FIX)
+        if isinstance(failure, OSError):
             reason = os.strerror(failure.errno) if failure.errno else str(failure)
-        else:
-            return failure
+            return self._cannot_write(reason, _HINTS.get(failure.errno or 0, _FIX))
+        return failure
+
+    def _cannot_write(self, reason: str, fix: str) -> ExportError:
         return ExportError(
             f"{self._target} cannot be written: {reason}",
-            hint="fix the cause and run the same export again: it resumes",
+            hint=f"{fix} and run the same export again: it resumes",
         )
 
     def close(self) -> None:
@@ -397,7 +424,7 @@ class SpoolFile:
         self._open(os.O_EXCL | os.O_CREAT)
 
     def _open(self, flags: int) -> int:
-        flags |= os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        flags |= os.O_WRONLY | os.O_APPEND | O_BINARY
         self._descriptor = os.open(self._path, flags, 0o600)
         return self._descriptor
 
@@ -411,7 +438,7 @@ class SpoolFile:
         """Sync the file if it is open; it was synced before it was closed."""
         with self._closing:
             if self._descriptor is not None:
-                os.fsync(self._descriptor)
+                sync_file(self._descriptor)
 
     def close(self) -> None:
         """Close the file. The next `write` opens it again."""
@@ -429,7 +456,7 @@ def sync(files: Iterable[SpoolFile]) -> None:
 
 def spool_path(folder: Path, number: int) -> Path:
     """Return the path of a spool file."""
-    return folder / f"rows-{number:06d}"
+    return folder / (SPOOL_NAME % number)
 
 
 class SpoolReader:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +24,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from unpod_async._common import lock, sync_folder, write_all
+from unpod_async._common import O_BINARY, close_locked, lock, sync_file, sync_folder, write_all
 from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, Range, RowKind, Writer
 from unpod_async._export.results import BadRow, FailedRun
 from unpod_async._export.storage.catalog import Catalog, FinishedPart, PartContent, RunState, StagedRun
-from unpod_async._export.storage.checkpoint import Spool, SpoolReader, spool_path
+from unpod_async._export.storage.checkpoint import SPOOL_NAME, Spool, SpoolReader
 from unpod_async._version import VERSION
 from unpod_async.errors import ExportError, TargetLockedError
 
@@ -37,6 +38,7 @@ __all__ = [
     "Parts",
     "Publisher",
     "Target",
+    "check_spool",
     "contents",
     "manifest",
     "remove_unused_files",
@@ -56,6 +58,8 @@ _OLD_FILES = ("tasks-*", "runs-*", "manifest.json")
 
 _HINT = "export to a directory that is empty or does not exist"
 
+_SPOOL_NAME = re.compile(r"rows-[0-9]{6,15}")
+
 _BATCH = 500
 """Rows of runs, or runs, that are read from the catalog at a time."""
 
@@ -63,6 +67,24 @@ _RUNS_PER_PART = 20_000
 
 _MAX_EXAMPLES = 1000
 """Failed runs and bad rows that the manifest lists. It counts all of them."""
+
+
+class _ManifestPart(msgspec.Struct):
+    name: str
+    sha256: str
+
+
+class _ManifestParts(msgspec.Struct):
+    """What an export reads again of its manifest."""
+
+    parts: list[_ManifestPart]
+
+
+def _is_part(name: str) -> bool:
+    """Return whether readers take a file for a part. Copies have names like `part-00001 (1).jsonl`."""
+    return not name.startswith((".", "_")) and (
+        "part-" in name or name.endswith(tuple(form.suffix for form in FORMATS.values()))
+    )
 
 
 class Target:
@@ -90,9 +112,15 @@ class Target:
             self._refuse_other_files()
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.work.mkdir(mode=0o700, exist_ok=True)
-        self._lock = os.open(self.work / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        if not lock(self._lock):
-            self.close()
+        self._lock = os.open(self.work / "lock", os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
+        try:
+            is_locked = lock(self._lock)
+        except OSError as error:
+            raise ExportError(
+                f"the file system of {self.directory} has no locks: {error.strerror}",
+                hint="export to a directory on a local disk and copy it",
+            ) from None
+        if not is_locked:
             raise TargetLockedError(
                 f"another export is writing to {self.directory}", hint="wait until it has ended"
             )
@@ -108,18 +136,62 @@ class Target:
             for found in directory.glob(pattern):
                 raise ExportError(f"{directory} contains {found.name}, a file of an older export", hint=_HINT)
 
+    def refuse_unknown_parts(self, known: Container[str]) -> None:
+        """Raise ExportError if a folder of parts has a part that is not in `known`.
+
+        Readers of the folder would read its rows in addition to those of the other parts.
+        """
+        for folder in _PART_FOLDERS:
+            for path in sorted((self.directory / folder).glob("*")):
+                name = f"{folder}/{path.name}"
+                if _is_part(path.name) and name not in known:
+                    raise ExportError(
+                        f"{self.directory} contains {name}, which is not in the state of the export: "
+                        f"{_WORK}/ was emptied or is older, or the file is not of the export",
+                        hint=f"restore {_WORK}/ as it was together with the file, move the file elsewhere if "
+                        "it is a copy, or export to another directory",
+                    )
+
+    def digests_of_manifest(self) -> dict[str, str]:
+        """Return the SHA-256 of the parts by their names, as far as the manifest has them."""
+        try:
+            content = (self.directory / MANIFEST).read_bytes()
+            return {
+                part.name: part.sha256 for part in msgspec.json.decode(content, type=_ManifestParts).parts
+            }
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return {}
+
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 of a file of the data set in hex."""
+        with (self.directory / name).open("rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock >= 0:
-            os.close(self._lock)
+            close_locked(self._lock)
             self._lock = -1
 
     def create_folders(self) -> None:
-        """Create the folders of the parts."""
+        """Create the folders of the parts. Raises OSError if files cannot be moved into them."""
         for name in _PART_FOLDERS:
-            (self.directory / name).mkdir(mode=0o700, exist_ok=True)
+            folder = self.directory / name
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_dev != self.work.stat().st_dev:
+                self._try_to_move(folder)
         # Also if they exist: a killed export may have created them without this.
         sync_folder(self.directory)
+
+    def _try_to_move(self, folder: Path) -> None:
+        """Find out now, not after hours, whether a file can be moved to a folder of another device."""
+        there, here = self.work / "probe", folder / ".unpod-probe"
+        there.touch()
+        try:
+            there.replace(here)
+        finally:
+            there.unlink(missing_ok=True)
+            here.unlink(missing_ok=True)
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file of the data set; None without the file."""
@@ -140,6 +212,17 @@ class Target:
         finished.replace(path)
         sync_folder(path.parent)
 
+    def spool_file(self, number: int) -> Path:
+        """Return the path of a spool file."""
+        return self.work / (SPOOL_NAME % number)
+
+    def spool_files(self) -> list[tuple[int, Path]]:
+        """Return the number and path of every spool file."""
+        found = self.work.glob("rows-*")
+        return [
+            (int(path.name.rpartition("-")[2]), path) for path in found if _SPOOL_NAME.fullmatch(path.name)
+        ]
+
     def finished(self, name: str) -> Path:
         """Return where a file of the data set is written before `put`."""
         return self.work / f"new-{name.replace('/', '-')}"
@@ -153,10 +236,10 @@ class Target:
     def write(self, name: str, content: bytes) -> None:
         """Write a small file of the data set."""
         path = self.create(name)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY, 0o600)
         try:
             write_all(file, content)
-            os.fsync(file)
+            sync_file(file)
         finally:
             os.close(file)
         self.put(path, name)
@@ -184,20 +267,31 @@ class Parts:
         return f"{kind}/part-{number:05d}{self._format.suffix}"
 
     def recover(self) -> None:
-        """Finish the moves of a killed export, and check the size of every part.
+        """Finish the moves of a killed export, and check that the parts are those that the catalog describes.
 
         Raises:
-            ExportError: A part was changed or removed.
+            ExportError: A part was changed, removed or added, or the catalog is older than the parts.
         """
-        for kind, number, adopted_file in self._catalog.moving_parts():
-            self.move(kind, number, adopted_file)
-        for kind, number, size in self._catalog.part_sizes():
-            name = self.name(kind, number)
-            if self._target.size(name) != size:
+        stored = self._catalog.part_files()
+        for part in stored:
+            if part.moving:
+                self.move(part.kind, part.number, part.adopted_file)
+        listed = self._target.digests_of_manifest() if stored else {}
+        names: set[str] = set()
+        for part in stored:
+            name = self.name(part.kind, part.number)
+            names.add(name)
+            # The digest is computed only for a part that the manifest describes differently.
+            is_same = self._target.size(name) == part.size and (
+                listed.get(name, part.sha256) == part.sha256 or self._target.sha256(name) == part.sha256
+            )
+            if not is_same:
                 raise ExportError(
-                    f"{name} was changed or removed after the export",
-                    hint=f"restore the file of {size} bytes, or export to another directory",
+                    f"{name} was changed or removed after the export, or {_WORK}/ is older than the file",
+                    hint=f"restore the file of {part.size} bytes together with {_WORK}/ as it was then, or "
+                    "export to another directory",
                 )
+        self._target.refuse_unknown_parts(names)
 
     def write(self, kind: RowKind, number: int, fill: Callable[[Writer], T]) -> tuple[Writer, T]:
         """Write the file of a part, new or again, but do not move it.
@@ -218,8 +312,9 @@ class Parts:
     def move(self, kind: str, number: int, adopted_file: int | None = None) -> None:
         """Give the file of a part its name. The catalog must have the part."""
         name = self.name(kind, number)
-        work = self._target.work
-        finished = self._target.finished(name) if adopted_file is None else spool_path(work, adopted_file)
+        finished = (
+            self._target.finished(name) if adopted_file is None else self._target.spool_file(adopted_file)
+        )
         if finished.exists():
             self._target.put(finished, name)
         self._catalog.part_moved(kind, number)
@@ -339,7 +434,7 @@ class Publisher:
         if not self._parts.are_lines:
             return {}
         closed = [file for file in self._catalog.spool_files() if file not in self._spool.open_files]
-        sizes = {file: spool_path(self._target.work, file).stat().st_size for file in closed}
+        sizes = {file: self._target.spool_file(file).stat().st_size for file in closed}
         return {
             file: size for file, size in sizes.items() if size < least or not self._adopt_file(file, size)
         }
@@ -361,7 +456,7 @@ class Publisher:
             return False  # a killed export wrote more than it saved
         sha256 = self._spool.digests.get(file)
         if sha256 is None:
-            with spool_path(self._target.work, file).open("rb", buffering=0) as opened:
+            with self._target.spool_file(file).open("rb", buffering=0) as opened:
                 sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         for run, digest in digests.items():
             if digest is not None:
@@ -497,23 +592,41 @@ class Publisher:
         remove_unused_files(self._catalog, self._target, self._spool.open_files)
 
 
-def remove_unused_files(catalog: Catalog, target: Target, open_files: Container[int] = ()) -> int:
+def check_spool(catalog: Catalog, target: Target) -> int:
+    """Check that all staged rows are in the spool, and remove the files without staged rows. Blocks.
+
+    Returns:
+        The greatest number of a spool file that was there.
+
+    Raises:
+        ExportError: A spool file was removed or truncated, or the catalog is older.
+    """
+    ends = dict(catalog.spool_ends())
+    for file, end in ends.items():
+        path = target.spool_file(file)
+        if (target.size(f"{_WORK}/{path.name}") or 0) < end:
+            raise ExportError(
+                f"{path} was removed or truncated after the export, or {target.catalog.name} is older",
+                hint=f"restore {_WORK}/ as it was, or export to another directory",
+            )
+    last = 0
+    for number, path in target.spool_files():
+        last = max(last, number)
+        if number not in ends:
+            path.unlink(missing_ok=True)
+    return last
+
+
+def remove_unused_files(catalog: Catalog, target: Target, open_files: Container[int] = ()) -> None:
     """Remove the spool files without staged rows. Blocks.
 
     Args:
         open_files: Files that may still grow; they stay.
-
-    Returns:
-        The greatest number of a spool file that was there.
     """
     used = set(catalog.spool_files())
-    last = 0
-    for path in target.work.glob("rows-*"):
-        number = int(path.name.rpartition("-")[2])
-        last = max(last, number)
+    for number, path in target.spool_files():
         if number not in used and number not in open_files:
             path.unlink(missing_ok=True)
-    return last
 
 
 # The manifest: the options of a data set, its files, and what is missing from it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from unpod_async._export.storage.publish import (
     Parts,
     Publisher,
     Target,
+    check_spool,
     contents,
     manifest,
     remove_unused_files,
@@ -117,7 +119,7 @@ def _open(
     target.create_folders()
     parts = Parts(catalog, target, form=spec.format, csv_safe=spec.csv_safe)
     parts.recover()
-    first_file = remove_unused_files(catalog, target) + 1
+    first_file = check_spool(catalog, target) + 1
     spool = Spool(target.work, first_file, spec.part_bytes, hashes=parts.are_lines)
     opened.callback(spool.close)
     publisher = Publisher(catalog, target, parts, spool, spec.part_bytes)
@@ -158,7 +160,11 @@ def _check_options(catalog: Catalog, dataset_options: Mapping[str, Any]) -> None
     if stored is None or catalog.is_empty():
         catalog["options"] = msgspec.json.encode(dataset_options)
         return
-    differing = differing_options(msgspec.json.decode(stored, type=dict[str, Any]), dataset_options)
+    try:
+        options = msgspec.json.decode(stored, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise sqlite3.DatabaseError("the options of the target cannot be read") from None
+    differing = differing_options(options, dataset_options)
     if differing:
         raise ExportError(
             f"the target was made with different options: {', '.join(differing)}",
