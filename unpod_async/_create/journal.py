@@ -74,28 +74,25 @@ class Journal:
         """Open the file, create it if necessary, and read its entries.
 
         Raises:
-            ConfigurationError: another process has the file open, it is not a journal, or it cannot be opened
-                or locked.
+            ConfigurationError: another process has the file open, it is not a journal, or its file system has
+                no locks.
+            OSError: the file cannot be opened.
         """
-        try:
-            path = self._path.resolve()  # the folder that has the file itself, not a link to it
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | O_BINARY, 0o600)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._error("opened", error) from None
+        path = self._path.resolve()  # the folder that has the file itself, not a link to it
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | O_BINARY, 0o600)
         try:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise ConfigurationError(
-                    f"the journal {self._name} is not a regular file",
+                    f"journal {self._name} is not a regular file",
+                    argument="journal",
                     hint="pass the path of a file, which may not exist yet",
                 )
             self._lock()
             # Also if the file exists: a killed job may have created it without this.
             sync_folder(path.parent)
             self._read()
-        except BaseException as error:
+        except BaseException:
             self._close()
-            if isinstance(error, OSError):
-                raise self._error("opened", error) from None
             raise
         return self
 
@@ -104,20 +101,16 @@ class Journal:
             is_locked = lock(self._file)
         except OSError as error:
             raise ConfigurationError(
-                f"the file system of the journal {self._name} has no locks: {_reason(error)}",
-                hint="put the journal on a local disk: without a lock, two jobs may place the same calls",
+                f"journal {self._name} cannot be locked: {error.strerror}",
+                argument="journal",
+                hint="put it on a file system with locks, such as a local disk: without a lock, two jobs "
+                "could place the same calls",
             ) from None
         if not is_locked:
             raise ConfigurationError(
                 f"the journal {self._name} is in use by another process",
                 hint="wait until the other job has ended, or use another journal",
             )
-
-    def _error(self, action: str, error: Exception) -> ConfigurationError:
-        return ConfigurationError(
-            f"the journal {self._name} cannot be {action}: {_reason(error)}",
-            hint="fix the cause and run the same job again: no call is placed twice",
-        )
 
     def __exit__(self, *exc_info: object) -> None:
         # When a job is cancelled, a thread may still be writing: wait for it, and allow no further writes.
@@ -151,7 +144,8 @@ class Journal:
         """Append an entry and sync it to disk. Blocks; once it returns, the entry survives a crash.
 
         Raises:
-            ConfigurationError: the journal is closed or cannot be written.
+            ConfigurationError: the journal is closed. It is closed after the first failure.
+            OSError: the file cannot be written.
         """
         line = msgspec.json.encode(entry) + b"\n"
         with self._writing:
@@ -160,15 +154,10 @@ class Journal:
             try:
                 write_all(self._file, line)
                 sync_file(self._file)
-            except OSError as error:
-                # Nothing may follow a line that is perhaps incomplete.
-                self._close()
-                raise self._error("written", error) from None
+            except OSError:
+                self._close()  # nothing may follow a line that is perhaps incomplete
+                raise
             self.entries[entry.number] = entry
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _decode(line: bytes) -> JournalEntry:
