@@ -164,11 +164,35 @@ def define_tests(version: str) -> None:
         tests_on.__doc__ = f"Run all tests on Python {version}."
 
 
-for _version in nox.project.python_versions(PROJECT):
+VERSIONS = nox.project.python_versions(PROJECT)
+for _version in VERSIONS:
     define_tests(_version)
 
 
-@nox.session
+@nox.session(name="tests-ends", venv_backend="none", default=False)
+def tests_ends(session: nox.Session) -> None:
+    """Run the fast tests on the oldest and the newest Python that is installed, except on the running one."""
+    found = {version: python for version in VERSIONS if (python := find_python(version))}
+    ends = {version for version in (next(iter(found)), next(reversed(found))) if version != RUNNING}
+    for version in VERSIONS:
+        if version in found:
+            line = subprocess.run([found[version], "-VV"], capture_output=True, text=True, check=True).stdout
+            what = "tested now" if version in ends else "see `tests`" if version == RUNNING else "skipped"
+            session.log(f"{what}: {line.strip()}")
+        else:
+            session.log(f"skipped: no Python {version} in ~/.pyenv/versions or on PATH")
+    for version in sorted(ends):
+        session.notify(f"tests-{version}", posargs=FAST)
+
+
+@nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """Put small faults into the package and count how many the tests notice; see `-- --help`."""
+    session.install("-e", EVERYTHING, *group("test", "coverage"))
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
+@nox.session(tags=["matrix"], default=False)
 def floors(session: nox.Session) -> None:
     """Run the tests with the lowest version of each run-time dependency that pyproject.toml allows."""
     pins: list[str] = []

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.leaks import SANDBOX_SECRETS, leaks
 from unpod_async.errors import UnpodError
@@ -123,6 +124,19 @@ def freeze() -> None:
         gc.unfreeze()
         gc.collect()
     gc.freeze()
+
+
+@given(st.none())
+def run_hypothesis(_example: None) -> None:
+    """Do nothing, so that Hypothesis makes its random source before objects are frozen.
+
+    Hypothesis asks the collector who owns the source, and warns if it finds nobody. That is so if the owner
+    is frozen, on Python 3.14.
+    """
+
+
+def pytest_collection_finish() -> None:
+    run_hypothesis()
 
 
 def pytest_sessionfinish() -> None:

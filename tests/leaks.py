@@ -52,10 +52,25 @@ def shown(error: BaseException) -> Iterator[tuple[str, str]]:
 
 
 def _repr(value: object) -> str:
+    if _is_deep(value):
+        # Since Python 3.14, repr() of 100,000 levels raises no RecursionError; it takes minutes.
+        return "nested too deeply"
     try:
         return repr(value)
-    except Exception as fault:  # noqa: BLE001 - the object is incomplete, or nested too deeply
+    except Exception as fault:  # noqa: BLE001 - the object is incomplete
         return type(fault).__name__
+
+
+def _is_deep(value: object, most: int = 900) -> bool:
+    """Return whether the first items of dicts and lists lead deeper than `most` levels."""
+    for _ in range(most):
+        if isinstance(value, dict):
+            value = next(iter(value.values()), None)
+        elif isinstance(value, (list, tuple)):
+            value = value[0] if value else None
+        else:
+            return False
+    return True
 
 
 def leaks(error: BaseException, secret: re.Pattern[str] = SANDBOX_SECRETS) -> list[str]:
