@@ -295,6 +295,11 @@ class RowTracker:
         answer = self._first.get(lean)
         return None if answer is None else self._offsets[answer] + self._index(lean, answer)
 
+    def is_in_pass(self, key: str) -> bool:
+        """Return whether this pass has seen the row, which was seen in this walk."""
+        (lean,) = lean_keys((key,))
+        return self._last_of(lean) >= self._pass_start
+
     def seen_across(self, answer: int) -> int:
         """Return the number of rows seen both in this response or before it, and in a later one."""
         first, least = self._first, (answer + 1) * _WIDTH
@@ -987,13 +992,15 @@ class Evidence:
         parts: list[tuple[PageResult, Sequence[int]]] = []
         for offset, answer in self.glimpses:
             fresh = [index for index, key in enumerate(answer.keys) if self.tracker.place(key) is None]
+            known = frozenset(answer.keys).difference(answer.keys[index] for index in fresh)
+            if fresh or not all(map(self.tracker.is_in_pass, known)):
+                self._is_contradicted = True
             for index in fresh:
                 self.tracker.observe(answer.keys[index : index + 1], offset + index)
             if fresh:
                 parts.append((answer, fresh))
                 self.new_in_walk += len(fresh)
         self.glimpses.clear()
-        self._is_contradicted = bool(parts)
         return Deliver(page, parts) if parts else None
 
     def _observe_snapshot(self, size: int, answer: PageResult, *, is_known: bool) -> None:

@@ -84,12 +84,23 @@ def liveness(layout: PageLayout, page: int) -> Steps[tuple[Liveness, int | None]
 
 
 def has_rows_behind(layout: PageLayout, page: int) -> Steps[bool]:
-    """Return whether one of the next pages has rows, if a page past the end fails like an unreadable one."""
-    for number in range(page + 1, page + 1 + _PAGES_BEHIND):
-        outcome = yield Fetch(PageRequest(number, layout.size, single_out=True))
+    """Return whether one of the next pages or rows can be read, if a page past the end fails.
+
+    One unreadable row makes a page fail, so the next rows are requested one by one, too.
+    """
+    pages = [PageRequest(number, layout.size, single_out=True) for number in _next(page)]
+    is_divisible = layout.is_honored and layout.size > 1
+    last = page * layout.size
+    rows = [PageRequest(number, 1, single_out=True) for number in _next(last)] if is_divisible else []
+    for request in [*pages, *rows]:
+        outcome = yield Fetch(request)
         if isinstance(outcome, PageResult) and outcome.keys:
             return True
     return False
+
+
+def _next(page: int) -> range:
+    return range(page + 1, page + 1 + _PAGES_BEHIND)
 
 
 class Repetition(enum.Enum):
