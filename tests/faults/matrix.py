@@ -17,7 +17,10 @@ ROWS: dict[int, tuple[str, str]] = {
     8: ("gzip truncated, framing complete", "read: retried once, then DecodeError; create: OutcomeUnknown"),
     9: ("gzip damaged", _RETRIED_OR_UNKNOWN),
     10: ("br or zstd without request", f"{_RETRIED_OR_UNKNOWN}; only gzip and deflate are requested"),
-    11: ("not HTTP", f"{_RETRIED_OR_UNKNOWN}; never a 400"),
+    11: (
+        "not HTTP",
+        f"{_RETRIED_OR_UNKNOWN}; never a 400; over 64 KiB or 256 headers: a read fails at once",
+    ),
     12: ("one byte at a time", f"{_RETRIED_OR_UNKNOWN}, ended by timeout="),
     13: ("stall before or inside the body", f"{_RETRIED_OR_UNKNOWN}, ended by timeout="),
     14: (

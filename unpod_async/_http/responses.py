@@ -31,6 +31,10 @@ __all__ = [
     "shown_headers",
 ]
 
+PROXY_LOGIN: Final = 407
+PROXY_LOGIN_HINT: Final = "put the user name and the password into proxy=: http://user:password@host:port"
+"""The status of a proxy that wants a login, and the hint for it."""
+
 _KEPT_BODY: Final = 4096
 
 _SHOWN: Final = re.compile(r"date|retry-after|x-ratelimit-.+|x-request-id|www-authenticate")
@@ -166,6 +170,8 @@ def _hint(request: Request, response: Response, status: int) -> str | None:
             "not expired; API keys need 'Token', and some servers accept only a JWT with 'JWT' or 'Bearer' "
             "for spaces and organizations"
         )
+    if status == PROXY_LOGIN:
+        return PROXY_LOGIN_HINT
     if status == 404 and looks_like_markup(response.body):
         return "an HTML page means that the path does not exist: check base_url"
     return None

@@ -9,20 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Final
+from typing import Final, TypedDict
 
 import aiohttp
 
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["KEEP_ALIVE", "SentFlag", "Sessions"]
+__all__ = ["HEAD_LIMITS", "KEEP_ALIVE", "SentFlag", "Sessions"]
 
 KEEP_ALIVE: Final = 4.0
 """Seconds for which an idle connection is kept. The server closes it after 5 to 6 without notice."""
+
+
+class HeadLimits(TypedDict):
+    """Arguments of `ClientSession` about the head of a response."""
+
+    max_line_size: int
+    max_field_size: int
+    max_headers: int
+
+
+HEAD_LIMITS: Final[HeadLimits] = {"max_line_size": 2**20, "max_field_size": 2**20, "max_headers": 1024}
+"""What the parser of a session accepts. With aiohttp's defaults, 8,190 bytes and 128 headers, a long cookie
+or the headers of several proxies make a response unreadable, and the outcome of a create unknown. `heads`
+has the limits for reads."""
 
 
 class SentFlag:
@@ -72,6 +87,7 @@ class Sessions:
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
+                **HEAD_LIMITS,
             )
         return self.reads
 
@@ -88,6 +104,7 @@ class Sessions:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
                 trace_configs=[_tracing()],
+                **HEAD_LIMITS,
             )
         return self.creates
 
@@ -101,10 +118,10 @@ class Sessions:
         reads, creates = self._own()
         try:
             if reads is not None:
-                await reads.close()
+                await _close(reads)
         finally:  # also when cancelled
             if creates is not None:
-                await creates.close()
+                await _close(creates)
 
     def _own(self) -> tuple[aiohttp.ClientSession | None, aiohttp.ClientSession | None]:
         return (None if self.reads is self.given else self.reads), self.creates
@@ -133,6 +150,12 @@ class Sessions:
                 with contextlib.suppress(StopIteration):
                     closing.send(None)
                 closing.close()
+
+
+async def _close(session: aiohttp.ClientSession) -> None:
+    closing: object = session.close()
+    if inspect.isawaitable(closing):  # not that of a mock in the place of `aiohttp.ClientSession`
+        await closing
 
 
 def _tracing() -> aiohttp.TraceConfig:

@@ -11,23 +11,31 @@ import copy
 import io
 import logging
 import ssl
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from functools import partial
+from operator import attrgetter
+from types import MethodType
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import quote_plus
 
 import aiohttp
+import aiohttp.client
 from yarl import URL
 
+from unpod_async._common import shorten
+from unpod_async._http.codings import decode_body
+from unpod_async._http.heads import MAX_FIELD_SIZE, MAX_HEADERS, combine, contradiction, excess
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.responses import Response
 from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import SentFlag, Sessions
 from unpod_async._http.settings import Settings
 from unpod_async._http.timeouts import AttemptTimeout
-from unpod_async._http.transport_errors import send_once, to_transport_error
+from unpod_async._http.transport_errors import HeadTooLong, InvalidHead, send_once, to_transport_error
 from unpod_async._http.validate import check_instance, check_str
 from unpod_async._version import VERSION
-from unpod_async.errors import ConfigurationError, TransportError
+from unpod_async.errors import ConfigurationError, TransportError, UnpodError
 
 __all__ = ["TokenProvider", "Transport"]
 
@@ -51,6 +59,7 @@ _HEADERS: Final = {
     "User-Agent": f"unpod-async/{VERSION}",
 }
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _JSON: Final = {"Content-Type": "application/json"}
 _AUTHORIZATION: Final = "Authorization"
 
@@ -61,6 +70,10 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(
     # By default aiohttp rounds timeouts over 5 s up to the next whole second.
     ceil_threshold=float("inf"),
 )
+
+_AIOHTTP: Final = vars(aiohttp.client)
+_METHODS: Final = ("_request", "request", "get", "post")
+_GET_METHODS: Final = attrgetter(*_METHODS)
 
 _log = logging.getLogger("unpod_async")
 
@@ -123,6 +136,7 @@ class Transport:
         # A given session has its own default headers, so each request brings ours.
         self._read_headers = None if session is None else headers
         self._prepared: _PreparedGet | None = None
+        self._own_methods: tuple[object, ...] | None = None
         self._token_provider = token_provider
         self._renewing: asyncio.Lock | None = None
         self._renewals = 0
@@ -142,8 +156,9 @@ class Transport:
         if session is None or session.closed:
             session = self.sessions.for_read()
         url = self._url(path, query)
-        if self.sessions.given is not None:
-            return self._exchange("GET", path, timeout, self._open(session, "GET", url), None)
+        if not self._is_plain(session):
+            opening = self._open(session, "GET", url)
+            return self._exchange("GET", path, timeout, opening, None, replaced=_is_replaced(session))
         sent = SentFlag()
         return self._exchange("GET", path, timeout, self._open_prepared(session, url, sent), sent)
 
@@ -159,7 +174,22 @@ class Transport:
         """
         session = self.sessions.for_create()
         opening = self._open(session, "POST", self._url(path, {}), body, sent)
-        return self._exchange("POST", path, timeout, opening, sent)
+        replaced = _is_replaced(session)
+        return self._exchange("POST", path, timeout, opening, sent, replaced=replaced)
+
+    def _is_plain(self, session: aiohttp.ClientSession) -> bool:
+        """Return whether aiohttp alone takes part in the requests of a session, so that they can be prepared.
+
+        Mocks and recorders come and go with each test, so this is checked for each request.
+        """
+        if self.sessions.given is not None or session.trace_configs:
+            return False
+        methods = _methods(type(session))
+        if methods != self._own_methods:
+            if _is_replaced(session):
+                return False
+            self._own_methods = methods
+        return True
 
     async def renew(self, refused: Secret) -> bool:
         """Get a new token after a 401 for `refused`. Returns whether there is another token to try.
@@ -187,9 +217,16 @@ class Transport:
         timeout: float,
         opening: Awaitable[aiohttp.ClientResponse],
         sent: SentFlag | None,
+        *,
+        replaced: bool = False,
     ) -> Response:
+        """Read the response of a request that is about to be opened.
+
+        Args:
+            replaced: whether code that is not aiohttp's opens it, such as a mock.
+        """
         try:
-            response = await self._read(opening, timeout)
+            response = await self._read(method, opening, timeout, sent, replaced=replaced)
             if response is not None and len(response.body) > _SMALL:
                 await self._take_turn()
         except asyncio.CancelledError as cancelled:
@@ -201,9 +238,14 @@ class Transport:
                 method,
                 path,
                 fault,
-                plain_http=self._root.scheme == "http",
+                root=self._root,
+                proxied=self._proxy is not None,
                 sent=None if sent is None else sent.sent,
             )
+        except Exception as fault:
+            if not replaced or isinstance(fault, UnpodError):
+                raise
+            error = _replacement_error(method, path, fault, sent=sent is None or sent.sent)
         else:
             if response is not None:
                 return response
@@ -216,13 +258,27 @@ class Transport:
         # Outside the except block: the error of aiohttp can contain the token, and must not be its context.
         raise error
 
-    async def _read(self, opening: Awaitable[aiohttp.ClientResponse], timeout: float) -> Response | None:
+    async def _read(
+        self,
+        method: str,
+        opening: Awaitable[aiohttp.ClientResponse],
+        timeout: float,
+        sent: SentFlag | None,
+        *,
+        replaced: bool,
+    ) -> Response | None:
         """Return the response, or None if it is too long."""
         length = 0
         pieces: list[bytes] = []
         with AttemptTimeout(timeout, SILENCE) as attempt:
             async with await opening as response:
                 attempt.touch()
+                if sent is not None:
+                    sent.sent = True
+                headers = self._headers(method, response, replaced=replaced)
+                if replaced and not _can_be_streamed(response):
+                    body = await _whole_body(response, self._max_bytes)
+                    return None if body is None else Response(response.status, headers, body)
                 while piece := await response.content.readany():
                     attempt.touch()
                     length += len(piece)
@@ -230,8 +286,39 @@ class Transport:
                         response.close()
                         return None
                     pieces.append(piece)
-        headers = dict(zip(map(str.lower, response.headers), response.headers.values(), strict=True))
-        return Response(response.status, headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if "content-encoding" in headers:
+            decoded = _decoded(headers["content-encoding"], body, self._max_bytes)
+            if decoded is None:
+                return None
+            body = decoded
+        return Response(response.status, headers, body.removeprefix(_BYTE_ORDER_MARK))
+
+    def _headers(self, method: str, response: aiohttp.ClientResponse, *, replaced: bool) -> Mapping[str, str]:
+        """Return the headers of a response, with names in lower case.
+
+        Raises:
+            InvalidHead, HeadTooLong: the response cannot be used.
+        """
+        if replaced:
+            _check_head(response)
+        raw = response.headers
+        # Not `zip(raw, ...)`: a repeated name occurs only once in `iter(raw)`.
+        headers = {name.lower(): value for name, value in raw.items()}
+        if len(headers) != len(raw):
+            headers = combine(raw)
+            if (problem := contradiction(headers)) is not None:
+                response.close()
+                raise InvalidHead(problem)
+        # The response to a create is read in any case, and given sessions have limits of their own.
+        if (
+            (len(raw) > MAX_HEADERS or sum(map(len, headers.values())) > MAX_FIELD_SIZE)
+            and (method == "GET" and self.sessions.given is None)
+            and (problem := excess(raw)) is not None
+        ):
+            response.close()
+            raise HeadTooLong(self.token.redact(problem))
+        return headers
 
     async def _take_turn(self) -> None:
         """Wait for an iteration of the event loop in which no other large response is returned.
@@ -269,8 +356,7 @@ class Transport:
         body: bytes | None = None,
         sent: SentFlag | None = None,
     ) -> aiohttp.ClientResponse:
-        return await session.request(
-            method,
+        return await _opener(session, method)(
             url,
             # A large body as bytes would make aiohttp warn, and a warning may be an error.
             data=None if body is None else io.BytesIO(body),
@@ -300,6 +386,101 @@ class Transport:
         return f"{self.auth_scheme} {self.token.reveal()}"
 
 
+def _decoded(coding: str, body: bytes, max_bytes: int) -> bytes | None:
+    """Return a body without the codings that aiohttp does not know, or None if it is too long."""
+    try:
+        return decode_body(coding, body, max_bytes)
+    except (zlib.error, EOFError):
+        pass
+    raise aiohttp.ClientPayloadError
+
+
+def _methods(kind: type[object]) -> tuple[object, ...]:
+    """Return the current methods of a class of sessions that send requests."""
+    try:
+        return _GET_METHODS(kind)
+    except AttributeError:  # of a mock in the place of the whole class
+        return ()
+
+
+def _is_replaced(session: aiohttp.ClientSession) -> bool:
+    """Return whether code that is not aiohttp's sends the requests of a session.
+
+    Mocks, VCR and some tracing libraries put their own functions in the place of these.
+    """
+    return not all(_is_own(session, name) for name in _METHODS)
+
+
+def _is_own(session: aiohttp.ClientSession, name: str) -> bool:
+    """Return whether aiohttp defines a method of a session: wrappers of all kinds have other globals."""
+    method = getattr(session, name, None)
+    return type(method) is MethodType and getattr(method.__func__, "__globals__", None) is _AIOHTTP
+
+
+def _opener(session: aiohttp.ClientSession, method: str) -> Callable[..., Awaitable[aiohttp.ClientResponse]]:
+    """Return the function of a session that sends a request: `get` or `post` if a mock replaces that one."""
+    name = method.lower()
+    if _is_own(session, name):
+        return partial(session.request, method)
+    return cast("Callable[..., Awaitable[aiohttp.ClientResponse]]", getattr(session, name))
+
+
+def _can_be_streamed(response: object) -> bool:
+    """Return whether the body of a response can be read piece by piece."""
+    if not isinstance(response, aiohttp.ClientResponse):
+        return False
+    content: object = response.content
+    # A recorder may have read the body already, and keeps it for `read`.
+    return isinstance(content, aiohttp.StreamReader) and not content.at_eof()
+
+
+async def _whole_body(response: Any, max_bytes: int) -> bytes | None:
+    """Return the body of a response that a mock or a recorder made, or None if it is too long.
+
+    Raises:
+        AttributeError, TypeError: it does not behave like a response of aiohttp.
+    """
+    if hasattr(response, "read"):
+        body = _checked(await response.read())
+        return body if len(body) <= max_bytes else None
+    pieces: list[bytes] = []
+    left = max_bytes  # of a mock that returns the same piece for ever
+    content = response.content
+    while piece := _checked(await content.readany()):
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            return None
+    return b"".join(pieces)
+
+
+def _check_head(response: Any) -> None:
+    if not isinstance(response.status, int) or not isinstance(response.headers, Mapping):
+        raise TypeError("the response has no status and headers")
+
+
+def _checked(body: object) -> bytes:
+    if not isinstance(body, bytes):
+        raise TypeError(f"the body of the response must be bytes, not {type(body).__name__}")
+    return body
+
+
+def _replacement_error(method: str, path: str, fault: Exception, *, sent: bool) -> TransportError:
+    """Return the error for an exception of code that replaces aiohttp's.
+
+    Only the texts of two classes are shown, which are about Python types. Others may quote the request.
+    """
+    text = f": {shorten(str(fault), 200)}" if isinstance(fault, AttributeError | TypeError) else ""
+    return TransportError(
+        f"{method} /{path}: a mock, a recorder or another library replaces functions of aiohttp, and failed "
+        f"({type(fault).__name__}{text})" + ("" if sent else "; nothing was sent"),
+        sent=sent,
+        permanent=True,
+        hint="check the mock or the recording; tests can use unpod_async.testing.Sandbox, a server on this "
+        "machine",
+    )
+
+
 def _quoted(value: str) -> str:
     """Return `value` percent-encoded for the query of a URL."""
     return value if value.isascii() and value.isalnum() else quote_plus(value, safe="/?:@!$'()*,")
@@ -325,9 +506,10 @@ class _PreparedGet:
         """Let aiohttp build a GET to the origin of `root`. Nothing is sent.
 
         Args:
-            session: a session without cookies; its trace configs and middlewares are not used.
+            session: a session without cookies and trace configs, whose functions are aiohttp's. Headers that
+                other code adds to this request would be sent with every other one. Middlewares are not used.
             root: any URL of the origin.
-            options: further arguments of `ClientSession.get`.
+            options: further arguments of `ClientSession.request`.
         """
         captured: list[_PreparedGet] = []
 
@@ -338,7 +520,7 @@ class _PreparedGet:
             raise _Captured
 
         with contextlib.suppress(_Captured):
-            await session.get(root, middlewares=(capture,), **options)
+            await session.request("GET", root, middlewares=(capture,), **options)
         return captured[0]
 
     async def open(

@@ -6,13 +6,25 @@ texts that come from the operating system or the TLS library.
 
 from __future__ import annotations
 
+import ssl
 from typing import Final, NamedTuple
 
 import aiohttp
+from aiohttp.http_exceptions import LineTooLong
+from yarl import URL
 
+from unpod_async._http.responses import PROXY_LOGIN, PROXY_LOGIN_HINT
 from unpod_async.errors import TransportError
 
-__all__ = ["ConnectionLost", "FaultDescription", "describe_fault", "send_once", "to_transport_error"]
+__all__ = [
+    "ConnectionLost",
+    "FaultDescription",
+    "HeadTooLong",
+    "InvalidHead",
+    "describe_fault",
+    "send_once",
+    "to_transport_error",
+]
 
 _WRONG_PROTOCOL: Final = (
     aiohttp.ClientOSError,
@@ -29,8 +41,28 @@ _NEVER_SENT: Final = (
 )
 
 
+_NOT_TLS: Final = frozenset({
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",  # OpenSSL 3.2 and newer
+    "PACKET_LENGTH_TOO_LONG",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+})
+"""OpenSSL's reasons for bytes that are not TLS."""
+
+_TOO_MANY_HEADERS: Final = "Too many headers"
+
+
 class ConnectionLost(aiohttp.ClientError):
     """A lost connection, as a class after which aiohttp does not send the request again."""
+
+
+class HeadTooLong(aiohttp.ClientError):
+    """A response with too long or too many headers. The message names the header."""
+
+
+class InvalidHead(aiohttp.ClientError):
+    """A response whose headers contradict each other. The message says how."""
 
 
 class FaultDescription(NamedTuple):
@@ -59,38 +91,72 @@ def describe_fault(fault: Exception, *, connecting: bool = False) -> FaultDescri
     Args:
         connecting: the error certainly occurred before the request was sent.
     """
-    name, permanent = type(fault).__name__, False
-    if isinstance(fault, ConnectionLost):
-        name = str(fault)
-    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(fault.certificate_error, "verify_message", "") or "not trusted"
-        text, permanent = f"the certificate of {fault.host} is refused: {reason}", True
-    elif isinstance(fault, aiohttp.ClientConnectorDNSError):
-        text = "the host name cannot be resolved"
-    elif isinstance(fault, aiohttp.ClientConnectorError):
-        text = f"no connection: {fault.os_error.strerror or 'refused'}"
-    elif isinstance(fault, TimeoutError):
-        text = "no connection in time" if connecting else "no response in time"
-    elif isinstance(fault, aiohttp.ClientPayloadError):
-        text = "the response was cut short or damaged"
-    elif isinstance(fault, aiohttp.ClientHttpProxyError):
-        text = f"the proxy answered {fault.status}"
-    elif isinstance(fault, aiohttp.InvalidURL):
-        text, permanent = "the URL is not valid", True
-    elif isinstance(fault, aiohttp.ClientResponseError):
-        text = "the response is not valid HTTP"
-    else:
-        text = "the connection was lost before a response"
+    name = str(fault) if isinstance(fault, ConnectionLost) else type(fault).__name__
+    text, permanent = _describe(fault, connecting=connecting)
     return FaultDescription(f"{text} ({name})", permanent)
 
 
+def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
+    if isinstance(fault, aiohttp.ClientConnectorError):
+        return _describe_no_connection(fault)
+    if isinstance(fault, TimeoutError):
+        return FaultDescription("no connection in time" if connecting else "no response in time")
+    if isinstance(fault, aiohttp.ClientPayloadError):
+        return FaultDescription("the response was cut short or damaged")
+    if isinstance(fault, aiohttp.ClientHttpProxyError):
+        return FaultDescription(f"the proxy answered {fault.status}", fault.status == PROXY_LOGIN)
+    if isinstance(fault, aiohttp.InvalidURL):
+        return FaultDescription("the URL is not valid", permanent=True)
+    if isinstance(fault, HeadTooLong):
+        return FaultDescription(str(fault), permanent=True)
+    if isinstance(fault, InvalidHead):
+        return FaultDescription(f"the response is not valid HTTP: {fault}")
+    if isinstance(fault, aiohttp.ClientResponseError):
+        return _describe_unreadable(fault)
+    return FaultDescription("the connection was lost before a response")
+
+
+def _describe_no_connection(fault: aiohttp.ClientConnectorError) -> FaultDescription:
+    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(fault.certificate_error, "verify_message", "") or "not trusted"
+        return FaultDescription(f"the certificate of {fault.host} is refused: {reason}", permanent=True)
+    if isinstance(fault, aiohttp.ClientConnectorDNSError):
+        return FaultDescription("the host name cannot be resolved")
+    if speaks_no_tls(fault):
+        return FaultDescription(
+            f"port {fault.port} of {fault.host} does not speak TLS, so https:// is not possible there",
+            permanent=True,
+        )
+    return FaultDescription(f"no connection: {fault.os_error.strerror or 'refused'}")
+
+
+def speaks_no_tls(fault: Exception) -> bool:
+    """Return whether a server answered a TLS handshake with something other than TLS."""
+    return (
+        isinstance(fault, aiohttp.ClientConnectorSSLError)
+        and isinstance(fault.os_error, ssl.SSLError)
+        and fault.os_error.reason in _NOT_TLS
+    )
+
+
+def _describe_unreadable(fault: aiohttp.ClientResponseError) -> FaultDescription:
+    """Describe a response that aiohttp could not parse. Its own message quotes the response."""
+    cause = fault.__cause__
+    if isinstance(cause and cause.__cause__, LineTooLong):
+        return FaultDescription("a header of the response is longer than the session accepts", permanent=True)
+    if _TOO_MANY_HEADERS in fault.message:
+        return FaultDescription("the response has more headers than the session accepts", permanent=True)
+    return FaultDescription("the response is not valid HTTP")
+
+
 def to_transport_error(
-    method: str, path: str, fault: Exception, *, plain_http: bool, sent: bool | None = None
+    method: str, path: str, fault: Exception, *, root: URL, proxied: bool = False, sent: bool | None = None
 ) -> TransportError:
     """Return the error to raise for an error of aiohttp.
 
     Args:
-        plain_http: whether base_url is an http:// URL, for the hint.
+        root: base URL of the API, for the hint.
+        proxied: whether requests are sent through a proxy.
         sent: whether the request may have left this machine; None to decide by the class of the error.
     """
     if sent is None:
@@ -101,17 +167,36 @@ def to_transport_error(
         sent=sent,
         timed_out=isinstance(fault, TimeoutError),
         permanent=permanent,
-        hint=_hint(fault, plain_http=plain_http),
+        hint=_hint(fault, permanent, root=root, proxied=proxied),
     )
 
 
-def _hint(fault: Exception, *, plain_http: bool) -> str | None:
+def _hint(fault: Exception, permanent: bool, *, root: URL, proxied: bool) -> str | None:
+    if proxied and _is_of_proxy(fault, root):
+        if isinstance(fault, aiohttp.ClientHttpProxyError) and fault.status == PROXY_LOGIN:
+            return PROXY_LOGIN_HINT
+        return "check proxy="
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
         return "check base_url, and pass a private certificate authority with ssl_context="
+    if speaks_no_tls(fault):
+        return "check the port in base_url; if the server has no TLS, use http:// and allow_http=True"
     if isinstance(fault, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return "check base_url and the network"
-    if isinstance(fault, aiohttp.ClientHttpProxyError):
-        return "check proxy="
-    if plain_http and isinstance(fault, (ConnectionLost, *_WRONG_PROTOCOL)):
+    if isinstance(fault, HeadTooLong | aiohttp.ClientResponseError) and permanent:
+        return (
+            "have the server or the proxy in front of it shorten its headers, or pass a session= with larger "
+            "max_line_size=, max_field_size= and max_headers="
+        )
+    if root.scheme == "http" and isinstance(fault, (ConnectionLost, *_WRONG_PROTOCOL)):
         return "if the server expects https, use https:// in base_url"
     return None
+
+
+def _is_of_proxy(fault: Exception, root: URL) -> bool:
+    """Return whether an error concerns the connection to the proxy, not the one to the server."""
+    if isinstance(fault, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
+        return True
+    return isinstance(fault, aiohttp.ClientConnectorError) and (fault.host, fault.port) != (
+        root.host,
+        root.port,
+    )
