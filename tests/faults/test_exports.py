@@ -57,20 +57,19 @@ class PowerCut:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, target: Path, image: Path, at: int) -> None:
         self._target, self._image, self._at = target, image, at
-        self._synced: dict[Path, int] = {}
+        self._synced: dict[int, int] = {}
         self.calls = 0
         write, fsync = os.write, os.fsync
 
         def watched_write(file: int, data: Any) -> int:
             self._count()
-            name = path_of(file)
-            self._synced.setdefault(name, os.fstat(file).st_size)
+            self._synced.setdefault(os.fstat(file).st_ino, os.fstat(file).st_size)
             return write(file, data)
 
         def watched_fsync(file: int) -> None:
             self._count()
             fsync(file)
-            self._synced.pop(path_of(file), None)
+            self._synced.pop(os.fstat(file).st_ino, None)
 
         monkeypatch.setattr(os, "write", watched_write)
         monkeypatch.setattr(os, "fsync", watched_fsync)
@@ -79,10 +78,10 @@ class PowerCut:
         self.calls += 1
         if self.calls == self._at:
             shutil.copytree(self._target, self._image)
-            for name, length in self._synced.items():
-                lost = self._image / name.relative_to(self._target)
-                if lost.exists():
-                    os.truncate(lost, length)
+            for there in self._target.rglob("*"):
+                length = self._synced.get(there.stat().st_ino)
+                if length is not None:
+                    os.truncate(self._image / there.relative_to(self._target), length)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which file a descriptor is of")
