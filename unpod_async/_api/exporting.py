@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from unpod_async.errors import InvalidArgument
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from unpod_async._export import ExportOptions, ExportProgress, ExportSpec, ExportSummary
+    from unpod_async._http import Deadline
     from unpod_async._paging import ClientContext
 
 __all__ = ["Exporting"]
@@ -62,10 +66,15 @@ class Exporting:
             ExportError: The target was made with different options, or cannot be written.
             AuthenticationError, RefusedError: The service denies access.
             TransportError, APIError: The service did not recover in time. An export waits out outages and
-                rate limits until the client's `deadline` ends, or for an hour if there is none.
+                rate limits until the client's `deadline` ends, or for an hour if there is none. The deadline
+                starts with this call, and includes opening the target.
             ConfigurationError: A package that the format needs is not installed.
         """
+        deadline = self._context.executor.deadline()
+        deadline.start()
         # Imported here because programs that export nothing need no database.
+        if _EXPORTER not in sys.modules:
+            await _import_exporter(deadline)
         from unpod_async._export import ExportSpec, run_export
 
         directory = _path(target)
@@ -85,7 +94,23 @@ class Exporting:
             raise InvalidArgument(
                 "on_progress must be a function that takes an ExportProgress", argument="on_progress"
             )
-        return await run_export(self._context, spec, directory, on_progress)
+        return await run_export(self._context, spec, directory, deadline, on_progress)
+
+
+_EXPORTER: Final = "unpod_async._export.job"
+
+
+async def _import_exporter(deadline: Deadline) -> None:
+    """Import the code of exports in a thread. The import takes 0.2 s and would block the event loop.
+
+    Raises:
+        TransportError: the deadline ended first. The import continues.
+    """
+    importing = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _EXPORTER)
+    await asyncio.wait([importing], timeout=None if deadline.seconds is None else deadline.left())
+    if not importing.done():
+        raise deadline.error("while the code of exports was imported", sent=False)
+    importing.result()
 
 
 def _path(target: object) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from unpod_async._http import (
+    Deadline,
     check_choice,
     check_id,
     check_integer,
@@ -358,6 +359,10 @@ class Runs(Resource):
             InvalidArgument: an argument is not accepted, such as `deadline=None`.
             AuthenticationError, RefusedError: the service refused access.
         """
+        limit = Deadline(
+            check_seconds("deadline", deadline, hint="every wait needs a deadline: a task on hold never ends")
+        )
+        limit.start()  # before the import, which takes 0.03 s the first time
         from unpod_async._watch import Clock, wait_for_runs
 
         check_id("space_token", space_token)
@@ -368,9 +373,7 @@ class Runs(Resource):
             space_token,
             checked_ids,
             until,
-            deadline=check_seconds(
-                "deadline", deadline, hint="every wait needs a deadline: a task on hold never ends"
-            ),
+            deadline=limit,
             interval=check_seconds("interval", interval),
             clock=Clock(),
         )
@@ -389,9 +392,11 @@ class Runs(Resource):
             RefusedError: the space does not exist or is not yours.
             APIError, TransportError: the listing could not be read.
         """
+        deadline = self._context.executor.deadline()
+        deadline.start()  # before the import, which takes 0.03 s the first time
         from unpod_async._watch import find_run
 
-        return await find_run(self._context, space_token, check_id("run_id", run_id))
+        return await find_run(self._context, space_token, check_id("run_id", run_id), deadline)
 
 
 def _is_iterable(runs: object) -> bool:

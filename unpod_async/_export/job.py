@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from unpod_async._common import cancel_and_wait
-from unpod_async._export.formats import FORMATS
 from unpod_async._export.outage import OutageRetrier, probe_service
 from unpod_async._export.recordings import download_recordings, recording_url
 from unpod_async._export.redaction import Redactor
@@ -49,18 +48,16 @@ async def run_export(
     client: ClientContext,
     spec: ExportSpec,
     target: Path,
+    deadline: Deadline,
     on_progress: Callable[[ExportProgress], object] | None = None,
 ) -> ExportSummary:
     """Run an export; see `UnpodClient.export`."""
-    FORMATS[spec.format].check()
-    deadline = client.executor.deadline()
-    deadline.start()
     retrier = OutageRetrier(
         client.executor, lambda: probe_service(client.executor, spec.spaces[0], deadline), deadline
     )
     progress = ProgressReporter(on_progress, client.executor.stats, lambda: retrier.waiting)
     dataset_options = spec.dataset_options(client.settings.base_url)
-    async with open_workspace(target, spec, dataset_options) as workspace:
+    async with open_workspace(target, spec, dataset_options, deadline) as workspace:
         summary = await _ExportJob(client, spec, workspace, deadline, retrier, progress).run()
     progress.enter("done")
     return summary

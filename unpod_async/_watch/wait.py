@@ -70,9 +70,9 @@ Until: TypeAlias = Literal["settled"] | Callable[[WatchedRun], object]
 """The condition of `runs.wait`: "settled", or a function that returns a true value when it is met."""
 
 
-async def find_run(context: ClientContext, space_token: str, run_id: str) -> Run | None:
+async def find_run(context: ClientContext, space_token: str, run_id: str, deadline: Deadline) -> Run | None:
     """Return the run with this id, or None if the complete listing does not contain it."""
-    walk = _run_listing(context, space_token, context.executor.deadline(), "raise")
+    walk = _run_listing(context, space_token, deadline, "raise")
     while (page := await walk.next_page()) is not None:
         for row in page.items:
             if row.run_id == run_id:
@@ -86,14 +86,14 @@ async def wait_for_runs(
     run_ids: Sequence[str],
     until: Until,
     *,
-    deadline: float,
+    deadline: Deadline,
     interval: float,
     clock: Clock,
 ) -> list[WatchedRun]:
     """Poll until each run meets the condition.
 
     Args:
-        deadline: seconds for the whole wait.
+        deadline: the time limit of the whole wait.
         interval: seconds between two polls, on average.
 
     Raises:
@@ -133,13 +133,17 @@ class _RunWaiter:
     """Reads runs in polls until each of them has met a condition."""
 
     def __init__(
-        self, context: ClientContext, space_token: str, run_ids: Sequence[str], until: Until, deadline: float
+        self,
+        context: ClientContext,
+        space_token: str,
+        run_ids: Sequence[str],
+        until: Until,
+        deadline: Deadline,
     ) -> None:
         self._context = context
         self._space = space_token
         self._is_met: Callable[[WatchedRun], object] = _is_settled if until == "settled" else until
-        self._seconds = deadline
-        self._deadline = Deadline(deadline)
+        self._deadline = deadline
         self._run_ids = tuple(run_ids)
         self._open = dict.fromkeys(run_ids)
         self._last: dict[str, WatchedRun] = {}
@@ -239,7 +243,7 @@ class _RunWaiter:
         if len(self._open) > len(waiting):
             reasons.append(f"{len(self._open) - len(waiting)} could not be read")
         open_runs = f"{len(self._open)} of {len(set(self._run_ids))} runs"
-        text = f"the deadline of {self._seconds:g} s passed while waiting for {open_runs}: "
+        text = f"the deadline of {self._deadline.seconds:g} s passed while waiting for {open_runs}: "
         text += "; ".join(reasons)
         if error is not None:
             text += f". The last poll failed: {error.summary}"

@@ -34,6 +34,7 @@ import anyio
 from unpod_async._common import O_BINARY, join_shielded, sync_file, write_all
 from unpod_async._export.rows import row_header
 from unpod_async._export.storage.catalog import Catalog, Changes, Extent, FailedRead, ScanProgress
+from unpod_async._http import Deadline
 from unpod_async.errors import ExportError
 
 __all__ = ["SPOOL_NAME", "Disk", "Spool", "SpoolReader", "Staging", "spool_path", "sync"]
@@ -81,6 +82,7 @@ class Disk:
         self._thread = ThreadPoolExecutor(1, "unpod-export")
         self._sync_thread = ThreadPoolExecutor(1, "unpod-export-sync")
         self._failure: BaseException | None = None
+        self._is_abandoned = False
 
     async def run(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """Run a function in the thread and return its result.
@@ -89,6 +91,16 @@ class Disk:
             ExportError: The system or SQLite reports an error, now or earlier.
         """
         return await self._run_in(self._thread, functools.partial(work, *args, **options))
+
+    async def run_within(
+        self, deadline: Deadline, work: Callable[P, T], *args: P.args, **options: P.kwargs
+    ) -> T:
+        """Run a function in the thread and return its result, as `run`, within a deadline.
+
+        Raises:
+            TransportError: The deadline ended first. The function continues, and only `close` may be called.
+        """
+        return await self._run_in(self._thread, functools.partial(work, *args, **options), deadline)
 
     async def sync(self, files: Sequence[SpoolFile]) -> None:
         """Sync files while other work goes on: 60 MB take 0.1 s. Raises what `run` raises."""
@@ -99,10 +111,18 @@ class Disk:
         if self._failure is not None:
             raise self._failure
 
-    async def _run_in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    async def _run_in(
+        self, thread: ThreadPoolExecutor, work: Callable[[], T], deadline: Deadline | None = None
+    ) -> T:
         self.check()
         running = asyncio.get_running_loop().run_in_executor(thread, work)
         try:
+            if deadline is not None and deadline.seconds is not None:
+                await asyncio.wait([running], timeout=deadline.left())
+                if not running.done():
+                    self._is_abandoned = True
+                    running.add_done_callback(asyncio.Future.exception)  # or the loop logs it as lost
+                    raise deadline.error("while the target was opened", sent=False)
             return await asyncio.shield(running)
         except asyncio.CancelledError as error:
             cancelled = await join_shielded(running) or error
@@ -141,10 +161,19 @@ class Disk:
             hint=f"{fix} and run the same export again: it resumes",
         )
 
-    def close(self) -> None:
-        """Wait for the work that has begun, and stop the threads."""
-        self._thread.shutdown()
-        self._sync_thread.shutdown()
+    def close(self, then: Callable[[], object] = lambda: None) -> None:
+        """Wait for the work that has begun, stop the threads, and call `then`.
+
+        After the deadline of `run_within`, this does not wait: the thread calls `then` after its work.
+        """
+        if self._is_abandoned:
+            self._thread.submit(then)
+            self._thread.shutdown(wait=False)
+            self._sync_thread.shutdown(wait=False)
+        else:
+            self._thread.shutdown()
+            self._sync_thread.shutdown()
+            then()
 
 
 class Staging:

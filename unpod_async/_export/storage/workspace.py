@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from unpod_async._export.formats import FORMATS
 from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
 from unpod_async._export.storage.checkpoint import Disk, Spool, Staging
@@ -28,6 +29,7 @@ from unpod_async._export.storage.publish import (
     manifest,
     remove_unused_files,
 )
+from unpod_async._http import Deadline
 from unpod_async.errors import ExportError
 
 __all__ = ["Workspace", "open_workspace"]
@@ -79,18 +81,20 @@ class Workspace:
 
 @contextlib.asynccontextmanager
 async def open_workspace(
-    directory: Path, spec: ExportSpec, dataset_options: Mapping[str, Any]
+    directory: Path, spec: ExportSpec, dataset_options: Mapping[str, Any], deadline: Deadline
 ) -> AsyncGenerator[Workspace, None]:
     """Lock a target, finish what a killed export was doing, and begin or resume an export.
 
     Raises:
         TargetLockedError: another export is writing to the target.
         ExportError: the target has other options, was changed, or cannot be written.
+        ConfigurationError: a package that the format needs is not installed.
+        TransportError: the deadline ended first. The lock is released when the disk has responded.
     """
     io = Disk(str(directory))
     opened = contextlib.ExitStack()
     try:
-        workspace = await io.run(_open, directory, spec, dataset_options, io, opened)
+        workspace = await io.run_within(deadline, _open, directory, spec, dataset_options, io, opened)
         try:
             yield workspace
         finally:
@@ -98,8 +102,7 @@ async def open_workspace(
             if cancelled is not None:
                 raise cancelled
     finally:
-        io.close()
-        opened.close()
+        io.close(opened.close)
 
 
 def _open(
@@ -110,6 +113,7 @@ def _open(
     opened: contextlib.ExitStack,
 ) -> Workspace:
     """Open a target. `opened` closes what was opened, also after an error."""
+    FORMATS[spec.format].check()  # imports pyarrow: 0.3 s
     target = Target(directory)
     opened.callback(target.close)
     target.open()

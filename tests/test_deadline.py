@@ -1,0 +1,137 @@
+"""The deadline of a call includes what only the first call does: imports, and opening an export."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.tables import each_row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPT = """
+import asyncio, sys, threading, time
+from pathlib import Path
+
+from unpod_async import TransportError, UnpodClient
+from unpod_async.errors import TargetLockedError
+from unpod_async.testing import Sandbox
+
+blocked, form, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+loop_thread = threading.get_ident()
+reached, release = threading.Event(), threading.Event()
+
+
+def hook(event, arguments):
+    # Audit hooks run where the work is done: this stops an import or the opening of a database for as long as
+    # the test likes.
+    name = arguments[0].co_filename if event == "exec" else event
+    if not release.is_set() and name.endswith(blocked):
+        assert threading.get_ident() != loop_thread, "the event loop is blocked"
+        reached.set()
+        release.wait()
+
+
+if blocked != "_export/job.py":
+    import unpod_async._export.job
+
+
+async def main():
+    sys.addaudithook(hook)
+    async with (
+        Sandbox(runs=3, tasks_per_run=2) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+    ):
+        began = time.monotonic()
+        try:
+            await unpod.with_options(deadline=0.2).export(sandbox.space_token, folder / "a", format=form)
+        except TransportError as error:
+            assert "deadline of 0.2 s ended while" in str(error), error
+            assert error.timed_out and error.sent is False
+        else:
+            raise AssertionError("the export did not end")
+        assert reached.is_set() and sandbox.requests == 0
+        assert time.monotonic() - began < 5
+        release.set()
+        while True:  # the thread that was blocked releases the lock
+            try:
+                found = await unpod.export(sandbox.space_token, folder / "a", format=form)
+            except TargetLockedError:
+                await asyncio.sleep(0.01)
+            else:
+                break
+        other = await unpod.with_options(deadline=60).export(sandbox.space_token, folder / "b", format=form)
+        assert found.complete and (found.runs, found.tasks) == (3, 6)
+        assert (other.complete, other.requests) == (True, found.requests)
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocked", "form"),
+    [("_export/job.py", "jsonl"), ("sqlite3.connect", "csv"), ("pyarrow/__init__.py", "parquet")],
+)
+def test_the_deadline_limits_the_opening(tmp_path: Path, blocked: str, form: str) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    _run(SCRIPT, blocked, form, str(tmp_path))
+
+
+def _run(*arguments: str) -> None:
+    ended = subprocess.run(  # noqa: S603 - starts this interpreter with constant code
+        [sys.executable, "-W", "error", "-c", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+WATCH = """
+import asyncio, sys, time
+
+from unpod_async import TransportError, UnpodClient, WaitTimeout
+from unpod_async.testing import Sandbox
+
+
+def slow_import(event, arguments):
+    if event == "exec" and arguments[0].co_filename.endswith("_watch/wait.py"):
+        began = time.monotonic()
+        while time.monotonic() < began + 0.2:
+            pass
+
+
+async def main():
+    async with (
+        Sandbox(runs=3, tasks_per_run=2) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+    ):
+        run = sandbox.run_ids()[0]
+        sys.addaudithook(slow_import)
+        try:
+            if sys.argv[1] == "find":
+                await unpod.with_options(deadline=0.1).runs.find(sandbox.space_token, run)
+            else:
+                await unpod.runs.wait(sandbox.space_token, run, deadline=0.1)
+        except (TransportError, WaitTimeout) as error:
+            assert "the deadline of 0.1 s" in str(error), error
+        else:
+            raise AssertionError("the import was not counted")
+        assert sandbox.requests == 0
+        assert await unpod.with_options(deadline=60).runs.find(sandbox.space_token, run) is not None
+
+
+asyncio.run(main())
+"""
+
+
+@each_row("call", ["find", "wait"])
+def test_the_deadline_includes_the_imports_of_a_call(call: str) -> None:
+    _run(WATCH, call)
