@@ -38,6 +38,14 @@ def written(target: Path, kind: str) -> Counter[str]:
     )
 
 
+def _seconds(row: dict[str, Any]) -> float:
+    return datetime.fromisoformat(row["created"] + "+00:00").timestamp() if "created" in row else 0.0
+
+
+def _id(row: dict[str, Any]) -> str:
+    return row.get("task_id") or row.get("run_id") or ""
+
+
 class ModelSpace:
     """The rows of one space.
 
@@ -45,6 +53,7 @@ class ModelSpace:
         runs: the rows of the runs, newest first.
         tasks: by run id, the rows of its tasks, newest first.
         unreadable: ids of the runs and tasks that make every page with their row fail.
+        raw: by id of a run or task, the bytes to send as its row.
         surplus: by listing ("runs", "tasks" or a run id), how much its count is too high.
         no_count: the server sends no counts.
         has_space_tasks: the listing of all tasks of the space can be read.
@@ -56,6 +65,7 @@ class ModelSpace:
         self.runs: list[dict[str, Any]] = []
         self.tasks: dict[str, list[dict[str, Any]]] = {}
         self.unreadable: set[str] = set()
+        self.raw: dict[str, bytes] = {}
         self.surplus: Counter[str] = Counter()
         self.no_count = False
         self.has_space_tasks = True
@@ -95,7 +105,7 @@ class ModelSpace:
         return {task["task_id"] for rows in self.tasks.values() for task in rows if self._is_readable(task)}
 
     def _is_readable(self, row: dict[str, Any]) -> bool:
-        return (row.get("task_id") or row.get("run_id")) not in self.unreadable
+        return _id(row) not in self.unreadable
 
     async def answer(self, request: web.Request) -> web.Response:
         self.log.append(request.path_qs)
@@ -111,6 +121,8 @@ class ModelSpace:
                 return web.json_response({"status_code": 206, "message": "No", "data": {}}, status=206)
             rows, name = [task for tasks in self.tasks.values() for task in tasks], "tasks"
             rows.sort(key=lambda row: row.get("task_id", ""), reverse=True)
+            start, end = request.query.get("from_ts", "0"), request.query.get("to_ts", "inf")
+            rows = [row for row in rows if float(start) <= _seconds(row) <= float(end)]
         else:
             rows, name = self.tasks.get(parts[-2], []), parts[-2]
         page, size = int(request.query["page"]), int(request.query["page_size"])
@@ -119,7 +131,9 @@ class ModelSpace:
             error = {"status_code": 206, "message": "Failed", "errors": "Internal Server Error"}
             return web.json_response(error | {"data": {"errors": "Internal Server Error"}}, status=206)
         count = None if self.no_count else len(rows) + self.surplus[name]
-        return web.json_response({"count": count, "status_code": 200, "message": "Fetched", "data": shown})
+        data = b",".join(self.raw.get(_id(row)) or json.dumps(row).encode() for row in shown)
+        body = b'{"count":%b,"status_code":200,"data":[%b]}' % (json.dumps(count).encode(), data)
+        return web.Response(body=body, content_type="application/json")
 
     def client(self, **options: Any) -> UnpodClient:
         policy = RetryPolicy(attempts=2, base=0.001, cap=0.002)

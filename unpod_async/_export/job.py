@@ -21,7 +21,14 @@ from unpod_async._export.results import ExportProgress, ExportSummary
 from unpod_async._export.rows import RowPages, row_decoder
 from unpod_async._export.run_sync import PAGE_SIZE, RunReader, RunSync
 from unpod_async._export.run_tasks import FetchContext, WantedRuns, fetch_runs
-from unpod_async._export.space_scan import FEW_REQUESTS, EarlyRequests, ScanPlan, plan_scan, scan_space
+from unpod_async._export.space_scan import (
+    FEW_REQUESTS,
+    EarlyRequests,
+    ScanPlan,
+    find_unlisted_runs,
+    plan_scan,
+    scan_space,
+)
 from unpod_async._export.spec import ExportSpec
 from unpod_async._export.storage import Contents, RunState, ScanProgress, Workspace, open_workspace
 from unpod_async._http import Deadline, Stats
@@ -86,6 +93,9 @@ class _ExportJob:
         self._progress = progress
         self._started = datetime.now(UTC)
         self._reasons: list[str] = []
+        self._has_unreadable_runs = False
+        # The spaces with runs that are known by their tasks only.
+        self._unlisted: list[tuple[int, str, RunReader, RunSync]] = []
         self._redact = (
             None
             if spec.redact is None or workspace.redact_key is None
@@ -125,11 +135,16 @@ class _ExportJob:
             for space, token in self._workspace.spaces:
                 await self._list_runs(space, token)
             await self._fetch_tasks()
+            for unlisted in self._unlisted:
+                await self._fetch_unlisted(*unlisted)
             if self._spec.recordings:
                 await self._download_recordings()
             self._progress.enter("writing")
             gone, found = await self._io.run(self._workspace.publish, self._started, self._reasons)
-        return self._summarise(found, gone)
+            runs = found.runs
+            if self._has_unreadable_runs:
+                runs += await self._io.run(self._catalog.count_runs_without_row)
+        return self._summarise(found, gone, runs)
 
     @contextlib.asynccontextmanager
     async def _ticking(self) -> AsyncGenerator[None, None]:
@@ -178,10 +193,16 @@ class _ExportJob:
             )
         except IncompleteListing as error:
             self._reasons.append(f"runs may be missing: {error.summary}")
-            await self._io.run(sync.discard_stale_scan)
+            await self._io.run(sync.end_incomplete)
+            reader.readable = False
+        self._has_unreadable_runs = self._has_unreadable_runs or not reader.readable
         if reader.missing:
-            first = min(reader.missing)
-            self._reasons.append(f"{len(reader.missing)} selected runs are not listed, such as {first}")
+            missing = sorted(reader.missing)
+            self._reasons.append(f"{len(missing)} selected runs are not listed, such as {missing[0]}")
+            if not reader.readable:
+                await self._io.run(sync.add_unlisted, missing)
+        elif reader.missing is None and reader.unidentified:
+            self._unlisted.append((space, token, reader, sync))
 
     def _request_early(self, token: str, runs: int) -> None:
         """Send requests for a scan while the runs of a first export are still being listed."""
@@ -244,6 +265,32 @@ class _ExportJob:
         self._progress.rows_total = None if plan is None else sample.count
         return plan
 
+    async def _fetch_unlisted(self, space: int, token: str, reader: RunReader, sync: RunSync) -> None:
+        """Read the tasks of runs whose own row cannot be read, or note how many are missing."""
+        found = await find_unlisted_runs(
+            self._context,
+            space,
+            token,
+            page_size=self._spec.page_size,
+            window=self._spec.window,
+            ignored=reader.unselected,
+        )
+        if found.ids:
+            await self._io.run(sync.add_unlisted, found.ids)
+            self._progress.runs_total = (self._progress.runs_total or 0) + len(found.ids)
+            await fetch_runs(self._context, WantedRuns(self._context, [(space, token)]))
+        if found.error is None:
+            return
+        missing = ""
+        if found.tasks is not None:
+            known = await self._io.run(self._catalog.count_tasks, space)
+            if known >= found.tasks:
+                return
+            missing = f"{found.tasks - known} "
+        self._reasons.append(
+            f"{missing}tasks of {reader.unidentified} runs that cannot be read may be missing: {found.error}"
+        )
+
     async def _download_recordings(self) -> None:
         self._progress.enter("recordings")
         await download_recordings(
@@ -258,7 +305,12 @@ class _ExportJob:
 
     # -- the end ------------------------------------------------------------------------------------------
 
-    def _summarise(self, found: Contents, gone: int) -> ExportSummary:
+    def _summarise(self, found: Contents, gone: int, runs: int) -> ExportSummary:
+        """Return the summary.
+
+        Args:
+            runs: Number of runs in the data set, with those whose own row could not be read.
+        """
         return ExportSummary(
             target=str(self._workspace.directory),
             complete=found.is_whole and not self._reasons,
@@ -268,7 +320,7 @@ class _ExportJob:
             bytes=found.bytes,
             fetched_runs=self._staging.runs,
             fetched_tasks=self._staging.rows,
-            unchanged_runs=max(0, found.runs - self._staging.runs - found.failed_runs),
+            unchanged_runs=max(0, runs - self._staging.runs - found.failed_runs),
             gone_runs=gone,
             failed_runs=found.failed_runs,
             failed=tuple(found.failed[:_NAMED]),

@@ -155,6 +155,8 @@ class RunSync:
             read_to_end: False if reading stopped where the rest is known.
             readable: False if some rows could not be read. Then no run is gone: it may be one of those rows.
         """
+        if not readable:
+            self._want_unlisted()
         oldest = -1 if read_to_end or self._oldest_rank is None else self._oldest_rank
         self._catalog.end_listing(
             self._space,
@@ -165,10 +167,25 @@ class RunSync:
             discard_scan=self._changed,
         )
 
-    def discard_stale_scan(self) -> None:
-        """Discard an interrupted scan of the space if other runs are wanted since."""
+    def end_incomplete(self) -> None:
+        """Finish a listing that did not reach its end. No run is marked as gone."""
+        self._want_unlisted()
         if self._changed:
             self._catalog.discard_scan(self._space)
+
+    def _want_unlisted(self) -> None:
+        """Have the tasks of known runs that did not appear read again: their rows could not be read."""
+        runs = [
+            run.number
+            for run in self._catalog.unlisted_runs(self._space, self._listing)
+            if run.state != RunState.WANTED and not self._is_up_to_date(run)
+        ]
+        self._catalog.want(runs)
+        self._changed = self._changed or bool(runs)
+
+    def add_unlisted(self, ids: Sequence[str]) -> None:
+        """Add runs whose rows cannot be read, and have their tasks read."""
+        self._catalog.add_unlisted(self._space, self._listing, ids)
 
 
 class RunReader:
@@ -183,6 +200,9 @@ class RunReader:
     Attributes:
         is_first: True if no run of the space was known when reading began.
         missing: Selected runs that have not appeared; None if the export does not select runs by id.
+        readable: False if some rows so far could not be read.
+        unidentified: Number of rows so far whose run is unknown because they cannot be read.
+        unselected: Ids of runs outside the window.
     """
 
     def __init__(
@@ -205,8 +225,10 @@ class RunReader:
         self._may_stop_early = False
         self._ahead = min(_AHEAD, spec.concurrency)
         self._settle_after = spec.settle_after
-        self._readable = True
+        self.readable = True
         self.is_first = False
+        self.unidentified = 0
+        self.unselected: set[str] = set()
 
     async def read(self, pages: RowPages) -> None:
         """Read to the end of the listing, or to where the rest is known.
@@ -222,12 +244,13 @@ class RunReader:
             walk = pages.sequential()
             while read_to_end and (page := await walk.next_page()) is not None:
                 read_to_end = not await self._take(page)
-        await self._io.run(self._sync.end, read_to_end=read_to_end, readable=self._readable)
+        await self._io.run(self._sync.end, read_to_end=read_to_end, readable=self.readable)
 
     async def _take(self, page: Page[Row]) -> bool:
         """Store a page. Returns True if the rest of the listing need not be read."""
         self._prefix.add_page(page)
-        self._readable = self._readable and not (page.unreadable or page.rejected)
+        self.readable = self.readable and not (page.unreadable or page.rejected)
+        self.unidentified += len(page.unreadable)
         for position in page.unreadable:
             self._on_bad(position, UNREADABLE)
         for rejected in page.rejected:
@@ -249,23 +272,27 @@ class RunReader:
         return now - self._settle_after
 
     def _listed_run(self, row: Row, settled_before: datetime) -> ListedRun | None:
-        """Return what is stored of a run; None if it is not selected or invalid."""
+        """Return what is stored of a run; None if it is not selected, or invalid without an id."""
         header = row.header
+        run_id = header.run_id if isinstance(header.run_id, str) and header.run_id else None
         created = header.created_at
-        if self.missing is not None and header.run_id not in self.missing:
+        if self.missing is not None and run_id not in self.missing:
             return None
         if self._window is not None and not self._window.contains(created):
+            self.unselected.add(run_id or "")
             return None
-        if isinstance(line := row.line, InvalidRow):
-            self._readable = False
-            self._on_bad(None, line.reason)
-            return None
-        if self._redact is not None:
-            line = self._redact(line)
+        line: bytes | None = None
+        if isinstance(row.line, InvalidRow):
+            self.readable = False
+            self._on_bad(None, row.line.reason)
+            if run_id is None:
+                self.unidentified += 1
+                return None
+        else:
+            line = row.line if self._redact is None else self._redact(row.line)
         digest = hashlib.blake2b(row.raw, digest_size=16).digest()
-        name = header.run_id if isinstance(header.run_id, str) and header.run_id else f"#{digest.hex()}"
+        name = run_id or f"#{digest.hex()}"
         if self.missing is not None:
             self.missing.discard(name)
-        expected = header.expected_tasks
         can_settle = created is not None and created < settled_before and is_terminal_run(header.status)
-        return ListedRun(name, line, digest, can_settle, expected)
+        return ListedRun(name, line, digest, can_settle, header.expected_tasks)

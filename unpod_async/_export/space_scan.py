@@ -9,17 +9,20 @@ only if both still hold.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Container, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from unpod_async._common import cancel_and_wait
-from unpod_async._export.rows import Row, RowPages
+import msgspec
+
+from unpod_async._common import cancel_and_wait, shorten
+from unpod_async._export.rows import Row, RowHeader, RowPages, row_header
 from unpod_async._export.run_sync import FRESH
 from unpod_async._export.run_tasks import FetchContext
 from unpod_async._export.storage import ScanProgress
-from unpod_async._http import Deadline, Reader, endpoints
+from unpod_async._http import Deadline, Reader, TimeWindow, endpoints
 from unpod_async._paging import (
     Decode,
     DecodedPage,
@@ -31,6 +34,7 @@ from unpod_async._paging import (
     PrefetchedPages,
     Walk,
     decode_raw,
+    decode_with,
     fetch,
 )
 from unpod_async.errors import UnpodError
@@ -41,6 +45,8 @@ __all__ = [
     "EarlyRequests",
     "PrefetchWindow",
     "ScanPlan",
+    "UnlistedRuns",
+    "find_unlisted_runs",
     "plan_scan",
     "scan_space",
     "space_tasks",
@@ -222,6 +228,87 @@ class PrefetchWindow:
                 self.pages = min(self._max, math.ceil(self.pages * passed / worked))
             self._since, self._handled = (now, busy), 0
         return self.pages
+
+
+# -- runs whose own row cannot be read ----------------------------------------------------------------------
+
+
+class UnlistedRuns(NamedTuple):
+    """Runs that are known by their tasks only.
+
+    Attributes:
+        ids: Their ids.
+        tasks: The server's count of the tasks of the space; None if it is unknown or only a part was listed.
+        error: Why some may be missing; None if none is.
+    """
+
+    ids: list[str]
+    tasks: int | None
+    error: str | None
+
+
+async def find_unlisted_runs(
+    context: FetchContext,
+    space: int,
+    token: str,
+    *,
+    page_size: int | None,
+    window: TimeWindow | None,
+    ignored: Container[str],
+) -> UnlistedRuns:
+    """Find the runs of a space that have tasks and whose own row cannot be read.
+
+    One request shows whether there can be such tasks: the server's count, against the tasks that are known.
+
+    Args:
+        page_size: The page size that the caller wants, or None.
+        window: Creation times to search; None searches all.
+        ignored: Ids of runs that were listed and not selected.
+
+    Raises:
+        UnpodError: an error that ends the export.
+    """
+    listing = space_tasks(token)
+    if window is not None:
+        bounds = endpoints.unix_bounds(window.created_from, window.created_to)
+        listing = msgspec.structs.replace(listing, query=bounds)
+    sample = await fetch(
+        context.retrier, listing, PageRequest(1, _SAMPLE_ROWS), context.deadline, decode=decode_raw
+    )
+    tasks = sample.count if isinstance(sample, DecodedPage) and window is None else None
+    if tasks is not None and tasks == await context.io.run(context.catalog.count_tasks, space):
+        return UnlistedRuns([], tasks, None)
+    rows = sample.rows if isinstance(sample, DecodedPage) else ()
+    pages = RowPages(context.retrier, listing, page_size or _page_size_for(rows), context.deadline, _headers)
+    found, error = await _read_run_ids(context, pages)
+    ids = [name for name in found if name not in ignored]
+    known = await context.io.run(context.catalog.known_runs, space, ids)
+    return UnlistedRuns([name for name in ids if name not in known], tasks, error)
+
+
+async def _read_run_ids(context: FetchContext, pages: RowPages) -> tuple[Sequence[str], str | None]:
+    """Return the runs of all rows in their order, and why some may be missing."""
+    found: dict[str, None] = {}
+    has_bad_rows = False
+    walk = pages.sequential()
+    try:
+        while (page := await walk.next_page()) is not None:
+            names = [row.run_id for row in cast("list[RowHeader]", page.items)]
+            found.update((name, None) for name in names if isinstance(name, str) and name)
+            has_bad_rows = has_bad_rows or bool(page.unreadable) or not all(names)
+    except UnpodError as failure:
+        if context.is_fatal(failure):
+            raise
+        return list(found), shorten(failure.summary)
+    return list(found), "rows of the space-wide listing cannot be read" if has_bad_rows else None
+
+
+def _header_rows(body: bytes, raws: Sequence[msgspec.Raw], headers: Sequence[RowHeader]) -> list[Any]:
+    return list(headers)
+
+
+_headers: Decode = functools.partial(decode_with, head_of=row_header, rows_of=_header_rows)
+"""Decodes pages into the headers of their rows."""
 
 
 # -- the scan -----------------------------------------------------------------------------------------------

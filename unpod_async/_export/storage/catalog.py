@@ -140,14 +140,14 @@ class ListedRun(NamedTuple):
 
     Attributes:
         id: Its run_id, or "#" and a digest for a run without one.
-        line: The line to write.
+        line: The line to write; None if the row is invalid. Then the line of an earlier row stays.
         digest: Digest of the row as the server sent it.
         can_settle: Its status and age let it be settled once its tasks have ended.
         expected: Number of tasks that it says it has.
     """
 
     id: str
-    line: bytes
+    line: bytes | None
     digest: bytes
     can_settle: bool
     expected: int | None
@@ -469,14 +469,9 @@ class Catalog:
             known: Runs that are stored, each after its rank.
             wanted: Numbers of the runs whose tasks are to be read again.
         """
-        lines: list[tuple[int, bytes]] = []
+        lines: list[tuple[int, bytes | None]] = []
         with self.transaction():
-            for run in wanted:
-                self.forget_staged(run)
-            self.run_many(
-                "UPDATE run SET state = ?, settled = 0, reason = NULL WHERE number = ?",
-                ((RunState.WANTED, run) for run in wanted),
-            )
+            self._want(wanted)
             number = int(self.value("SELECT max(number) FROM run") or 0)
             state = RunState.WANTED
             added = [(number, rank, row) for number, (rank, row) in enumerate(new, number + 1)]
@@ -509,7 +504,65 @@ class Catalog:
                 "dirty = dirty OR ? WHERE number = ?",
                 updates,
             )
-            self.run_many("INSERT OR REPLACE INTO line VALUES (?, ?)", lines)
+            self.run_many(
+                "INSERT OR REPLACE INTO line VALUES (?, ?)", (line for line in lines if line[1] is not None)
+            )
+
+    def _want(self, runs: Sequence[int]) -> None:
+        for run in runs:
+            self.forget_staged(run)
+        self.run_many(
+            "UPDATE run SET state = ?, settled = 0, reason = NULL WHERE number = ?",
+            ((RunState.WANTED, run) for run in runs),
+        )
+
+    def unlisted_runs(self, space: int, listing: int) -> list[KnownRun]:
+        """Return the stored runs that are not in this listing."""
+        found = self.run(
+            f"SELECT {_KNOWN_RUN} FROM run WHERE space = ? AND listing < ? AND state != ?",  # noqa: S608 - of constants only
+            (space, listing, RunState.GONE),
+        )
+        return [KnownRun(*run) for run in found]
+
+    def want(self, runs: Sequence[int]) -> None:
+        """Have the tasks of runs read again."""
+        with self.transaction():
+            self._want(runs)
+
+    def add_unlisted(self, space: int, listing: int, ids: Sequence[str]) -> None:
+        """Add wanted runs whose rows cannot be read. Those that are stored already stay as they are."""
+        with self.transaction():
+            number = int(self.value("SELECT max(number) FROM run") or 0)
+            self.run_many(
+                "INSERT INTO run (number, space, id, rank, digest, can_settle, listing, state) "
+                "VALUES (?, ?, ?, 0, x'', 0, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    (number, space, name, listing, RunState.WANTED)
+                    for number, name in enumerate(ids, number + 1)
+                ),
+            )
+
+    def count_tasks(self, space: int) -> int:
+        """Return the number of tasks that are staged or in a part, or that could not be read."""
+        staged = self.value(
+            "SELECT sum(extent.rows) FROM extent JOIN run ON run.number = extent.run "
+            "WHERE space = ? AND state = ?",
+            (space, RunState.STAGED),
+        )
+        published = self.value(
+            "SELECT sum(part_content.rows) FROM part_content "
+            "JOIN run ON run.number = part_content.run AND run.part = part_content.part "
+            "WHERE space = ? AND state NOT IN (?, ?)",
+            (space, RunState.STAGED, RunState.GONE),
+        )
+        bad = self.value("SELECT count(*) FROM bad WHERE space = ? AND run IS NOT NULL", (space,))
+        return int(staged or 0) + int(published or 0) + int(bad)
+
+    def count_runs_without_row(self) -> int:
+        """Return the number of runs whose own row could never be read."""
+        return int(
+            self.value("SELECT count(*) FROM run WHERE NOT EXISTS (SELECT 1 FROM line WHERE run = number)")
+        )
 
     def runs_behind(self, space: int, listing: int, rank: int) -> tuple[int, bool]:
         """Return the number of stored runs that are older than `rank` and not in this listing so far.
