@@ -158,7 +158,7 @@ class SpacePoll:
             return False
         if run.tasks and not listed:
             # A removed run has no tasks either. Its tasks were removed only if the run is still listed.
-            if run_id in self._run_list.listed:
+            if await self._run_list.is_listed(run_id):
                 await self._source.emit_removed_tasks(run_id, listed)
             run.failures += 1
             return False

@@ -123,6 +123,29 @@ class RunListReader:
                     break
                 await self._read_page(candidate)
 
+    async def is_listed(self, run_id: str) -> bool:
+        """Read the row of a known run again. Returns whether it is listed now.
+
+        False also means that its row cannot be read, or that it has moved by more than a page.
+        """
+        run = self._known.runs.get(run_id)
+        if run is None:
+            return False
+        self.listed.discard(run_id)
+        if run.depth is not None and self._count is not None:
+            await self.read_older({run_id: run})
+        else:
+            await self._read_down_to(run_id)
+        return run_id in self.listed
+
+    async def _read_down_to(self, run_id: str) -> None:
+        """Read the listing of the runs from its start until it contains this run."""
+        walk, position = self._source.runs(), 0
+        while run_id not in self.listed and (page := await walk.next_page()) is not None:
+            await self._source.emit_runs(page.items)
+            self._record_depths(page.items, position, page.count)
+            position += len(page.items) + len(page.rejected) + len(page.unreadable)
+
     async def _read_page(self, number: int) -> None:
         rows, count = await self._source.page_of_runs(number)
         await self._source.emit_runs(rows)

@@ -212,7 +212,7 @@ class Sandbox:
         self._store.delete_run(self._run(run_id))
 
     def delete_task(self, task_id: str) -> None:
-        """Remove a task."""
+        """Remove a task. A run that loses its last task keeps its status."""
         self._store.delete_task(self._task(task_id))
 
     def advance(self, steps: int = 1) -> None:

@@ -75,6 +75,8 @@ class DataStore:
         self._moving: set[int] = set()
         # Runs whose status follows from their tasks, and not from their kind.
         self._counted: set[int] = set()
+        # The status of a run whose last task was removed: nothing changes it any more.
+        self._last_status: dict[int, str] = {}
         self.newest = FIRST_RUN + max(runs, 1) * _RUN_STEP
         for run in range(max(0, runs - _MOVING_RUNS), runs):
             self._counted.add(run)
@@ -157,9 +159,12 @@ class DataStore:
         return settled_status(run_kind(self.seed, run, self._firsts[run + 1] - first), task - first)
 
     def status_of_run(self, run: int) -> str:
-        """Return the status of a run, which follows from those of its tasks."""
+        """Return the status of a run, which follows from those of its tasks while it has any."""
+        tasks = self.tasks_of_run(run)
+        if not tasks and run in self._last_status:
+            return self._last_status[run]
         if run in self._counted or run >= self._initial_runs:
-            return run_status({self.status_of(task) for task in self.tasks_of_run(run)})
+            return run_status({self.status_of(task) for task in tasks})
         return run_kind(self.seed, run, self._firsts[run + 1] - self._firsts[run])
 
     def state_of(self, task: int) -> TaskState | None:
@@ -225,8 +230,10 @@ class DataStore:
         return self.newest
 
     def delete_task(self, task: int) -> None:
-        """Remove a task from every listing."""
+        """Remove a task from every listing. A run that loses its last task keeps its status."""
         run = self.run_of(task)
+        if len(self.tasks_of_run(run)) == 1:
+            self._last_status[run] = self.status_of_run(run)
         self._run_tasks[run] = [other for other in self.tasks_of_run(run) if other != task]
         self._counted.add(run)
         _remove(self._space_tasks[self.space_of(run)], task)
