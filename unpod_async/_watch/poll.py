@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import Final
 
 from unpod_async._common import printable, run_workers
 from unpod_async._watch.diff import task_key
 from unpod_async._watch.readers import RunListReader, read_tasks_together
 from unpod_async._watch.resync import Resync
-from unpod_async._watch.schedule import PollSchedule
+from unpod_async._watch.schedule import PollSchedule, SharedListing
 from unpod_async._watch.source import SpaceSource, concerns_one_run, is_readable
 from unpod_async._watch.state import ReportedRun
-from unpod_async.errors import RunNotFound, UnpodError
+from unpod_async.errors import AuthenticationError, RunNotFound, UnpodError
 
 __all__ = ["SpacePoll"]
 
@@ -22,7 +23,10 @@ _CONCURRENCY: Final = 4
 """Runs whose tasks are read at the same time. The service is not faster with more."""
 
 _IDLE_RUNS_PER_POLL: Final = 20
-"""Unsettled runs without any change so far that one poll reads. The others follow in later polls."""
+"""Unsettled runs without any change so far that one poll reads. The others follow in later polls.
+
+A poll also reads at least as many of the settled runs that a resync could not decide about.
+"""
 
 
 class SpacePoll:
@@ -51,6 +55,9 @@ class SpacePoll:
         self._resync_due, self._resync_at_once = self._first_resync()
         self._resync_started = self._resync_due
         self._recheck: set[str] = set()
+        self._rechecks_per_poll = _IDLE_RUNS_PER_POLL
+        self._poll_listing = SharedListing(schedule)
+        self._resync_listing = SharedListing(schedule)
 
     def _first_resync(self) -> tuple[float, bool]:
         """Return when the first resync is due, and whether one poll reads all of it."""
@@ -97,13 +104,32 @@ class SpacePoll:
         due = self._due_runs()
         run_ids = {run_id for run_id, _ in due}
         if self._tasks and self._source.run_ids is None:
-            complete = await read_tasks_together(
-                self._source, {run_id for run_id, run in due if run.tasks_read}
-            )
+            complete = await self._read_together({run_id for run_id, run in due if run.tasks_read})
             for run_id in complete:
                 await self._end_run(run_id)
             run_ids -= complete
-        await self._read_runs(run_ids | self._recheck)
+        await self._read_runs(run_ids | set(islice(self._recheck, self._rechecks_per_poll)))
+
+    async def _read_together(self, run_ids: set[str]) -> set[str]:
+        """Read the tasks of many runs from the listing of the space. Returns the runs that need no more."""
+        if not self._poll_listing.may_read(self._clock.monotonic()):
+            return set()
+        try:
+            complete = await read_tasks_together(self._source, run_ids)
+        except UnpodError as error:
+            self._has_failed(self._poll_listing, error)
+            return set()
+        self._poll_listing.succeeded()
+        return complete
+
+    def _has_failed(self, listing: SharedListing, error: UnpodError) -> bool:
+        """Record that the tasks of the space could not be listed. Returns whether to read run by run now."""
+        if isinstance(error, AuthenticationError):
+            raise error
+        _log.warning(
+            "the tasks of space %s cannot be listed together: %s", self._source.space_token, error.summary
+        )
+        return listing.failed(error, self._clock.monotonic())
 
     async def _end_run(self, run_id: str) -> None:
         """Record that all tasks of a run were read."""
@@ -188,7 +214,7 @@ class SpacePoll:
             self._resync_started = self._clock.monotonic()
         resync, pages_read = self._resync, 0
         try:
-            while await resync.read_page():
+            while await self._read_page(resync):
                 pages_read += 1
                 limit = self._schedule.resync_pages_per_poll(resync.pages)
                 if (not self._resync_at_once and pages_read >= limit) or self._source.is_late():
@@ -199,6 +225,20 @@ class SpacePoll:
             self._schedule_retry()
             raise
         self._end_resync(resync)
+
+    async def _read_page(self, resync: Resync) -> bool:
+        """Read the next page of a resync. Returns False if there is none left."""
+        lists_tasks = resync.lists_tasks
+        try:
+            is_unfinished = await resync.read_page()
+        except UnpodError as error:
+            if not (lists_tasks and self._has_failed(self._resync_listing, error)):
+                raise
+            resync.give_up_tasks()
+            return False
+        if lists_tasks and not is_unfinished:
+            self._resync_listing.succeeded()
+        return is_unfinished
 
     async def _check_removed(self, run_ids: set[str]) -> None:
         """Report which of these runs were removed; the others may be rows that cannot be read.
@@ -224,6 +264,9 @@ class SpacePoll:
     def _end_resync(self, resync: Resync) -> None:
         self._resync, self._resync_at_once = None, False
         self._recheck |= resync.recheck
+        self._rechecks_per_poll = max(
+            _IDLE_RUNS_PER_POLL, self._schedule.resync_pages_per_poll(len(self._recheck))
+        )
         if self._known.last_resync is None:
             self._known.unverified.clear()
             self._known.last_resync = resync.started_at
@@ -232,6 +275,8 @@ class SpacePoll:
             return
         self._resync_failures = 0
         self._resync_due = self._resync_started + self._schedule.resync
+        if resync.tasks_failed:
+            return  # polls have yet to read the tasks
         self.resyncs += 1
         self._known.last_resync = resync.started_at
         unlisted = self._unlisted - self._known.runs.keys()

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from unpod_async._watch.diff import task_key
-from unpod_async._watch.source import SpaceSource, concerns_one_run, count_fell, is_readable
+from unpod_async._watch.source import SpaceSource, count_fell, is_readable
 from unpod_async._watch.state import ReportedRun
-from unpod_async.errors import IncompleteListing, UnpodError
+from unpod_async.errors import IncompleteListing
 from unpod_async.models import Run
 
 __all__ = ["RunListReader", "read_tasks_together"]
@@ -166,7 +166,7 @@ async def read_tasks_together(source: SpaceSource, run_ids: set[str]) -> set[str
         The runs whose tasks have all been read now.
 
     Raises:
-        UnpodError: the service cannot be reached.
+        UnpodError: the listing could not be read to its end.
     """
     known = source.known.runs
     remaining = {
@@ -177,12 +177,7 @@ async def read_tasks_together(source: SpaceSource, run_ids: set[str]) -> set[str
     if len(remaining) < _MIN_RUNS or expected_pages > max_pages:
         return set()
     complete: set[str] = set()
-    try:
-        await _read_tasks(source, remaining, max_pages, complete)
-    except UnpodError as error:
-        if not concerns_one_run(error):
-            raise
-        return set()
+    await _read_tasks(source, remaining, max_pages, complete)
     return complete
 
 

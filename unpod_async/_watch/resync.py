@@ -23,8 +23,9 @@ class Resync:
     """One resync: the listing of the runs, then the listing of the tasks of the space.
 
     Polls report the runs and tasks that are created meanwhile. If known runs are missing, the runs are listed
-    a second time before they are reported as removed. If tasks of a settled run are missing, the next poll
-    reads the tasks of that run by themselves.
+    a second time before they are reported as removed. If tasks of a settled run are missing, the next polls
+    read the tasks of that run by themselves. They read every settled run by itself if only some runs are
+    watched, or if the tasks of the space cannot be listed.
 
     Args:
         tasks: whether to read the tasks too.
@@ -32,6 +33,7 @@ class Resync:
     Attributes:
         started_at: when it started, in Unix seconds.
         complete: whether nothing can have been skipped.
+        tasks_failed: whether the tasks of the space could not be listed, so polls must read them run by run.
         readable: whether every row could be read.
         pages: the number of pages of the current listing, as far as known.
         recheck: after the end: settled runs whose tasks must be read by themselves.
@@ -41,6 +43,7 @@ class Resync:
     def __init__(self, source: SpaceSource, *, tasks: bool) -> None:
         self.started_at = source.clock.utc_now().timestamp()
         self.complete = True
+        self.tasks_failed = False
         self.readable = True
         self.pages = 1
         self.recheck: set[str] = set()
@@ -88,7 +91,21 @@ class Resync:
         elif self._source.run_ids is None:
             self._tasks = self._source.tasks()
         else:
-            self.recheck = {run_id for run_id in self._expected if self._known.runs[run_id].settled}
+            self.recheck = self._settled_runs()
+
+    @property
+    def lists_tasks(self) -> bool:
+        """Whether the tasks of the space are being listed."""
+        return self._tasks is not None
+
+    def give_up_tasks(self) -> None:
+        """End the listing of the tasks: polls read the tasks of each run by themselves."""
+        self._tasks, self.tasks_failed = None, True
+        self.recheck = self._settled_runs()
+
+    def _settled_runs(self) -> set[str]:
+        runs = self._known.runs
+        return {run_id for run_id in self._expected if run_id in runs and runs[run_id].settled}
 
     async def _end_runs(self, missing: set[str]) -> None:
         if self.readable:

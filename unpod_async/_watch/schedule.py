@@ -12,16 +12,22 @@ from typing import Final
 
 import anyio
 
-from unpod_async._http import RetrySchedule, retry_after_of
+from unpod_async._http import RetrySchedule, is_retryable_get, retry_after_of
 from unpod_async.errors import UnpodError
 
-__all__ = ["Clock", "PollDelays", "PollSchedule"]
+__all__ = ["Clock", "PollDelays", "PollSchedule", "SharedListing"]
 
 _AGEING: Final = 10.0
 """A run that has not changed for this many seconds may be reported one second late."""
 
 _LONGEST_PAUSE: Final = 60.0
 """Maximum number of seconds between two polls during an outage, unless the interval is longer."""
+
+_MAX_LISTING_FAILURES: Final = 4
+"""Failures in a row of the listing of all tasks of a space, after which tasks are read run by run.
+
+That takes many more requests, so it is not worth it for a short outage.
+"""
 
 _LONGEST_RETRY_AFTER: Final = 900.0
 """Maximum number of seconds to wait for a server that asks for a delay; it may ask for years."""
@@ -130,3 +136,34 @@ class PollSchedule:
         """Return how many pages of a resync each poll reads, so that it takes half the time to the next."""
         polls = max(1.0, self.resync / 2 / self.interval)
         return max(1, math.ceil(pages / polls))
+
+
+class SharedListing:
+    """Decides whether the tasks of a space are read from the listing of the space, or run by run.
+
+    The listing of the space takes fewer requests. But it can fail although the tasks of each run can be
+    listed: it is longer, and one row can make it fail.
+    """
+
+    def __init__(self, schedule: PollSchedule) -> None:
+        self._schedule = schedule
+        self._failures = 0
+        self._due = -math.inf
+
+    def may_read(self, now: float) -> bool:
+        """Return whether a poll may read from the listing. After a failure, it may not for a while."""
+        return now >= self._due
+
+    def succeeded(self) -> None:
+        """Record that the listing was read."""
+        self._failures, self._due = 0, -math.inf
+
+    def failed(self, error: UnpodError, now: float) -> bool:
+        """Record that the listing could not be read.
+
+        Returns:
+            Whether to read the tasks run by run now. If not, the error may be one of the whole service.
+        """
+        self._failures += 1
+        self._due = now + self._schedule.resync_retry(self._failures)
+        return self._failures >= _MAX_LISTING_FAILURES or not is_retryable_get(error, 1)
