@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.watch.replay import Replay, held_by
 from tests.watch.stepping import stepping
-from unpod_async import RunSettled, TaskRemoved, UnpodClient
-from unpod_async.testing import Oddities, Sandbox
+from unpod_async import (
+    RunRemoved,
+    RunSettled,
+    RunStatusChanged,
+    TaskRemoved,
+    TaskSeen,
+    TaskStatusChanged,
+    UnpodClient,
+)
+from unpod_async.testing import Fault, Oddities, Sandbox, faults
 
 
 def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
@@ -21,10 +30,19 @@ def settle_all(sandbox: Sandbox) -> None:
         sandbox.set_status(row["task_id"], "completed")
 
 
-@pytest.mark.parametrize("place", [0, 3, 25], ids=["newest", "first page", "last page"])
-@pytest.mark.parametrize("count", ["true", "null"])
-@pytest.mark.parametrize("status", ["completed", "hold"])
-@pytest.mark.parametrize("chosen", [False, True])
+@pytest.mark.parametrize(
+    ("place", "count", "status", "chosen"),
+    [
+        (0, "true", "completed", False),
+        (0, "null", "hold", False),
+        (3, "true", "completed", True),
+        (25, "true", "completed", False),
+        (25, "true", "completed", True),
+        (25, "null", "completed", False),
+        (25, "null", "hold", True),
+        (25, "true", "hold", False),
+    ],
+)
 async def test_the_last_task_of_a_run_that_is_still_listed_is_reported_as_removed(
     place: int, count: Any, status: str, chosen: bool
 ) -> None:
@@ -36,11 +54,11 @@ async def test_the_last_task_of_a_run_that_is_still_listed_is_reported_as_remove
         (task,) = sandbox.task_ids(run)
         sandbox.set_status(task, status)
         runs = [run] if chosen else None
-        async with stepping(unpod, sandbox.space_token, replay.add, resync=200, runs=runs) as step:
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100, runs=runs) as step:
             await step.poll()
             begun = len(replay.events)
             sandbox.delete_task(task)
-            for _ in range(60):
+            for _ in range(25):
                 await step.poll()
             removed = [event for event in replay.events[begun:] if isinstance(event, TaskRemoved)]
             assert [(event.run_id, event.task_id, event.old) for event in removed] == [(run, task, status)]
@@ -49,3 +67,160 @@ async def test_the_last_task_of_a_run_that_is_still_listed_is_reported_as_remove
             assert replay.tasks == ({} if chosen else tasks_held)
             settled = [event.tasks for event in replay.events[begun:] if isinstance(event, RunSettled)]
             assert settled == ([{}] if status == "completed" else [])  # it has ended again
+
+
+async def test_a_run_is_found_again_after_the_server_returned_smaller_pages_for_a_while() -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        settle_all(sandbox)
+        run = sandbox.run_ids()[25]
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100) as step:
+            sandbox.page_oddly(Oddities(max_page_size=10))
+            await step.poll()
+            sandbox.page_oddly(Oddities())
+            sandbox.delete_task(*sandbox.task_ids(run))
+            for _ in range(15):
+                await step.poll()
+            assert (replay.runs, replay.tasks) == held_by(sandbox)
+
+
+UNREADABLE = {
+    "the server cannot send it": lambda sandbox, task: sandbox.poison(task),
+    "it does not fit its model": lambda sandbox, task: sandbox.malform(task, b'{"task_id": 5}'),
+    "it has no id": lambda sandbox, task: sandbox.malform(task, b'{"status": "pending"}'),
+}
+
+
+@pytest.mark.parametrize("reason", UNREADABLE)
+@pytest.mark.parametrize("status", ["completed", "hold"])
+async def test_a_known_task_that_cannot_be_read_is_not_reported_as_removed(reason: str, status: str) -> None:
+    replay = Replay()
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        settle_all(sandbox)
+        run = sandbox.run_ids()[2]
+        bad, gone = sandbox.task_ids(run)
+        sandbox.set_status(bad, status)
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100) as step:
+            await step.poll()
+            UNREADABLE[reason](sandbox, bad)
+            for _ in range(15):
+                await step.poll()
+            assert "TaskRemoved" not in replay.kinds()
+            assert "RunRemoved" not in replay.kinds()
+            # Nor is another one, as long as the listing of its run cannot be read completely.
+            sandbox.delete_task(gone)
+            for _ in range(15):
+                await step.poll()
+            assert "TaskRemoved" not in replay.kinds()
+            sandbox.mend(bad)
+            for _ in range(25):
+                await step.poll()
+            assert replay.kinds().count("TaskRemoved") == 1
+            assert (replay.runs, replay.tasks) == held_by(sandbox)
+
+
+def page_without(rows: list[dict[str, Any]]) -> Fault:
+    """Return one response with these rows only, and their number as `count`."""
+    body = {"count": len(rows), "status_code": 200, "message": "", "data": rows}
+    return faults.no_json(msgspec.json.encode(body), path="/runs/", page=1)
+
+
+@pytest.mark.parametrize("rows", [0, 8])
+async def test_a_run_is_reported_as_removed_only_if_two_listings_of_a_poll_agree(rows: int) -> None:
+    replay = Replay()
+    async with Sandbox(runs=9, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        settle_all(sandbox)
+        async with stepping(unpod, sandbox.space_token, replay.add) as step:
+            listed = list(sandbox.run_rows())
+            for other in (None, listed[:-2] + listed[-1:], listed):
+                # The second listing is correct; or it has another run less; or it fails.
+                sandbox.script(page_without(listed[:rows]))
+                if other is not None:
+                    sandbox.script(page_without(other))
+                await step.poll()
+            assert replay.runs == held_by(sandbox)[0]
+            sandbox.script(page_without(listed[:rows]), faults.server_error(503, path="/runs/"))
+            await step.poll()
+            assert replay.runs == held_by(sandbox)[0]
+            # The opposite: they agree, and this takes no third listing.
+            sandbox.delete_run(listed[-1]["run_id"])
+            before = sandbox.requests
+            await step.poll()
+            assert sandbox.requests - before == 2
+            assert replay.runs == held_by(sandbox)[0]
+
+
+@pytest.mark.parametrize("tasks", [True, False])
+async def test_a_run_is_reported_as_removed_only_if_two_listings_of_a_resync_agree(tasks: bool) -> None:
+    replay = Replay()
+    async with Sandbox(runs=9, tasks_per_run=1) as sandbox, client(sandbox, page_size=5) as unpod:
+        settle_all(sandbox)
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100, tasks=tasks) as step:
+            listed = list(sandbox.run_rows())
+            step.time.now += 100
+            # The first page of the poll is correct; the first listing of the resync has the newest rows only.
+            sandbox.script(Fault(path="/runs/", page=1), page_without(listed[:3]))
+            while step.watch.resyncs < 2:
+                await step.poll()
+            assert replay.runs == held_by(sandbox)[0]
+            sandbox.delete_run(listed[-1]["run_id"])
+            while step.watch.resyncs < 3:
+                await step.poll()
+            assert replay.runs == held_by(sandbox)[0]
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+async def test_a_disturbed_resync_removes_nothing(chosen: bool) -> None:
+    replay = Replay()
+    async with Sandbox(runs=9, tasks_per_run=1) as sandbox, client(sandbox, page_size=3) as unpod:
+        settle_all(sandbox)
+        runs = sandbox.run_ids() if chosen else None
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100, runs=runs) as step:
+            sandbox.page_oddly(Oddities(ignore_page=True))  # each page repeats the first one
+            for _ in range(40):
+                await step.poll()
+            assert step.watch.resyncs == 1
+            assert {"RunRemoved", "TaskRemoved"}.isdisjoint(replay.kinds())
+            sandbox.page_oddly(Oddities())
+            lost = sandbox.run_ids()[-1]
+            sandbox.delete_run(lost)
+            for _ in range(40):
+                await step.poll()
+            assert step.watch.resyncs > 1
+            assert [event.run_id for event in replay.events if isinstance(event, RunRemoved)] == [lost]
+
+
+async def test_a_settled_run_among_chosen_ones_is_looked_at_again() -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=3) as sandbox, client(sandbox, page_size=5) as unpod:
+        settle_all(sandbox)
+        names = sandbox.run_ids()
+        shorter, redialled, longer = names[1], names[12], names[29]
+        lost, again = sandbox.task_ids(shorter)[0], sandbox.task_ids(redialled)[2]
+        runs = [shorter, redialled, longer]
+        async with stepping(unpod, sandbox.space_token, replay.add, runs=runs, resync=100) as step:
+            known = step.watch.state.spaces[sandbox.space_token].runs
+            assert [run.settled for run in known.values()] == [True] * 3
+            begun = len(replay.events)
+            sandbox.delete_task(lost)
+            sandbox.set_status(again, "hold")
+            added = sandbox.insert_task(longer)
+            for _ in range(15):
+                await step.poll()
+            assert (
+                {
+                    (type(event), getattr(event, "task_id", event.run_id))  # type: ignore[attr-defined]
+                    for event in replay.events[begun:]
+                }
+                == {
+                    (TaskRemoved, lost),
+                    (RunSettled, shorter),
+                    (RunStatusChanged, redialled),
+                    (TaskStatusChanged, again),
+                    (RunStatusChanged, longer),
+                    (TaskSeen, added),
+                }
+            )
+            assert replay.tasks == {
+                key: status for key, status in held_by(sandbox)[1].items() if key[0] in runs
+            }

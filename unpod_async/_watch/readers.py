@@ -93,8 +93,8 @@ class RunListReader:
 
     def _learn_page_size(self, rows: int, count: int | None) -> None:
         """Record how many rows the first of several pages has: the server may return fewer than requested."""
-        if rows and count is not None and rows < count:
-            self._rows_per_page = rows
+        if rows and count is not None:
+            self._rows_per_page = rows if rows < count else self._source.page_size
 
     def _record_depths(self, rows: list[Run], position: int, count: int | None) -> None:
         """Record the number of older runs behind each of these rows. The first row is at `position`."""

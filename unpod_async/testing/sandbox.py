@@ -237,6 +237,15 @@ class Sandbox:
         else:
             self._rows.poisoned_tasks.add(self._task(row_id))
 
+    def mend(self, row_id: str) -> None:
+        """Undo `poison` and `malform`: the task or run is served again."""
+        if row_id.startswith("R"):
+            self._rows.poisoned_runs.discard(self._run(row_id))
+        else:
+            task = self._task(row_id)
+            self._rows.poisoned_tasks.discard(task)
+            self._rows.malformed.pop(task, None)
+
     def malform(self, task_id: str, row: bytes) -> None:
         """Serve these bytes in place of the row of a task. They may be of the wrong type, or not JSON."""
         self._rows.malformed[self._task(task_id)] = row
