@@ -272,10 +272,10 @@ class Transport:
         pieces: list[bytes] = []
         with AttemptTimeout(timeout, SILENCE) as attempt:
             async with await opening as response:
-                attempt.touch()
                 if sent is not None:
                     sent.sent = True
                 headers = self._headers(method, response, replaced=replaced)
+                attempt.touch()
                 if replaced and not _can_be_streamed(response):
                     body = await _whole_body(response, self._max_bytes)
                     return None if body is None else Response(response.status, headers, body)
@@ -427,11 +427,12 @@ def _opener(session: aiohttp.ClientSession, method: str) -> Callable[..., Awaita
 
 def _can_be_streamed(response: object) -> bool:
     """Return whether the body of a response can be read piece by piece."""
-    if not isinstance(response, aiohttp.ClientResponse):
-        return False
-    content: object = response.content
-    # A recorder may have read the body already, and keeps it for `read`.
-    return isinstance(content, aiohttp.StreamReader) and not content.at_eof()
+    return (
+        isinstance(response, aiohttp.ClientResponse)
+        and hasattr(response.content, "readany")
+        # A recorder may have read the body already, and keeps it for `read`.
+        and not response.content.at_eof()
+    )
 
 
 async def _whole_body(response: Any, max_bytes: int) -> bytes | None:

@@ -6,7 +6,6 @@ texts that come from the operating system or the TLS library.
 
 from __future__ import annotations
 
-import ssl
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -132,11 +131,9 @@ def _describe_no_connection(fault: aiohttp.ClientConnectorError) -> FaultDescrip
 
 def speaks_no_tls(fault: Exception) -> bool:
     """Return whether a server answered a TLS handshake with something other than TLS."""
-    return (
-        isinstance(fault, aiohttp.ClientConnectorSSLError)
-        and isinstance(fault.os_error, ssl.SSLError)
-        and fault.os_error.reason in _NOT_TLS
-    )
+    # With getattr, because aiohttp creates this class so that type checkers do not know its attributes.
+    reason: object = getattr(getattr(fault, "os_error", None), "reason", None)
+    return isinstance(fault, aiohttp.ClientConnectorSSLError) and reason in _NOT_TLS
 
 
 def _describe_unreadable(fault: aiohttp.ClientResponseError) -> FaultDescription:
