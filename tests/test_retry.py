@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import pickle
 
+import anyio
 import backoff
 import pytest
 from hypothesis import given
@@ -16,8 +19,10 @@ from unpod_async._http import (
     AFTER_PROBE,
     Deadline,
     RateGate,
+    RequestLimiter,
     RetryBudget,
     RetrySchedule,
+    Stats,
     backoff_delays,
     delay_before_retry,
     is_retryable_create,
@@ -115,11 +120,21 @@ def test_only_a_429_and_a_503_that_says_so_ask_to_wait() -> None:
 
 @each_row(
     "wrong",
-    [{"attempts": 0}, {"attempts": 1.5}, {"base": 0}, {"base": 30}, {"cap": float("inf")}, {"budget": -1}],
+    [
+        *({"attempts": 0}, {"attempts": 1.5}, {"attempts": True}, {"base": 0}, {"base": 30}, {"base": "1"}),
+        *({"base": True}, {"cap": float("inf")}, {"cap": None}, {"cap": 0.1}, {"max_retry_after": -0.1}),
+        *({"max_retry_after": "60"}, {"max_retry_after": float("nan")}, {"budget": -1}, {"budget": 1.0}),
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_policy_may_forbid_retries_delays_and_a_budget() -> None:
+    policy = RetryPolicy(attempts=1, base=2, cap=2, max_retry_after=0, budget=0)
+    assert RetrySchedule.from_policy(policy).next_delay() is None
+    assert RetryPolicy(max_retry_after=float("inf")).max_retry_after == float("inf")
 
 
 def test_a_policy_pickles() -> None:
@@ -214,6 +229,7 @@ def test_the_gate_is_half_open_after_the_requested_delay() -> None:
     assert gate.close(10, 5) is True
     assert gate.close(10, 3) is False, "one closing is news, a second answer of the same burst is not"
     assert gate.try_start(12) == pytest.approx(3)
+    assert gate.close(15, 0) is False, "nor is one that comes before the probe"
     assert gate.try_start(15) == 0
     assert gate.half_open
     assert gate.try_start(15) == AFTER_PROBE
@@ -245,6 +261,31 @@ def test_requests_start_no_faster_than_the_rate_limit(rate: float, steps: list[f
             started.append(now)
     for earlier, later in itertools.pairwise(started):
         assert later - earlier >= 1 / rate - 1e-9
+
+
+async def test_a_deadline_that_ends_as_a_slot_becomes_free_loses_no_slot() -> None:
+    now, limiter = [0.0], RequestLimiter(RateGate(), Stats(), clock=lambda: now[0])
+    slots = [anyio.Semaphore(1)]
+    over = Deadline(1, clock=lambda: now[0])
+    over.start()
+    now[0] = 2.0
+    with pytest.raises(TransportError, match="before the request was sent"):
+        await limiter.acquire(slots, over)
+    async with asyncio.timeout(1):
+        permit = await limiter.acquire(slots, Deadline(None))
+    assert permit == (False, float("inf"))
+
+
+async def test_a_request_that_waits_for_the_first_of_two_limits_holds_no_slot_of_the_other() -> None:
+    limiter, client, view = RequestLimiter(RateGate(), Stats()), anyio.Semaphore(1), anyio.Semaphore(1)
+    client.acquire_nowait()
+    waiting = asyncio.ensure_future(limiter.acquire([view, client], Deadline(None)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    assert (view.value, client.value) == (1, 0)
 
 
 def test_a_deadline_runs_from_the_first_request() -> None:

@@ -238,6 +238,46 @@ async def test_the_attempts_on_the_error_say_status_error_and_wait() -> None:
     assert 0 <= sum(attempt.wait for attempt in attempts) <= spent
 
 
+async def test_the_delays_of_a_request_double_and_the_error_lists_them() -> None:
+    async with served(Fault(status=503, times=9), retry=RetryPolicy(base=0.01, attempts=5)) as (s, unpod):
+        msgspec.structs.force_setattr(unpod._context.executor, "jitter", lambda longest: longest)
+        with pytest.raises(ServerError) as caught:
+            await runs_of(s, unpod)
+    assert [attempt.wait for attempt in caught.value.attempts] == [0.01, 0.02, 0.04, 0.08, 0]
+
+
+@pytest.mark.parametrize("answer", [200, 404])
+async def test_requests_run_side_by_side_again_once_the_probe_is_answered(answer: int) -> None:
+    """A 404 to the probe is an answer like any other: the server accepts requests again."""
+
+    async def respond(connection: RawConnection) -> None:
+        while await connection.read_request():
+            number = len(server.requests)
+            if number == 1:
+                await connection.send(json_response({}, 429, [("Retry-After", "0")]))
+            elif number == 2:
+                await connection.send(json_response({"count": 0, "data": []}, answer))
+            else:
+                if number == 4:
+                    both.set()
+                await both.wait()
+                await connection.send(json_response({"count": 0, "data": []}))
+
+    both = asyncio.Event()
+    async with (
+        RawServer(respond) as server,
+        UnpodClient("t", "o", server.base_url, retry=FAST) as unpod,
+        asyncio.timeout(5),
+    ):
+        if answer == 200:
+            await unpod.runs.list("S").collect()
+        else:
+            with pytest.raises(NotFoundError):
+                await unpod.runs.list("S").collect()
+        # Each of these is answered when both have arrived.
+        await asyncio.gather(unpod.runs.list("S").collect(), unpod.runs.list("S").collect())
+
+
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_is_not_undercut(status: int) -> None:
     async with served(Fault(status=status, headers={"Retry-After": "1"})) as (sandbox, unpod):
