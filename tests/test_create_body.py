@@ -51,6 +51,8 @@ def refusal(**more: Any) -> str:
     text = caught.value.summary
     assert text.isprintable()
     assert len(text) < 400
+    assert caught.value.argument in {"pilot", "documents", "context", "schedule"}
+    assert caught.value.argument in text
     return text
 
 
@@ -147,8 +149,9 @@ def test_any_other_schedule_is_refused(schedule: Any) -> None:
     ],
 )
 def test_a_calling_date_is_a_valid_date(value: Any) -> None:
-    with pytest.raises(InvalidArgument, match="calling_date must be a date"):
+    with pytest.raises(InvalidArgument, match="calling_date must be a date") as caught:
         ScheduleCustom(value, "10:00")
+    assert caught.value.argument == "calling_date"
 
 
 @each_row(
@@ -197,8 +200,9 @@ def test_every_time_format_of_the_server_is_sent_as_written(value: str) -> None:
     ],
 )
 def test_any_other_time_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidArgument, match="calling_time must be HH:MM"):
+    with pytest.raises(InvalidArgument, match="calling_time must be HH:MM") as caught:
         ScheduleCustom("2030-01-01", value)
+    assert caught.value.argument == "calling_time"
 
 
 def test_a_time_keeps_its_seconds_and_its_offset() -> None:
@@ -210,8 +214,9 @@ def test_a_time_keeps_its_seconds_and_its_offset() -> None:
 
 
 def test_a_time_whose_offset_depends_on_the_date_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match=r"use ScheduleCustom\.at"):
+    with pytest.raises(InvalidArgument, match=r"use ScheduleCustom\.at") as caught:
         ScheduleCustom("2030-01-01", time(10, tzinfo=ZoneInfo("Asia/Kolkata")))
+    assert caught.value.argument == "calling_time"
 
 
 @pytest.mark.parametrize(
@@ -246,13 +251,15 @@ def test_a_datetime_is_never_early_and_at_most_a_second_late(moment: datetime) -
 
 @pytest.mark.parametrize("moment", [datetime(2030, 1, 1), date(2030, 1, 1), "2030-01-01T10:00Z", None])  # noqa: DTZ001
 def test_a_naive_datetime_is_refused(moment: Any) -> None:
-    with pytest.raises(InvalidArgument, match="must be a timezone-aware datetime"):
+    with pytest.raises(InvalidArgument, match="must be a timezone-aware datetime") as caught:
         ScheduleCustom.at(moment)
+    assert caught.value.argument == "moment"
 
 
 def test_a_datetime_at_the_end_of_the_range_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="first or last datetime"):
+    with pytest.raises(InvalidArgument, match="first or last datetime") as caught:
         ScheduleCustom.at(datetime.max.replace(tzinfo=UTC))
+    assert caught.value.argument == "moment"
 
 
 def test_schedules_compare_by_what_is_sent_and_can_be_pickled() -> None:

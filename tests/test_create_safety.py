@@ -19,6 +19,7 @@ import pytest
 
 from tests.raw_server import RawConnection, RawServer
 from unpod_async import CreateRequest, RetryPolicy, UnpodClient
+from unpod_async._create import Journal, JournalEntry
 from unpod_async.errors import (
     APIError,
     ConfigurationError,
@@ -365,12 +366,15 @@ async def test_the_journal_is_on_disk_before_the_post_arrives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[bytes] = []
+    folders: list[int] = []
     fsync, path = os.fsync, tmp_path / "journal"
 
     def note(file: int) -> None:
         fsync(file)
         if path.stat().st_ino == os.fstat(file).st_ino:
             synced.append(path.read_bytes())
+        elif tmp_path.stat().st_ino == os.fstat(file).st_ino:
+            folders.append(len(synced))
 
     monkeypatch.setattr(os, "fsync", note)
     seen: list[tuple[bytes, bytes]] = []
@@ -388,11 +392,36 @@ async def test_the_journal_is_on_disk_before_the_post_arrives(
     sent = [one["document_id"] for one in json.loads(request.partition(b"\r\n\r\n")[2])["documents"]]
     (line,) = map(json.loads, journal.splitlines())
     assert line["state"] == "sending"
+    assert folders[0] == 0, "the name of a new journal is on disk before its first entry"
     assert line["document_ids"] == sent == list(caught.value.document_ids)
     assert path.stat().st_mode & 0o777 == 0o600
     for document in documents():
         assert document["name"].encode() not in journal
         assert document["contact_number"].encode() not in journal
+
+
+def test_a_journal_that_was_closed_takes_no_late_entry(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The thread of a cancelled job may write after its end; the number of the file may be another file's."""
+    entry = JournalEntry(number=0, state="sending", digest="", document_ids=(), at=0.0, space="S")
+    with Journal(tmp_path / "j") as journal:
+        journal.write(entry)
+    with pytest.raises(ConfigurationError, match="the journal j is closed"):
+        journal.write(entry)
+    assert len((tmp_path / "j").read_bytes().splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_the_results_of_a_job_name_its_runs_and_tasks(tmp_path: Path) -> None:
+    async with served() as (sandbox, unpod):
+        for _ in ("the calls are placed", "the journal is read"):
+            results = await unpod.tasks.create_many(sandbox.space_token, requests(2), journal=tmp_path / "j")
+            assert [result.number for result in results] == [0, 1]
+            for result, calls in zip(results, (sandbox.ledger[:3], sandbox.ledger[3:]), strict=True):
+                assert result.run_id == calls[0].run_id
+                assert result.document_ids == tuple(call.document["document_id"] for call in calls)
+                assert result.task_ids == {call.document["document_id"]: call.task_id for call in calls}
 
 
 async def test_an_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
