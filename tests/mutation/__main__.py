@@ -54,7 +54,8 @@ AREAS = {
         (
             *("test_pager.py", "test_shares.py", "test_slices.py", "test_sightings.py", "test_turns.py"),
             *("test_walk_http.py", "test_walk_promise.py", "test_streams.py", "test_decode.py"),
-            *("test_walk_evidence.py", "faults/test_listings.py", "test_cancel.py", "test_closing.py"),
+            *("test_walk_evidence.py", "test_iterators.py", "faults/test_listings.py", "test_cancel.py"),
+            "test_closing.py",
         ),
     ),
     "retry": Area(
@@ -64,8 +65,8 @@ AREAS = {
         ),
         (
             *("test_retry.py", "test_timeouts.py", "test_responses.py", "test_retry_http.py"),
-            *("test_transport.py", "test_closing.py", "test_errors.py", "faults/test_answers.py"),
-            *("test_promises.py", "test_cancel.py", "test_call.py"),
+            *("test_transport.py", "test_heads.py", "test_traced.py", "test_closing.py", "test_errors.py"),
+            *("test_deadline.py", "faults/test_answers.py", "test_promises.py", "test_cancel.py"),
         ),
     ),
     "export": Area(
@@ -77,7 +78,10 @@ AREAS = {
     ),
     "create": Area(
         ("_create", "create.py"),
-        ("test_create_body.py", "test_create.py", "test_create_safety.py", "cli/test_create.py"),
+        (
+            *("test_phone_numbers.py", "test_create_body.py", "test_create.py", "test_reconcile.py"),
+            *("test_create_safety.py", "cli/test_create.py"),
+        ),
     ),
     "watch": Area(("_watch",), ("watch", "cli/test_watch_state.py")),
 }
