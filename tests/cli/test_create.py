@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,25 @@ async def test_documents_come_from_files(tmp_path: Path, name: str, content: str
         ),
         ("calls.csv", b"name,contact_number\nsecret-name,\n", "must have 'contact_number'"),
         ("calls.json", b"[\xff]", "is not UTF-8"),
+        # The last of two values would be called, without a word.
+        (
+            "calls.csv",
+            b"name,contact_number,contact_number\nsecret-name,9000000001,9000000002\n",
+            "the first line has the column contact_number twice",
+        ),
+        ("calls.csv", b"name,secret-name,secret-name,contact_number\na,,,9000000001\n", "has a column twice"),
+        ("calls.csv", b"name,contact_number,,\na,9000000001,,x\n", "line 2 has a value in a column without"),
+        (
+            "calls.json",
+            b'[{"name": "a"}, {"contact_number": "secret-name", "contact_number": "9000000002"}]',
+            "item 2 has the key contact_number twice",
+        ),
+        (
+            "calls.jsonl",
+            b'\n{"name": "a", "x": [{"secret-name": 1, "secret-name": 2}]}',
+            "line 2 has a key twice",
+        ),
+        ("calls.jsonl", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
         ("calls.txt", b"secret-name", "is not a .json, .jsonl or .csv file"),
         ("missing.json", None, "No such file"),
     ],
@@ -136,9 +156,105 @@ async def test_an_error_about_a_file_contains_none_of_its_data(
         assert sandbox.requests == 0
 
 
+BAD_FILES = {
+    "calls.csv": (
+        """name,contact_number,city
+A,9000000001,
+"B secret-name
+
+of two lines",9.19E+11,
+
+C\u2028secret-name,9000000003.0,
+D,9000000004,
+E,,
+""",
+        ["line 3", "line 7", "line 9"],
+    ),
+    "calls.jsonl": (
+        """{"name": "A", "contact_number": "9000000001"}
+{"name": "B", "contact_number": "9.19E+11"}
+
+{"name": "C", "contact_number": "9000000003.0"}
+{"name": "D"}
+""",
+        ["line 2", "line 4", "line 5"],
+    ),
+    "calls.json": (
+        """[{"name": "A", "contact_number": "9000000001"},
+{"name": "B", "contact_number": "9.19E+11"}, {"name": "C", "contact_number": "9000000003.0"},
+{"name": "D"}]""",
+        ["item 2", "item 3", "item 4"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("mode", ["--dry-run", "--yes"])
+async def test_every_bad_document_of_a_file_is_listed_with_its_line(
+    tmp_path: Path, name: str, mode: str
+) -> None:
+    content, positions = BAD_FILES[name]
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8")
+    async with Sandbox(runs=1) as sandbox:
+        result = await create(sandbox, "--documents", str(file), mode)
+
+        assert (result.status, result.out) == (2, "")
+        heading, *lines, hint = result.err.splitlines()
+        assert re.fullmatch(r"unpod-async: --documents: 3 of [45] documents in .+ cannot be sent:", heading)
+        assert lines[0] == (
+            f"  {positions[0]}: contact_number is not a phone number: it is in scientific notation, as a "
+            "spreadsheet writes a long number"
+        )
+        assert lines[1].startswith(f"  {positions[1]}: contact_number is not a phone number: it ends in a ")
+        assert lines[2].startswith(f"  {positions[2]}: must have 'contact_number'")
+        assert hint.startswith("hint: use 3 to 20 ASCII digits, ")
+        assert "secret-name" not in result.err
+        assert sandbox.requests == 0
+
+
+async def test_one_bad_document_is_named_on_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "calls.jsonl"
+    one = {"id": "lead-1", "name": "A", "contact_number": "9000000001"}
+    async with Sandbox(runs=1) as sandbox:
+        for other, message in (
+            ({"contact_number": "N/A"}, "line 2: contact_number is not a phone number: it contains a letter"),
+            ({"x": {"": 2**63}}, "line 2: x.<key 0> must be within signed 64 bits"),
+            ({"id": "lead-1"}, "line 2: has the same id as line 1"),
+        ):
+            second = one | {"id": "lead-2"} | other
+            file.write_text(f"{json.dumps(one)}\n{json.dumps(second)}\n")
+            result = await create(sandbox, "--documents", str(file), "--yes")
+            assert result.status == 2
+            assert f"calls.jsonl, {message}\n" in result.err
+        assert sandbox.requests == 0
+
+
+async def test_a_column_without_a_name_may_be_empty(tmp_path: Path) -> None:
+    """Spreadsheets end each line with the empty columns that were once in use."""
+    file = tmp_path / "calls.csv"
+    file.write_text("name,contact_number,,\nA,9000000001,,\n")
+    async with Sandbox(runs=1) as sandbox:
+        result = await create(sandbox, "--documents", str(file), "--yes")
+
+        assert result.status == 0
+        (call,) = sandbox.ledger
+        assert {"name", "contact_number"} == set(call.document) - {"document_id"}
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (
+            ("--name", "A", "--number", "9000000001.0"),
+            "unpod-async: --number is not a phone number: it ends in a decimal point",
+        ),
+        (
+            ("--name", "A", "--number", "'9000000001"),
+            "--number is not a phone number: it contains an apostrophe",
+        ),
+        (("--name", "A", "--number", ""), "--number must be a str that is not only whitespace"),
+        (("--name", " ", "--number", "9000000001"), "--name must be a str that is not only whitespace"),
         ((), "--documents FILE, or --name and --number"),
         (("--name", "x"), "--documents FILE, or --name and --number"),
         ((*PERSON, "--documents", "x.json"), "cannot be combined"),
@@ -197,6 +313,23 @@ async def test_a_create_that_is_not_found_is_not_sent_again() -> None:
         assert (result.status, result.out) == (1, "")
         assert "Not found. The calls may still have been queued." in result.err
         assert (sandbox.ledger, posts(sandbox)) == ([], 1)
+
+
+async def test_a_create_is_unclear_if_a_task_cannot_be_read() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        sandbox.script(faults.reset_in_body(method="POST"), Fault(path="/agents/"))
+        environment = settings(sandbox)
+        argv = ("create", sandbox.space_token, "--agent", sandbox.agent_handle, *ABOUT, *PERSON, "--yes")
+        sandbox.script(
+            Fault(body=b'{"count": 9, "status_code": 200, "data": []}', path="/tasks/", method="GET", times=9)
+        )
+        result = await run_cli(environment, *argv)
+
+        assert result.status == 1
+        assert json.loads(result.out)["state"] == "unclear"
+        assert "Not found. The calls may still have been queued.\n" in result.err
+        assert "A run or task that may belong to the calls cannot be read.\n" in result.err
+        assert posts(sandbox) == 1
 
 
 async def test_a_create_that_cannot_be_looked_up_is_not_sent_again() -> None:

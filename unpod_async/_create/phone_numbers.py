@@ -8,10 +8,7 @@ from typing import Final
 
 __all__ = ["NUMBER_HINT", "number_problem"]
 
-NUMBER_HINT: Final = (
-    "a phone number has 3 to 20 ASCII digits, with an optional leading + and with spaces, dots, hyphens and "
-    "round brackets between the digits"
-)
+NUMBER_HINT: Final = "use 3 to 20 ASCII digits, a leading + if any, and spaces . - ( ) in between"
 
 _DIGITS: Final = range(3, 21)
 _NUMBER: Final = re.compile(r"\+?\(?[0-9](?:[ .()-]*[0-9])*\)?")

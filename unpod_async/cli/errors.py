@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from unpod_async._common import printable
@@ -94,13 +95,17 @@ class CliError(Exception):
 
     Attributes:
         message: what happened.
+        details: more lines about it, such as one for each document that is refused.
         hint: what the user can do about it, or "".
         status: the exit status.
     """
 
-    def __init__(self, message: str, *, hint: str = "", status: int = ERROR) -> None:
+    def __init__(
+        self, message: str, *, details: Sequence[str] = (), hint: str = "", status: int = ERROR
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.details = details
         self.hint = hint
         self.status = status
 

@@ -86,9 +86,11 @@ def echo_err(text: str, *, indent: str = "", wrap: bool = True) -> None:
     sys.stderr.flush()
 
 
-def echo_error(message: str, hint: str = "") -> None:
-    """Write an error to stderr: what happened, and the hint on a line of its own."""
+def echo_error(message: str, hint: str = "", *, details: Sequence[str] = ()) -> None:
+    """Write an error to stderr: what happened, its details, and the hint, each on a line of its own."""
     echo_err(f"unpod-async: {message}")
+    for detail in details:
+        echo_err(detail, indent="  ")
     if hint:
         echo_err(f"hint: {hint}")
 

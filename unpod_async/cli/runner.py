@@ -146,7 +146,7 @@ def run_command(command: Callable[[], int | None], *, verbose: int = 0) -> int:
     try:
         return command() or 0
     except CliError as error:
-        echo_error(error.message, error.hint)
+        echo_error(error.message, error.hint, details=error.details)
         return error.status
     except UnpodError as error:
         return report_error(error, verbose=verbose)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, cast
 
 import msgspec
 import typer
@@ -18,7 +19,7 @@ from unpod_async.cli.options import GlobalOptions, JsonLines, Space, parse_time
 from unpod_async.cli.output import counted, echo, echo_err, echo_error, echo_line, wants_json
 from unpod_async.cli.runner import InterruptibleRunner
 from unpod_async.cli.session import make_client, open_client
-from unpod_async.errors import OutcomeUnknown, UnpodError
+from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 
 if TYPE_CHECKING:
     from unpod_async import CreatedRun, UnpodClient
@@ -37,14 +38,14 @@ class _Calls:
     space: str
     agent: str
     context: str
-    documents: Sequence[Mapping[str, Any]]
+    documents: _Documents
     schedule: Schedule
 
     async def send(self, client: UnpodClient) -> CreatedRun:
         return await client.tasks.create(
             self.space,
             pilot=self.agent,
-            documents=self.documents,
+            documents=self.documents.rows,
             context=self.context,
             schedule=self.schedule,
         )
@@ -54,7 +55,7 @@ class _Calls:
         return await client.tasks.create(
             self.space,
             pilot=self.agent,
-            documents=self.documents,
+            documents=self.documents.rows,
             context=self.context,
             schedule=self.schedule,
             dry_run=True,
@@ -142,12 +143,12 @@ def create(
         raise CliError("nothing was sent", hint="confirm with --yes if there is no terminal", status=USAGE)
     with open_client(options) as (runner, client):
         runner.run(_check_agent(client, agent))
-        if not yes and not _confirmed(len(calls.documents)):
+        if not yes and not _confirmed(len(calls.documents.rows)):
             raise CliError("nothing was sent")
         return _place(runner, client, calls, as_json=wants_json(json_lines))
 
 
-def _documents(file: str | None, name: str | None, number: str | None) -> list[dict[str, Any]]:
+def _documents(file: str | None, name: str | None, number: str | None) -> _Documents:
     if file is not None:
         if name is not None or number is not None:
             raise CliError("--documents cannot be combined with --name and --number", status=USAGE)
@@ -156,7 +157,7 @@ def _documents(file: str | None, name: str | None, number: str | None) -> list[d
         raise CliError(
             "create needs --documents FILE, or --name and --number for a single call", status=USAGE
         )
-    return [{"name": name, "contact_number": number}]
+    return _Documents([{"name": name, "contact_number": number}])
 
 
 def _check(options: GlobalOptions, calls: _Calls) -> bytes:
@@ -167,15 +168,21 @@ def _check(options: GlobalOptions, calls: _Calls) -> bytes:
             return await calls.encode(client)
 
     with InterruptibleRunner() as runner:
-        return runner.run(check())
+        try:
+            return runner.run(check())
+        except InvalidArgument as error:
+            if not error.problems:
+                raise
+            refused = calls.documents.refusal(error)
+    raise refused
 
 
 def _show(calls: _Calls) -> None:
     from unpod_async.create import ScheduleCustom
 
-    count, when = len(calls.documents), calls.schedule
+    count, when = len(calls.documents.rows), calls.schedule
     echo_err(f"{counted(count, 'call')} in space {calls.space}:")
-    for document in calls.documents[:_SHOWN]:
+    for document in calls.documents.rows[:_SHOWN]:
         number, name = _cut(document.get("contact_number"), 24), _cut(document.get("name"), 40)
         echo_err(f"{number}  {name}", indent="  ")
     if count > _SHOWN:
@@ -216,7 +223,7 @@ def _confirmed(count: int) -> bool:
 
 
 def _place(runner: InterruptibleRunner, client: UnpodClient, calls: _Calls, *, as_json: bool) -> int:
-    count = len(calls.documents)
+    count = len(calls.documents.rows)
     try:
         created = runner.run(calls.send(client))
     except OutcomeUnknown as error:
@@ -250,10 +257,12 @@ async def _look_up(client: UnpodClient, error: OutcomeUnknown, count: int, *, as
         if not as_json:
             _write_queued(found.run_id, count)
         return SUCCESS
-    if found.state == "partial":
+    if found.task_ids:
         echo_err(f"Found: {len(found.task_ids):,} of {counted(count, 'call')} were queued in {run}.")
     else:
         echo_err("Not found. The calls may still have been queued.")
+    if found.state == "unclear":
+        echo_err("A run or task that may belong to the calls cannot be read.")
     echo_err(
         "The service may still be storing calls. Nothing was sent again; look again in a few minutes before "
         "you send the missing calls."
@@ -264,18 +273,82 @@ async def _look_up(client: UnpodClient, error: OutcomeUnknown, count: int, *, as
 # -- documents in files -------------------------------------------------------------------------------------
 
 
+class _Row(NamedTuple):
+    """A document of a file, and where it is: "line 3" or "item 3"."""
+
+    position: str
+    document: dict[str, Any]
+
+
+class _Documents:
+    """The documents, and where they come from.
+
+    Args:
+        rows: the documents.
+        file: the name of the file as shown in messages, or None for --name and --number.
+        positions: the position of each document in the file.
+
+    Attributes:
+        rows: the documents.
+    """
+
+    def __init__(
+        self, rows: Sequence[Mapping[str, Any]], file: str | None = None, positions: Sequence[str] = ()
+    ) -> None:
+        self.rows = rows
+        self._file = file
+        self._positions = positions
+
+    def refusal(self, error: InvalidArgument) -> CliError:
+        """Return the error for documents that are refused, with the options or the lines of the file."""
+        hint = hint_of(error)
+        if self._file is None:
+            (problem,) = error.problems
+            return CliError(_OPTION.sub(_option_of, problem), hint=hint, status=USAGE)
+        problems = [self._located(problem) for problem in error.problems]
+        if len(problems) == 1:
+            return CliError(f"--documents: {self._file}, {problems[0]}", hint=hint, status=USAGE)
+        return CliError(
+            f"--documents: {len(problems):,} of {counted(len(self.rows), 'document')} in {self._file} cannot "
+            "be sent:",
+            details=problems,
+            hint=hint,
+            status=USAGE,
+        )
+
+    def _located(self, problem: str) -> str:
+        """Replace "documents[1]." by the position of the document."""
+        found = _INDEXED.match(problem)
+        start = "" if found is None else f"{self._position(found)}: "
+        rest = problem if found is None else problem[found.end() :].lstrip(". ")
+        return start + _INDEXED.sub(self._position, rest)
+
+    def _position(self, found: re.Match[str]) -> str:
+        return self._positions[int(found[1])]
+
+
+_INDEXED: Final = re.compile(r"documents\[([0-9]+)\]")
+_OPTION: Final = re.compile(r"^documents\[0\]\.(name|contact_number)\b")
+_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+
+
+def _option_of(found: re.Match[str]) -> str:
+    return "--name" if found[1] == "name" else "--number"
+
+
 def _documents_error(message: str) -> CliError:
     return CliError(f"--documents: {message}", status=USAGE)
 
 
-def _read_documents(name: str) -> list[dict[str, Any]]:
+def _read_documents(name: str) -> _Documents:
     """Return one mapping per call: the objects of a .json list or of .jsonl lines, or the rows of a .csv.
 
     The first line of a CSV file has the names of the columns. All its values are strings, and empty ones are
     left out.
 
     Raises:
-        CliError: the file cannot be read, or contains something else. No value of the file is shown.
+        CliError: the file cannot be read, contains something else, or has a column or a key twice. No value
+            of the file is shown.
     """
     path, shown_path = Path(name), shorten(name, 80)
     readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv}
@@ -290,36 +363,92 @@ def _read_documents(name: str) -> list[dict[str, Any]]:
         raise _documents_error(f"cannot read {shown_path}: {os_error_text(error)}") from None
     if not found:
         raise _documents_error(f"{shown_path} contains no documents")
-    return found
+    return _Documents(
+        [row.document for row in found], shorten(path.name, 80), [row.position for row in found]
+    )
 
 
-def _read_json(text: str) -> Iterator[dict[str, Any]]:
-    found = _decode(text, "the file")
-    if not isinstance(found, list):
+def _read_json(text: str) -> Iterator[_Row]:
+    if not isinstance(_decode(text, "the file"), list):
         raise _documents_error("the file must be a list of objects, one per call")
-    for number, one in enumerate(cast("list[object]", found), 1):
-        yield _check_object(one, f"item {number}")
+    for number, item in enumerate(msgspec.json.decode(text, type=list[msgspec.Raw]), 1):
+        yield _row(bytes(item).decode(), f"item {number}")
 
 
-def _read_jsonl(text: str) -> Iterator[dict[str, Any]]:
+def _read_jsonl(text: str) -> Iterator[_Row]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield _check_object(_decode(line, f"line {number}"), f"line {number}")
+            yield _row(line, f"line {number}")
 
 
-def _read_csv(text: str) -> Iterator[dict[str, Any]]:
+def _read_csv(text: str) -> Iterator[_Row]:
     import csv
+    import io
 
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    # Not str.splitlines(), which also ends a line at characters that a name may contain.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns: list[str] | None = None
     try:
-        for row in reader:
-            if None in row or None in row.values():
+        while True:
+            position = f"line {reader.line_num + 1}"
+            row = next(reader, None)
+            if row is None:
+                return
+            if not row:
+                continue
+            if columns is None:
+                columns = _check_columns(row)
+                continue
+            if len(row) != len(columns):
                 raise _documents_error(
-                    f"line {reader.line_num} does not have one value for each column of the first line"
+                    f"{position} does not have one value for each column of the first line"
                 )
-            yield {key: value for key, value in row.items() if value != ""}
+            if columns.count("") > 1 and any(
+                value for column, value in zip(columns, row, strict=True) if not column
+            ):
+                raise _documents_error(f"{position} has a value in a column without a name")
+            yield _Row(
+                position,
+                {column: value for column, value in zip(columns, row, strict=True) if value},
+            )
     except csv.Error as error:
         raise _documents_error(f"line {reader.line_num} is not valid CSV: {error}") from None
+
+
+def _check_columns(columns: list[str]) -> list[str]:
+    """Return the names of the columns. Only one column of a name could be sent, and nobody knows which."""
+    repeated = next((column for column in columns if column and columns.count(column) > 1), None)
+    if repeated is not None:
+        raise _documents_error(f"the first line has {_named('column', repeated)} twice")
+    return columns
+
+
+def _named(kind: str, name: str) -> str:
+    """Name a column or a key. Other names than those of fields may be personal data."""
+    return f"the {kind} {name}" if _FIELD.fullmatch(name) else f"a {kind}"
+
+
+def _row(text: str, position: str) -> _Row:
+    """Return a document from JSON."""
+    import json
+
+    value = _decode(text, position)
+    if not isinstance(value, dict):
+        raise _documents_error(f"{position} must be an object with name and contact_number")
+
+    def check_keys(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _documents_error(f"{position} has {_named('key', key)} twice")
+            seen.add(key)
+
+    # msgspec keeps the last value of a key without a word.
+    try:
+        json.loads(text, object_pairs_hook=check_keys, parse_int=str)
+    except RecursionError:
+        raise _documents_error(f"{position} is nested too deeply") from None
+    return _Row(position, cast("dict[str, Any]", value))
 
 
 def _decode(text: str, position: str) -> object:
@@ -328,9 +457,3 @@ def _decode(text: str, position: str) -> object:
     except (msgspec.DecodeError, RecursionError) as error:
         reason = str(error) if isinstance(error, msgspec.DecodeError) else "it is nested too deeply"
         raise _documents_error(f"{position} is not valid JSON: {reason}") from None
-
-
-def _check_object(value: object, position: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _documents_error(f"{position} must be an object with name and contact_number")
-    return cast("dict[str, Any]", value)
