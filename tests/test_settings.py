@@ -104,6 +104,43 @@ def test_a_scheme_without_a_key_is_refused() -> None:
     assert "pass the key alone" in refusal(token="Token ")
 
 
+@each_row("name", ["token", "org_handle", "base_url"])
+@each_row(
+    ("before", "after", "problem"),
+    [
+        ('"', '"', "must not be in quotes"),
+        ("'", "", "must not be in quotes"),
+        ("", "\u2019", "must not be in quotes"),
+        ("`", "`", "must not be in quotes"),
+        ("NAME=", "", "must not be a whole line NAME=value"),
+        ("export NAME=", "\nOTHER=1", "must not be a whole line NAME=value"),
+        ("set name = ", "", "must not be a whole line NAME=value"),
+        ("\ufeff", "", ""),
+        (" \ufeff ", "\r\n", ""),
+    ],
+)
+def test_what_editors_and_shells_put_around_a_value(name: str, before: str, after: str, problem: str) -> None:
+    value = {"token": KEY, "org_handle": "org.example", "base_url": "https://platform.example"}[name]
+    variables = {"token": "PLATFORM_TOKEN", "org_handle": "ORG_HANDLE", "base_url": "BASE_URL"}
+    given = f"{before}{value}{after}"
+    for arguments in ({name: given}, {"environ": {f"UNPOD_{variables[name]}": given}}):
+        more = {} if name == "token" else {"token": KEY}
+        if name == "base_url" and given != given.strip():
+            continue  # whitespace around a URL is refused
+        if problem:
+            text = refusal(**{"token": None} | more | arguments)
+            assert problem in text
+            assert value not in text
+        else:
+            settings, secret = resolve(**{"environ": {}} | more | arguments)  # type: ignore[arg-type]
+            assert value in (secret.reveal(), settings.org_handle, settings.base_url.removesuffix(ROOT))
+
+
+@each_row("token", ["abc==", "abc=", "a.b-c_d~e/f+g=", "A0_=="])
+def test_a_token_may_end_like_base64(token: str) -> None:
+    assert resolve(token=token, environ={})[1].reveal() == token
+
+
 @each_row("token", ["", "  ", "a b", "a\nb", "a\x00b", "a\x7f", "schlüssel", "a\u2028b"])
 def test_a_token_that_cannot_be_a_header_is_refused(token: str) -> None:
     assert "token" in refusal(token=token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import PROGRAM, clean_environment, run_cli, run_process, settings, start_process
+from tests.cli.harness import (
+    PROGRAM,
+    Result,
+    clean_environment,
+    run_cli,
+    run_process,
+    settings,
+    start_process,
+)
 from tests.leaks import SANDBOX_SECRETS
 from unpod_async.testing import Fault, Sandbox
 
@@ -68,6 +77,67 @@ async def test_a_closed_stdout_is_an_error_before_anything_is_done() -> None:
 
             assert result == (1, "", err)
         assert sandbox.requests == 0
+
+
+async def run_without_stdout(sandbox: Sandbox, *argv: str, also: str = "") -> Result:
+    program = ("sh", "-c", f'exec "$@" >&- {also}', "sh", *PROGRAM)
+    return await run_process(settings(sandbox), *argv, program=program)
+
+
+@pytest.mark.slow
+async def test_without_a_stdout_nothing_is_called_and_an_export_ends_as_usual(tmp_path: Path) -> None:
+    """As started by some daemons and schedulers."""
+    closed = "unpod-async: cannot write to stdout: it is closed\n"
+    async with Sandbox(runs=2, tasks_per_run=1) as sandbox:
+        sandbox.advance(50)
+        space, run = sandbox.space_token, sandbox.run_ids()[-1]
+        person = ("--name", "A", "--number", "9000000001", "--context", "x", "--yes")
+        for argv in (
+            ("create", space, "--agent", sandbox.agent_handle, *person),
+            ("export", space, str(tmp_path / "x"), "--json"),
+            ("wait", space, run, "--json"),
+            ("watch", space),
+            ("doctor",),
+            ("--help",),
+            ("--version",),
+        ):
+            assert await run_without_stdout(sandbox, *argv) == (1, "", closed)
+        assert sandbox.requests == 0
+
+        target = tmp_path / "out"
+        exported = await run_without_stdout(sandbox, "export", space, str(target))
+        assert exported.status == 0
+        assert "Traceback" not in exported.err
+        assert sum(len(file.read_bytes().splitlines()) for file in target.glob("tasks/*")) == 2
+        waited = await run_without_stdout(sandbox, "wait", space, run, "--deadline", "9s")
+        assert (waited.status, waited.err) == (0, "")
+        # A file that is opened later must not become stdout or stderr.
+        silent = await run_without_stdout(sandbox, "export", space, str(tmp_path / "y"), also="2>&- <&-")
+        assert silent.status == 0
+        files = [one.read_text() for one in (tmp_path / "y").glob("*/*.jsonl")]
+        rows = [json.loads(line) for text in files for line in text.splitlines()]
+        assert len(rows) == 4
+
+        sandbox.poison(sandbox.task_ids()[0])
+        partial = await run_without_stdout(sandbox, "export", space, str(tmp_path / "z"))
+        assert partial.status == 3
+        assert "left out: " in partial.err
+
+
+async def test_it_runs_without_the_metadata_of_its_package() -> None:
+    """As in a zip file, or in a frozen program."""
+    code = (
+        "import importlib.metadata as metadata, sys\n"
+        "def gone(*args, **more): raise metadata.PackageNotFoundError('gone')\n"
+        "metadata.version = metadata.distribution = metadata.metadata = gone\n"
+        "metadata.entry_points = metadata.distributions = lambda **more: []\n"
+        "from unpod_async.cli import main\n"
+        "sys.exit(main())"
+    )
+    async with Sandbox(runs=2) as sandbox:
+        for argv in (("--version",), ("runs", sandbox.space_token)):
+            result = await run_process(settings(sandbox), *argv, program=(sys.executable, "-c", code))
+            assert (result.status, result.err) == (0, "")
 
 
 async def test_closed_stdin_and_stderr_are_empty() -> None:

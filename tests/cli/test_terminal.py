@@ -41,7 +41,7 @@ async def test_a_table_fits_and_keeps_the_ids_whole() -> None:
     assert "\x1b[1m" in terminal.shown  # the headings
 
 
-@pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+@pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": ""}])
 async def test_without_colour_there_are_no_control_sequences(variable: dict[str, str]) -> None:
     async with Sandbox(runs=2) as sandbox:
         environment = {**settings(sandbox), **variable}
@@ -96,14 +96,24 @@ async def test_an_export_shows_its_progress(tmp_path: Path) -> None:
     )  # the cursor is visible again
 
 
-async def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["dumb", "unknown", ""])
+async def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, kind: str) -> None:
     async with Sandbox(runs=3, tasks_per_run=3) as sandbox:
         argv = ("export", sandbox.space_token, str(tmp_path / "out"))
-        async with Terminal({**settings(sandbox), "TERM": "dumb"}, *argv) as terminal:
+        async with Terminal({**settings(sandbox), "TERM": kind}, *argv) as terminal:
             assert await terminal.wait() == 0
+        sandbox.advance(50)
+        waiting = ("wait", sandbox.space_token, sandbox.run_ids()[-1], "--deadline", "9s")
+        async with Terminal({**settings(sandbox), "TERM": kind}, *waiting) as waited:
+            assert await waited.wait() == 0
+        watching = ("watch", sandbox.space_token)
+        async with Terminal({**settings(sandbox), "TERM": kind}, *watching) as watched:
+            await watched.until(sandbox.run_ids()[0])
+            watched.type("\x03")
+            assert await watched.wait() == 130
 
     check_screen(terminal)
-    assert "\x1b" not in terminal.shown
+    assert "\x1b" not in terminal.shown + waited.shown + watched.shown
     assert "Done: 3/3 runs; 9 tasks" in terminal.shown
 
 

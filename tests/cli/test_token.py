@@ -49,7 +49,18 @@ async def test_from_stdin() -> None:
         (b"", "contains no token"),
         (b"Token abc", "scheme"),
         (b"two\nlines", ""),
-        (b"\xff\xfe", ""),
+        (b"\xff\xfe", "contains no token"),
+        (b"\xff\xfe\0", "neither UTF-8, nor UTF-16 with a byte order mark"),
+        (b"k\xff", "neither UTF-8, nor UTF-16 with a byte order mark"),
+        ("k3y".encode("utf-16-le"), "neither UTF-8, nor UTF-16 with a byte order mark"),
+        ("k3y".encode("utf-32"), "neither UTF-8, nor UTF-16 with a byte order mark"),
+        (b'"k3y"', "must not be in quotes"),
+        (b"\xef\xbb\xbf'k3y'", "must not be in quotes"),
+        ("“k3y”".encode(), "must not be in quotes"),
+        (b'k3"y', "must not contain a quote"),
+        (b"UNPOD_PLATFORM_TOKEN=k3y", "must not be a whole line NAME=value"),
+        (b'export UNPOD_PLATFORM_TOKEN="k3y"\nexport B=2\n', "must not be a whole line NAME=value"),
+        (b"$env:UNPOD_PLATFORM_TOKEN = 'k3y'", "must not be a whole line NAME=value"),
         (b"x" * 70_000, "too long"),
     ],
 )
@@ -63,6 +74,48 @@ async def test_a_file_without_a_valid_token_is_a_usage_error(
 
     assert (result.status, result.out) == (2, "")
     assert message in result.err
+    assert "k3y" not in result.err
+    assert "hint: " in result.err or content in (None, b"", b"\xff\xfe") or message == "too long"
+
+
+WRITTEN = {
+    "UTF-8 with a mark": lambda token: b"\xef\xbb\xbf" + token.encode() + b"\r\n",
+    "UTF-16 of PowerShell": lambda token: f"{token}\r\n".encode("utf-16"),
+    "UTF-16, big-endian": lambda token: b"\xfe\xff" + token.encode("utf-16-be"),
+    "two line breaks": lambda token: f"\n{token}\n\n".encode(),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+async def test_a_mark_and_line_breaks_of_editors_are_taken_off(tmp_path: Path, name: str) -> None:
+    async with Sandbox(runs=2) as sandbox:
+        content = WRITTEN[name](sandbox.token)
+        (tmp_path / "token").write_bytes(content)
+        argv = ("runs", sandbox.space_token, "--token-file")
+        environment = settings(sandbox, UNPOD_PLATFORM_TOKEN=None)
+        by_file = await run_cli(environment, *argv, str(tmp_path / "token"))
+        by_stdin = await run_cli(environment, *argv, "-", typed=content)
+
+    assert (by_file.status, by_file.err) == (by_stdin.status, by_stdin.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("variable", "option"),
+    [("UNPOD_PLATFORM_TOKEN", ""), ("UNPOD_ORG_HANDLE", ""), ("UNPOD_BASE_URL", "--base-url")],
+)
+async def test_a_setting_in_quotes_is_named_and_not_sent(variable: str, option: str) -> None:
+    async with Sandbox(runs=2) as sandbox:
+        value = settings(sandbox)[variable]
+        for given in (f'"{value}"', f"'{value}", f"{value}\u201d", f"{variable}={value}"):
+            result = await run_cli(settings(sandbox, **{variable: given}), "agents")
+            reason = "must not be a whole line NAME=value" if "=" in given else "must not be in quotes"
+            assert (result.status, result.out) == (2, "")
+            assert f"the environment variable {variable} {reason}\n" in result.err
+            doctor = await run_cli(settings(sandbox, **{variable: given}), "doctor")
+            assert doctor.status == 1
+            assert reason in doctor.out
+            assert "new key" not in doctor.out
+        assert sandbox.requests == 0
 
 
 async def test_without_a_token_and_without_a_terminal() -> None:

@@ -61,7 +61,9 @@ async def test_a_timeout_names_the_tasks_that_have_not_ended() -> None:
         run, task = held_run(sandbox)
         other = next(row["run_id"] for row in sandbox.run_rows() if row["status"] == "completed")
         result = await wait(sandbox, run, other, *QUICK, "--deadline", "0.5s")
+        alone = await wait(sandbox, run, *QUICK, "--deadline", "0.2s")
 
+    assert alone.err.startswith("unpod-async: the deadline of 0.2 s passed while waiting for 1 of 1 run: ")
     assert result.status == 5
     assert f"run {run} is in_progress, with open tasks {task} (hold)" in result.err
     assert result.err.startswith("unpod-async: the deadline of 0.5 s passed while waiting for 1 of 2 runs: ")

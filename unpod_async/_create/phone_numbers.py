@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["NUMBER_HINT", "number_problem"]
 
-NUMBER_HINT: Final = "use 3 to 20 ASCII digits, a leading + if any, and spaces . - ( ) in between"
+NUMBER_HINT: Final = "use 3 to 20 ASCII digits, a leading +, and spaces . - ( ) between digits"
 
 _DIGITS: Final = range(3, 21)
 _NUMBER: Final = re.compile(r"\+?\(?[0-9](?:[ .()-]*[0-9])*\)?")

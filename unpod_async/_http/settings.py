@@ -33,6 +33,12 @@ _SCHEME_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _WITH_SCHEME: Final = re.compile(
     r"(authorization\s*:\s*)?(token|bearer|jwt|basic|digest|api-?key)(\s.*)?", re.IGNORECASE | re.DOTALL
 )
+# A line of a .env file or of a shell. Base64 has "=" only at its end.
+_ASSIGNMENT: Final = re.compile(
+    r"(?:export\s+|set\s+|\$env:)?[A-Z_][A-Z0-9_]*\s*=\s*[^=\s].*", re.IGNORECASE | re.DOTALL
+)
+_QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # A last label that inet_aton reads as a number: "127.1" and "0x7f000001" are loopback addresses.
@@ -135,7 +141,9 @@ def _token(argument: object, environ: Mapping[str, str]) -> Secret:
         raise ConfigurationError(
             "no token", hint=f"pass token=, or set the environment variable {_TOKEN_VARIABLES[0]}"
         )
-    value = found.value.strip()
+    value = found.unwrap()
+    if any(quote in value for quote in _QUOTES):
+        raise found.error("must not contain a quote", hint="pass the key alone, without quotes")
     if _WITH_SCHEME.fullmatch(value):
         raise found.error(
             "must not include the scheme",
@@ -155,7 +163,7 @@ def _org_handle(argument: object, environ: Mapping[str, str]) -> str | None:
     found = _first("org_handle", argument, _ORG_VARIABLES, environ)
     if found is None:
         return None
-    value = found.value.strip()
+    value = found.unwrap()
     if _HEADER_TEXT.fullmatch(value) is None:
         raise found.error(
             "must be printable ASCII without spaces", hint="pass the domain handle of an organization"
@@ -165,8 +173,9 @@ def _org_handle(argument: object, environ: Mapping[str, str]) -> str | None:
 
 def _base_url(argument: object, environ: Mapping[str, str], *, allow_http: bool) -> str:
     found = _first("base_url", argument, _URL_VARIABLES, environ) or _Setting("base_url", DEFAULT_BASE_URL)
+    found.unwrap()  # it may be in quotes
     try:
-        return _normalize(found.value, allow_http=allow_http)
+        return _normalize(found.value.removeprefix(_BYTE_ORDER_MARK), allow_http=allow_http)
     except _UrlProblem as problem:
         error = found.error(str(problem), hint=problem.hint)
     raise error
@@ -263,6 +272,21 @@ class _Setting(NamedTuple):
 
     source: str
     value: str
+
+    def unwrap(self) -> str:
+        """Return the value without what editors, shells and `docker --env-file` put around it.
+
+        Whitespace and a byte order mark are removed.
+
+        Raises:
+            ConfigurationError: it is in quotes, or a whole line NAME=value.
+        """
+        value = self.value.strip().removeprefix(_BYTE_ORDER_MARK).strip()
+        if _ASSIGNMENT.fullmatch(value):
+            raise self.error("must not be a whole line NAME=value", hint="pass only what follows the = sign")
+        if value.startswith(tuple(_QUOTES)) or value.endswith(tuple(_QUOTES)):
+            raise self.error("must not be in quotes", hint="pass it without the quotes")
+        return value
 
     def error(self, problem: str, *, hint: str | None = None) -> ConfigurationError:
         is_argument = self.source.isidentifier()

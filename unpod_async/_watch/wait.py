@@ -242,7 +242,8 @@ class _RunWaiter:
             reasons.append(f"and {len(waiting) - _MAX_NAMED} more")
         if len(self._open) > len(waiting):
             reasons.append(f"{len(self._open) - len(waiting)} could not be read")
-        open_runs = f"{len(self._open)} of {len(set(self._run_ids))} runs"
+        total = len(set(self._run_ids))
+        open_runs = f"{len(self._open)} of {total} {'run' if total == 1 else 'runs'}"
         text = f"the deadline of {self._deadline.seconds:g} s passed while waiting for {open_runs}: "
         text += "; ".join(reasons)
         if error is not None:

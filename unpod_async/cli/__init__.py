@@ -10,6 +10,9 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO, cast
+
+from unpod_async.cli.output import ClosedStdout
 
 __all__ = ["main"]
 
@@ -19,11 +22,11 @@ def main() -> int:
     # A stream is None if its file descriptor was closed. The next file that is opened takes that descriptor.
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - until the process ends
+    if sys.stdout is None:
+        os.open(os.devnull, os.O_WRONLY)
+        sys.stdout = cast("TextIO", ClosedStdout())
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    if sys.stdout is None:
-        sys.stderr.write("unpod-async: cannot write to stdout: it is closed\n")
-        return 1
     missing = [name for name in ("typer", "rich") if not _is_installed(name)]
     if missing:
         sys.stderr.write(

@@ -14,7 +14,7 @@ from unpod_async._version import VERSION
 from unpod_async.cli.commands import create, doctor, export, listings, sandbox, wait, watch
 from unpod_async.cli.errors import BROKEN_PIPE, ERROR, EXIT_STATUSES, USAGE, os_error_text
 from unpod_async.cli.options import GlobalOptions, refuse_token
-from unpod_async.cli.output import echo, echo_error
+from unpod_async.cli.output import check_stdout, echo, echo_error
 from unpod_async.cli.runner import log_to_stderr, run_command, shut_down
 
 __all__ = ["run"]
@@ -23,6 +23,10 @@ _GLOBAL_OPTIONS_NOTE: Final = (
     "The options of `unpod-async --help` (--token-file, --org-handle, --base-url, --auth-scheme, "
     "--allow-http, --timeout, -v) may follow the command too."
 )
+
+
+_NEED_NO_STDOUT: Final = {"export", "wait"}
+"""Commands whose exit status says it all. The others end before anything is done if stdout is closed."""
 
 
 class _CannotWrite(Exception):
@@ -87,8 +91,15 @@ class CliCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         options: GlobalOptions = ctx.obj
         callback = super().invoke
+
+        def command() -> int | None:
+            if self.name not in _NEED_NO_STDOUT:
+                check_stdout()
+            status: int | None = callback(ctx)
+            return status
+
         with log_to_stderr(options.verbose):
-            raise typer.Exit(run_command(lambda: callback(ctx), verbose=options.verbose))
+            raise typer.Exit(run_command(command, verbose=options.verbose))
 
 
 app = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = [
+    "ClosedStdout",
     "Draw",
     "Screen",
     "can_redraw",
+    "check_stdout",
     "clock",
     "console",
     "counted",
@@ -29,6 +32,7 @@ __all__ = [
     "echo_err",
     "echo_error",
     "echo_line",
+    "has_stdout",
     "wants_json",
 ]
 
@@ -45,7 +49,9 @@ def wants_json(option: bool | None) -> bool:
 
 def can_redraw(stream: IO[str]) -> bool:
     """Return True if the stream is a terminal that can overwrite lines."""
-    return stream.isatty() and os.environ.get("TERM", "") not in {"dumb", "unknown"}
+    # Windows does not set TERM; elsewhere, a terminal without a type can do nothing.
+    terminal = os.environ.get("TERM", "xterm" if os.name == "nt" else "")
+    return stream.isatty() and terminal not in {"", "dumb", "unknown"}
 
 
 def counted(number: int, noun: str) -> str:
@@ -96,6 +102,30 @@ def echo_error(message: str, hint: str = "", *, details: Sequence[str] = ()) -> 
 
 
 # -- stdout -------------------------------------------------------------------------------------------------
+
+
+class ClosedStdout(io.TextIOBase):
+    """Replaces stdout if its file descriptor was closed when the process started. Nothing can be written."""
+
+    encoding = "utf-8"
+
+    @property
+    def buffer(self) -> ClosedStdout:
+        return self
+
+    def write(self, text: object) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def has_stdout() -> bool:
+    """Return False if the process was started without a stdout."""
+    return not isinstance(sys.stdout, ClosedStdout)
+
+
+def check_stdout() -> None:
+    """Raise CliError if the process was started without a stdout."""
+    if not has_stdout():
+        raise CliError("cannot write to stdout: it is closed")
 
 
 def echo_line(line: bytes) -> None:

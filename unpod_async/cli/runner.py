@@ -26,7 +26,7 @@ from unpod_async.cli.errors import (
     message_of,
     os_error_text,
 )
-from unpod_async.cli.output import echo_err, echo_error
+from unpod_async.cli.output import can_redraw, echo_err, echo_error
 from unpod_async.errors import UnpodError
 
 __all__ = [
@@ -131,7 +131,7 @@ class InterruptibleRunner:
 
 def _exit_now(number: int) -> NoReturn:
     with suppress(OSError):
-        if sys.stderr.isatty():
+        if can_redraw(sys.stderr):
             os.write(2, _SHOW_CURSOR)
         os.write(2, b"\nunpod-async: ended at once\n")
     os._exit(128 + number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Generator
@@ -64,11 +65,8 @@ def find_token(options: GlobalOptions) -> str | None:
         CliError: there is none.
     """
     if options.token_file is not None:
-        token = read_secret_file("--token-file", options.token_file).decode("utf-8", "replace").strip()
-        if not token:
-            source = {"-": "stdin"}.get(options.token_file, "the file")
-            raise CliError(f"--token-file: {source} contains no token", status=USAGE)
-        return token
+        content = read_secret_file("--token-file", options.token_file)
+        return _decode_token(content, {"-": "stdin"}.get(options.token_file, "the file"))
     if os.environ.get(TOKEN_VARIABLE, "").strip():
         return None
     if sys.stdin.isatty() and sys.stderr.isatty():
@@ -81,6 +79,28 @@ def find_token(options: GlobalOptions) -> str | None:
         if token:
             return token
     raise CliError("there is no token", hint=f"set {TOKEN_VARIABLE} or use --token-file FILE", status=USAGE)
+
+
+def _decode_token(content: bytes, source: str) -> str:
+    """Return the token in a file, which editors and PowerShell may have written as UTF-16.
+
+    Raises:
+        CliError: it is not text, or there is none.
+    """
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        token = content.decode("utf-16" if is_utf_16 else "utf-8-sig").strip()
+    except UnicodeDecodeError:
+        token = None
+    if token is None or "\0" in token:
+        raise CliError(
+            f"--token-file: {source} is neither UTF-8, nor UTF-16 with a byte order mark",
+            hint="save the API key alone, as UTF-8",
+            status=USAGE,
+        )
+    if not token:
+        raise CliError(f"--token-file: {source} contains no token", status=USAGE)
+    return token
 
 
 def read_secret_file(option: str, name: str) -> bytes:

@@ -19,7 +19,7 @@ import typer
 from unpod_async._export import ExportSpec, field_types
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
 from unpod_async.cli.options import GlobalOptions, Space, parse_age, parse_seconds, parse_time
-from unpod_async.cli.output import counted, echo_err, echo_line, wants_json
+from unpod_async.cli.output import check_stdout, counted, echo_err, echo_line, has_stdout, wants_json
 from unpod_async.cli.runner import Interrupted, report_error
 from unpod_async.cli.session import open_client, read_secret_file
 from unpod_async.cli.tables import echo_pairs
@@ -226,6 +226,8 @@ def export(
     options: GlobalOptions = context.obj
     if options.token_file == fields["redact_key"] == "-":  # noqa: S105 - stdin
         raise CliError("--token-file and --redact-key-file cannot both be stdin", status=USAGE)
+    if json_lines is not None:
+        check_stdout()
     spec = build_spec([space, *(more_spaces or ())], fields)
     command = shlex.join(["unpod-async", *options.argv])
     with open_client(options, deadline=deadline, max_concurrency=max(8, spec.concurrency)) as (
@@ -243,7 +245,10 @@ def export(
             status = report_error(error, verbose=options.verbose)
             _explain_resuming(target, command)
             return status
-    write_summary(summary, as_json=wants_json(json_lines), command=command)
+    if json_lines is not None or has_stdout():
+        write_summary(summary, as_json=wants_json(json_lines), command=command)
+    else:
+        report_missing(summary, command)
     return SUCCESS if summary.complete else INCOMPLETE
 
 
@@ -275,7 +280,7 @@ def write_summary(summary: ExportSummary, *, as_json: bool, command: str) -> Non
         echo_line(msgspec.json.encode(summary))
     else:
         echo_pairs(_summary_pairs(summary))
-    _report_missing(summary, command)
+    report_missing(summary, command)
 
 
 def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str]]:
@@ -298,7 +303,8 @@ def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str]]:
     return pairs
 
 
-def _report_missing(summary: ExportSummary, command: str) -> None:
+def report_missing(summary: ExportSummary, command: str) -> None:
+    """Write to stderr what is missing. `command` is the command line that fetches it."""
     for run in summary.failed[:_EXAMPLES]:
         echo_err(f"failed: run {run.run_id or '(without an id)'}: {run.reason}")
     _count_more("failed", "run", summary.failed_runs, len(summary.failed))

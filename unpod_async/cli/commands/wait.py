@@ -15,7 +15,17 @@ import typer
 
 from unpod_async.cli.errors import SUCCESS, exit_status, hint_of, message_of
 from unpod_async.cli.options import JsonLines, Space, parse_seconds
-from unpod_async.cli.output import Screen, can_redraw, clock, counted, echo_error, echo_line, wants_json
+from unpod_async.cli.output import (
+    Screen,
+    can_redraw,
+    check_stdout,
+    clock,
+    counted,
+    echo_error,
+    echo_line,
+    has_stdout,
+    wants_json,
+)
 from unpod_async.cli.session import open_client
 from unpod_async.cli.tables import ID_WIDTH, Column, echo_table
 from unpod_async.errors import WaitTimeout
@@ -61,6 +71,8 @@ def wait(
     """
     ids = list(dict.fromkeys(runs))
     progress = _WaitProgress(len(ids), deadline)
+    if json_lines is not None:
+        check_stdout()
     as_json = wants_json(json_lines)
     with open_client(context.obj) as (runner, client):
         try:
@@ -131,6 +143,8 @@ async def _refresh(screen: Screen) -> None:
 
 
 def _write_runs(runs: Sequence[WatchedRun], *, as_json: bool) -> None:
+    if not has_stdout():
+        return
     if as_json:
         for run in runs:
             echo_line(msgspec.json.encode(_json_fields(run)))
