@@ -13,6 +13,7 @@ import pytest
 from tests.export.dataset import assert_holds
 from unpod_async import ExportError, ExportSpec, UnpodClient
 from unpod_async._export.storage import Catalog, ListedRun, open_workspace
+from unpod_async._http import Deadline
 from unpod_async.testing import Sandbox
 
 
@@ -76,7 +77,7 @@ async def test_parts_are_published_while_a_first_export_goes_on(tmp_path: Path, 
     spec = ExportSpec(spaces=("S",), format=form, part_bytes=2_000)
     runs = [(rank, ListedRun(f"R{rank}", b"{}", b"", True, 2)) for rank in range(1, 21)]
     lines = [b'{"task_id":"%d","input":"%b"}' % (number, b"x" * 470) for number in range(2)]
-    async with open_workspace(tmp_path, spec, {}) as opened:
+    async with open_workspace(tmp_path, spec, {}, Deadline(None)) as opened:
         ((space, _),) = opened.spaces
         await opened.io.run(opened.catalog.store_listed, space, opened.listing, runs, [], [])
         parts, kept = [], []
