@@ -99,3 +99,21 @@ async def test_a_window_of_settled_runs_is_refreshed_with_as_few_requests_as_bef
         # A page shows the first settled run of the window. Without any run there is nothing to stop at.
         requests = {None: 1, 5: 2}[window[1]] if first.runs else 5
         assert space.requests() - before == requests
+
+
+@pytest.mark.parametrize("page_size", [1, 4, None])
+async def test_a_settled_run_whose_row_has_changed_is_read_again(
+    tmp_path: Path, page_size: int | None
+) -> None:
+    async with model_space() as space, space.client() as unpod:
+        for number in range(6):
+            space.add_run(number, 2)
+        options: dict[str, Any] = {"settle_after": 0, "page_size": page_size}
+        await unpod.export(SPACE, tmp_path, **options)
+        space.runs[0]["modified"] = "2030-01-01T00:00:00"  # a redial, for example
+        space.tasks[run_id(5)][0]["status"] = "failed"
+        summary = await unpod.export(SPACE, tmp_path, **options)
+        assert (summary.complete, summary.fetched_runs, summary.fetched_tasks) == (True, 1, 2)
+        text = b"".join(path.read_bytes() for path in (tmp_path / "tasks").iterdir())
+        assert text.count(b'"failed"') == 1
+        assert (await unpod.export(SPACE, tmp_path, **options)).fetched_runs == 0  # it has settled again

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.export.dataset import assert_holds
-from unpod_async import AuthenticationError, RefusedError, RetryPolicy, UnpodClient
+from unpod_async import AuthenticationError, ExportError, RefusedError, RetryPolicy, UnpodClient
 from unpod_async.testing import Sandbox, faults
 
 FAST = RetryPolicy(attempts=2, base=0.001, cap=0.002)
@@ -70,12 +72,20 @@ def deleted_tasks(sandbox: Sandbox) -> None:
         sandbox.delete_task(task)
 
 
+def changed_run(sandbox: Sandbox) -> None:
+    """Change a run whose tasks the scan has read. The listing has the same length and the same first row."""
+    run = sandbox.run_ids()[0]
+    before = next(sandbox.run_rows())
+    sandbox.set_status(sandbox.task_ids(run)[1], "failed")
+    assert next(sandbox.run_rows()) != before
+
+
 def refused(sandbox: Sandbox) -> None:
     sandbox.script(faults.refusal(path=f"{sandbox.space_token}/tasks/", times=1_000))
 
 
 @pytest.mark.parametrize("more", [{}, {"full": True}])
-@pytest.mark.parametrize("change", [no_change, new_run, deleted_run, deleted_tasks, refused])
+@pytest.mark.parametrize("change", [no_change, new_run, deleted_run, deleted_tasks, changed_run, refused])
 async def test_interrupted_during_a_scan(tmp_path: Path, change: Any, more: dict[str, Any]) -> None:
     async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
         path = f"{sandbox.space_token}/tasks/"
@@ -83,6 +93,39 @@ async def test_interrupted_during_a_scan(tmp_path: Path, change: Any, more: dict
         change(sandbox)
         assert (await unpod.export(sandbox.space_token, tmp_path, page_size=5, **more)).complete
         assert_holds(tmp_path, sandbox)
+
+
+@pytest.mark.parametrize("fails_at", ["new-tasks", "new-runs"])
+async def test_a_resumed_export_reads_runs_with_bad_rows_and_short_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    """The export is stopped when all tasks are staged, or when their parts are written too."""
+    open_file = os.open
+
+    def fail(path: Any, *rest: Any, **more: Any) -> int:
+        if Path(path).name.startswith(fails_at):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open_file(path, *rest, **more)
+
+    async with Sandbox(runs=6, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        sandbox.script(faults.refusal(path=f"{sandbox.space_token}/tasks/", times=1_000))
+        bad, short, *others = sandbox.run_ids()
+        options: dict[str, Any] = {"page_size": 3, "settle_after": 10**9, "format": "csv"}
+        sandbox.poison(sandbox.task_ids(bad)[2])
+        sandbox.script(faults.server_error(502, path=f"/{short}/tasks/", page=2, times=6))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", fail)
+            with pytest.raises(ExportError, match="cannot be written"):
+                await unpod.export(sandbox.space_token, tmp_path, **options)
+        assert any(short in one.path and one.query["page"] == "2" for one in sandbox.log)
+        sandbox._rows.poisoned_tasks.clear()
+        before = len(sandbox.log)
+        summary = await unpod.export(sandbox.space_token, tmp_path, **options)
+        assert (summary.complete, summary.bad_rows, summary.failed_runs) == (True, 0, 0)
+        requested = {run for run in sandbox.run_ids() for one in sandbox.log[before:] if run in one.path}
+        assert requested == {bad, short}
+        assert not requested & set(others)
+        assert_holds(tmp_path, sandbox, "csv")
 
 
 async def test_an_interrupted_full_export_reads_everything_again(tmp_path: Path) -> None:

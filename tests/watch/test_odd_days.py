@@ -306,3 +306,23 @@ async def test_ids_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) -> N
     assert "forged" in caplog.text
     assert "\n2026 CRITICAL" not in caplog.text
     assert "\x1b" not in caplog.text
+
+
+async def test_an_outage_during_the_check_of_missing_runs_interrupts_the_poll(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    replay = Replay()
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox, page_size=4) as unpod:
+        settle_all(sandbox)
+        unreadable, removed = sandbox.run_ids()[7], sandbox.run_ids()[9]
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=600) as step:
+            sandbox.poison(unreadable)  # a missing run may be this row, so its tasks are asked for
+            sandbox.delete_run(removed)
+            sandbox.script(faults.reset_before_status(path=f"/{removed}/tasks/"))
+            while not any(removed in received.path for received in sandbox.log):
+                await step.poll()
+            assert "was interrupted" in caplog.text
+            for _ in range(20):  # the check is repeated long before the next regular resync
+                await step.poll()
+            assert unreadable in replay.runs
+            assert removed not in replay.runs

@@ -387,6 +387,7 @@ class _SpaceScan:
         self._is_unchanged = True  # all pages so far may be of one unchanged listing
         self._staged_tasks: set[str] = set()  # by the interrupted scan
         self._run: int | None = None  # the run of the last staged row
+        self._runs_begun: set[int] = set()
 
     async def run(self, early_pages: PrefetchedPages | None) -> None:
         """Scan to the end.
@@ -453,4 +454,7 @@ class _SpaceScan:
                 context.staging.release(self._run)
             self._run = run
             context.stage_rows(self._space, run, rows_of_run)
-        context.staging.runs += len(numbers)  # approximate: a run that spans two pages counts twice
+        # A run counts once its first task is there. Its other tasks may be on later pages.
+        new = set(numbers.values()) - self._runs_begun
+        self._runs_begun |= new
+        context.staging.runs += len(new)

@@ -1,0 +1,76 @@
+"""The progress of an export never exceeds its total, however the tasks are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.export.model_space import SPACE, ModelSpace, model_space, run_id
+from unpod_async import AuthenticationError, ExportProgress
+
+
+@pytest.fixture(autouse=True)
+def each_turn_emits_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unpod_async._export.job._EMIT_SECONDS", 0.0)
+    monkeypatch.setattr("unpod_async._export.storage.checkpoint._INTERVAL", 0.0)
+
+
+def no_fault(space: ModelSpace) -> None:
+    """Runs of three tasks in pages of two: most runs are on two pages."""
+
+
+def a_task_is_removed(space: ModelSpace) -> None:
+    """A task is removed during the scan, so that the listing is read twice."""
+
+    def remove(request: web.Request) -> None:
+        if request.path.endswith(f"{SPACE}/tasks/") and request.query["page"] == "5":
+            space.tasks[run_id(7)] = space.tasks[run_id(7)][1:]
+
+    space.before = remove
+
+
+def the_scan_fails(space: ModelSpace) -> None:
+    space.unreadable.add(space.tasks[run_id(1)][0]["task_id"])
+
+
+def runs_cannot_be_read(space: ModelSpace) -> None:
+    space.unreadable |= {run_id(1), run_id(3)}
+
+
+def runs_fail(space: ModelSpace) -> None:
+    space.has_space_tasks = False
+    space.surplus.update({run_id(1): 1, run_id(3): 2})
+
+
+@pytest.mark.parametrize(
+    "fault", [no_fault, a_task_is_removed, the_scan_fails, runs_cannot_be_read, runs_fail]
+)
+@pytest.mark.parametrize("interrupted", [False, True])
+async def test_no_more_runs_are_done_than_there_are(
+    tmp_path: Path, fault: Callable[[ModelSpace], None], interrupted: bool
+) -> None:
+    events: list[ExportProgress] = []
+    async with model_space() as space, space.client() as unpod:
+        for number in range(12):
+            space.add_run(number, 3)
+        if interrupted:
+
+            def refuse(request: web.Request) -> web.Response | None:
+                is_there = request.path.endswith(f"{SPACE}/tasks/") and request.query["page"] == "9"
+                return web.json_response({"message": "No"}, status=401) if is_there else None
+
+            space.before = refuse
+            with pytest.raises(AuthenticationError):
+                await unpod.export(SPACE, tmp_path, page_size=2, on_progress=events.append)
+            space.before = lambda request: None
+        fault(space)
+        await unpod.export(SPACE, tmp_path, page_size=2, on_progress=events.append)
+    counted = [event for event in events if event.runs_total is not None]
+    assert len(counted) > 20
+    for event in counted:
+        assert event.runs_done + event.runs_failed <= (event.runs_total or 0), event
+    last = events[-1]
+    assert (last.phase, last.runs_total, last.runs_done + last.runs_failed) == ("done", 12, 12)
