@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import operator
 import pickle
 import sys
 import traceback
@@ -17,7 +18,15 @@ from hypothesis import strategies as st
 from tests.tables import each_row
 from unpod_async import Agent, CreatedRun, DecodeError, Page, RejectedRow, Run, Space, Task
 from unpod_async._http import endpoints as paths
-from unpod_async._paging import DecodedPage, Listing, decode_object, decode_raw, decode_rows
+from unpod_async._paging import (
+    DecodedPage,
+    Listing,
+    decode_in_slices,
+    decode_object,
+    decode_raw,
+    decode_rows,
+    scan_page,
+)
 
 TASKS: Listing[Task] = Listing(paths.space_tasks("S1"), Task, ("task_id", "id"))
 RUN_TASKS: Listing[Task] = Listing(paths.run_tasks("S1", "R1"), Task, ("task_id", "id"), run_id="R1")
@@ -131,7 +140,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
         *(
             page_of(GOOD, b'{"task_id": "T1", "%s": {"a": %s}}' % (name, value))
             for name in (b"input", b"output", b"not_known")
-            for value in (b"NaN", b"-Infinity", b'"\\ud800"', b'"\\x"', b'"\n"', b"01", b"tru", DEEP)
+            for value in (b"NaN", b"-Infinity", b'"\\ud800"', b'"\\x"', b'"\n"', b"01", b"tru")
         ),
         page_of(GOOD, b'{"task_id": "\\ud800"}'),
         page_of(GOOD, b'{"task_id": "T1", "retry_attempt": NaN}'),
@@ -165,10 +174,10 @@ def test_data_null(decode: Any) -> None:
     [
         (b'{"task_id": 7}', "$.data[3].task_id"),
         (b'{"task_id": "T3", "status": ["x"]}', "$.data[3].status"),
-        (b'{"task_id": "T3", "user_info": {"id": 5}}', "$.data[3].user_info.id"),
+        (b'{"task_id": "T3", "_id": 5}', "$.data[3]._id"),
         (b'{"task_id": "T3", "input": "x"}', "$.data[3].input"),
-        (b'{"task_id": "T3", "created": 1768474800}', "$.data[3].created"),
-        (b'{"task_id": "T3", "retry_attempt": 1.5}', "$.data[3].retry_attempt"),
+        (b'{"task_id": "T3", "run_id": {"id": 5}}', "$.data[3].run_id"),
+        (b'{"task_id": "T3", "user": 5, "task": "x", "status": 7}', "$.data[3].status"),
         (b"7", "$.data[3]"),
         (b"null", "$.data[3]"),
         (b'"T3"', "$.data[3]"),
@@ -220,6 +229,169 @@ def test_rows_without_an_id_have_the_same_key_only_if_they_are_identical() -> No
     # The same row has the same key on every page, and no key equals an id.
     assert rows_of(b"{}").keys == rows_of(GOOD, b"{}").keys[1:]
     assert all(key.startswith("#") for key in rows.keys)
+
+
+# --- fields of another type --------------------------------------------------------------------------------
+
+DRIFT: list[tuple[Listing[Any], dict[str, Any], dict[str, Any], list[str]]] = [
+    (TASKS, {"user": {"id": 7}}, {"user": None}, ["user"]),
+    (TASKS, {"retry_attempt": 1.0, "failure_count": "2"}, {}, ["failure_count", "retry_attempt"]),
+    (TASKS, {"created": 1768474800, "modified": ["x"]}, {"created_at": None}, ["created", "modified"]),
+    (TASKS, {"task": [], "attachments": {}}, {"task": None}, ["task", "attachments"]),
+    (TASKS, {"space_id": 7, "thread_id": 8, "assignee": {}}, {}, ["space_id", "thread_id", "assignee"]),
+    (TASKS, {"user_info": {"id": 5, "email": "e"}}, {"user_info.email": "e"}, ["user_info.id"]),
+    (TASKS, {"user_info": [{"id": "5"}]}, {"user_info": None}, ["user_info"]),
+    (TASKS, {"failure_count": 0.5, "scheduled_timestamp": []}, {}, ["failure_count", "scheduled_timestamp"]),
+    (RUN_TASKS, {"run_id": "R1", "user": 7}, {"run_id": "R1"}, ["user"]),
+    (RUNS, {"batch_count": 3.0}, {"batch_count": None}, ["batch_count"]),
+    (RUNS, {"user": {"id": 7}, "batch_count": "3"}, {"user": None}, ["user", "batch_count"]),
+    (AGENTS, {"name": 7, "state": True}, {"name": None}, ["name", "state"]),
+]
+
+
+@each_row(("listing", "sent", "found", "drift"), DRIFT)
+def test_a_field_that_nothing_depends_on_may_have_another_type(
+    listing: Listing[Any], sent: dict[str, Any], found: dict[str, Any], drift: list[str]
+) -> None:
+    key = {listing.identity[0]: "X", "status": "completed"}
+    row = json.dumps({**key, **sent}).encode()
+    decoded = rows_of(row, row, listing=listing)
+    for one in decoded.rows:
+        assert isinstance(one, listing.model)
+        for name, value in found.items():
+            assert operator.attrgetter(name)(one) == value
+    assert decoded.keys == ["X", "X"]
+    assert decoded.drift == drift * 2
+    raw = raw_of(row, listing=listing)
+    assert (raw.rows, raw.drift) == ([row], ())
+    # Without it, nothing is counted.
+    assert rows_of(json.dumps(key).encode(), listing=listing).drift == ()
+
+
+@each_row(
+    ("listing", "field"),
+    [
+        (TASKS, "task_id"),
+        (TASKS, "_id"),
+        (TASKS, "run_id"),
+        (TASKS, "status"),
+        (TASKS, "ref_id"),
+        (AGENT_TASKS, "created"),
+        (RUNS, "run_id"),
+        (RUNS, "status"),
+        (AGENTS, "handle"),
+    ],
+)
+def test_a_field_that_identifies_filters_or_orders_rows_has_its_type(
+    listing: Listing[Any], field: str
+) -> None:
+    for value in (7, {"id": "x"}, ["x"], True, 1.5):
+        row = json.dumps({"task_id": "T1", "user": 7, field: value}).encode()
+        (bad,) = rows_of(row, listing=listing).rows
+        assert isinstance(bad, RejectedRow)
+        assert bad.path == f"$.data[0].{field}"
+
+
+def test_created_has_its_type_where_it_is_filtered() -> None:
+    window = paths.TimeWindow(datetime(2026, 1, 15, tzinfo=UTC), None)
+    listing: Listing[Run] = Listing(paths.runs("S1"), Run, ("run_id",), window=window)
+    row = b'{"run_id": "R1", "created": 1768474800}'
+    assert rows_of(row, listing=listing).rows[0].path == "$.data[0].created"
+    assert rows_of(row, listing=RUNS).drift == ["created"]
+
+
+async def test_a_large_page_has_the_drift_of_all_its_slices() -> None:
+    body = page_of(*[b'{"run_id": "R%d", "user": 7, "x": "%s"}' % (n, b"x" * 50_000) for n in range(20)])
+    page = await decode_in_slices(scan_page(body, 1, {}), RUNS, 1, decode_rows)
+    assert page.drift == ["user"] * 20
+    assert {type(row) for row in page.rows} == {Run}
+
+
+def test_fields_of_a_single_object_may_have_another_type() -> None:
+    space = {"token": "T", "name": 7, "agents": [{"handle": "h", "name": 7}], "organization": {"name": [1]}}
+    found, _ = decode_object(Space, json.dumps({"data": space}).encode())
+    assert (found.token, found.name) == ("T", None)
+    assert found.agents == [Agent(handle="h")]
+    assert found.organization is not None
+    created, _ = decode_object(CreatedRun, b'{"data": {"run_id": "R", "created": 5, "space_id": 7}}')
+    assert created == CreatedRun(run_id="R")
+    for bad in (
+        b'{"run_id": 7}',
+        b'{"run_id": "R", "task_ids": "T"}',
+        b'{"run_id": "R", "status": 7}',
+        b"[]",
+    ):
+        with pytest.raises(DecodeError, match="Expected"):
+            decode_object(CreatedRun, b'{"data": %b}' % bad)
+
+
+# --- deep rows ---------------------------------------------------------------------------------------------
+
+
+def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
+    """Return JSON of so many levels."""
+    return opening * levels + b"1" + closing * levels
+
+
+DEEPER = [501, 600, 950, 1_100, 20_000]  # Python 3.11 cannot decode 1,000, and Python 3.13 not 20,000
+
+
+@each_row(
+    ("field", "around", "levels"),
+    [
+        ("input", b'{"a": %s}', 2),
+        ("task", b'{"a": [%s]}', 3),
+        ("attachments", b"[%s]", 2),
+        ("user_info.location", b'{"location": {"a": %s}}', 3),
+    ],
+)
+@each_row(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'{"a":', b',"b":2}'), (b"[2,", b"]")])
+def test_a_task_may_have_500_levels(
+    field: str, around: bytes, levels: int, opening: bytes, closing: bytes
+) -> None:
+    name = field.partition(".")[0].encode()
+    for total in (500, *DEEPER):
+        value = around % nested(total - levels, opening, closing)
+        row = b'{"task_id": "T1", "%s": %s, "output": [[7]]}' % (name, value)
+        decoded = rows_of(GOOD, row, b'{"task_id": "T2", "output": [8]}')
+        assert decoded.keys == ["T0", "T1", "T2"]
+        first, found, last = decoded.rows
+        assert type(first) is type(last) is Task
+        assert last.output == [8]
+        if total == 500:
+            assert operator.attrgetter(field)(found)
+            assert found.output == [[7]]
+        else:
+            assert found == RejectedRow(row, f"$.data[1].{field}", "nested too deeply")
+        # As bytes, it is what it is.
+        raw = raw_of(GOOD, row)
+        assert raw.rows == [GOOD, row]
+        assert raw.keys == ["T0", "T1"]
+
+
+@each_row(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b',"b":2}')])
+def test_an_output_may_have_499_levels_and_other_keys_any(opening: bytes, closing: bytes) -> None:
+    for levels in (499, 500, *DEEPER):
+        deep = nested(levels, opening, closing)
+        row = b'{"task_id": "T1", "run_id": "R1", "new": {"x": %s}, "output": %s}' % (deep, deep)
+        (task,) = rows_of(row, listing=RUN_TASKS).rows
+        assert bytes(task.output_json) == deep
+        if levels == 499:
+            assert task.output
+        else:
+            with pytest.raises(DecodeError, match=r"the output of task T1 .* nested too deeply"):
+                task.output  # noqa: B018 - decodes on first use
+
+
+def test_a_body_that_is_too_deep_around_its_rows_is_not_a_listing() -> None:
+    for body in (nested(20_000), b'{"data": %s, "message": %s}' % (nested(20_000, b'{"a":', b"}"), b'"x"')):
+        for decode in (decode_rows, decode_raw):
+            with pytest.raises(DecodeError, match="not a JSON listing"):
+                decode(TASKS, body, 1, {})
+    for levels in (501, 20_000):
+        with pytest.raises(DecodeError, match="nested too deeply"):
+            decode_object(Space, b'{"data": {"a": %s}}' % nested(levels))
+    assert decode_object(Space, b'{"data": {"a": %s}}' % nested(499))[0] == Space()
 
 
 def test_a_rejected_row_shows_no_data() -> None:

@@ -790,3 +790,41 @@ def test_a_filter_that_would_vanish_on_the_way_is_refused(name: str, text: str) 
     unpod = UnpodClient("t", "o", "http://127.0.0.1:9")
     with pytest.raises(InvalidArgument, match=name):
         unpod.tasks.list("S", **{name: text})  # type: ignore[arg-type]
+
+
+# --- fields of another type --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+async def test_a_field_that_changes_its_type_costs_no_row(
+    ahead: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def page_of(**fields: object) -> bytes:
+        data = [{"run_id": f"R{number}", "status": "completed", **fields} for number in range(5)]
+        return json_response({"count": 5, "status_code": 200, "data": data})
+
+    drifted = page_of(user={"id": 7, "name": "Zed"}, batch_count=3.0)
+    caplog.set_level(logging.WARNING, "unpod_async")
+    async with saying(drifted, page_size=10) as (server, unpod):
+        for times in (1, 2):
+            runs, error = await walked(unpod.runs.list("SPACE"), ahead)
+            assert error is None
+            assert run_ids(runs) == [f"R{number}" for number in range(5)]
+            assert {(run.user, run.batch_count) for run in runs} == {(None, None)}
+            assert unpod.stats.drift == {"Run.user": 5 * times, "Run.batch_count": 5 * times}
+            assert (unpod.stats.rows, unpod.stats.rejected) == (5 * times, 0)
+        requests = len(server.requests)
+        assert [record.getMessage().split(" in another type")[0] for record in caplog.records] == [
+            "the server sends Run.user",
+            "the server sends Run.batch_count",
+        ]
+        assert "Zed" not in caplog.text
+        rows = [json.loads(row) async for row in unpod.runs.list("SPACE").raw()]
+        assert [(row["user"]["id"], row["batch_count"]) for row in rows] == [(7, 3.0)] * 5
+    async with saying(page_of(user="7", batch_count=3), page_size=10) as (server, unpod):
+        for _ in range(2):
+            runs, error = await walked(unpod.runs.list("SPACE"), ahead)
+            assert error is None
+            assert {(run.user, run.batch_count) for run in runs} == {("7", 3)}
+        assert unpod.stats.drift == {}
+        assert len(server.requests) == requests

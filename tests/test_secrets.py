@@ -55,6 +55,14 @@ def whole(status: int, content: Any = echo) -> bytes:
     )
 
 
+def escaped(content: Any, times: int) -> bytes:
+    """JSON in which each character of the token is escaped, so many times one over the other."""
+    token = TOKEN
+    for _ in range(times):
+        token = "".join(f"\\u{ord(one):04x}" for one in token)
+    return json.dumps(content).replace(TOKEN, token).encode()
+
+
 ANSWERS: dict[str, bytes] = {
     **{str(status): whole(status) for status in (302, 400, 401, 403, 404, 409, 418, 422, 429, 500, 503)},
     "206 validation": whole(206),
@@ -62,6 +70,12 @@ ANSWERS: dict[str, bytes] = {
     "206 string": whole(206, {"message": "m", "errors": f"upstream said {TOKEN}"}),
     "escaped": whole(400, json.dumps(echo).replace("/", "\\/").encode()),
     "percent": whole(400, json.dumps(echo).replace("/", "%2F").replace("=", "%3D").encode()),
+    "letters escaped": whole(400, escaped(echo, 1)),
+    "letters escaped in JSON in a string": whole(206, {"message": "m", "errors": escaped(echo, 1).decode()}),
+    "letters escaped twice": whole(500, escaped(echo, 2)),
+    "letters escaped, and no JSON": http_response(b"token " + escaped(TOKEN, 1), 500, ECHO_HEADERS),
+    "letters percent-encoded": whole(400, {"message": "".join(f"%{ord(one):02X}" for one in TOKEN)}),
+    "error in a 200, letters escaped": whole(200, escaped({"status_code": 401, **echo}, 1)),
     "text": http_response(f"Traceback: {TOKEN}".encode(), 500, ECHO_HEADERS),
     "html": http_response(f"<html><title>{TOKEN}</title>".encode(), 502, ECHO_HEADERS),
     "error in a 200": whole(200, {"status_code": 401, **echo}),
@@ -420,6 +434,37 @@ async def test_bad_rows_keep_their_bytes_without_the_users_token() -> None:
     (rejected,) = caught.value.rejected
     assert rejected.raw == row.replace(b"SYNALICE00000000", b"***")
     assert leaks(caught.value) == []
+
+
+SECRETS = {
+    "an escaped quote": rb'{"user_info": {"user_token": "a\"SYNALICE"}}',
+    "an object": rb'{"user_info": {"user_token": {"a": ["SYNALICE", "SYNALICE"]}}}',
+    "a list": rb'{"user_info": {"user_token": ["SYNALICE"], "id": "1"}}',
+    "in a list": rb'{"user_info": [{"user_token": "SYNALICE"}]}',
+    "deeper": rb'{"a": [{"user_info": {"b": {"user_token": "SYNALICE"}}}]}',
+    "camel case": rb'{"user_info": {"userToken": "SYNALICE"}}',
+    "an escaped key": rb'{"user_info": {"user\u005ft\u006fken": "SYNALICE"}}',
+    "an escaped capital": rb'{"user_info": {"user\u0054oken": "SYNALICE"}}',
+    "in JSON in a string": rb'{"a": "{\"user_token\": \"SYNALICE\"}"}',
+    "not UTF-8": b'{"a": "\xff", "user_info": {"user_token": "SYNALICE"}}',
+    "the client's token": b'{"a": "%s"}' % TOKEN.encode(),
+    "the client's token, escaped": b'{"a": %s}' % escaped(TOKEN, 1),
+    "too deep": b'{"user_info": {"user_token": "SYNALICE"}, "input": {"a": %s}}' % (b"[" * 900 + b"]" * 900),
+}
+
+
+@each_row("name", SECRETS)
+async def test_no_rejected_row_in_an_exception_has_a_token(name: str) -> None:
+    row = b'{"task_id": "T1", "status": 7, ' + SECRETS[name][1:]
+    body = b'{"count": 1, "data": [%b]}' % row
+    async with RawServer(answering(json_response(body))) as server, client(server.base_url) as unpod:
+        with pytest.raises(DecodeError) as caught:
+            await unpod.tasks.list(SPACE).collect()
+    (rejected,) = caught.value.rejected
+    assert b"***" in rejected.raw
+    assert SECRET.search(rejected.raw.decode("latin-1")) is None
+    assert re.search(rb"\\u00(?:73|53)", rejected.raw) is None
+    assert leaks(caught.value, SECRET) == []
 
 
 async def test_a_raw_walk_that_breaks_shows_nothing_of_the_rows_before() -> None:

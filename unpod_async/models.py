@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from unpod_async._call_output import Call, Record, TranscriptMessage, read_call
-from unpod_async._common import parse_time, shorten
+from unpod_async._common import MAX_DEPTH, is_value_too_deep, parse_time, shorten
 from unpod_async.errors import DecodeError
 
 __all__ = [
@@ -216,12 +216,15 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
         """The complete output, decoded on first use: a dict, empty until the call has ended, or None.
 
         Raises:
-            DecodeError: the output is not valid JSON.
+            DecodeError: the output is not valid JSON, or is nested in too many levels (500 with the task).
         """
+        reason = "it is nested too deeply"
         try:
-            return msgspec.json.decode(self.output_json)
+            output = msgspec.json.decode(self.output_json)
+            if len(self.output_json) < 2 * MAX_DEPTH or not is_value_too_deep(output, MAX_DEPTH - 1):
+                return output
         except RecursionError:
-            reason = "it is nested too deeply"
+            pass
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             reason = shorten(str(error))
         # Outside the handlers: otherwise the context of the exception would keep and show the output.
@@ -232,7 +235,7 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
         """The output as a `Call`, or None if it is empty, not sent or not a JSON object.
 
         Raises:
-            DecodeError: the output is not valid JSON. No other content raises.
+            DecodeError: as `output`. No other content raises.
         """
         return read_call(self.output)
 

@@ -77,6 +77,8 @@ class OutageRetrier:
         self._executor: Reader = executor
         self.stats = executor.stats
         self.count_page = executor.count_page
+        self.count_drift = executor.count_drift
+        self.redact = executor.redact
         self._retries = executor.options.retry is not None
         self._probe = probe
         self._deadline = deadline

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import anyio
@@ -14,7 +15,7 @@ import msgspec
 from unpod_async._http.endpoints import Endpoint
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.limits import Permit, RequestLimiter
-from unpod_async._http.responses import Request, Response, redacted
+from unpod_async._http.responses import Request, Response, redact_error, redacted
 from unpod_async._http.retry import (
     DEFAULT_RETRY,
     Jitter,
@@ -53,6 +54,10 @@ class Reader(Protocol):
     def deadline(self) -> Deadline: ...
 
     def count_page(self, *, rows: int, rejected: int, unreadable: int, repeated: int) -> None: ...
+
+    def count_drift(self, model: str, fields: Sequence[str]) -> None: ...
+
+    def redact(self, data: bytes) -> bytes: ...
 
     async def read(
         self,
@@ -152,6 +157,21 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         stats.rejected += rejected
         stats.unreadable += unreadable
         stats.repeated += repeated
+
+    def count_drift(self, model: str, fields: Sequence[str]) -> None:
+        """Add fields of another type to the counters, and log each name the first time."""
+        for name, count in Counter(f"{model}.{field}" for field in fields).items():
+            if name not in self.stats.drift:
+                _log.warning(
+                    "the server sends %s in another type than documented: it is None here, and raw() has the "
+                    "value; this is logged once and counted in stats.drift",
+                    name,
+                )
+            self.stats.drift[name] += count
+
+    def redact(self, data: bytes) -> bytes:
+        """Return `data` without the token of the client."""
+        return self.transport.token.redact_bytes(data)
 
     async def read(
         self,
@@ -340,4 +360,8 @@ def _parse(call: _RetriedRequest[T], response: Response, token: Secret) -> T:
     except UnpodError:
         pass
     # Create the error again, from the response without the token.
-    return call.parse(call.request, redacted(response, token))
+    try:
+        return call.parse(call.request, redacted(response, token))
+    except UnpodError as error:
+        redact_error(error, token)
+        raise

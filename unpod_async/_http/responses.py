@@ -17,7 +17,7 @@ import msgspec
 from unpod_async import errors
 from unpod_async._common import looks_like_markup, printable
 from unpod_async._http.secret import Secret
-from unpod_async.errors import APIError
+from unpod_async.errors import APIError, UnpodError
 
 __all__ = [
     "Request",
@@ -26,6 +26,7 @@ __all__ = [
     "classify_inside",
     "message_of",
     "parse_http_date",
+    "redact_error",
     "redacted",
     "retry_after",
     "shown_headers",
@@ -63,6 +64,26 @@ def redacted(response: Response, token: Secret) -> Response:
     """Return the response without the token, which some servers repeat when they refuse it."""
     headers = {name: token.redact(value) for name, value in response.headers.items()}
     return Response(response.status, headers, token.redact_bytes(response.body))
+
+
+def redact_error(error: UnpodError, token: Secret) -> None:
+    """Remove the token from everything that an error carries: decoding may have undone an escape."""
+    error.args = tuple(_redact(error.args, token))
+    for name, value in vars(error).items():
+        setattr(error, name, _redact(value, token))
+
+
+def _redact(value: Any, token: Secret) -> Any:
+    if isinstance(value, str):
+        return token.redact(value)
+    if isinstance(value, bytes):
+        return token.redact_bytes(value)
+    if isinstance(value, dict):
+        items = cast("dict[object, Any]", value).items()
+        return {_redact(key, token): _redact(one, token) for key, one in items}
+    if type(value) in {list, tuple}:
+        return type(value)(_redact(one, token) for one in value)
+    return value
 
 
 def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -36,7 +36,9 @@ class Secret:
 
     def redact(self, text: str) -> str:
         """Return `text` with the secret replaced by `***`, even if it is JSON-escaped or percent-encoded."""
-        return re.sub(_pattern(self.__value), _MASK, text)
+        for pattern in _patterns(self.__value):
+            text = re.sub(pattern, _MASK, text)
+        return text
 
     def redact_bytes(self, data: bytes) -> bytes:
         """Do the same for bytes, which need not be UTF-8."""
@@ -72,17 +74,26 @@ def _checked(value: object) -> str:
     return str.__str__(value)
 
 
-def _pattern(value: str) -> str:
+def _patterns(value: str) -> list[str]:
+    """Return patterns that together find the value in any form.
+
+    Each begins with one literal character: the search for such a pattern is ten times as fast. The escaped
+    forms come first, because a plain "%" or "\\" is also the start of its own escape.
+    """
     # For each character, because quoting functions differ in the characters that they leave unchanged.
-    return "".join(map(_character, value))
+    first, rest = value[0], "".join(map(_character, value[1:]))
+    return [form + rest for form in (*_escapes(first), re.escape(first))]
 
 
 def _character(character: str) -> str:
     """Return a pattern for a character that may be plain, JSON-escaped or percent-encoded."""
-    if character.isalnum():
-        return character
-    # Longest first: a plain "%" or "\" is also the start of its own escape.
-    forms = [rf"(?i:%{ord(character):02x}|\\u00{ord(character):02x})"]
+    return f"(?:{'|'.join(_escapes(character))}|{re.escape(character)})"
+
+
+def _escapes(character: str) -> list[str]:
+    """Return patterns for the escaped forms. JSON inside a string of JSON has more than one backslash."""
+    code = f"(?i:{ord(character):02x})"
+    forms = [rf"\\\\*u00{code}", f"%(?:25)*{code}"]
     if character in '"/\\':
-        forms.append(re.escape(f"\\{character}"))
-    return f"(?:{'|'.join(forms)}|{re.escape(character)})"
+        forms.insert(0, rf"\\\\*{re.escape(character)}")
+    return forms

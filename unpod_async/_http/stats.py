@@ -21,6 +21,8 @@ class Stats:
         rows: rows that listings returned.
         rejected: received rows that did not fit their type.
         unreadable: rows that the server could not send.
+        drift: values of another type than documented, by model and field ("Run.batch_count"). They are None
+            in the rows; `raw()` has them as sent. An id or status of another type makes the row rejected.
         repeated: rows that were received again because the listing changed; they are not yielded twice.
     """
 
@@ -33,3 +35,4 @@ class Stats:
     rejected: int = 0
     unreadable: int = 0
     repeated: int = 0
+    drift: Counter[str] = field(default_factory=Counter[str])

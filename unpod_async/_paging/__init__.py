@@ -1,8 +1,9 @@
 """Read a complete listing: every row exactly once, or an error that says rows may be missing.
 
-`listings` and `page` describe listings and pages; `fetch` and `decode` get one page. The walk itself does no
-I/O: see `commands`, `traversal` and `evidence`. `pager`, `prefetch`, `stream` and `fanout` drive it.
-`collector` builds the pages that they yield, and `context` is what the resources of a client share.
+`listings` and `page` describe listings and pages; `fetch` and `decode` get one page, and `user_tokens` finds
+secrets in its rows. The walk itself does no I/O: see `commands`, `traversal` and `evidence`. `pager`,
+`prefetch`, `stream` and `fanout` drive it. `collector` builds the pages that they yield, and `context` is
+what the resources of a client share.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from unpod_async._paging.pager import ListingIterator, Pager, SequentialWalk
 from unpod_async._paging.prefetch import PrefetchedPages, prefetch_pages
 from unpod_async._paging.stream import SendBatch, Stream, StreamIterator
 from unpod_async._paging.traversal import Walk
+from unpod_async._paging.user_tokens import replace_user_tokens
 
 __all__ = [
     "MAX_WHOLE_BYTES",
@@ -87,6 +89,7 @@ __all__ = [
     "lean_keys",
     "parse_page",
     "prefetch_pages",
+    "replace_user_tokens",
     "run_tasks",
     "scan_page",
     "space_runs",

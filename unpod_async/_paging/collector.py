@@ -97,7 +97,8 @@ class Collector(Generic[T]):
     def _add_bad_rows(self, page: int, rejected: list[RejectedRow], unreadable: list[int]) -> None:
         self._bad += len(rejected) + len(unreadable)
         self._first_bad_page = self._first_bad_page or page
-        self._rejected += [row.masked() for row in rejected[: _KEPT - len(self._rejected)]]
+        redact = self._executor.redact
+        self._rejected += [row.masked(redact) for row in rejected[: _KEPT - len(self._rejected)]]
         self._unreadable += unreadable[: _KEPT - len(self._unreadable)]
         if self._on_bad_row == "skip":
             _log.warning(

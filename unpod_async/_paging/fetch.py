@@ -81,7 +81,9 @@ async def fetch(
     except UnpodError as error:
         return _failure(error)
     if isinstance(page, ScannedPage):
-        return await decode_in_slices(page, listing, request.page, decode)
+        page = await decode_in_slices(page, listing, request.page, decode)
+    if page.drift:
+        executor.count_drift(listing.model.__name__, page.drift)
     return page
 
 

@@ -51,6 +51,16 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
         """Whether rows are filtered on the client."""
         return self.statuses is not None or self.window is not None
 
+    @property
+    def strict_fields(self) -> frozenset[str]:
+        """Fields that must have their type.
+
+        Rows are identified, filtered and ordered by them. By `ref_id` and `input`, the calls of a create are
+        found again: without these, a call that exists would seem not to.
+        """
+        ordered = {"created"} if self.tied or self.window is not None else set[str]()
+        return frozenset({*self.identity, "id", "task_id", "run_id", "ref_id", "input", "status", *ordered})
+
     def key_of(self, row: Any) -> str | None:
         """Return the key of a row, or None if it has none."""
         for name in self.identity:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from unpod_async._paging.commands import PageResult
+from unpod_async._paging.user_tokens import replace_user_tokens
 
 __all__ = ["DecodedPage", "Page", "RejectedRow"]
 
 T = TypeVar("T")
-
-_USER_TOKEN = re.compile(rb'("user_token"\s*:\s*")[^"]*')
 
 
 class RejectedRow(NamedTuple):
     """A row that the server sent and that cannot be an item of the listing.
 
     Attributes:
-        raw: the row's JSON bytes as sent. Where an exception carries the row, `user_token` is masked.
+        raw: the row's JSON bytes as sent. Where an exception carries the row, user tokens and the client's
+            token are masked.
         path: location of the problem in the response body, such as "$.data[3].task_id".
         reason: description of the problem; contains no data of the row.
     """
@@ -29,9 +28,13 @@ class RejectedRow(NamedTuple):
     path: str
     reason: str
 
-    def masked(self) -> RejectedRow:
-        """Return a copy without the user's access token, for exceptions, which are pickled and logged."""
-        return self._replace(raw=_USER_TOKEN.sub(rb"\1***", self.raw))
+    def masked(self, redact: Callable[[bytes], bytes] = bytes) -> RejectedRow:
+        """Return a copy for exceptions, which are pickled and logged.
+
+        Args:
+            redact: replaces the client's token.
+        """
+        return self._replace(raw=redact(replace_user_tokens(self.raw, b'"***"')))
 
     def __repr__(self) -> str:
         # The bytes contain names and phone numbers.
@@ -74,9 +77,11 @@ class DecodedPage(PageResult, frozen=True, kw_only=True):
         headers: as `Page.headers`.
         status_code: `status_code` in the body, as sent.
         message: `message` in the body, as sent.
+        drift: for each field of another type than in the model, its name; it is None in the row.
     """
 
     rows: Sequence[Any]
     headers: Mapping[str, str]
     status_code: object = None
     message: object = None
+    drift: Sequence[str] = ()

@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from unpod_async._call_output import Call, TranscriptMessage, read_call
-from unpod_async._common import parse_time
+from unpod_async._common import object_members, parse_time
 from unpod_async._export.formats.columns import COLUMNS, ColumnType, FlatColumn, RowKind
-from unpod_async._export.rows import object_members
 
 __all__ = ["cells"]
 

@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from unpod_async._common import string_value
 from unpod_async._export.redaction.patterns import KeyKind, kind_of_key, words
-from unpod_async._export.rows import string_value
 
 __all__ = ["Context", "JsonString", "JsonStrings", "read_strings"]
 

@@ -1,0 +1,63 @@
+"""Find the access tokens of users in rows, wherever they are and however their keys are written."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from unpod_async._common import STRING, end_of_value, string_value
+
+__all__ = ["replace_user_tokens"]
+
+
+def _written(character: str) -> str:
+    """Return a pattern for a character of a key in any case, plain or escaped; also inside a string."""
+    codes = "|".join(sorted({f"{ord(one):02x}" for one in (character, character.upper())}))
+    return rf"(?:{re.escape(character)}|\\+u00(?:{codes}))"
+
+
+# user_token, userToken, User-Token and so on
+_NAME = (
+    "".join(map(_written, "user"))
+    + f"(?:{'|'.join(map(_written, '_-. '))})?"
+    + "".join(map(_written, "token"))
+).encode()
+# Inside a string, each quote has a backslash before it. Outside of strings there are no backslashes.
+_KEY = re.compile(rb'"(?<!\\")' + _NAME + rb'"[ \t\r\n]*+:[ \t\r\n]*+', re.IGNORECASE)
+_KEY_IN_STRING = re.compile(rb'\\"' + _NAME + rb'\\+"', re.IGNORECASE)
+
+
+def replace_user_tokens(row: bytes, replacement: bytes) -> bytes:
+    """Return a row in which `replacement`, which is JSON, replaces the user tokens.
+
+    A token is the value of a key `user_token`, whatever the type of the value, at any depth, and also in a
+    string that contains JSON. The key may be repeated, escaped, or spelled otherwise, such as `userToken`.
+    null stays. Never raises: a row need not be valid JSON.
+    """
+    chunks: list[bytes] = []
+    at = 0
+    for found in _KEY.finditer(row):
+        start = found.end()
+        if start < at:
+            continue  # inside a value that is replaced
+        end = end_of_value(row, start)
+        if row[start:end] != b"null":
+            chunks += (row[at:start], replacement)
+            at = end
+    row = b"".join((*chunks, row[at:]))
+    if _KEY_IN_STRING.search(row) is None:
+        return row
+    return STRING.sub(lambda string: _without_tokens(string[0], replacement), row)
+
+
+def _without_tokens(string: bytes, replacement: bytes) -> bytes:
+    """Return a JSON string without the user tokens of the JSON inside it."""
+    if _KEY_IN_STRING.search(string) is None:
+        return string
+    try:
+        text = string_value(string).encode()
+        inner = replace_user_tokens(text, replacement)
+        return string if inner == text else msgspec.json.encode(inner.decode())
+    except (msgspec.DecodeError, UnicodeError):
+        return replacement
