@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.harness import run_cli, settings
+from tests.tables import each_row
 from unpod_async.testing import Fault, Sandbox
 
 if TYPE_CHECKING:
@@ -123,8 +124,40 @@ async def test_a_space_of_another_account() -> None:
     async with Sandbox(runs=1) as sandbox:
         status, findings = await run_doctor(settings(sandbox), "SPACEFOREIGN000000000006")
 
-    assert (status, problems(findings)) == (1, ["space"])
+    assert (status, problems(findings)) == (4, ["space"])
     assert findings["access"]["state"] == "ok"
+    # An API key may not list spaces, so the command is not recommended.
+    assert "the web application shows yours" in findings["space"]["advice"]
+    assert "unpod-async spaces" not in findings["space"]["advice"]
+
+
+async def test_it_recommends_the_list_of_spaces_if_that_works() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        environment = settings(sandbox, UNPOD_PLATFORM_TOKEN=sandbox.jwt)
+        argv = ("SPACEFOREIGN000000000006", "--auth-scheme", "JWT")
+        status, findings = await run_doctor(environment, *argv)
+        listed = await run_cli(environment, "spaces", "--auth-scheme", "JWT")
+
+    assert (status, problems(findings)) == (4, ["space"])
+    assert "`unpod-async spaces` lists yours" in findings["space"]["advice"]
+    assert listed.status == 0
+
+
+async def test_a_handle_is_recommended_only_if_it_works() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        environment = settings(sandbox, UNPOD_ORG_HANDLE="Acme.Example", UNPOD_PLATFORM_TOKEN=sandbox.jwt)
+        status, findings = await run_doctor(environment, "--auth-scheme", "JWT")
+        assert (status, problems(findings)) == (1, ["org"])
+        assert "use one of yours: acme.example" in findings["org"]["advice"]
+
+        for handle in (None, "Acme.Example"):
+            environment = settings(sandbox, UNPOD_ORG_HANDLE=handle, UNPOD_PLATFORM_TOKEN=sandbox.jwt)
+            sandbox.script(*[Fault(status=404, body=b'{"message": "gone"}', path="/agents/", times=2)])
+            _, findings = await run_doctor(environment, "--auth-scheme", "JWT")
+            sandbox.script(Fault(path="/agents/"))
+            assert "acme.example" not in findings["org"]["advice"]
+            assert "the web application shows" in findings["org"]["advice"]
+            await run_doctor(settings(sandbox))  # uses up what is left of the script
 
 
 async def test_a_token_without_permission() -> None:
@@ -133,6 +166,58 @@ async def test_a_token_without_permission() -> None:
         status, findings = await run_doctor(settings(sandbox), sandbox.space_token)
 
     assert (status, problems(findings)) == (4, ["access"])
+    # The service documents 403 for an expired token, too.
+    assert "the token has expired, or its account has no role" in findings["access"]["advice"]
+
+
+GATEWAYS = [
+    Fault(status=400, body=b'{"message": "Bad request"}', times=9),
+    Fault(status=402, body=b'{"message": "Pay first"}', times=9),
+    Fault(status=404, body=b'{"message": "no Route matched with those values"}', times=9),
+    Fault(status=405, body=b'{"message": "Method not allowed"}', times=9),
+    Fault(status=409, times=9),
+    Fault(status=418, body=b'{"detail": "teapot"}', times=9),
+    Fault(status=206, body=b'{"errors": {"a": ["b"]}}', times=9),
+    Fault(body=b'{"status_code": 400, "message": "no"}', times=9),
+    Fault(body=PAGE, path="/runs/", times=9),
+]
+"""Answers of something that has not looked at the token."""
+
+
+@pytest.mark.parametrize("with_org", [True, False])
+@each_row("answer", GATEWAYS)
+async def test_a_token_is_accepted_only_on_evidence(answer: Fault, *, with_org: bool) -> None:
+    if answer.body == PAGE and with_org:
+        return  # the agents of an organization were listed
+    async with Sandbox(runs=1) as sandbox:
+        sandbox.script(answer)
+        more = {} if with_org else {"UNPOD_ORG_HANDLE": None}
+        status, findings = await run_doctor(settings(sandbox, **more))
+
+    assert (status, problems(findings)) == (1, ["access"])
+    assert findings["access"]["message"].startswith("it is not known whether the token is accepted: ")
+    assert "accepted with" not in json.dumps(findings)
+
+
+@each_row("answer", [answer for answer in GATEWAYS if answer.path is None])
+async def test_a_scheme_is_recommended_only_on_evidence(answer: Fault) -> None:
+    async with Sandbox(runs=1) as sandbox:
+        sandbox.script(Fault(status=401, body=b'{"message": "no"}'), answer)
+        status, findings = await run_doctor(settings(sandbox))
+
+    assert (status, problems(findings)) == (4, ["access"])
+    assert "--auth-scheme" not in findings["access"]["advice"]
+    assert findings["access"]["message"] == "the token is rejected with Token"
+
+
+async def test_a_gateway_that_answers_once_does_not_matter() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        for answer in GATEWAYS[:-1]:
+            once = Fault(status=answer.status, body=answer.body, path="/runs/")
+            sandbox.script(once)
+            _, findings = await run_doctor(settings(sandbox), sandbox.space_token)
+            assert findings["access"]["state"] == "ok"
+            assert findings["space"]["state"] == "problem"
 
 
 async def test_an_unreachable_service() -> None:

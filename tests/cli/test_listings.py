@@ -153,7 +153,7 @@ async def test_an_incomplete_listing_shows_its_rows_and_gives_status_3(form: str
 @pytest.mark.parametrize(
     ("argv", "status", "message"),
     [
-        (("runs", "NOSUCHSPACE"), 1, "answered 206"),
+        (("runs", "NOSUCHSPACE"), 4, "answered 206"),
         (("runs", "../x"), 2, "is not a valid id"),
         (("runs",), 2, "missing argument 'SPACE'"),
         (("runs", "x", "--limit", "-1"), 2, "--limit"),

@@ -147,7 +147,7 @@ async def test_closed_stdin_and_stderr_are_empty() -> None:
         failed = await run_process(settings(sandbox), "runs", "NOSUCHSPACE", program=program)
 
     assert (result.status, result.out.count("\n")) == (0, 2)
-    assert failed == (1, "", "")
+    assert failed == (4, "", "")
 
 
 @pytest.mark.slow

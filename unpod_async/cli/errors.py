@@ -53,7 +53,7 @@ Exit status:
     1  error
     2  usage: an argument or setting is missing or invalid
     3  incomplete: some rows are missing
-    4  the token was rejected (401) or not allowed (403)
+    4  the token was rejected or not allowed (401, 403, 206)
     5  timeout: some runs have not ended
    75  another export is writing to the target
   130  interrupted (Ctrl-C)
@@ -114,7 +114,7 @@ def exit_status(error: UnpodError) -> int:
     """Return the exit status for an error of the library."""
     if isinstance(error, TargetLockedError):
         return LOCKED
-    if isinstance(error, AuthenticationError | PermissionDeniedError):
+    if isinstance(error, AuthenticationError | PermissionDeniedError | RefusedError):
         return AUTHENTICATION
     if isinstance(error, InvalidArgument | ConfigurationError):
         return USAGE

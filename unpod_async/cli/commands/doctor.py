@@ -29,6 +29,7 @@ from unpod_async.errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
+    RefusedError,
     ServerError,
     TransportError,
     UnpodError,
@@ -41,18 +42,17 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 _MISSING_SPACE: Final = "unpod-async-doctor"
-"""Not the token of any space. The service checks the caller's token first, so its answer shows if that is
-valid."""
+"""Not the token of any space. The service checks the caller's token first, so a refusal of this space shows
+that the caller's token is valid."""
 
 _SCHEMES: Final = ("Token", "JWT", "Bearer")
 _TIMEOUT: Final = 15.0  # seconds for a response
 _MAX_CLOCK_OFFSET: Final = 60.0  # seconds
 
-_FIND_HANDLE: Final = (
-    "agents, spaces and the check of the agent before a create need it: set UNPOD_ORG_HANDLE to its "
-    "domain_handle, which the web application and `unpod-async organizations` show (some servers accept only "
-    "a JWT for that)"
-)
+_TRIED: Final = 5
+"""Organizations that are tried before they are recommended."""
+
+_NEEDS_HANDLE: Final = "agents, spaces and the check of the agent before a create need it: "
 
 
 def doctor(
@@ -65,7 +65,7 @@ def doctor(
 ) -> int:
     """Check token, settings, service, clock and access, and suggest fixes.
 
-    Exit status 0 if there is no problem, 4 if the token is rejected, otherwise 1.
+    Exit status 0 if there is no problem, 4 if the token is rejected or has no access, otherwise 1.
     """
     options: GlobalOptions = context.obj
     report = _Report(as_json=wants_json(json_lines))
@@ -189,6 +189,7 @@ class _CheckResult(Enum):
     """What a response says about the token and the service."""
 
     ACCEPTED = "accepted"
+    UNKNOWN = "unknown"
     REJECTED = "rejected"
     FORBIDDEN = "forbidden"
     UNREACHABLE = "unreachable"
@@ -201,7 +202,8 @@ class _Probe:
     """The first page of a listing, or why there is none.
 
     Attributes:
-        verdict: ACCEPTED also for an unknown space or organization, because the token is checked before.
+        verdict: ACCEPTED also if the space is refused, because the token is checked before; UNKNOWN if the
+            response does not show whether the token was checked.
         count: number of rows of the whole listing, if the server states it.
         rows: rows of the first page.
         error: the error, unless there is a page.
@@ -244,7 +246,8 @@ def _verdict(error: APIError) -> _CheckResult:
         return _CheckResult.WRONG_SERVER
     if isinstance(error, RateLimitedError | ServerError | UpstreamError):
         return _CheckResult.FAILING
-    return _CheckResult.ACCEPTED
+    # A gateway in front of the service may send any other status, and knows no tokens.
+    return _CheckResult.ACCEPTED if isinstance(error, RefusedError) else _CheckResult.UNKNOWN
 
 
 def _clock_offset(date: str | None) -> float | None:
@@ -265,21 +268,30 @@ async def _check_service(
     if not _check_reachable(probe, report):
         return
     _check_clock(probe, report)
-    if probe.verdict is _CheckResult.REJECTED:
-        await _try_other_schemes(options, token, space, probe, report)
+    access = await _access(client, space, probe)
+    if access.verdict is _CheckResult.REJECTED:
+        await _try_other_schemes(options, token, space, access, report)
         return
-    if probe.verdict is _CheckResult.FORBIDDEN:
+    if access.verdict is _CheckResult.FORBIDDEN:
         report.problem(
             "access",
-            probe.message,
-            "the token is valid, but its account has no role there: ask an administrator for one",
+            access.message,
+            "the token has expired, or its account has no role there: ask an administrator for one",
             authentication=True,
         )
         return
+    if access.verdict is not _CheckResult.ACCEPTED:
+        report.problem(
+            "access",
+            f"it is not known whether the token is accepted: {access.message or _LISTS_ANYTHING}",
+            _ADVICE.get(access.verdict, _ADVICE[_CheckResult.WRONG_SERVER]),
+        )
+        return
     report.ok("access", f"the token is accepted with --auth-scheme {client.settings.auth_scheme}")
-    await _check_organization(client, probe if space is None else None, report)
+    organizations = _Organizations(options, token, client)
+    await _check_organization(organizations, probe if space is None else None, report)
     if space is not None:
-        _check_space(space, probe, report)
+        await _check_space(client, space, probe, report)
 
 
 def _listing(client: UnpodClient, space: str | None) -> Pager[Any]:
@@ -289,13 +301,27 @@ def _listing(client: UnpodClient, space: str | None) -> Pager[Any]:
     return client.runs.list(space or _MISSING_SPACE, page_size=1)
 
 
+_ADVICE: Final = {
+    _CheckResult.UNREACHABLE: "check the base URL, the network, and any proxy or firewall",
+    _CheckResult.WRONG_SERVER: "this is not the platform: check the host and path of the base URL",
+    _CheckResult.FAILING: "the service has a problem: try again later",
+}
+_LISTS_ANYTHING: Final = "the service lists a space that does not exist"
+
+
+async def _access(client: UnpodClient, space: str | None, probe: _Probe) -> _Probe:
+    """Return a probe that shows whether the token is accepted; `probe` is that of the first listing."""
+    uses_missing_space = space is None and client.settings.org_handle is None
+    if probe.verdict is _CheckResult.UNKNOWN and not uses_missing_space:
+        uses_missing_space, probe = True, await _probe(client.runs.list(_MISSING_SPACE, page_size=1))
+    if uses_missing_space and probe.verdict is _CheckResult.ACCEPTED and probe.error is None:
+        return replace(probe, verdict=_CheckResult.UNKNOWN)
+    return probe
+
+
 def _check_reachable(probe: _Probe, report: _Report) -> bool:
     """Return True if the service responded and works."""
-    advice = {
-        _CheckResult.UNREACHABLE: "check the base URL, the network, and any proxy or firewall",
-        _CheckResult.WRONG_SERVER: "this is not the platform: check the host and path of the base URL",
-        _CheckResult.FAILING: "the service has a problem: try again later",
-    }.get(probe.verdict)
+    advice = _ADVICE.get(probe.verdict)
     if advice is not None:
         report.problem("service", probe.message, advice)
         return False
@@ -322,15 +348,16 @@ async def _try_other_schemes(
     options: GlobalOptions, token: str, space: str | None, probe: _Probe, report: _Report
 ) -> None:
     used = options.auth_scheme or _SCHEMES[0]
+    rejected = [used]
     for scheme in _SCHEMES:
         if scheme.lower() == used.lower():
             continue
         other = _client(replace(options, auth_scheme=scheme), token)
         try:
-            found = await _probe(_listing(other, space))
+            found = await _access(other, space, await _probe(_listing(other, space)))
         finally:
             await other.aclose()
-        if found.verdict in (_CheckResult.ACCEPTED, _CheckResult.FORBIDDEN):
+        if found.verdict is _CheckResult.ACCEPTED:
             report.problem(
                 "access",
                 f"the token is rejected with --auth-scheme {used} and accepted with {scheme}",
@@ -338,47 +365,98 @@ async def _try_other_schemes(
                 authentication=True,
             )
             return
+        if found.verdict is _CheckResult.REJECTED:
+            rejected.append(scheme)
     wanted = probe.error.headers.get("www-authenticate") if isinstance(probe.error, APIError) else None
     asks = f"; the service asks for {wanted}" if wanted else ""
     report.problem(
         "access",
-        f"the token is rejected with each of {', '.join(_SCHEMES)}{asks}",
+        f"the token is rejected with {'each of ' if len(rejected) > 1 else ''}{', '.join(rejected)}{asks}",
         "it is incomplete, has expired, or belongs to another server: create a new key in the web "
         "application, and check the base URL",
         authentication=True,
     )
 
 
-async def _check_organization(client: UnpodClient, probe: _Probe | None, report: _Report) -> None:
+class _Organizations:
+    """The organizations of the account, and whether their handles work.
+
+    Attributes:
+        client: the client with the settings of the user.
+    """
+
+    def __init__(self, options: GlobalOptions, token: str, client: UnpodClient) -> None:
+        self.client = client
+        self._options = options
+        self._token = token
+
+    async def working_handles(self) -> list[str]:
+        """Return handles whose agents the service lists. Some services list organizations only for a JWT."""
+        found = await _probe(self.client.organizations.list())
+        handles = [one.domain_handle for one in found.rows if one.domain_handle]
+        return [handle for handle in handles[:_TRIED] if await self._works(handle)]
+
+    async def _works(self, handle: str) -> bool:
+        try:
+            client = _client(replace(self._options, org_handle=handle), self._token)
+        except ConfigurationError:
+            return False
+        try:
+            return (await _probe(client.agents.list())).error is None
+        finally:
+            await client.aclose()
+
+
+async def _check_organization(organizations: _Organizations, probe: _Probe | None, report: _Report) -> None:
+    """Check the handle of the organization. A handle that is recommended was tried."""
+    client = organizations.client
     handle = client.settings.org_handle
     if handle is None:
-        found = await _probe(client.organizations.list())
-        handles = [one.domain_handle for one in found.rows if one.domain_handle]
-        yours = f"set UNPOD_ORG_HANDLE to one of yours: {', '.join(handles)}"
-        report.note("org", "no organization is set", yours if handles else _FIND_HANDLE)
+        handles = await organizations.working_handles()
+        report.note(
+            "org",
+            "no organization is set",
+            f"set UNPOD_ORG_HANDLE to one of yours: {', '.join(handles)}"
+            if handles
+            else f"{_NEEDS_HANDLE}set UNPOD_ORG_HANDLE to its domain_handle, which the web application shows",
+        )
         return
     probe = probe or await _probe(client.agents.list())
     if probe.error is None:
         report.ok("org", f"{handle}, with {counted(len(probe.rows), 'agent')}")
         return
+    handles = await organizations.working_handles()
+    yours = f"use one of yours: {', '.join(handles)}" if handles else "the web application shows yours"
     report.problem(
         "org",
         f"{handle}: {probe.message}",
-        "check the handle, which is case-sensitive: `unpod-async organizations` lists yours",
-        authentication=probe.verdict in (_CheckResult.REJECTED, _CheckResult.FORBIDDEN),
+        f"check the handle, which is case-sensitive; {yours}",
+        authentication=_has_no_access(probe),
     )
 
 
-def _check_space(space: str, probe: _Probe, report: _Report) -> None:
+def _has_no_access(probe: _Probe) -> bool:
+    """Return whether the service refused access: 401, 403, or 206 for a space."""
+    return probe.verdict in (_CheckResult.REJECTED, _CheckResult.FORBIDDEN) or isinstance(
+        probe.error, RefusedError
+    )
+
+
+async def _check_space(client: UnpodClient, space: str, probe: _Probe, report: _Report) -> None:
     if probe.error is None:
         runs = "its runs" if probe.count is None else counted(probe.count, "run")
         report.ok("space", f"{space}: {runs} can be read")
     elif isinstance(probe.error, APIError):
+        # Some services list spaces only for a JWT.
+        can_list = (
+            client.settings.org_handle is not None and (await _probe(client.spaces.list())).error is None
+        )
+        lister = "`unpod-async spaces` lists" if can_list else "the web application shows"
         report.problem(
             "space",
             f"{space}: {probe.message}",
-            "it does not exist, belongs to another account, or needs a higher role: `unpod-async spaces` "
-            "lists yours",
+            f"it does not exist, belongs to another account, or needs a higher role: {lister} yours",
+            authentication=_has_no_access(probe),
         )
     else:
         report.note(
