@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from unpod_async.testing import Fault, Oddities, Received, Sandbox
+from unpod_async.testing import Fault, Oddities, Received, Sandbox, accounts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 ROOT = "/api/v2/platform/"
+FORM = "application/x-www-form-urlencoded"
 
 
 class Browser:
@@ -30,6 +31,7 @@ class Browser:
     def __init__(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
         self.sandbox = sandbox
         self.session = session
+        self.key = sandbox.token
         self.space = f"{ROOT}spaces/{sandbox.space_token}/"
         self.agent = f"{ROOT}agents/{sandbox.agent_handle}/"
 
@@ -50,7 +52,7 @@ class Browser:
         rows: list[Any] = body["data"]
         return rows
 
-    async def create(self, *documents: dict[str, Any], **body: object) -> tuple[int, Any]:
+    async def create(self, *documents: object, **body: object) -> tuple[int, Any]:
         body = {"pilot": self.sandbox.agent_handle, "documents": documents, "context": "c", **body}
         async with self.session.post(
             f"{self.sandbox.base_url}{self.space}tasks/", json=body, headers=self.headers
@@ -59,7 +61,11 @@ class Browser:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Token {self.sandbox.token}"}
+        return {"Authorization": f"Token {self.key}"}
+
+    def url(self, path: str) -> str:
+        """The URL of a path in the main space."""
+        return f"{self.sandbox.base_url}{self.space}{path}"
 
 
 @asynccontextmanager
@@ -277,6 +283,9 @@ class TestCreate:
         ("body", "status", "errors", "stays"),
         [
             ({"documents": []}, 400, dict, 0),
+            ({"documents": [], "filters": {"name": "x"}}, 400, dict, 0),
+            ({"filters": []}, 206, dict, 0),
+            ({"documents": [{"id": 7}], "schedule": {"type": "custom"}}, 422, dict, 0),
             ({"documents": ["x"]}, 206, dict, 0),
             ({"documents": None}, 206, dict, 0),
             ({"pilot": 5, "schedule": {"type": "auto"}}, 200, None, 1),
@@ -313,7 +322,7 @@ class TestCreate:
         async with browsing(Sandbox(now=lambda: noon)) as browser:
             for time, status in (
                 ("11:59", 400),
-                ("12:00 PM", 400),
+                ("12:00 PM", 200),
                 ("12:01", 200),
                 ("12:30+05:30", 400),
                 ("1:00 pm Z", 200),
@@ -323,12 +332,119 @@ class TestCreate:
             row = (await browser.rows(f"{browser.agent}tasks/", page_size=1))[0]
             assert row["scheduled_timestamp"] == int(noon.timestamp()) + 3600
             assert row["status"] == "scheduled"
-            assert row["created"] == "2029-12-31T12:00:01"
+            assert row["created"] == "2029-12-31T12:00:02"
+
+    async def test_an_automatic_schedule_is_that_of_the_agent(self, browser: Browser) -> None:
+        for pilot, expected in ((browser.sandbox.agent_handle, "scheduled"), ("no-such-agent", "pending")):
+            _, body = await browser.create({"id": "a"}, schedule={"type": "auto"}, pilot=pilot)
+            assert set(body["data"]["status"].values()) == {expected}
+            run, task = [
+                (await browser.rows(f"{browser.space}{path}/", page_size=1))[0] for path in ("runs", "tasks")
+            ]
+            assert (run["status"], task["status"]) == (expected, expected)
+            assert task["input"]["quality"] == ("high" if expected == "scheduled" else None)
+
+    async def test_documents_before_one_that_cannot_be_stored_are_called(self, browser: Browser) -> None:
+        bad = {"id": "c", "n": 2**63}
+        status, _ = await browser.create({"id": "a"}, {"id": "b"}, bad, {"id": "d"})
+        assert status == 500
+        assert [call.document["id"] for call in browser.sandbox.ledger] == ["a", "b"]
+        run = (await browser.rows(f"{browser.space}runs/"))[0]
+        assert run["batch_count"] == 4
+        rows = await browser.rows(f"{browser.space}runs/{run['run_id']}/tasks/")
+        assert [row["ref_id"] for row in rows] == ["b", "a"]
+
+    async def test_documents_keep_their_own_token(self, browser: Browser) -> None:
+        await browser.create({"id": "a", "token": "mine"})
+        row = (await browser.rows(f"{browser.space}tasks/"))[0]
+        assert row["input"] == {"id": "a", "token": "mine", "quality": "high"}
+
+    async def test_every_wrong_reference_is_named(self, browser: Browser) -> None:
+        status, body = await browser.create({"id": 5}, {"id": "a"}, {"id": 0}, {"id": [1]})
+        assert status == 422
+        assert [each["loc"][2] for each in body["errors"]["detail"]] == [0, 3]
+
+    async def test_tasks_have_the_execution_type_of_their_space(self, browser: Browser) -> None:
+        for space in accounts.SPACES.values():
+            if space.org == "acme.example":
+                browser.space = f"{ROOT}spaces/{space.token}/"
+                await browser.create({"id": "a"})
+                row = (await browser.rows(f"{browser.space}tasks/", page_size=1))[0]
+                assert row["execution_type"] == ("call" if space.content_type == "contact" else "answer")
+
+    @pytest.mark.parametrize(
+        ("content_type", "body", "status", "errors"),
+        [
+            ("application/json", b"", 206, ["pilot", "context", "documents"]),
+            (FORM, b"", 206, ["pilot", "context", "documents"]),
+            ("text/plain", b"", 206, ["pilot", "context", "documents"]),
+            ("", b"", 206, ["pilot", "context", "documents"]),
+            ("text/plain", b"x", 415, None),
+            (FORM, b"pilot=p&context=c", 206, ["documents"]),
+            (FORM, b"pilot=&context=+&documents[0].id=a", 206, ["pilot", "context"]),
+            (FORM, b"pilot=p&context=c&documents=a&documents=b", 206, ["documents"]),
+            (FORM, b"pilot=p&context=c&documents[0]=a", 206, ["documents"]),
+            (FORM, b"pilot=p&context=c&documents[1].id=b&documents[0].id=a", 200, None),
+            ("multipart/form-data; boundary=B", b"", 206, ["pilot", "context", "documents"]),
+            ("multipart/form-data", b"--B--", 400, None),
+            ("application/json; charset=latin-1", b'{"pilot": "\xe4"}', 206, ["context", "documents"]),
+            ("application/json; charset=nonsense", b'{"pilot": "p"}', 206, ["context", "documents"]),
+        ],
+    )
+    async def test_empty_bodies_and_forms_are_read(
+        self, browser: Browser, content_type: str, body: bytes, status: int, errors: list[str] | None
+    ) -> None:
+        headers = {**browser.headers, "Content-Type": content_type}
+        async with browser.session.post(browser.url("tasks/"), data=body, headers=headers) as response:
+            answer = await response.json()
+        assert response.status == status
+        assert errors is None or list(answer["errors"]) == errors
+        if status == 200:
+            assert [call.document for call in browser.sandbox.ledger] == [{"id": "a"}, {"id": "b"}]
+        else:
+            assert browser.sandbox.ledger == []
+
+    async def test_a_multipart_form_places_a_call(self, browser: Browser) -> None:
+        form = aiohttp.FormData(default_to_multipart=True)
+        for name, value in {
+            "pilot": browser.sandbox.agent_handle,
+            "context": "c",
+            "documents[0].id": "a",
+            "documents[0].name": "Ä",
+            "documents[0]other": "ignored",
+            "schedule.type": "auto",
+        }.items():
+            form.add_field(name, value)
+        # Without a length the service reads no body at all.
+        headers = {**browser.headers, "Content-Length": str(form().size)}
+        async with browser.session.post(browser.url("tasks/"), data=form, headers=headers) as response:
+            assert (response.status, set((await response.json())["data"]["status"].values())) == (
+                200,
+                {"scheduled"},
+            )
+        (call,) = browser.sandbox.ledger
+        assert call.document == {"id": "a", "name": "Ä"}
+
+    async def test_a_body_in_chunks_counts_as_empty(self, browser: Browser) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield json.dumps({"pilot": "p", "context": "c", "documents": [{"id": "a"}]}).encode()
+
+        headers = {**browser.headers, "Content-Type": "application/json"}
+        async with browser.session.post(browser.url("tasks/"), data=chunks(), headers=headers) as response:
+            assert response.status == 206
+            assert list((await response.json())["errors"]) == ["pilot", "context", "documents"]
+
+    async def test_infinity_cannot_be_passed_on(self, browser: Browser) -> None:
+        body = b'{"pilot": "p", "context": "c", "documents": [{"id": "a", "n": [1e999]}]}'
+        headers = {**browser.headers, "Content-Type": "application/json"}
+        async with browser.session.post(browser.url("tasks/"), data=body, headers=headers) as response:
+            assert (response.status, response.content_type) == (500, "text/html")
+        assert len(browser.sandbox.run_ids()) == 20
 
     async def test_invalid_json_is_refused_before_anything_is_stored(self, browser: Browser) -> None:
         url = f"{browser.sandbox.base_url}{browser.space}tasks/"
         headers = {**browser.headers, "Content-Type": "application/json"}
-        for raw in (b'{"a": NaN}', b"\xff", b""):
+        for raw in (b'{"a": NaN}', b"\xff", b" "):
             async with browser.session.post(url, data=raw, headers=headers) as response:
                 assert response.status == 400
                 assert "JSON parse error" in (await response.json())["data"]["detail"]
@@ -341,7 +457,10 @@ class TestFilters:
         [
             ({"status": "Interested,Call Back"}, lambda row: outcome(row) in {"Interested", "Call Back"}),
             ({"status": "interested"}, lambda row: False),
-            ({"call_type": "inbound"}, lambda row: row["output"].get("call_type") == "inboundPhoneCall"),
+            ({"call_type": "inbound"}, lambda row: call_type(row) == "inboundPhoneCall"),
+            ({"call_type": "inboundPhoneCall"}, lambda row: call_type(row) == "inboundPhoneCall"),
+            ({"call_type": "inboundPhone"}, lambda row: False),
+            ({"status": "Call+Back"}, lambda row: outcome(row) == "Call Back"),
             (
                 {"search": "person 00[12]7"},
                 lambda row: row["input"]["name"] in {"Person 0017", "Person 0027"},
@@ -350,7 +469,12 @@ class TestFilters:
             ({"to_ts": 1768471320}, lambda row: row["created"] <= "2026-01-15T10:02:00"),
             ({"from_ts": "1768471320.5"}, lambda row: True),
             ({"from_ts": -5, "run_id": "x", "ordering": "created"}, lambda row: True),
+            ({"to_ts": -5}, lambda row: False),
+            ({"from_ts": 1768471320, "to_ts": "soon"}, lambda row: True),
+            ({"from_ts": 1768471320, "to_ts": ""}, lambda row: row["created"] >= "2026-01-15T10:02:00"),
             ({"user_id": 1}, lambda row: True),
+            ({"user_id": ""}, lambda row: True),
+            ({"thread_id": "x"}, lambda row: False),
             ({"user_id": 2}, lambda row: False),
         ],
     )
@@ -369,9 +493,139 @@ class TestFilters:
             assert body["count"] == count
 
 
+def call_type(row: dict[str, Any]) -> object:
+    return row["output"].get("call_type", row["output"].get("type"))
+
+
 def outcome(row: dict[str, Any]) -> object:
     summary = row["output"].get("post_call_data", {}).get("summary")
     return summary.get("status") if isinstance(summary, dict) else None
+
+
+class TestScope:
+    """Who may list what, and which rows a listing has."""
+
+    @pytest.mark.parametrize(
+        ("account", "space", "role"),
+        [
+            (0, "SPACEMAIN000000000000001", "owner"),
+            (1, "SPACEMAIN000000000000001", "viewer"),
+            (1, "SPACEGENERAL000000000002", None),
+            (1, "SPACEPUBLIC0000000000003", None),
+            (2, "SPACEMAIN000000000000001", None),
+            (2, "SPACEPUBLIC0000000000003", None),
+        ],
+    )
+    async def test_only_owners_list_runs_and_tasks_of_a_space(
+        self, browser: Browser, account: int, space: str, role: str | None
+    ) -> None:
+        browser.key = accounts.ACCOUNTS[account].key
+        no_access = "You Don't have Access to this Space"
+        for path, refusal in (
+            ("runs/", f"{no_access}, You can't do any operation to this Space"),
+            ("runs/R1/tasks/", f"{no_access}, You can't do any operation to this Space"),
+            ("tasks/", no_access),
+        ):
+            status, body = await browser.get(f"{ROOT}spaces/{space}/{path}")
+            if role == "owner":
+                assert status == 200
+                continue
+            if role == "viewer":
+                refusal = "You Don't have Access to do operation to this Space"
+            assert (status, body) == (206, {"status_code": 206, "message": refusal, "data": {}})
+        if space == browser.sandbox.space_token:
+            status, body = await browser.get(f"{browser.agent}tasks/")
+            assert status == (206 if role is None else 200)
+
+    async def test_a_space_id_in_the_query_overrides_the_space_of_the_path(self, browser: Browser) -> None:
+        run = browser.sandbox.run_ids()[0]
+        task_count, main = browser.sandbox.task_count, browser.space
+        for path, counts in (
+            # The main space, the foreign one, an unknown one, none; then none, but a user.
+            ("runs/", (20, 1, 0, 0, 20 + 3, 1, 0)),
+            ("tasks/", (task_count, 1, 0, 0, task_count + 3, 1, 0)),
+            (f"runs/{run}/tasks/", (5, 0, 0, 0, 5, 0, 0)),
+        ):
+            found: list[int] = []
+            for query in (
+                {"space_id": "1"},
+                {"space_id": "6"},
+                {"space_id": "99"},
+                {"space_id": ""},
+                {"space_id": "", "user_id": "1"},
+                {"space_id": "", "user_id": "3"},
+                {"space_id": "", "user_id": "1", "thread_id": "x"},
+            ):
+                status, body = await browser.get(f"{main}{path}", page_size=1, **query)
+                assert status == 200
+                found.append(body["count"])
+            assert tuple(found) == counts, path
+        assert [row["space_id"] for row in await browser.rows(f"{main}tasks/", space_id=6)] == ["6"]
+        # The listing of an agent and creates ignore it.
+        assert (await browser.get(f"{browser.agent}tasks/", space_id=6))[1]["count"] == task_count
+
+    async def test_rows_of_a_space_have_whole_seconds_and_agent_tasks_milliseconds(
+        self, browser: Browser
+    ) -> None:
+        await browser.create({"id": "a"})
+        space, agent = [
+            (await browser.rows(f"{path}tasks/", page_size=0))[0] for path in (browser.space, browser.agent)
+        ]
+        assert space["task_id"] == agent["task_id"]
+        assert space["created"] == agent["created"][:19]
+        async with browsing(Sandbox(runs=1, tasks_per_run=30)) as other:
+            spaces = {row["created"] for row in await other.rows(f"{other.space}tasks/")}
+            agents = {row["created"] for row in await other.rows(f"{other.agent}tasks/", page_size=0)}
+            assert spaces == {"2026-01-15T10:00:00"}
+            assert len(agents) == 3
+
+
+class TestLanguage:
+    @pytest.mark.parametrize(
+        ("accept", "message"),
+        [
+            (None, "Invalid token."),
+            ("en", "Invalid token."),
+            ("es", "Token inválido."),
+            ("es-MX,es;q=0.9,en;q=0.8", "Token inválido."),
+            ("en,es;q=0.5", "Invalid token."),
+            ("en;q=0.4, ES;q=0.5", "Token inválido."),
+            ("es;q=0,en;q=0.1", "Invalid token."),
+            ("*,es;q=0.5", "Token inválido."),
+            ("es;q=x", "Invalid token."),
+            ("est", "Invalid token."),
+        ],
+    )
+    async def test_the_preferred_language_is_used(
+        self, browser: Browser, accept: str | None, message: str
+    ) -> None:
+        browser.key = "unknown"
+        if accept is not None:
+            browser.session.headers["Accept-Language"] = accept
+        status, body = await browser.get(f"{browser.space}tasks/")
+        assert (status, body) == (401, {"message": message, "status_code": 401})
+
+    async def test_messages_of_the_framework_are_translated_and_those_of_the_service_are_not(
+        self, browser: Browser
+    ) -> None:
+        browser.session.headers["Accept-Language"] = "es"
+        assert (await browser.get(f"{browser.space}tasks/", format="xml"))[1]["message"] == "No encontrado."
+        _, body = await browser.create("x", schedule=5, context=None)
+        assert body["message"] == "There is some Validation error"
+        assert body["errors"] == {
+            "context": ["Este campo no puede ser nulo."],
+            "documents": {"0": ['Se esperaba un diccionario de elementos en vez del tipo "str".']},
+            "schedule": ['Se esperaba un diccionario de elementos en vez del tipo "int".'],
+        }
+        async with browser.session.put(browser.url("tasks/"), headers=browser.headers) as response:
+            assert (await response.json())["message"] == 'Método "PUT" no permitido.'
+        headers = {**browser.headers, "Content-Type": "text/plain"}
+        async with browser.session.post(browser.url("tasks/"), data="x", headers=headers) as response:
+            text = 'Tipo de medio "text/plain" incompatible en la solicitud.'
+            assert (await response.json())["message"] == text
+        for listing in ("runs/", "tasks/"):
+            status, body = await browser.get(f"{ROOT}spaces/NOSUCHSPACE/{listing}")
+            assert (status, body["message"]) == (206, "Invalid Space Token")
 
 
 class TestTies:
@@ -404,6 +658,41 @@ class TestBadRows:
         assert sorted(status for status, _ in walk) == [200, 200, 200, 200, 500]
         assert task_id in browser.sandbox.task_ids()
         assert task_id not in ids(list(browser.sandbox.task_rows()))
+
+    @pytest.mark.parametrize(
+        ("listing", "statuses"),
+        [("every", (206, 206, 500)), ("space", (206, 206, 200)), ("agent", (200, 200, 500))],
+    )
+    async def test_a_poisoned_task_fails_in_one_listing_or_the_other(
+        self, browser: Browser, listing: Any, statuses: tuple[int, ...]
+    ) -> None:
+        sandbox, run = browser.sandbox, browser.sandbox.run_ids()[2]
+        task = sandbox.task_ids(run)[0]
+        sandbox.poison(task, listing=listing)
+        paths = (f"{browser.space}tasks/", f"{browser.space}runs/{run}/tasks/", f"{browser.agent}tasks/")
+        found = {path: await browser.get(path, page_size=0) for path in paths}
+        assert tuple(status for status, _ in found.values()) == statuses
+        rows = [row for status, body in found.values() if status == 200 for row in body["data"]]
+        kinds = {row["execution_type"] for row in rows if row["task_id"] == task}
+        assert kinds == ({None} if listing == "space" else {"call"} if listing == "agent" else set())
+        assert (task in ids(list(sandbox.task_rows()))) is (listing == "agent")
+        sandbox.mend(task)
+        for path in paths:
+            assert (await browser.get(path, page_size=0))[0] == 200
+        sandbox.poison(run)
+        assert (await browser.get(f"{browser.space}runs/"))[0] == 206
+        sandbox.mend(run)
+        assert (await browser.get(f"{browser.space}runs/"))[0] == 200
+
+    async def test_the_space_with_bad_rows_has_one_of_each_kind(self, browser: Browser) -> None:
+        space, agent = f"{ROOT}spaces/{accounts.POISON_SPACE.token}/", accounts.POISON_AGENT.handle
+        runs = [row["run_id"] for row in await browser.rows(f"{space}runs/")]
+        of_runs = [(await browser.get(f"{space}runs/{run}/tasks/"))[0] for run in runs]
+        of_agent = [
+            (await browser.get(f"{ROOT}agents/{agent}/tasks/", page=page, page_size=1))[0]
+            for page in (1, 2, 3)
+        ]
+        assert (of_runs, of_agent) == ([200, 206, 200], [500, 200, 200])
 
     async def test_a_poisoned_run_fails_its_page_of_runs_but_not_its_tasks(self, browser: Browser) -> None:
         run_id = browser.sandbox.run_ids()[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from unpod_async.testing.answers import ImmediateResponse, json_response, unauthorized
+from unpod_async.testing.translations import translate
 
 __all__ = [
     "ACCOUNTS",
@@ -118,6 +119,11 @@ class FakeSpace:
     privacy: Literal["private", "public"] = "private"
     viewers: frozenset[str] = frozenset()
 
+    @property
+    def execution_type(self) -> str:
+        """The `execution_type` of its tasks."""
+        return {"contact": "call", "email": "email"}.get(self.content_type, "answer")
+
     def row(self) -> dict[str, Any]:
         """Return the row of the spaces listing."""
         org = ORGS[self.org]
@@ -144,7 +150,7 @@ class FakeSpace:
         return {**self.row(), "agents": agents, "created": moment, "modified": moment}
 
     def role_of(self, account: FakeAccount) -> Role | None:
-        """Return the role of an account: owners may do everything, viewers read tasks, None nothing."""
+        """Return the role of an account: owners may do everything, viewers read agent tasks, None nothing."""
         if account.org == self.org and account.role == "owner":
             return "owner"
         return "viewer" if account.number in self.viewers else None
@@ -218,36 +224,44 @@ def is_blacklisted(headers: Mapping[str, str]) -> bool:
     return account is not None and account.state == "blacklisted"
 
 
-def authenticate(headers: Mapping[str, str], *, keys: bool) -> FakeAccount:
+def authenticate(headers: Mapping[str, str], language: str, *, keys: bool) -> FakeAccount:
     """Return the account of the Authorization header.
 
     Args:
         headers: the headers of the request, with lower-case names.
+        language: the language of a refusal.
         keys: whether the view accepts the scheme Token; those of spaces and organizations do not.
 
     Raises:
         ImmediateResponse: the 401 of the service.
     """
-    challenge = "Token" if keys else 'JWT realm="api"'
+
+    def refused(message: str) -> ImmediateResponse:
+        challenge = "Token" if keys else 'JWT realm="api"'
+        return ImmediateResponse(unauthorized(translate(language, message), challenge))
+
     scheme, *words = headers.get("authorization", "").split() or [""]
     scheme = scheme.lower()
     if scheme in {"jwt", "bearer"}:
-        account = _JWTS.get(words[0]) if len(words) == 1 else None
+        if not words:
+            raise refused("Invalid Authorization header. No credentials provided.")
+        if len(words) > 1:
+            raise refused("Invalid Authorization header. Credentials string should not contain spaces.")
+        account = _JWTS.get(words[0])
         if account is None:
-            raise ImmediateResponse(unauthorized("Invalid or expired token.", challenge))
+            raise refused("Invalid or expired token.")
         return account
     if scheme != "token" or not keys:
-        raise ImmediateResponse(unauthorized("Authentication credentials were not provided.", challenge))
+        raise refused("Authentication credentials were not provided.")
     if not words:
-        raise ImmediateResponse(unauthorized("Invalid token header. No credentials provided.", challenge))
+        raise refused("Invalid token header. No credentials provided.")
     if len(words) > 1:
-        text = "Invalid token header. Token string should not contain spaces."
-        raise ImmediateResponse(unauthorized(text, challenge))
+        raise refused("Invalid token header. Token string should not contain spaces.")
     account = _KEYS.get(words[0])
     if account is None:
-        raise ImmediateResponse(unauthorized("Invalid token.", challenge))
+        raise refused("Invalid token.")
     if account.state == "inactive":
-        raise ImmediateResponse(unauthorized("User inactive or deleted.", challenge))
+        raise refused("User inactive or deleted.")
     return account
 
 

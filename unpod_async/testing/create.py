@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from unpod_async.testing import accounts
-from unpod_async.testing.answers import ApiResponse, ImmediateResponse, json_response
+from unpod_async.testing.answers import ApiResponse, ImmediateResponse, html_page, json_response
+from unpod_async.testing.bodies import decode_body
 from unpod_async.testing.store import AddedTask, DataStore
+from unpod_async.testing.translations import language_of, translate
 
 __all__ = ["CreatedCall", "create"]
 
 _REQUIRED = "This field is required."
-_SPANISH = {
-    _REQUIRED: "Este campo es requerido.",
-    "This field may not be null.": "Este campo no puede ser nulo.",
-    "This field may not be blank.": "Este campo no puede estar en blanco.",
-}
 _NO_DATE = "Invalid schedule format. 'calling_date' and 'calling_time' are required for manual scheduling."
+_NO_DOCUMENTS = "No tasks provided and filters missing in data"
+_NOT_FOUND = "No tasks provided and no tasks found in store"
+_AUTO_DELAY = 600  # seconds
 _MISSING = object()
 _INT64 = range(-(2**63), 2**63)
 _MAX_DOCUMENT = 16 * 2**20  # bytes; the limit of the database
@@ -38,6 +39,17 @@ class CreatedCall:
     space_token: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What a valid request asks for."""
+
+    pilot: str
+    context: str
+    documents: list[dict[str, Any]]
+    schedule: dict[str, Any]
+    filters: dict[str, Any]
+
+
 def create(
     store: DataStore,
     account: accounts.FakeAccount,
@@ -48,34 +60,30 @@ def create(
 ) -> tuple[ApiResponse, list[CreatedCall]]:
     """Return the response to a create request, and the calls that it queued.
 
-    A document that cannot be stored fails the request after its run was stored, so an empty run remains.
+    A document that cannot be stored fails the request after its run and the documents before it were stored.
+    Their calls are placed.
 
     Raises:
         ImmediateResponse: the request is refused.
     """
-    data = _parse(headers, body)
-    pilot, documents, context, schedule = _validate(data, headers.get("accept-language", ""))
+    language = language_of(headers.get("accept-language", ""))
+    order = _validate(decode_body(headers, body, language), language)
+    documents = order.documents
+    if any(math.isinf(value) for value in _numbers(documents) if isinstance(value, float)):
+        raise ImmediateResponse(html_page(500))  # the service cannot pass it on as JSON
+    _check_references(documents)
     if not documents:
-        raise ImmediateResponse(_failed(400, {"detail": "No documents to call."}))
-    scheduled = _scheduled(schedule, now)
-    for place, document in enumerate(documents):
-        reference = document.get("id") or document.get("document_id")
-        if reference is not None and not isinstance(reference, str):
-            problem = {
-                "type": "string_type",
-                "loc": ["body", "tasks", place, "ref_id"],
-                "msg": "Input should be a valid string",
-                "input": reference,
-            }
-            raise ImmediateResponse(_upstream(422, {"detail": [problem]}))
+        detail = _NOT_FOUND if order.filters else _NO_DOCUMENTS
+        raise ImmediateResponse(_failed(400, {"detail": detail}))
+    scheduled = _scheduled(order, now)
     moment = int(now.timestamp() * 1000) * 1000
-    run = store.insert_run(space.token, moment)
-    if any(not _storable(document) for document in documents):
-        raise ImmediateResponse(_upstream(500, "Internal Server Error"))
+    run = store.insert_run(space.token, moment, batch_count=len(documents))
     run_id, status = store.ids.make("R", run), "pending" if scheduled is None else "scheduled"
     calls: list[CreatedCall] = []
     for document in documents:
-        added = AddedTask(run, store.newest, pilot, account, context, document, scheduled)
+        if not _is_storable(document):
+            return _upstream(500, "Internal Server Error"), calls
+        added = AddedTask(run, store.newest, order.pilot, account, order.context, document, scheduled)
         task_id = store.ids.make("T", store.insert_task(added, status))
         calls.append(CreatedCall(run_id, task_id, document, space.token))
     ids = [call.task_id for call in calls]
@@ -84,44 +92,47 @@ def create(
     return json_response(200, payload), calls
 
 
-def _parse(headers: Mapping[str, str], body: bytes) -> object:
-    content_type = headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        message = f'Unsupported media type "{content_type}" in request.'
-        raise ImmediateResponse(json_response(415, {"message": message, "status_code": 415}))
-    try:
-        return cast(object, json.loads(body.decode(), parse_constant=_not_json))
-    except ValueError as error:  # broken JSON, NaN, or not UTF-8
-        detail = {"detail": f"JSON parse error - {error}"}
-        raise ImmediateResponse(
-            json_response(400, {"status_code": 400, "message": "Error", "data": detail})
-        ) from None
+def _check_references(documents: list[dict[str, Any]]) -> None:
+    problems: list[dict[str, Any]] = []
+    for place, document in enumerate(documents):
+        reference = document.get("id") or document.get("document_id")
+        if reference is not None and not isinstance(reference, str):
+            problems.append({
+                "type": "string_type",
+                "loc": ["body", "tasks", place, "ref_id"],
+                "msg": "Input should be a valid string",
+                "input": reference,
+            })
+    if problems:
+        raise ImmediateResponse(_upstream(422, {"detail": problems}))
 
 
-def _not_json(constant: str) -> NoReturn:
-    raise ValueError(f"Out of range float values are not JSON compliant: {constant}")
-
-
-def _validate(data: object, language: str) -> tuple[str, list[dict[str, Any]], str, dict[str, Any]]:
+def _validate(data: object, language: str) -> _Order:
     if not isinstance(data, dict):
-        text = f"Invalid data. Expected a dictionary, but got {type(data).__name__}."
-        raise ImmediateResponse(_invalid({"non_field_errors": [text]}, language))
+        text = translate(language, "Invalid data. Expected a dictionary, but got {}.", type(data).__name__)
+        raise ImmediateResponse(_invalid({"non_field_errors": [text]}))
     body = cast(dict[str, Any], data)
     errors: dict[str, Any] = {}
     for name in ("pilot", "context"):
         problem = _text_problem(body.get(name, _MISSING))
         if problem is not None:
-            errors[name] = [problem]
-    problems = _documents_problem(body.get("documents", _MISSING))
+            errors[name] = [translate(language, problem)]
+    problems = _documents_problem(body.get("documents", _MISSING), language)
     if problems is not None:
         errors["documents"] = problems
-    schedule = body.get("schedule", {})
-    if not isinstance(schedule, dict):
-        errors["schedule"] = [_dictionary_problem(schedule)]
+    for name in ("schedule", "filters"):
+        value = body.get(name, {})
+        if not isinstance(value, dict):
+            errors[name] = [_dictionary_problem(value, language)]
     if errors:
-        raise ImmediateResponse(_invalid(errors, language))
-    pilot, context = str(body["pilot"]).strip(), str(body["context"]).strip()
-    return pilot, body["documents"], context, cast(dict[str, Any], schedule)
+        raise ImmediateResponse(_invalid(errors))
+    return _Order(
+        pilot=str(body["pilot"]).strip(),
+        context=str(body["context"]).strip(),
+        documents=body["documents"],
+        schedule=body.get("schedule", {}),
+        filters=body.get("filters", {}),
+    )
 
 
 def _text_problem(value: object) -> str | None:
@@ -137,35 +148,44 @@ def _text_problem(value: object) -> str | None:
     return None if text.strip() else "This field may not be blank."
 
 
-def _documents_problem(value: object) -> list[str] | dict[str, list[str]] | None:
+def _documents_problem(value: object, language: str) -> list[str] | dict[str, list[str]] | None:
     if value is _MISSING:
-        return [_REQUIRED]
+        return [translate(language, _REQUIRED)]
     if value is None:
-        return ["This field may not be null."]
+        return [translate(language, "This field may not be null.")]
     if not isinstance(value, list):
-        return [f'Expected a list of items but got type "{type(value).__name__}".']
+        return [translate(language, 'Expected a list of items but got type "{}".', type(value).__name__)]
     items = enumerate(cast(list[object], value))
-    problems = {str(at): [_dictionary_problem(item)] for at, item in items if not isinstance(item, dict)}
+    problems = {
+        str(at): [_dictionary_problem(item, language)] for at, item in items if not isinstance(item, dict)
+    }
     return problems or None
 
 
-def _dictionary_problem(value: object) -> str:
+def _dictionary_problem(value: object, language: str) -> str:
     if value is None:
-        return "This field may not be null."
-    return f'Expected a dictionary of items but got type "{type(value).__name__}".'
+        return translate(language, "This field may not be null.")
+    text = 'Expected a dictionary of items but got type "{}".'
+    return translate(language, text, type(value).__name__)
 
 
-def _scheduled(schedule: Mapping[str, Any], now: datetime) -> int | None:
-    """Return the time of a custom schedule in unix seconds; None for the others, which call at once."""
-    if schedule.get("type") != "custom":
+def _scheduled(order: _Order, now: datetime) -> int | None:
+    """Return the time of a schedule in unix seconds; None to call at once.
+
+    The schedule "auto" is one of the agent: an agent that does not exist has none.
+    """
+    kind = order.schedule.get("type")
+    if kind == "auto" and order.pilot in accounts.AGENTS:
+        return int(now.timestamp()) + _AUTO_DELAY
+    if kind != "custom":
         return None
-    date, time = schedule.get("calling_date"), schedule.get("calling_time")
+    date, time = order.schedule.get("calling_date"), order.schedule.get("calling_time")
     if not date or not time:
         raise ImmediateResponse(_failed(400, {"detail": _NO_DATE}))
     moment = _moment(str(date), str(time))
     if moment is None:
         raise ImmediateResponse(_upstream(500, "Internal Server Error"))
-    if moment <= now:
+    if int(moment.timestamp()) < int(now.timestamp()):
         raise ImmediateResponse(_failed(400, {"detail": "Scheduled time must be in the future."}))
     return int(moment.timestamp())
 
@@ -193,12 +213,12 @@ def _zone(text: str | None) -> timezone:
     return timezone(-offset if text[0] == "-" else offset)
 
 
-def _storable(document: dict[str, Any]) -> bool:
+def _is_storable(document: dict[str, Any]) -> bool:
     small = len(json.dumps(document)) <= _MAX_DOCUMENT
-    return small and all(value in _INT64 for value in _integers(document))
+    return small and all(value in _INT64 for value in _numbers(document) if isinstance(value, int))
 
 
-def _integers(document: object) -> Iterator[int]:
+def _numbers(document: object) -> Iterator[int | float]:
     left: list[object] = [document]
     while left:
         value = left.pop()
@@ -206,18 +226,11 @@ def _integers(document: object) -> Iterator[int]:
             left.extend(cast(dict[str, object], value).values())
         elif isinstance(value, list):
             left.extend(cast(list[object], value))
-        elif isinstance(value, int):
+        elif isinstance(value, int | float):
             yield value
 
 
-def _invalid(errors: dict[str, Any], language: str) -> ApiResponse:
-    if language.lower().startswith("es"):
-        errors = {
-            name: [_SPANISH.get(text, text) for text in cast(list[str], texts)]
-            if isinstance(texts, list)
-            else texts
-            for name, texts in errors.items()
-        }
+def _invalid(errors: dict[str, Any]) -> ApiResponse:
     payload = {
         "status_code": 206,
         "message": "There is some Validation error",

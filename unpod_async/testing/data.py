@@ -199,6 +199,11 @@ def _snake_output(bits: int, started: int, name: str, phone: str, ordinal: int) 
     }
 
 
+def _whole_second(moment: int) -> str:
+    """Format a time as in the rows of a space: the service cuts its fraction off."""
+    return iso(moment - moment % SECOND)
+
+
 def run_row(
     space: str, user: str, run_id: str, token: str, status: str, count: int, times: tuple[int, int]
 ) -> Row:
@@ -212,8 +217,8 @@ def run_row(
         "run_mode": "default",
         "status": status,
         "batch_count": count,
-        "created": iso(times[0]),
-        "modified": iso(times[1]),
+        "created": _whole_second(times[0]),
+        "modified": _whole_second(times[1]),
     }
 
 
@@ -221,8 +226,8 @@ def task_row(common: Row, status: str, times: tuple[int, int]) -> Row:
     """Complete `common` to a row of the run and space task listings; `times` is (created, modified)."""
     common["run_mode"] = "dev"
     common["status"] = status
-    common["created"] = iso(times[0])
-    common["modified"] = iso(times[1])
+    common["created"] = _whole_second(times[0])
+    common["modified"] = _whole_second(times[1])
     return common
 
 

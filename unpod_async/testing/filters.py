@@ -1,4 +1,4 @@
-"""The filters of the space task listing. Other listings ignore them, except for user_id and thread_id."""
+"""Which rows a listing has: the scope of each listing, and the filters of the space task listing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from unpod_async.testing.accounts import SPACES, FakeAccount, FakeSpace
 from unpod_async.testing.data import SECOND
 from unpod_async.testing.rows import RowBuilder
 
-__all__ = ["bad_search", "filtered", "owned"]
+__all__ = ["bad_search", "filtered", "runs_of", "tasks_of", "tasks_of_run"]
 
-# The last second of the year 9999. The service ignores values that are not dates, such as milliseconds.
+# The first second of the year 1 and the last of 9999. The service ignores other numbers.
+_FIRST_SECOND = -62_135_596_800
 _LAST_SECOND = 253_402_300_799
 
 
@@ -26,17 +28,51 @@ def bad_search(query: Mapping[str, str]) -> str | None:
     return None
 
 
-def owned(rows: RowBuilder, tasks: Sequence[int], query: Mapping[str, str]) -> Sequence[int]:
-    """Return the tasks with the `user_id` and `thread_id` of the query. No task has a thread."""
-    user = query.get("user_id")
-    if query.get("thread_id"):
+def runs_of(rows: RowBuilder, space: FakeSpace, query: Mapping[str, str]) -> Sequence[int]:
+    """Return the runs that a listing of the runs of a space has, oldest first.
+
+    The query may name another owner, and even another space: the service checks the space of the path, and
+    then lists that of `space_id`. An empty `space_id` stands for every space, if there is another condition.
+    """
+    spaces, user = _scope(space, query)
+    return _chosen([rows.store.runs_of_space(token) for token in spaces], rows.run_account, user)
+
+
+def tasks_of(rows: RowBuilder, space: FakeSpace, query: Mapping[str, str]) -> Sequence[int]:
+    """Return the tasks that a listing of the tasks of a space has before its filters, oldest first.
+
+    As for `runs_of`, the query may name another space.
+    """
+    spaces, user = _scope(space, query)
+    return _chosen([rows.store.tasks_of_space(token) for token in spaces], rows.account, user)
+
+
+def tasks_of_run(rows: RowBuilder, space: FakeSpace, run_id: str, query: Mapping[str, str]) -> Sequence[int]:
+    """Return the tasks that a listing of the tasks of a run has, oldest first. An unknown run has none."""
+    run = rows.store.find_run(run_id)
+    spaces, user = _scope(space, query)
+    if run is None or rows.store.space_of(run) not in spaces:
         return ()
-    return [task for task in tasks if rows.account(task).number == user] if user else tasks
+    return _chosen([rows.store.tasks_of_run(run)], rows.account, user)
+
+
+def _scope(space: FakeSpace, query: Mapping[str, str]) -> tuple[list[str], str]:
+    """Return the tokens of the spaces to list, and the user whose rows to list; empty for any."""
+    number, user = query.get("space_id", space.number), query.get("user_id", "")
+    if query.get("thread_id") or not (number or user):
+        return [], user  # no row has a thread, and the service lists nothing without a condition
+    return [each.token for each in SPACES.values() if not number or each.number == number], user
+
+
+def _chosen(listed: list[Sequence[int]], account: Callable[[int], FakeAccount], user: str) -> Sequence[int]:
+    if len(listed) == 1 and not user:
+        return listed[0]
+    ordinals = sorted(ordinal for each in listed for ordinal in each)
+    return [ordinal for ordinal in ordinals if not user or account(ordinal).number == user]
 
 
 def filtered(rows: RowBuilder, tasks: Sequence[int], query: Mapping[str, str]) -> Sequence[int]:
     """Return the tasks that pass every filter of the query, in the same order."""
-    tasks = owned(rows, tasks, query)
     tests = _tests(rows, query)
     return [task for task in tasks if all(test(task) for test in tests)] if tests else tasks
 
@@ -44,17 +80,19 @@ def filtered(rows: RowBuilder, tasks: Sequence[int], query: Mapping[str, str]) -
 def _tests(rows: RowBuilder, query: Mapping[str, str]) -> list[Callable[[int], bool]]:
     tests: list[Callable[[int], bool]] = []
     store = rows.store
-    start, end = _second(query.get("from_ts")), _second(query.get("to_ts"))
-    if start is not None:
-        tests.append(lambda task: store.task_created(task) >= start * SECOND)
-    if end is not None:
-        tests.append(lambda task: store.task_created(task) <= end * SECOND)
+    bounds = [_second(query.get(name)) for name in ("from_ts", "to_ts")]
+    if None not in bounds:  # one bound that is no date makes the service ignore both
+        start, end = bounds
+        if start:
+            tests.append(lambda task: store.task_created(task) >= int(start) * SECOND)
+        if end:
+            tests.append(lambda task: store.task_created(task) <= int(end) * SECOND)
     kind, wanted, search = query.get("call_type"), query.get("status"), query.get("search")
     if kind:
-        kinds = {kind, f"{kind}PhoneCall", kind.removesuffix("PhoneCall")}
-        tests.append(lambda task: rows.output(task).get("call_type") in kinds)
+        kinds = {kind, f"{kind}PhoneCall"} if kind in {"inbound", "outbound"} else {kind}
+        tests.append(lambda task: not kinds.isdisjoint(_call_types(rows.output(task))))
     if wanted:
-        outcomes = {part.strip() for part in wanted.split(",")}
+        outcomes = {part.strip().replace("+", " ") for part in wanted.split(",")}
         tests.append(lambda task: _outcome(rows.output(task)) in outcomes)
     if search:
         expression = re.compile(search, re.IGNORECASE)
@@ -62,12 +100,19 @@ def _tests(rows: RowBuilder, query: Mapping[str, str]) -> list[Callable[[int], b
     return tests
 
 
-def _second(text: str | None) -> int | None:
+def _second(text: str | None) -> str | None:
+    """Return a bound; empty if there is none, and None if it is no date."""
+    if not text:
+        return ""
     try:
-        second = int(text or "")
+        second = int(text)
     except ValueError:
         return None
-    return second if 0 <= second <= _LAST_SECOND else None
+    return str(second) if _FIRST_SECOND <= second <= _LAST_SECOND else None
+
+
+def _call_types(output: Mapping[str, Any]) -> set[object]:
+    return {value for name in ("call_type", "type") if isinstance(value := output.get(name), str)}
 
 
 def _outcome(output: Mapping[str, Any]) -> str | None:

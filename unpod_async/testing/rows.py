@@ -38,7 +38,9 @@ class RowBuilder:
     def __init__(self, store: DataStore) -> None:
         self.store = store
         self.poisoned_runs: set[int] = set()
+        # The tasks that fail in the listings of spaces and runs, and in that of an agent.
         self.poisoned_tasks: set[int] = set()
+        self.poisoned_agent_tasks: set[int] = set()
         self.malformed: dict[int, bytes] = {}
         self._alice = accounts.ACCOUNTS[0]
         self._alice_info = self._alice.user_info
@@ -56,7 +58,8 @@ class RowBuilder:
     def tasks(self, ordinals: Iterable[int], *, agent: bool = False) -> list[Any]:
         """Return rows of a task listing, malformed ones as `msgspec.Raw`. Raises PoisonedPage."""
         ordinals = list(ordinals)
-        if self.poisoned_tasks and not self.poisoned_tasks.isdisjoint(ordinals):
+        poisoned = self.poisoned_agent_tasks if agent else self.poisoned_tasks
+        if poisoned and not poisoned.isdisjoint(ordinals):
             raise PoisonedPage
         make = self.agent_task if agent else self.task
         if not self.malformed:
@@ -71,15 +74,13 @@ class RowBuilder:
         """Return a row of the runs listing."""
         store = self.store
         space = accounts.SPACES[store.space_of(run)]
-        tasks = store.tasks_of_run(run)
         status = store.status_of_run(run)
         created = store.run_created(run)
         ended = status in {"completed", "failed", "partially_completed"}
         moved = store.run_moved(run)
         times = (created, moved or (created + _ENDED if ended else created))
-        user = self.account(tasks[0]) if tasks else self._alice
-        name = store.ids.make("R", run)
-        return run_row(space.number, user.number, name, space.token, status, len(tasks), times)
+        user, name = self.run_account(run), store.ids.make("R", run)
+        return run_row(space.number, user.number, name, space.token, status, store.batch_count(run), times)
 
     def task(self, task: int) -> Row:
         """Return a row of the run and space task listings."""
@@ -116,7 +117,8 @@ class RowBuilder:
         added = store.added.get(task)
         token = accounts.MAIN_SPACE.token if added is None else store.space_of(added.run)
         if added is not None and added.document is not None:
-            return {**added.document, "token": token, "quality": "high"}
+            quality = "high" if added.assignee in accounts.AGENTS else None
+            return {**added.document, "token": added.document.get("token", token), "quality": quality}
         return {
             "name": f"Person {task:04d}",
             "contact_number": f"90000{task % 100_000:05d}",
@@ -134,6 +136,11 @@ class RowBuilder:
         """Return the account that owns a task."""
         added = self.store.added.get(task)
         return self._alice if added is None else added.account
+
+    def run_account(self, run: int) -> accounts.FakeAccount:
+        """Return the account that owns a run."""
+        tasks = self.store.tasks_of_run(run)
+        return self.account(tasks[0]) if tasks else self._alice
 
     # -- parts --------------------------------------------------------------------------------------------
 
@@ -165,7 +172,7 @@ class RowBuilder:
             "run_id": store.ids.make("R", run),
             "task_id": store.ids.make("T", task),
             "collection_ref": f"collection_data_{space.token}",
-            "execution_type": "call",
+            "execution_type": None if task in self.poisoned_tasks else space.execution_type,
             "task": self._task if added is None else {"objective": added.objective},
             "input": values,
             "output": self._output(task, status, created, values),

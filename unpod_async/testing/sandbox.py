@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -89,8 +89,10 @@ class Sandbox:
                 run = self._store.insert_run(space.token)
                 added = AddedTask(run, FIRST_RUN + number, agent.handle, account)
                 task = self._store.insert_task(added, None)
-                if space is accounts.POISON_SPACE and number == runs - 1:
+                if space is accounts.POISON_SPACE and number == runs - 2:
                     self._rows.poisoned_tasks.add(task)
+                elif space is accounts.POISON_SPACE and number == runs - 1:
+                    self._rows.poisoned_agent_tasks.add(task)
         self._store.newest = newest
 
     async def __aenter__(self) -> Self:
@@ -230,12 +232,23 @@ class Sandbox:
 
     # -- faults -------------------------------------------------------------------------------------
 
-    def poison(self, row_id: str) -> None:
-        """Make every page with this task or run fail, always: with 206, or with 500 HTML on agent tasks."""
+    def poison(self, row_id: str, *, listing: Literal["every", "space", "agent"] = "every") -> None:
+        """Make every page with this task or run fail, always: with 206, or with 500 HTML on agent tasks.
+
+        Args:
+            row_id: the id of a task or a run.
+            listing: which listings of a task fail. "space": those of the space and of its run; the listing of
+                the agent shows it without an `execution_type`. "agent": that of the agent. On the service a
+                row has a fault of one kind or the other. "every": it has both.
+        """
         if row_id.startswith("R"):
             self._rows.poisoned_runs.add(self._run(row_id))
-        else:
-            self._rows.poisoned_tasks.add(self._task(row_id))
+            return
+        task = self._task(row_id)
+        if listing != "agent":
+            self._rows.poisoned_tasks.add(task)
+        if listing != "space":
+            self._rows.poisoned_agent_tasks.add(task)
 
     def mend(self, row_id: str) -> None:
         """Undo `poison` and `malform`: the task or run is served again."""
@@ -244,6 +257,7 @@ class Sandbox:
         else:
             task = self._task(row_id)
             self._rows.poisoned_tasks.discard(task)
+            self._rows.poisoned_agent_tasks.discard(task)
             self._rows.malformed.pop(task, None)
 
     def malform(self, task_id: str, row: bytes) -> None:

@@ -42,6 +42,7 @@ class AddedTask:
 class _AddedRun:
     space: str
     created: int
+    batch_count: int | None = None
 
 
 class DataStore:
@@ -137,6 +138,13 @@ class DataStore:
         added = self._added_runs.get(run)
         return FIRST_RUN + run * _RUN_STEP if added is None else added.created
 
+    def batch_count(self, run: int) -> int:
+        """Return the number of tasks that the row of a run shows."""
+        added = self._added_runs.get(run)
+        if added is None or added.batch_count is None:
+            return len(self.tasks_of_run(run))
+        return added.batch_count
+
     def task_created(self, task: int) -> int:
         """Return when a task was created, in microseconds. Newer tasks of a space are never earlier."""
         if task >= self.initial_tasks:
@@ -199,12 +207,19 @@ class DataStore:
 
     # -- changes ------------------------------------------------------------------------------------------
 
-    def insert_run(self, space: str, created: int | None = None) -> int:
-        """Add an empty run at the start of the listing; `created` is in microseconds, at least the newest."""
+    def insert_run(self, space: str, created: int | None = None, batch_count: int | None = None) -> int:
+        """Add an empty run at the start of the listing.
+
+        Args:
+            space: the token of its space.
+            created: when it was created, in microseconds; later if another run is newer.
+            batch_count: the number of tasks that it was ordered with, which its row shows even if they could
+                not be stored. None: the number of tasks that it has.
+        """
         run = self._next_run
         self._next_run += 1
         self.newest = max(self.newest + SECOND, created or 0)
-        self._added_runs[run] = _AddedRun(space, self.newest)
+        self._added_runs[run] = _AddedRun(space, self.newest, batch_count)
         self._run_tasks[run] = []
         self._space_runs[space].append(run)
         return run

@@ -21,10 +21,11 @@ from unpod_async.testing.answers import (
     upstream_failure,
 )
 from unpod_async.testing.create import CreatedCall, create
-from unpod_async.testing.filters import bad_search, filtered, owned
+from unpod_async.testing.filters import bad_search, filtered, runs_of, tasks_of, tasks_of_run
 from unpod_async.testing.paging import agent_order, counted, window
 from unpod_async.testing.rows import PoisonedPage, RowBuilder
 from unpod_async.testing.script import Oddities
+from unpod_async.testing.translations import language_of, translate
 
 __all__ = ["ApiRequest", "FakeApi"]
 
@@ -33,6 +34,7 @@ _RUNS_FAILED = "Runs Fetch Failed"
 _TASKS_FAILED = "Tasks Fetch Failed"
 _NO_ACCESS = "You Don't have Access to this Space"
 _NO_OPERATION = f"{_NO_ACCESS}, You can't do any operation to this Space"
+_PARSED = ["application/json", "application/x-www-form-urlencoded", "multipart/form-data"]
 _ROLE_TOO_LOW = "You Don't have Access to do operation to this Space"
 
 
@@ -90,18 +92,20 @@ class FakeApi:
         return html_page(404)
 
     def _dispatch(self, request: ApiRequest, route: _Route, parts: list[str]) -> ApiResponse:
-        if request.query.get("format", "json") != "json":
-            return json_response(404, {"message": "Not found.", "status_code": 404})
+        language = language_of(request.headers.get("accept-language", ""))
+        if request.query.get("format", "json") not in {"json", ""}:
+            return json_response(404, {"message": translate(language, "Not found."), "status_code": 404})
         if not _accepts_json(request.headers.get("accept", "*/*")):
-            message = "Could not satisfy the request Accept header."
+            message = translate(language, "Could not satisfy the request Accept header.")
             return json_response(406, {"message": message, "status_code": 406})
         try:
-            account = authenticate(request.headers, keys=route.keys)
+            account = authenticate(request.headers, language, keys=route.keys)
             if request.method not in route.allow.split(", "):
-                message = f'Method "{request.method}" not allowed.'
+                message = translate(language, 'Method "{}" not allowed.', request.method)
                 return json_response(405, {"message": message, "status_code": 405})
             if request.method == "OPTIONS":
-                return json_response(200, {"renders": ["application/json"], "parses": ["application/json"]})
+                data = {"renders": ["application/json"], "parses": _PARSED}
+                return json_response(200, {"status_code": 200, "message": "Success", "data": data})
             return route.view(self, request, account, parts)
         except ImmediateResponse as refusal:
             return refusal.response
@@ -112,7 +116,7 @@ class FakeApi:
         """List the runs of a space."""
         space = _space(parts[0])
         _may_operate(space, account)
-        runs = self.store.runs_of_space(space.token)
+        runs = runs_of(self.rows, space, request.query)
         return self._page(request, runs, self.rows.runs, "Runs Fetched Successfully", _RUNS_FAILED)
 
     def run_tasks(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
@@ -121,10 +125,7 @@ class FakeApi:
         _may_operate(space, account)
         if parts[1] == "..":
             return upstream_failure(_RUNS_FAILED, '{"detail":"Not Found"}')
-        run = self.store.find_run(parts[1])
-        tasks: Sequence[int] = ()
-        if run is not None and self.store.space_of(run) == space.token:
-            tasks = owned(self.rows, self.store.tasks_of_run(run), request.query)
+        tasks = tasks_of_run(self.rows, space, parts[1], request.query)
         return self._page(request, tasks, self.rows.tasks, "Tasks Fetched Successfully", _RUNS_FAILED)
 
     def space_tasks(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
@@ -135,12 +136,11 @@ class FakeApi:
             response, calls = create(self.store, account, space, request.headers, request.body, request.now)
             self.ledger.extend(calls)
             return response
-        if space.role_of(account) is None and space.privacy == "private":
-            return access_refused(_NO_ACCESS)
+        _may_operate(space, account, _NO_ACCESS)
         problem = bad_search(request.query)
         if problem is not None:
             return upstream_failure(_TASKS_FAILED, problem)
-        tasks = filtered(self.rows, self.store.tasks_of_space(space.token), request.query)
+        tasks = filtered(self.rows, tasks_of(self.rows, space, request.query), request.query)
         return self._page(request, tasks, self.rows.tasks, "Tasks Fetched Successfully", _TASKS_FAILED)
 
     def agent_tasks(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
@@ -218,10 +218,10 @@ def _space(token: str) -> FakeSpace:
     return space
 
 
-def _may_operate(space: FakeSpace, account: FakeAccount) -> None:
+def _may_operate(space: FakeSpace, account: FakeAccount, no_role: str = _NO_OPERATION) -> None:
     role = space.role_of(account)
     if role is None:
-        raise ImmediateResponse(access_refused(_NO_OPERATION))
+        raise ImmediateResponse(access_refused(no_role))
     if role == "viewer":
         raise ImmediateResponse(access_refused(_ROLE_TOO_LOW))
 
