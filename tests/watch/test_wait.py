@@ -117,6 +117,39 @@ async def test_a_timeout_names_the_open_tasks() -> None:
     assert (str(copy), copy.runs) == (text, error.runs)
 
 
+@pytest.mark.parametrize(("runs", "tasks"), [(5, 5), (6, 6), (7, 8)])
+async def test_a_timeout_names_at_most_five_runs_and_five_tasks_of_each(runs: int, tasks: int) -> None:
+    async with service() as (sandbox, unpod):
+        names = [sandbox.insert_run(tasks) for _ in range(runs)]
+        with pytest.raises(WaitTimeout) as caught:
+            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=0.2)
+        reasons = caught.value.args[0].partition(": ")[2].split("; ")
+        shown = sandbox.task_ids(names[0])[:5]
+        open_tasks = ", ".join(f"{task} (pending)" for task in shown)
+        if tasks > 5:
+            open_tasks += f", and {tasks - 5} more"
+        assert reasons[0] == f"run {names[0]} is pending, with open tasks {open_tasks}"
+        assert [reason.split()[1] for reason in reasons[:5]] == names[:5]
+        assert reasons[5:] == ([f"and {runs - 5} more"] if runs > 5 else [])
+
+
+async def test_a_timeout_says_how_many_runs_and_tasks_could_not_be_read() -> None:
+    async with service() as (sandbox, unpod):
+        bad, slow, good = sandbox.insert_run(2), sandbox.insert_run(1), sandbox.insert_run(1)
+        sandbox.poison(sandbox.task_ids(bad)[0])
+        sandbox.script(faults.server_error(503, path=f"/runs/{slow}/tasks/", times=1000))
+        with pytest.raises(WaitTimeout) as caught:
+            await unpod.runs.wait(sandbox.space_token, [bad, slow, good], interval=0.05, deadline=0.3)
+        text = str(caught.value)
+        assert "waiting for 3 of 3 runs" in text
+        assert f"run {bad} is pending, with open tasks {sandbox.task_ids(bad)[1]} (pending), 1 of its" in text
+        assert f"run {slow} is pending, its tasks could not be read: GET" in text
+        assert "could not be read;" not in text
+        sandbox.script(faults.server_error(503, path="/runs/", times=1000))
+        with pytest.raises(WaitTimeout, match=r"1 could not be read\. The last poll failed: GET"):
+            await unpod.runs.wait(sandbox.space_token, good, interval=0.05, deadline=0.2)
+
+
 async def test_every_wait_needs_a_deadline() -> None:
     async with service() as (sandbox, unpod):
         with pytest.raises(InvalidArgument, match="hold"):

@@ -162,5 +162,5 @@ class Resync:
         if page is not None:
             if not is_readable(page):
                 self.readable = False
-            self.pages = max(1, -(-(page.count or 0) // page.page_size))
+            self.pages = -(-(page.count or 0) // page.page_size)
         return page

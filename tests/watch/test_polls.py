@@ -1,0 +1,234 @@
+"""Which requests the polls of a watch make, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.watch.replay import Replay, held_by
+from tests.watch.stepping import Stepper, Time, stepping
+from unpod_async import NotFoundError, RetryPolicy, RunSeen, UnpodClient, WatchState
+from unpod_async.testing import Oddities, Sandbox, faults
+
+
+def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
+    return UnpodClient(sandbox.token, base_url=sandbox.base_url, **{"retry": None, **options})
+
+
+def set_all(sandbox: Sandbox, status: str) -> None:
+    for row in list(sandbox.task_rows()):
+        sandbox.set_status(row["task_id"], status)
+
+
+def tasks_path(sandbox: Sandbox) -> str:
+    return f"/spaces/{sandbox.space_token}/tasks/"
+
+
+async def requests_of(step: Stepper, sandbox: Sandbox, polls: int) -> list[int]:
+    counts: list[int] = []
+    for _ in range(polls):
+        before = sandbox.requests
+        await step.poll()
+        counts.append(sandbox.requests - before)
+    return counts
+
+
+async def test_existing_runs_that_are_read_one_by_one_are_read_twenty_in_a_poll() -> None:
+    replay = Replay()
+    async with Sandbox(runs=50, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        set_all(sandbox, "completed")
+        sandbox.script(faults.rejected(404, path=tasks_path(sandbox)))
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=3600) as step:
+            assert sandbox.requests == 2 + 20
+            # The newest come first.
+            assert {run for run, _ in replay.tasks} == set(sandbox.run_ids()[:20])
+            assert await requests_of(step, sandbox, 4) == [1 + 20, 1 + 10, 1, 1]
+            assert (replay.runs, replay.tasks) == held_by(sandbox)
+
+
+async def test_resyncs_that_fail_are_repeated_less_and_less_often() -> None:
+    time = Time()
+    async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, Replay().add, time=time, resync=1000) as step:
+            state = msgspec.json.decode(msgspec.json.encode(step.watch.state), type=WatchState)
+        # The next process starts with a resync that is overdue. Another page of runs fails each time.
+        time.now += 1000
+        sandbox.script(faults.server_error(503, path="/runs/", page=2, times=4))
+        async with stepping(
+            unpod, sandbox.space_token, Replay().add, time=time, resync=1000, state=state
+        ) as step:
+            began = len(sandbox.log)
+            attempts: list[int] = []
+            for poll in range(100):
+                before = len(sandbox.log)
+                await step.poll()
+                if any(request.query.get("page") == "2" for request in sandbox.log[before:]):
+                    attempts.append(poll)
+                if step.watch.resyncs:
+                    break
+        # Interrupted polls pause for 10, 20, 40 seconds; the resync for 80, 160, 320 and 640 seconds.
+        assert attempts[:3] == [7, 24, 57]
+        assert len(sandbox.log) - began < 130
+
+
+async def test_new_runs_that_could_not_be_read_are_followed_by_an_early_resync() -> None:
+    replay = Replay()
+    async with Sandbox(runs=6, tasks_per_run=1) as sandbox, client(sandbox, page_size=4) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            await requests_of(step, sandbox, 3)
+            assert step.watch.resyncs == 1
+            for _ in range(6):
+                sandbox.insert_run(0)
+            sandbox.page_oddly(Oddities(ignore_page=True))
+            await step.poll()
+            sandbox.page_oddly(Oddities())
+            await requests_of(step, sandbox, 8)
+            assert step.watch.resyncs == 2
+            assert replay.runs == held_by(sandbox)[0]
+
+
+@pytest.mark.parametrize(("runs", "together"), [(9, False), (10, True)])
+async def test_tasks_are_read_together_from_ten_runs_on(runs: int, together: bool) -> None:
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, Replay().add, resync=36_000) as step:
+            for _ in range(runs):
+                sandbox.insert_run(1)
+            assert await requests_of(step, sandbox, 2) == [1 + runs, 1 + 1 if together else 1 + runs]
+
+
+async def test_reading_tasks_together_stops_after_half_as_many_pages_as_runs() -> None:
+    replay = Replay()
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            runs = [sandbox.insert_run(1) for _ in range(13)]
+            long = sandbox.insert_run(100)
+            for task in sandbox.task_ids(long):
+                sandbox.set_status(task, "completed")
+            await step.poll()
+            assert long in replay.settled
+            began = len(sandbox.log)
+            sandbox.set_status(sandbox.task_ids(runs[0])[0], "completed")
+            await step.poll()
+            requests = [request.path for request in sandbox.log[began:]]
+            assert sum(path.endswith(tasks_path(sandbox)) for path in requests) == 13 // 2
+            assert sum("/runs/R" in path for path in requests) == 13
+            assert runs[0] in replay.settled
+
+
+async def test_tasks_are_read_one_by_one_if_that_takes_fewer_requests() -> None:
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, Replay().add, resync=36_000) as step:
+            for _ in range(10):
+                sandbox.insert_run(6)  # 60 tasks are 6 pages, and half of 10 is 5
+            await step.poll()
+            began = len(sandbox.log)
+            await step.poll()
+            assert not any(request.path.endswith(tasks_path(sandbox)) for request in sandbox.log[began:])
+
+
+@pytest.mark.parametrize("place", [4, 5, 9, 10, 24, 29])
+async def test_an_old_run_is_found_with_one_request(place: int) -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=2) as sandbox, client(sandbox, page_size=5) as unpod:
+        set_all(sandbox, "completed")
+        run = sandbox.run_ids()[place]
+        task, other = sandbox.task_ids(run)
+        sandbox.set_status(task, "hold")
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            await step.poll()
+            sandbox.set_status(task, "completed")
+            step.time.now += 1000
+            # The newest page, the page of this run unless it is the newest, and its tasks.
+            assert await requests_of(step, sandbox, 1) == [3 if place > 4 else 2]
+            assert run in replay.settled
+            sandbox.set_status(other, "hold")
+            assert (run, other) in replay.tasks
+
+
+async def test_a_page_of_older_runs_is_retried_in_the_same_poll() -> None:
+    replay = Replay()
+    policy = RetryPolicy(base=0.001)
+    async with (
+        Sandbox(runs=30, tasks_per_run=1) as sandbox,
+        client(sandbox, page_size=5, retry=policy) as unpod,
+    ):
+        set_all(sandbox, "completed")
+        run = sandbox.run_ids()[20]
+        (task,) = sandbox.task_ids(run)
+        sandbox.set_status(task, "hold")
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            await step.poll()
+            sandbox.set_status(task, "completed")
+            step.time.now += 1000
+            sandbox.script(faults.server_error(500, path="/runs/", page=5))
+            await step.poll()
+            assert run in replay.settled
+
+
+async def test_an_interrupted_poll_becomes_an_outage_only_at_the_third_time() -> None:
+    replay = Replay()
+    async with (
+        Sandbox(runs=3, tasks_per_run=1) as sandbox,
+        client(sandbox) as unpod,
+        stepping(unpod, sandbox.space_token, replay.add) as step,
+    ):
+        runs = [sandbox.insert_run(1) for _ in range(2)]
+        for _ in range(2):  # twice, because a complete poll ends the row of interrupted ones
+            for _ in range(2):
+                sandbox.script(faults.reset_before_status(path=f"/runs/{runs[0]}/tasks/"))
+                await step.poll()
+            assert replay.connected
+            for run in runs:
+                for task in sandbox.task_ids(run):
+                    sandbox.set_status(task, "in_progress")
+            await step.poll()
+        sandbox.script(faults.reset_before_status(path=f"/runs/{runs[0]}/tasks/", times=4))
+        await step.poll()
+        await step.poll()
+        assert replay.connected
+        await step.poll()
+        assert not replay.connected
+        # A response is not enough to end it, because all these polls had one.
+        await step.poll()
+        assert not replay.connected
+        await step.poll()
+        assert replay.connected
+        assert replay.kinds().count("Disconnected") == replay.kinds().count("Reconnected") == 1
+
+
+async def test_final_errors_end_the_watch_only_if_three_polls_in_a_row_have_one() -> None:
+    async with (
+        Sandbox(runs=3, tasks_per_run=1) as sandbox,
+        client(sandbox) as unpod,
+        stepping(unpod, sandbox.space_token, Replay().add) as step,
+    ):
+        for _ in range(3):
+            sandbox.script(faults.rejected(404, path="/runs/", times=2))
+            await requests_of(step, sandbox, 3)
+        sandbox.script(faults.rejected(404, path="/runs/", times=3))
+        with pytest.raises(NotFoundError):
+            await requests_of(step, sandbox, 3)
+
+
+async def test_events_have_the_time_of_the_response() -> None:
+    replay = Replay()
+    async with (
+        Sandbox(runs=1, tasks_per_run=1) as sandbox,
+        client(sandbox) as unpod,
+        stepping(unpod, sandbox.space_token, replay.add) as step,
+    ):
+        begun, first = len(replay.events), replay.events[0].seen_at
+        sandbox.insert_run(1)
+        now = step.time.utc_now()
+        await step.poll()
+        news = replay.events[begun:]
+        assert [event.seen_at for event in news] == [now] * 2
+        assert (now - first).total_seconds() == 10
+        assert [event.existing for event in news if isinstance(event, RunSeen)] == [False]
