@@ -224,3 +224,27 @@ async def test_a_settled_run_among_chosen_ones_is_looked_at_again() -> None:
             assert replay.tasks == {
                 key: status for key, status in held_by(sandbox)[1].items() if key[0] in runs
             }
+
+
+@pytest.mark.parametrize("reason", UNREADABLE)
+async def test_a_run_with_a_task_that_cannot_be_read_does_not_settle(reason: str) -> None:
+    replay = Replay()
+    async with (
+        Sandbox(runs=3, tasks_per_run=1) as sandbox,
+        client(sandbox) as unpod,
+        stepping(unpod, sandbox.space_token, replay.add, resync=100) as step,
+    ):
+        run = sandbox.insert_run(2)
+        bad, good = sandbox.task_ids(run)
+        UNREADABLE[reason](sandbox, bad)
+        for task in (bad, good):
+            sandbox.set_status(task, "completed")
+        for _ in range(25):
+            await step.poll()
+        assert (replay.runs[run], replay.tasks[run, good]) == ("completed", "completed")
+        assert run not in replay.settled
+        sandbox.mend(bad)
+        for _ in range(25):
+            await step.poll()
+        assert run in replay.settled
+        assert (run, bad) in replay.tasks
