@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
 import stat
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,7 @@ from tests.cli.watching import QUICK, SPACE, WatchTerminal, last_table, posix, w
 from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 
 def statuses(sandbox: Sandbox) -> dict[str, str]:
@@ -138,7 +140,8 @@ async def test_events_that_were_not_read_are_not_in_the_state(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not the state of a watch"),
+        (b"\n", "is not the state of a watch"),
+        (b'{"tasks":true,"spaces":{}', "is not the state of a watch"),
         (b'{"tasks":true,"spaces":[]}', "is not the state of a watch"),
         (b'{"tasks":true,"spaces":{"OTHER":{"last_resync":null,"runs":{}}}}', "has the state of space OTHER"),
         (b'{"tasks":true,"spaces":{},"version":1}', "state has format 1"),
@@ -156,3 +159,135 @@ async def test_a_file_that_is_not_the_state_of_this_watch_is_not_changed(
         assert message in result.err
         assert file.read_bytes() == content
         assert sandbox.requests == 0
+
+
+# -- files that are not simply there ------------------------------------------------------------------------
+
+
+def named_like_a_state(folder: Path) -> list[Path]:
+    return list(folder.rglob("*state*"))
+
+
+def empty(file: Path) -> Path:
+    file.touch()
+    return file
+
+
+def link_to_nothing(file: Path) -> Path:
+    link = file.with_name("link")
+    link.symlink_to(file)
+    return link
+
+
+def link_from_elsewhere(file: Path) -> Path:
+    link = file.parent.parent / "link"
+    link.symlink_to(Path(file.parent.name, empty(file).name))
+    return link
+
+
+@pytest.mark.slow
+@posix
+@pytest.mark.parametrize("prepare", [empty, link_to_nothing, link_from_elsewhere])
+async def test_an_empty_file_and_a_link_keep_the_state(
+    tmp_path: Path, prepare: Callable[[Path], Path]
+) -> None:
+    file = tmp_path / "folder" / "state.json"
+    file.parent.mkdir()
+    given = prepare(file)
+    is_link = given.is_symlink()
+    async with Sandbox(runs=2, tasks_per_run=1) as sandbox:
+        for known in (False, True):
+            async with watch_process(sandbox, "--state", str(given)) as watch:
+                if known:
+                    run = sandbox.insert_run(1)
+                    await watch.until("RunSeen", run=run)
+                else:
+                    await watch.until_all(set(sandbox.task_ids()))
+                await sandbox.arrived(sandbox.requests + 10)
+                await watch.interrupt()
+            assert holds_all(file, sandbox) or known
+            assert given.is_symlink() == is_link
+            assert not file.is_symlink()
+            assert known == (not any(line.get("existing") for line in watch.lines))
+        assert [line["run"] for line in watch.lines if line["event"] == "RunSeen"] == [run]
+    assert named_like_a_state(tmp_path) == [file]
+
+
+def a_device(file: Path) -> None:
+    file.symlink_to(os.devnull)
+
+
+@posix
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, a_device])
+async def test_what_is_no_regular_file_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "state.json"
+    make(file)
+    before = file.lstat()
+    async with Sandbox(runs=1) as sandbox:
+        result = await run_cli(settings(sandbox), "watch", SPACE, "--state", str(file))
+        assert (result.status, sandbox.requests) == (2, 0)
+    assert "is not a regular file" in result.err
+    assert "hint:" in result.err
+    assert file.lstat() == before
+
+
+@posix
+async def test_a_loop_of_links_is_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    file.symlink_to(file)
+    async with Sandbox(runs=1) as sandbox:
+        result = await run_cli(settings(sandbox), "watch", SPACE, "--state", str(file))
+        assert (result.status, sandbox.requests) == (2, 0)
+    assert "--state: cannot use" in result.err
+
+
+@pytest.mark.parametrize("content", [b"", b'{"tasks":true,"spaces":{}}'])
+async def test_a_file_that_cannot_be_replaced_is_refused_at_once(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is mounted by itself, as containers do it, can be written but not replaced."""
+    file = tmp_path / "state.json"
+    file.write_bytes(content)
+
+    def busy(*names: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    async with Sandbox(runs=1) as sandbox:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", busy)
+            result = await run_cli(settings(sandbox), "watch", SPACE, "--state", str(file))
+        assert (result.status, sandbox.requests) == (2, 0)
+    assert os.strerror(errno.EBUSY) in result.err
+    assert "mount the folder" in " ".join(result.err.split())
+    assert os.listdir(tmp_path) == [file.name]  # noqa: PTH208 - it does not block for long
+    assert file.read_bytes() == content
+
+
+MOUNT = """
+mount --bind "$1" "$2" || exit 77
+shift 2
+exec "$@"
+"""
+
+
+@posix
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+async def test_a_real_mount_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside.json", tmp_path / "inside.json"
+    outside.touch()
+    inside.touch()
+    async with Sandbox(runs=1) as sandbox:
+        process = await asyncio.create_subprocess_exec(
+            *("unshare", "-m", "sh", "-c", MOUNT, "sh", str(outside), str(inside)),
+            *(*PROGRAM, "watch", SPACE, "--state", str(inside)),
+            env={**os.environ, **clean_environment(), **settings(sandbox)},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await process.communicate()
+        if process.returncode != 2 and b"unpod-async" not in err:
+            pytest.skip("this user may not mount")
+        assert (process.returncode, sandbox.requests) == (2, 0)
+    assert b"mount the folder" in b" ".join(err.split())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from unpod_async._common import shorten, sync_folder, write_all
+from unpod_async._common import shorten, sync_file, sync_folder, write_all
 from unpod_async.cli.errors import ERROR, USAGE, CliError, os_error_text
 from unpod_async.cli.output import echo_err
 
@@ -29,7 +31,10 @@ _MIN_PAUSE: Final = 20
 
 
 class StateFile:
-    """Saves the state of a watch. The file is readable by its owner only, and replaced atomically."""
+    """Saves the state of a watch. The file is readable by its owner only, and replaced atomically.
+
+    If it is a symbolic link, the file that the link points to is replaced.
+    """
 
     def __init__(self, name: str) -> None:
         self._path = Path(name)
@@ -38,23 +43,54 @@ class StateFile:
         self._reported = ""
 
     def load(self, spaces: Sequence[str]) -> WatchState | None:
-        """Return the state in the file, or None if there is no file.
+        """Return the state in the file, or None if there is no file or it is empty.
 
         Raises:
-            CliError: the file cannot be read or written, is not a state, or is the state of other spaces.
+            CliError: the file cannot be read or replaced, is not a state, or is the state of other spaces.
         """
+        try:
+            self._path = Path(os.path.realpath(self._path))
+            content = self._read()
+        except (OSError, ValueError) as error:
+            raise self._cannot_use(error) from None
+        state = self._decode(content, spaces) if content else None
+        try:
+            # Find out now, not after an hour, that the file cannot be replaced.
+            if content is None:
+                self._write_temporary(b"").unlink()
+            else:
+                self._replace(content)
+        except OSError as error:
+            raise self._cannot_use(error) from None
+        return state
+
+    def _read(self) -> bytes | None:
+        try:
+            mode = self._path.stat().st_mode
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(mode):
+            raise CliError(
+                f"--state: {self._shown_path} is not a regular file",
+                hint="use the name of a file, which may not exist yet",
+                status=USAGE,
+            )
+        return self._path.read_bytes()
+
+    def _cannot_use(self, error: Exception) -> CliError:
+        hint = ""
+        if isinstance(error, OSError) and error.errno == errno.EBUSY:
+            hint = (
+                "the file is mounted by itself, as in a container, and cannot be replaced: mount the folder "
+                "that has it"
+            )
+        return CliError(
+            f"--state: cannot use {self._shown_path}: {os_error_text(error)}", hint=hint, status=USAGE
+        )
+
+    def _decode(self, content: bytes, spaces: Sequence[str]) -> WatchState:
         from unpod_async import WatchState
 
-        try:
-            content = self._path.read_bytes() if self._path.exists() else None
-            # Find out now, not after an hour, that the folder is not writable.
-            self._write_temporary(b"").unlink()
-        except (OSError, ValueError) as error:
-            raise CliError(
-                f"--state: cannot use {self._shown_path}: {os_error_text(error)}", status=USAGE
-            ) from None
-        if content is None:
-            return None
         try:
             state = msgspec.json.decode(content, type=WatchState)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -82,7 +118,7 @@ class StateFile:
         """Save a state. Returns False if that failed, which is reported once."""
         started = time.monotonic()
         try:
-            await asyncio.to_thread(self._replace, state)
+            await asyncio.to_thread(self._save, state)
         except OSError as error:
             self._report(error)
         else:
@@ -98,7 +134,7 @@ class StateFile:
             CliError: it cannot be written.
         """
         try:
-            self._replace(state)
+            self._save(state)
         except OSError as error:
             raise CliError(
                 f"--state: cannot write {self._shown_path}: {os_error_text(error)}", status=ERROR
@@ -111,8 +147,11 @@ class StateFile:
                 f"unpod-async: --state: cannot write {self._shown_path}: {reason}; retrying every second"
             )
 
-    def _replace(self, state: WatchState) -> None:
-        temporary = self._write_temporary(msgspec.json.encode(state))
+    def _save(self, state: WatchState) -> None:
+        self._replace(msgspec.json.encode(state))
+
+    def _replace(self, content: bytes) -> None:
+        temporary = self._write_temporary(content)
         try:
             temporary.replace(self._path)
         except OSError:
@@ -125,7 +164,7 @@ class StateFile:
         file, name = tempfile.mkstemp(prefix=f".{self._path.name[:100]}-", dir=self._path.parent)
         try:
             write_all(file, data)
-            os.fsync(file)
+            sync_file(file)
         except OSError:
             with suppress(OSError):
                 Path(name).unlink()
