@@ -28,6 +28,10 @@ def invalid(space: ModelSpace, number: int) -> None:
     space.raw[run_id(number)] = DEEP % (run_id(number).encode(), b'"\xff"')
 
 
+def without_id(space: ModelSpace, number: int) -> None:
+    space.raw[run_id(number)] = b'{"created":"2026-01-01T00:00:00","n":%d}' % number
+
+
 def of_the_space(space: ModelSpace) -> int:
     return space.requests(f"{SPACE}/tasks/")
 
@@ -148,3 +152,19 @@ async def test_what_cannot_be_found_is_counted(tmp_path: Path, fault: Any) -> No
         assert not summary.complete
         (told,) = summary.reasons
         assert reason in told
+
+
+async def test_the_tasks_of_a_run_without_an_id_are_written(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        filled(space)
+        without_id(space, 2)
+        for _ in range(2):
+            summary = await unpod.export(SPACE, tmp_path, settle_after=0)
+            assert (summary.complete, summary.runs, summary.tasks, summary.gone_runs) == (False, 8, 24, 0)
+            assert (summary.failed_runs, summary.failed[0].run_id) == (1, "")
+            assert written(tmp_path, "tasks").keys() == space.task_ids
+        space.raw.clear()
+        for _ in range(2):
+            summary = await unpod.export(SPACE, tmp_path, settle_after=0)
+            assert (summary.complete, summary.runs, summary.tasks) == (True, 8, 24)
+            assert written(tmp_path, "runs").keys() == space.tasks.keys()

@@ -281,12 +281,14 @@ class RunReader:
         if self._window is not None and not self._window.contains(created):
             self.unselected.add(run_id or "")
             return None
+        if run_id is None:  # its tasks may be those of a known run, or of one that is known by them only
+            self.readable = False
+            self.unidentified += 1
         line: bytes | None = None
         if isinstance(row.line, InvalidRow):
             self.readable = False
             self._on_bad(None, row.line.reason)
             if run_id is None:
-                self.unidentified += 1
                 return None
         else:
             line = row.line if self._redact is None else self._redact(row.line)

@@ -141,6 +141,9 @@ class WantedRuns:
 
 async def _fetch_run(context: FetchContext, space: int, token: str, run: Wanted) -> None:
     staging, count = context.staging, None
+    if run.id.startswith("#"):
+        staging.fail(run.number, None, "the run has no valid id")
+        return
     try:
         listing = run_tasks(token, run.id, None)
         pages = RowPages(context.retrier, listing, context.page_size, context.deadline, context.decode)

@@ -294,8 +294,9 @@ async def _read_run_ids(context: FetchContext, pages: RowPages) -> tuple[Sequenc
     try:
         while (page := await walk.next_page()) is not None:
             names = [row.run_id for row in cast("list[RowHeader]", page.items)]
-            found.update((name, None) for name in names if isinstance(name, str) and name)
-            has_bad_rows = has_bad_rows or bool(page.unreadable) or not all(names)
+            valid = [name for name in names if isinstance(name, str) and name]
+            found.update(dict.fromkeys(valid))
+            has_bad_rows = has_bad_rows or bool(page.unreadable) or len(valid) < len(names)
     except UnpodError as failure:
         if context.is_fatal(failure):
             raise

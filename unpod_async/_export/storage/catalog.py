@@ -709,12 +709,16 @@ class Catalog:
             return None  # another version wrote it: the scan starts again
 
     def finish_scan(self, space: int, at: float) -> int:
-        """Note that a scan of the space-wide listing staged all wanted runs. Returns their number."""
+        """Note that a scan of the space-wide listing staged all wanted runs that have an id.
+
+        Returns:
+            Their number.
+        """
         with self.transaction():
             staged = self.run(
                 "UPDATE run SET state = ?, fetched = ?, reason = NULL, "
                 "settled = can_settle AND unsettled = 0 "
-                "WHERE space = ? AND state = ?",
+                "WHERE space = ? AND state = ? AND id NOT LIKE '#%'",
                 (RunState.STAGED, at, space, RunState.WANTED),
             )
             self[f"scan {space}"] = None
