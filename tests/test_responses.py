@@ -426,33 +426,76 @@ def test_a_429_as_documented() -> None:
         ({"retry-after": "soon", "x-ratelimit-reset": "20"}, 20.0),
         ({}, None),
         ({"date": DATE}, None),
-        # A date says nothing without the server's own clock.
-        ({"retry-after": "Thu, 15 Jan 2026 11:00:30 GMT"}, None),
-        ({"x-ratelimit-reset": str(DATE_AS_UNIX)}, None),
+        # Decimals and milliseconds are rounded up.
+        ({"retry-after": "1.5"}, 2.0),
+        ({"retry-after": "2.0"}, 2.0),
+        ({"retry-after": "299.997"}, 300.0),
+        ({"retry-after": "0.000000001"}, 1.0),
+        ({"retry-after-ms": "1500"}, 2.0),
+        ({"retry-after-ms": "2000.0"}, 2.0),
+        ({"retry-after-ms": "20"}, 1.0),
+        ({"x-ratelimit-reset": "2.5"}, 3.0),
+        ({"x-ratelimit-reset": f"{DATE_AS_UNIX + 2}.25", "date": DATE}, 3.0),
+        ({"x-ratelimit-reset": f"{DATE_AS_UNIX + 45}250", "date": DATE}, 46.0),
+        ({"ratelimit-reset": "30"}, 30.0),
+        ({"ratelimit-reset": f"{DATE_AS_UNIX + 45}", "date": DATE}, 45.0),
+        # Of several values the longest counts, and what is not understood is left out.
+        ({"retry-after": "2, 2"}, 2.0),
+        ({"retry-after": "2,7 , 0"}, 7.0),
+        ({"retry-after": "nan, 3, -9"}, 3.0),
+        ({"retry-after": "2, Thu, 15 Jan 2026 11:00:30 GMT, 5", "date": DATE}, 30.0),
+        ({"retry-after": "Thu, 15 Jan 2026 11:00:30 GMT, Thu, 15 Jan 2026 11:00:40 GMT", "date": DATE}, 40.0),
+        ({"retry-after": "1", "retry-after-ms": "2500"}, 3.0),
+        ({"retry-after": "4", "retry-after-ms": "2500"}, 4.0),
+        ({"retry-after-ms": "2500", "x-ratelimit-reset": "60"}, 3.0),
+        ({"x-ratelimit-reset": "20", "ratelimit-reset": "30"}, 30.0),
+        ({"x-ratelimit-reset": "soon", "ratelimit-reset": "30"}, 30.0),
+        # The other forms of a date.
+        ({"retry-after": "Thursday, 15-Jan-26 11:00:30 GMT", "date": DATE}, 30.0),
+        ({"retry-after": "Thu Jan 15 11:00:30 2026", "date": DATE}, 30.0),
+        ({"retry-after": "Thu, 15 Jan 2026 11:00:30 +0000", "date": DATE}, 30.0),
+        # Without the server's clock, times are compared with that of this machine, here DATE + 10 s.
+        ({"retry-after": "Thu, 15 Jan 2026 11:00:30 GMT"}, 20.0),
+        ({"retry-after": "Thu, 15 Jan 2026 11:00:05 GMT"}, 0.0),
+        ({"retry-after": "Thu, 15 Jan 2026 11:00:30 GMT", "date": "today"}, 20.0),
+        ({"x-ratelimit-reset": str(DATE_AS_UNIX + 45)}, 35.0),
+        ({"x-ratelimit-reset": f"{DATE_AS_UNIX + 45}.5"}, 36.0),
+        ({"x-ratelimit-reset": str(DATE_AS_UNIX)}, 0.0),
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
+    assert retry_after(headers, lambda: DATE_AS_UNIX + 10.0) == seconds
 
 
 NO_WAIT = [
     "",
     "-1",
     "+1",
-    "1.5",
     "1e3",
+    "1.5e3",
+    "1.",
+    ".5",
+    "1.5.5",
+    "1 5",
+    "+1.5",
+    "-1.5",
+    "NaN",
+    "1s",
     "inf",
     "Infinity",
     "nan",
     "-inf",
     "0x10",
     "1_0",
-    "1,0",
     "٣",  # Arabic
     "３",  # full width
     "²",
+    "9" * 14,
     "9" * 10_000,
+    "1." + "9" * 10_000,
     "Thu, 15 Jan 2026 11:00:30",
+    "Thu, 15 Jan 2026 11:00:30 +0100",
+    ", ,",
     "Thu, 99 Foo 2026 11:00:30 GMT",
     "Thu, 15 Jan 2026 99:99:99 GMT",
     "GMT",
@@ -461,9 +504,17 @@ NO_WAIT = [
 
 
 @each_row("value", NO_WAIT)
-@each_row("name", ["retry-after", "x-ratelimit-reset"])
+@each_row("name", ["retry-after", "retry-after-ms", "x-ratelimit-reset", "ratelimit-reset"])
 def test_a_wait_is_read_strictly(name: str, value: str) -> None:
     assert retry_after({name: value, "date": DATE}) is None
+    assert retry_after({name: value}) is None
+
+
+@each_row("name", ["retry-after", "retry-after-ms"])
+def test_a_number_of_ten_digits_is_no_delay(name: str) -> None:
+    assert retry_after({name: "999999999"}) is not None
+    assert retry_after({name: "1000000000"}) is None
+    assert retry_after({name: "1000000000.5"}) is None
 
 
 TEXTS = st.one_of(
@@ -473,9 +524,10 @@ TEXTS = st.one_of(
 )
 
 
-@given(TEXTS, TEXTS, TEXTS)
-def test_a_wait_is_never_endless(asked: str, reset: str, date: str) -> None:
-    seconds = retry_after({"retry-after": asked, "x-ratelimit-reset": reset, "date": date})
+@given(TEXTS, TEXTS, TEXTS, TEXTS)
+def test_a_wait_is_never_endless(asked: str, milliseconds: str, reset: str, date: str) -> None:
+    headers = {"retry-after": asked, "retry-after-ms": milliseconds, "x-ratelimit-reset": reset, "date": date}
+    seconds = retry_after(headers)
     assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
 
 

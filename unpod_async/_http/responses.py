@@ -5,8 +5,10 @@ Nothing depends on the text of a message, because the server translates it.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple, cast
@@ -38,10 +40,18 @@ PROXY_LOGIN_HINT: Final = "put the user name and the password into proxy=: http:
 
 _KEPT_BODY: Final = 4096
 
-_SHOWN: Final = re.compile(r"date|retry-after|x-ratelimit-.+|x-request-id|www-authenticate")
-_SECONDS: Final = re.compile(r"[0-9]{1,9}")
-# X-RateLimit-Reset is a unix time. A smaller number is a delay, which some gateways send instead.
+_SHOWN: Final = re.compile(r"date|retry-after(-ms)?|(x-)?ratelimit-.+|x-request-id|www-authenticate")
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,30})?")
+_UNIX_TIME: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,30})?")
+# A reset is a Unix time. A smaller number is a delay, which some gateways send instead.
 _LONGEST_RESET_DELAY: Final = 10**7
+# In the year 5138 if it were in seconds, in 1973 in milliseconds.
+_FIRST_MILLISECONDS: Final = 10**11
+_WEEKDAY: Final = re.compile(r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}", re.IGNORECASE)
+# In UTC: all other zones, and none at all, are invalid. The last form is that of C's `asctime`.
+_HTTP_DATE: Final = re.compile(
+    r"(?:[A-Za-z]{3,9}, )?.{1,40} (?:GMT|UTC|[+-]0000)|[A-Za-z]{3} [A-Za-z]{3} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"
+)
 
 
 class Request(NamedTuple):
@@ -213,30 +223,73 @@ def _redirect_target(location: str) -> str:
     return printable(f"{origin}{parts.path}")[:200] or "nowhere"
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the server asks to wait, from Retry-After or X-RateLimit-Reset, or None.
+def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
+    """Return the seconds that the server asks to wait, rounded up to a whole number, or None.
 
-    Both are parsed strictly: "inf" or "nan" would be a delay that never ends. Dates are compared with the
-    Date header of the response, not with the local clock.
+    Retry-After and retry-after-ms come first, then X-RateLimit-Reset and RateLimit-Reset. Of several values
+    the longest counts. Times are compared with the Date header of the response if there is one, which also
+    holds if the clock of this machine is wrong.
+
+    Numbers are parsed strictly: "inf" or "nan" would be a delay that never ends.
+
+    Args:
+        headers: with lower-case names; several headers of one name are joined with ", ".
+        now: the Unix time of this machine.
     """
-    value = headers.get("retry-after", "").strip()
-    now = parse_http_date(headers.get("date", ""))
+    date = parse_http_date(headers.get("date", ""))
+    current = now() if date is None else date.timestamp()
+    asked = [
+        *(_delay(value, current) for value in _values(headers.get("retry-after", ""))),
+        *(_milliseconds(value) for value in _values(headers.get("retry-after-ms", ""))),
+    ]
+    resets = [
+        _reset(value, current)
+        for name in ("x-ratelimit-reset", "ratelimit-reset")
+        for value in _values(headers.get(name, ""))
+    ]
+    for delays in (asked, resets):
+        known = [delay for delay in delays if delay is not None]
+        if known:
+            return float(math.ceil(max(known)))
+    return None
+
+
+def _values(header: str) -> list[str]:
+    """Return the members of a list. A comma also stands after the weekday of a date."""
+    values: list[str] = []
+    for part in header.split(","):
+        if values and _WEEKDAY.fullmatch(values[-1]):
+            values[-1] += f", {part.strip()}"
+        else:
+            values.append(part.strip())
+    return values
+
+
+def _delay(value: str, current: float) -> float | None:
+    """Return the seconds of a Retry-After: a number of seconds, or a date."""
     if _SECONDS.fullmatch(value):
         return float(value)
-    until = parse_http_date(value)
-    if until is not None and now is not None:
-        return max(0.0, (until - now).total_seconds())
-    reset = headers.get("x-ratelimit-reset", "").strip()
-    if not re.fullmatch(r"[0-9]{1,12}", reset):
+    date = parse_http_date(value)
+    return None if date is None else max(0.0, date.timestamp() - current)
+
+
+def _milliseconds(value: str) -> float | None:
+    return float(value) / 1000 if _SECONDS.fullmatch(value) else None
+
+
+def _reset(value: str, current: float) -> float | None:
+    """Return the seconds of a rate limit's reset: a Unix time in seconds or milliseconds, or a delay."""
+    if not _UNIX_TIME.fullmatch(value):
         return None
-    if int(reset) < _LONGEST_RESET_DELAY:
-        return float(reset)
-    return None if now is None else max(0.0, int(reset) - now.timestamp())
+    number = float(value)
+    if number < _LONGEST_RESET_DELAY:
+        return number
+    return max(0.0, (number if number < _FIRST_MILLISECONDS else number / 1000) - current)
 
 
 def parse_http_date(text: str) -> datetime | None:
     """Return the time of an HTTP date such as a `Date` header, or None if it is invalid."""
-    if not text.endswith("GMT"):
+    if not _HTTP_DATE.fullmatch(text):
         return None
     try:
         date = parsedate_to_datetime(text)
