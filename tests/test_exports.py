@@ -68,5 +68,14 @@ def test_downloads_of_recordings_share_no_session_and_no_token_with_the_api() ->
         and (node.module or "").startswith(("unpod_async._http", "unpod_async._paging"))
         for alias in node.names
     }
-    # Functions without state: none of them can reach a session, a setting or the token.
-    assert shared == {"describe_fault", "retry_after", "send_once"}
+    # Functions without state and numbers: none of them can reach a session, a setting or the token.
+    assert shared == {
+        "HEAD_LIMITS",
+        "REPLACEMENT_HINT",
+        "ReplacementFailed",
+        "describe_fault",
+        "is_plain",
+        "is_replaced",
+        "retry_after",
+        "send_once",
+    }

@@ -13,13 +13,23 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import aiohttp
+import msgspec
 import pytest
 
-from tests.raw_server import RawConnection, RawServer, json_response
-from unpod_async import OutcomeUnknown, RetryPolicy, TransportError, UnpodClient, UnpodError
+from tests.raw_server import RawConnection, RawServer, http_response, json_response
+from unpod_async import (
+    OutcomeUnknown,
+    RecordingError,
+    RetryPolicy,
+    Task,
+    TransportError,
+    UnpodClient,
+    UnpodError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
 SPACE = "S"
 RUN = {"run_id": "R1", "space_id": "S", "status": "completed", "created": "2026-01-01T00:00:00"}
@@ -388,3 +398,36 @@ async def test_an_error_of_ours_is_not_blamed_on_a_mock() -> None:
             pytest.raises(OutcomeUnknown, match="answered 500"),
         ):
             await create(unpod)
+
+
+# --- recordings --------------------------------------------------------------------------------------------
+
+
+async def download(server: RawServer, directory: Path) -> Path:
+    output = {"call_id": "c", "recording_url": f"{server.base_url}/rec.wav?sig=5ecret"}
+    task = msgspec.json.decode(msgspec.json.encode({"task_id": "T1", "output": output}), type=Task)
+    async with UnpodClient("t0ken", "acme", server.base_url, retry=FAST) as unpod:
+        hosts = [f"127.0.0.1:{server.port}"]
+        return await unpod.recordings.download(task, directory, recording_hosts=hosts)
+
+
+async def test_each_request_for_a_recording_has_a_span(tracer: Tracer, tmp_path: Path) -> None:
+    sound = http_response(b"sound", 200, [("Content-Type", "audio/wav")])
+    moved = http_response(b"", 302, [("Location", "/moved.wav")])
+    async with RawServer(Service(json_response({}, 503), moved, sound)) as server:
+        caller.set("alpha")
+        await download(server, tmp_path)
+    assert headers_of(server, "baggage") == ["alpha"] * 3
+    assert tracer.spans == [("alpha", "503"), ("alpha", "302"), ("alpha", "200")]
+
+
+async def test_a_mock_of_a_recording_is_named(tmp_path: Path) -> None:
+    async with RawServer(Service()) as server:
+        with (
+            mock.patch.object(aiohttp.ClientSession, "_request", mock.AsyncMock(return_value=Canned({}))),
+            pytest.raises(RecordingError, match="a mock, a recorder or another library") as caught,
+        ):
+            await download(server, tmp_path)
+        assert server.requests == []
+    assert caught.value.permanent
+    assert "5ecret" not in str(caught.value)

@@ -215,8 +215,8 @@ class APIError(UnpodError):
         status: HTTP status, or the `status_code` of an error body inside a 200.
         message: the server's message, or "" if it sent none.
         errors: the `errors` of the body as sent: field errors (dict), a string, or None.
-        headers: Date, Retry-After, X-RateLimit-*, X-Request-ID and WWW-Authenticate of the response, with
-            lower-case names.
+        headers: Date, Retry-After, retry-after-ms, X-RateLimit-*, RateLimit-*, X-Request-ID and
+            WWW-Authenticate of the response, with lower-case names.
         body: the first 4 kB of the response.
         method: HTTP method of the request.
         path: path of the request.

@@ -1,13 +1,15 @@
 """Sends one request to the API reliably: transport, retries, rate limits and closing.
 
-Modules from the bottom up: `secret`, `validate`, `endpoints`, `responses` and `timeouts` (no I/O); `retry`,
-`settings`, `stats` and `limits` (the decisions); `lifecycle`, `sessions`, `transport_errors` and `transport`
-(HTTP with aiohttp); `executor`, which sends a request under the limits and retries it.
+Modules from the bottom up: `secret`, `validate`, `endpoints`, `heads`, `codings`, `responses` and `timeouts`
+(no I/O); `retry`, `settings`, `stats` and `limits` (the decisions); `lifecycle`, `sessions`,
+`transport_errors` and `transport` (HTTP with aiohttp); `executor`, which sends a request under the limits and
+retries it.
 """
 
 from __future__ import annotations
 
 from unpod_async._http import endpoints
+from unpod_async._http.codings import is_plain
 from unpod_async._http.endpoints import (
     Endpoint,
     TimeWindow,
@@ -44,12 +46,17 @@ from unpod_async._http.retry import (
     retry_after_of,
 )
 from unpod_async._http.secret import Secret
-from unpod_async._http.sessions import KEEP_ALIVE, SentFlag
+from unpod_async._http.sessions import HEAD_LIMITS, KEEP_ALIVE, SentFlag, is_replaced
 from unpod_async._http.settings import Settings, request_options, resolve
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import AttemptTimeout, Deadline
 from unpod_async._http.transport import CONNECT, SILENCE, TokenProvider, Transport
-from unpod_async._http.transport_errors import describe_fault, send_once
+from unpod_async._http.transport_errors import (
+    REPLACEMENT_HINT,
+    ReplacementFailed,
+    describe_fault,
+    send_once,
+)
 from unpod_async._http.validate import (
     MAX_INTEGER,
     check_aware_datetime,
@@ -72,8 +79,10 @@ __all__ = [
     "CONNECT",
     "DEFAULT_RETRY",
     "GRACE",
+    "HEAD_LIMITS",
     "KEEP_ALIVE",
     "MAX_INTEGER",
+    "REPLACEMENT_HINT",
     "SILENCE",
     "AttemptTimeout",
     "ClientLifecycle",
@@ -81,6 +90,7 @@ __all__ = [
     "Endpoint",
     "RateGate",
     "Reader",
+    "ReplacementFailed",
     "Request",
     "RequestExecutor",
     "RequestLimiter",
@@ -116,6 +126,8 @@ __all__ = [
     "describe_fault",
     "endpoints",
     "is_internal_error",
+    "is_plain",
+    "is_replaced",
     "is_retryable_create",
     "is_retryable_get",
     "message_of",

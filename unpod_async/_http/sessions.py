@@ -12,15 +12,24 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Mapping
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Final, TypedDict
 
 import aiohttp
+import aiohttp.client
 
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["HEAD_LIMITS", "KEEP_ALIVE", "SentFlag", "Sessions"]
+__all__ = [
+    "HEAD_LIMITS",
+    "KEEP_ALIVE",
+    "SENDING_METHODS",
+    "SentFlag",
+    "Sessions",
+    "is_own",
+    "is_replaced",
+]
 
 KEEP_ALIVE: Final = 4.0
 """Seconds for which an idle connection is kept. The server closes it after 5 to 6 without notice."""
@@ -38,6 +47,10 @@ HEAD_LIMITS: Final[HeadLimits] = {"max_line_size": 2**20, "max_field_size": 2**2
 """What the parser of a session accepts. With aiohttp's defaults, 8,190 bytes and 128 headers, a long cookie
 or the headers of several proxies make a response unreadable, and the outcome of a create unknown. `heads`
 has the limits for reads."""
+
+
+SENDING_METHODS: Final = ("_request", "request", "get", "post")
+"""The methods of a session that send requests. Code that replaces one sees, or makes up, the responses."""
 
 
 class SentFlag:
@@ -150,6 +163,22 @@ class Sessions:
                 with contextlib.suppress(StopIteration):
                     closing.send(None)
                 closing.close()
+
+
+def is_replaced(session: aiohttp.ClientSession) -> bool:
+    """Return whether code that is not aiohttp's sends the requests of a session.
+
+    Mocks, VCR and some tracing libraries put their own functions in the place of these.
+    """
+    return not all(is_own(session, name) for name in SENDING_METHODS)
+
+
+def is_own(session: aiohttp.ClientSession, name: str) -> bool:
+    """Return whether aiohttp defines a method of a session: wrappers of all kinds have other globals."""
+    method = getattr(session, name, None)
+    return type(method) is MethodType and getattr(method.__func__, "__globals__", None) is vars(
+        aiohttp.client
+    )
 
 
 async def _close(session: aiohttp.ClientSession) -> None:

@@ -15,24 +15,28 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from operator import attrgetter
-from types import MethodType
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import quote_plus
 
 import aiohttp
-import aiohttp.client
 from yarl import URL
 
-from unpod_async._common import shorten
 from unpod_async._http.codings import decode_body
 from unpod_async._http.heads import MAX_FIELD_SIZE, MAX_HEADERS, combine, contradiction, excess
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.responses import Response
 from unpod_async._http.secret import Secret
-from unpod_async._http.sessions import SentFlag, Sessions
+from unpod_async._http.sessions import SENDING_METHODS, SentFlag, Sessions, is_own, is_replaced
 from unpod_async._http.settings import Settings
 from unpod_async._http.timeouts import AttemptTimeout
-from unpod_async._http.transport_errors import HeadTooLong, InvalidHead, send_once, to_transport_error
+from unpod_async._http.transport_errors import (
+    HeadTooLong,
+    InvalidHead,
+    ReplacementFailed,
+    name_fault,
+    send_once,
+    to_transport_error,
+)
 from unpod_async._http.validate import check_instance, check_str
 from unpod_async._version import VERSION
 from unpod_async.errors import ConfigurationError, TransportError, UnpodError
@@ -71,9 +75,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(
     ceil_threshold=float("inf"),
 )
 
-_AIOHTTP: Final = vars(aiohttp.client)
-_METHODS: Final = ("_request", "request", "get", "post")
-_GET_METHODS: Final = attrgetter(*_METHODS)
+_GET_METHODS: Final = attrgetter(*SENDING_METHODS)
 
 _log = logging.getLogger("unpod_async")
 
@@ -158,7 +160,7 @@ class Transport:
         url = self._url(path, query)
         if not self._is_plain(session):
             opening = self._open(session, "GET", url)
-            return self._exchange("GET", path, timeout, opening, None, replaced=_is_replaced(session))
+            return self._exchange("GET", path, timeout, opening, None, replaced=is_replaced(session))
         sent = SentFlag()
         return self._exchange("GET", path, timeout, self._open_prepared(session, url, sent), sent)
 
@@ -174,7 +176,7 @@ class Transport:
         """
         session = self.sessions.for_create()
         opening = self._open(session, "POST", self._url(path, {}), body, sent)
-        replaced = _is_replaced(session)
+        replaced = is_replaced(session)
         return self._exchange("POST", path, timeout, opening, sent, replaced=replaced)
 
     def _is_plain(self, session: aiohttp.ClientSession) -> bool:
@@ -186,7 +188,7 @@ class Transport:
             return False
         methods = _methods(type(session))
         if methods != self._own_methods:
-            if _is_replaced(session):
+            if is_replaced(session):
                 return False
             self._own_methods = methods
         return True
@@ -234,18 +236,11 @@ class Transport:
             cancelled.__traceback__ = None
             raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
-            error = to_transport_error(
-                method,
-                path,
-                fault,
-                root=self._root,
-                proxied=self._proxy is not None,
-                sent=None if sent is None else sent.sent,
-            )
+            error = self._error(method, path, fault, sent)
         except Exception as fault:
             if not replaced or isinstance(fault, UnpodError):
                 raise
-            error = _replacement_error(method, path, fault, sent=sent is None or sent.sent)
+            error = self._error(method, path, ReplacementFailed(self.token.redact(name_fault(fault))), sent)
         else:
             if response is not None:
                 return response
@@ -257,6 +252,16 @@ class Transport:
             )
         # Outside the except block: the error of aiohttp can contain the token, and must not be its context.
         raise error
+
+    def _error(self, method: str, path: str, fault: Exception, sent: SentFlag | None) -> TransportError:
+        return to_transport_error(
+            method,
+            path,
+            fault,
+            root=self._root,
+            proxied=self._proxy is not None,
+            sent=None if sent is None else sent.sent,
+        )
 
     async def _read(
         self,
@@ -403,24 +408,10 @@ def _methods(kind: type[object]) -> tuple[object, ...]:
         return ()
 
 
-def _is_replaced(session: aiohttp.ClientSession) -> bool:
-    """Return whether code that is not aiohttp's sends the requests of a session.
-
-    Mocks, VCR and some tracing libraries put their own functions in the place of these.
-    """
-    return not all(_is_own(session, name) for name in _METHODS)
-
-
-def _is_own(session: aiohttp.ClientSession, name: str) -> bool:
-    """Return whether aiohttp defines a method of a session: wrappers of all kinds have other globals."""
-    method = getattr(session, name, None)
-    return type(method) is MethodType and getattr(method.__func__, "__globals__", None) is _AIOHTTP
-
-
 def _opener(session: aiohttp.ClientSession, method: str) -> Callable[..., Awaitable[aiohttp.ClientResponse]]:
     """Return the function of a session that sends a request: `get` or `post` if a mock replaces that one."""
     name = method.lower()
-    if _is_own(session, name):
+    if is_own(session, name):
         return partial(session.request, method)
     return cast("Callable[..., Awaitable[aiohttp.ClientResponse]]", getattr(session, name))
 
@@ -464,22 +455,6 @@ def _checked(body: object) -> bytes:
     if not isinstance(body, bytes):
         raise TypeError(f"the body of the response must be bytes, not {type(body).__name__}")
     return body
-
-
-def _replacement_error(method: str, path: str, fault: Exception, *, sent: bool) -> TransportError:
-    """Return the error for an exception of code that replaces aiohttp's.
-
-    Only the texts of two classes are shown, which are about Python types. Others may quote the request.
-    """
-    text = f": {shorten(str(fault), 200)}" if isinstance(fault, AttributeError | TypeError) else ""
-    return TransportError(
-        f"{method} /{path}: a mock, a recorder or another library replaces functions of aiohttp, and failed "
-        f"({type(fault).__name__}{text})" + ("" if sent else "; nothing was sent"),
-        sent=sent,
-        permanent=True,
-        hint="check the mock or the recording; tests can use unpod_async.testing.Sandbox, a server on this "
-        "machine",
-    )
 
 
 def _quoted(value: str) -> str:

@@ -12,15 +12,19 @@ import aiohttp
 from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
+from unpod_async._common import shorten
 from unpod_async._http.responses import PROXY_LOGIN, PROXY_LOGIN_HINT
 from unpod_async.errors import TransportError
 
 __all__ = [
+    "REPLACEMENT_HINT",
     "ConnectionLost",
     "FaultDescription",
     "HeadTooLong",
     "InvalidHead",
+    "ReplacementFailed",
     "describe_fault",
+    "name_fault",
     "send_once",
     "to_transport_error",
 ]
@@ -52,6 +56,12 @@ _NOT_TLS: Final = frozenset({
 _TOO_MANY_HEADERS: Final = "Too many headers"
 
 
+REPLACEMENT_HINT: Final = (
+    "check the mock or the recording; tests can use unpod_async.testing.Sandbox, a server on this machine"
+)
+"""The hint for an exception of code in the place of aiohttp's."""
+
+
 class ConnectionLost(aiohttp.ClientError):
     """A lost connection, as a class after which aiohttp does not send the request again."""
 
@@ -62,6 +72,16 @@ class HeadTooLong(aiohttp.ClientError):
 
 class InvalidHead(aiohttp.ClientError):
     """A response whose headers contradict each other. The message says how."""
+
+
+class ReplacementFailed(aiohttp.ClientError):
+    """An exception of a mock, a recorder or another library in the place of aiohttp. The message names it."""
+
+
+def name_fault(fault: Exception) -> str:
+    """Return the class of an exception that aiohttp does not raise, and its text if that is about types."""
+    name = type(fault).__name__
+    return f"{name}: {shorten(str(fault))}" if isinstance(fault, AttributeError | TypeError) else name
 
 
 class FaultDescription(NamedTuple):
@@ -90,7 +110,7 @@ def describe_fault(fault: Exception, *, connecting: bool = False) -> FaultDescri
     Args:
         connecting: the error certainly occurred before the request was sent.
     """
-    name = str(fault) if isinstance(fault, ConnectionLost) else type(fault).__name__
+    name = str(fault) if isinstance(fault, ConnectionLost | ReplacementFailed) else type(fault).__name__
     text, permanent = _describe(fault, connecting=connecting)
     return FaultDescription(f"{text} ({name})", permanent)
 
@@ -106,6 +126,10 @@ def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
         return FaultDescription(f"the proxy answered {fault.status}", fault.status == PROXY_LOGIN)
     if isinstance(fault, aiohttp.InvalidURL):
         return FaultDescription("the URL is not valid", permanent=True)
+    if isinstance(fault, ReplacementFailed):
+        return FaultDescription(
+            "a mock, a recorder or another library replaces functions of aiohttp, and failed", permanent=True
+        )
     if isinstance(fault, HeadTooLong):
         return FaultDescription(str(fault), permanent=True)
     if isinstance(fault, InvalidHead):
@@ -169,6 +193,8 @@ def to_transport_error(
 
 
 def _hint(fault: Exception, permanent: bool, *, root: URL, proxied: bool) -> str | None:
+    if isinstance(fault, ReplacementFailed):
+        return REPLACEMENT_HINT
     if proxied and _is_of_proxy(fault, root):
         if isinstance(fault, aiohttp.ClientHttpProxyError) and fault.status == PROXY_LOGIN:
             return PROXY_LOGIN_HINT

@@ -18,10 +18,19 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 import aiohttp
 
 from unpod_async._common import printable
-from unpod_async._http import describe_fault, retry_after, send_once
+from unpod_async._http import (
+    HEAD_LIMITS,
+    REPLACEMENT_HINT,
+    ReplacementFailed,
+    describe_fault,
+    is_plain,
+    is_replaced,
+    retry_after,
+    send_once,
+)
 from unpod_async._recordings.urls import NAME_HOST, RecordingHosts, RecordingUrl, is_public
 from unpod_async._version import VERSION
-from unpod_async.errors import ConfigurationError, RecordingError
+from unpod_async.errors import ConfigurationError, RecordingError, UnpodError
 
 __all__ = [
     "DownloadFailed",
@@ -48,7 +57,8 @@ _HEADERS: Final = {
 }
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_GONE: Final = frozenset({401, 403, 404, 410})
+_NOT_FOUND: Final = 404
+_GONE: Final = frozenset({401, 403, 410})
 _RETRYABLE: Final = frozenset({408, 425, 429})
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _RECORDING_TYPE: Final = re.compile(r"(?:audio|video)/[^/]+|(?:application|binary)/octet-stream|")
@@ -196,6 +206,10 @@ class RecordingHttp:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
             # Its message and arguments may contain the URL.
             failed = _to_download_failed(url, fault)
+        except Exception as fault:
+            if isinstance(fault, UnpodError) or not is_replaced(self._session(url)):
+                raise
+            failed = _to_download_failed(url, ReplacementFailed(type(fault).__name__))
         raise failed
 
     async def _follow_redirects(self, url: RecordingUrl, max_bytes: int, write: Write) -> Fetched:
@@ -291,6 +305,7 @@ def new_session(factory: Callable[[Address], socket.socket] | None) -> aiohttp.C
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
+        **HEAD_LIMITS,
     )
 
 
@@ -300,6 +315,9 @@ def _check_head(url: RecordingUrl, status: int, headers: Mapping[str, str], max_
     Raises:
         DownloadFailed: the response is not a recording, or is too long, or its length cannot be verified.
     """
+    if status == _NOT_FOUND:
+        problem = f"the server answered {status}: the recording is not ready or gone"
+        _fail(url, problem, status, hint=f"a recording may appear some time after its call; {_LIST_AGAIN}")
     if status in _GONE:
         problem = f"the server answered {status}: the recording is gone or its signed URL has expired"
         _fail(url, problem, status, hint=_LIST_AGAIN)
@@ -312,8 +330,8 @@ def _check_head(url: RecordingUrl, status: int, headers: Mapping[str, str], max_
         problem = f"the response is not a recording but {printable(content_type)[:60]!r}"
         hint = f"the signed URL may have expired; {_LIST_AGAIN}"
         _fail(url, problem, status, hint=hint)
-    coding = headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
+    coding = headers.get("content-encoding", "").strip().lower()
+    if not is_plain(coding):
         problem = f"the response is compressed ({printable(coding)[:40]!r}), which was not requested"
         _fail(url, problem, status)
     return _ResponseHead(content_type, _announced_length(url, headers, max_bytes))
@@ -367,6 +385,8 @@ def _to_download_failed(url: RecordingUrl, fault: Exception) -> DownloadFailed:
     hint: str | None = None
     if isinstance(fault, aiohttp.ClientConnectorError) and isinstance(fault.os_error, _NotPublicError):
         text, permanent, hint = "the host has no public address", True, NAME_HOST
+    elif isinstance(fault, ReplacementFailed):
+        hint = REPLACEMENT_HINT
     elif isinstance(fault, aiohttp.ClientConnectorCertificateError):
         hint = "pass ssl_context= if the store has a private CA"
     return DownloadFailed(RecordingError(f"{url}: {text}", permanent=permanent, hint=hint))

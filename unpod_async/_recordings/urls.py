@@ -25,7 +25,12 @@ _MAX_SHOWN: Final = 60
 NAME_HOST: Final = "add the host to recording_hosts= if the store is yours"
 """The hint for a URL that is refused unless the caller names its host."""
 
-_ENCODED: Final = re.compile(r"[!-~]+")
+_BLANKS: Final = "".join(map(chr, range(0x21)))
+_SENDABLE: Final = re.compile(r"[!-~]*")
+_UNSENDABLE: Final = re.compile(r"[^!-~]+")
+_ORIGIN_AND_REST: Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:)?(?P<authority>//[^/?#]*)?(?P<rest>.*)", re.DOTALL
+)
 _HOST: Final = re.compile(r"[a-z0-9._:-]+")
 
 _ALLOCATED: Final = ipaddress.IPv6Network("2000::/3")
@@ -152,9 +157,12 @@ def _is_sequence(hosts: object) -> bool:
 
 
 def _parse(text: str) -> URL:
-    """Parse a URL without changing it if possible: quoting it again can invalidate its signature."""
+    """Parse a URL without changing it: quoting it again would invalidate its signature.
+
+    Only characters that no request line can contain are percent-encoded: blanks, and all outside ASCII.
+    """
     try:
-        url = URL(text, encoded=_ENCODED.fullmatch(text) is not None)
+        url = URL(_encode(text.strip(_BLANKS)), encoded=True)
         _ = url.port  # parsed on access, and out of range for some URLs
     except ValueError:
         pass
@@ -162,6 +170,23 @@ def _parse(text: str) -> URL:
         return url
     # Raised outside the handler, or the exception would keep the URL in its context.
     raise RecordingError("the URL is not valid", permanent=True)
+
+
+def _encode(text: str) -> str:
+    parts = _ORIGIN_AND_REST.match(text)
+    if parts is None or _SENDABLE.fullmatch(text):
+        return text
+    scheme, authority, rest = parts["scheme"] or "", parts["authority"] or "", parts["rest"]
+    if not _SENDABLE.fullmatch(authority):  # a name in another script
+        authority = f"//{URL(f'https:{authority}/').raw_authority}"
+        if not _SENDABLE.fullmatch(authority):
+            raise ValueError("the host is not valid")
+    return scheme + authority + _UNSENDABLE.sub(_percent_encode, rest)
+
+
+def _percent_encode(found: re.Match[str]) -> str:
+    # surrogateescape: bytes of a Location header that are not UTF-8.
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
 
 
 def _host_and_port(given: object) -> tuple[str, int | None]:
