@@ -12,6 +12,7 @@ import socket
 import sys
 import traceback
 import urllib.parse
+import zlib
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -226,10 +227,52 @@ class TestRequests:
                 assert len(first.requests) == 3
             assert second.requests == []
 
-    async def test_compressed_answers_are_read(self) -> None:
-        body = gzip.compress(json.dumps(SPACE).encode())
-        async with saying(json_response(body, 200, [("Content-Encoding", "gzip")])) as (_, unpod):
-            assert (await get_space(unpod)).token == "S"
+    @pytest.mark.parametrize(
+        ("coding", "compress"),
+        [
+            ("gzip", gzip.compress),
+            ("deflate", zlib.compress),
+            ("x-gzip", gzip.compress),
+            ("X-GZip", gzip.compress),
+            ("x-gzip, identity", gzip.compress),
+            ("gzip, aws-chunked", gzip.compress),
+            ("x-gzip", lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:])),
+            ("identity", bytes),
+            ("aws-chunked", bytes),
+            ("", bytes),
+        ],
+    )
+    @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte order mark"])
+    async def test_encoded_answers_are_read(
+        self, coding: str, compress: Callable[[bytes], bytes], mark: bytes
+    ) -> None:
+        for use, content in ((get_space, SPACE), (create, CREATED)):
+            body = compress(mark + json.dumps(content).encode())
+            answer = json_response(body, 200, [("Content-Encoding", coding)])
+            async with saying(answer) as (server, unpod):
+                assert await use(unpod)
+                assert len(server.requests) == 1
+        body = compress(mark + b'{"message": "none such"}')
+        async with saying(json_response(body, 404, [("Content-Encoding", coding)])) as (_, unpod):
+            with pytest.raises(NotFoundError, match="none such"):
+                await get_space(unpod)
+
+    @pytest.mark.parametrize(
+        ("body", "what"),
+        [
+            (gzip.compress(json.dumps(SPACE).encode())[:-1], "cut short or damaged"),
+            (gzip.compress(json.dumps(SPACE).encode()) + b"x", "cut short or damaged"),
+            (json.dumps(SPACE).encode(), "cut short or damaged"),
+            (gzip.compress(b"[" * 10_001), "longer than max_response_bytes"),
+            (gzip.compress(b"[" * 5_001) * 2, "longer than max_response_bytes"),
+        ],
+    )
+    async def test_a_damaged_or_long_x_gzip_is_an_error(self, body: bytes, what: str) -> None:
+        answer = json_response(body, 200, [("Content-Encoding", "x-gzip")])
+        async with saying(answer, max_response_bytes=10_000) as (_, unpod):
+            assert what in str(await failing(unpod))
+            with pytest.raises(OutcomeUnknown, match=what):
+                await create(unpod)
 
 
 # --- connections -------------------------------------------------------------------------------------------

@@ -5,14 +5,14 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-__all__ = ["decode_body", "is_plain"]
+__all__ = ["gunzip", "is_plain", "is_undecoded_gzip"]
 
 _NO_CODING: Final = frozenset({"", "identity", "aws-chunked"})
 """Names under which a body is sent unchanged. Stores repeat `aws-chunked` from the upload of a file, although
 its framing is gone by then."""
 
 _AIOHTTP: Final = frozenset({"gzip", "deflate", "br", "zstd"})
-_GZIP: Final = frozenset({"gzip", "x-gzip"})
+_GZIP: Final = (["gzip"], ["x-gzip"])
 _GZIP_WINDOW: Final = zlib.MAX_WBITS | 16
 
 
@@ -21,17 +21,18 @@ def is_plain(coding: str) -> bool:
     return not _codings(coding)
 
 
-def decode_body(coding: str, body: bytes, max_bytes: int) -> bytes | None:
-    """Return a body decoded according to its Content-Encoding, or None if it is longer than `max_bytes`.
+def is_undecoded_gzip(coding: str) -> bool:
+    """Return whether a Content-Encoding means gzip and aiohttp does not know it, as with `x-gzip`."""
+    return coding.lower() not in _AIOHTTP and _codings(coding) in _GZIP
 
-    A body that aiohttp has decoded, or whose coding is unknown, is returned as it is.
+
+def gunzip(body: bytes, max_bytes: int) -> bytes | None:
+    """Return a decompressed body, or None if it is longer than `max_bytes`.
 
     Raises:
         zlib.error: the body is damaged.
         EOFError: the body is incomplete.
     """
-    if coding.lower() in _AIOHTTP or len(codings := _codings(coding)) != 1 or codings[0] not in _GZIP:
-        return body
     pieces: list[bytes] = []
     left = max_bytes
     while body:  # a body may consist of several members
