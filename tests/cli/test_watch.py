@@ -252,7 +252,7 @@ async def test_a_closed_pipe_ends_an_idle_watch() -> None:
 @pytest.mark.parametrize(
     ("argv", "environment", "status", "message"),
     [
-        (("NOSPACE",), {}, 1, "Invalid Space Token"),
+        (("NOSPACE",), {}, 4, "Invalid Space Token"),
         ((SPACE, "--run", "Rnone"), {}, 1, f"run Rnone is not listed in space {SPACE}"),
         ((SPACE,), {"UNPOD_PLATFORM_TOKEN": "wrong"}, 4, "answered 401"),
         (("../x",), {}, 2, "SPACE"),

@@ -53,7 +53,7 @@ Exit status:
     1  error
     2  usage: an argument or setting is missing or invalid
     3  incomplete: some rows are missing
-    4  the token was rejected or not allowed (401, 403, 206)
+    4  token rejected, or rights missing (401, 403, 206)
     5  timeout: some runs have not ended
    75  another export is writing to the target
   130  interrupted (Ctrl-C)
