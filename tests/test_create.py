@@ -282,6 +282,7 @@ class TestUnknown:
             assert f"runs.list({sandbox.space_token!r})" in text
             assert f"{error.started_at:%Y-%m-%dT%H:%M:%SZ}" in text
             assert "doc-1, doc-2" in text
+            assert max(map(len, text.splitlines()[1:])) <= 80
             assert "+49000" not in text
             assert "Example" not in text
             if fault.status not in (200, 206) and fault.reset_at is None:

@@ -124,7 +124,10 @@ class UnpodError(Exception):
         return text
 
     def __str__(self) -> str:
-        return f"{self.summary}\nhint: {self.hint}" if self.hint else self.summary
+        if not self.hint:
+            return self.summary
+        hint = self.hint.replace("\n", "\n      ")
+        return f"{self.summary}\nhint: {hint}"
 
     def _message(self) -> str:
         return super().__str__()

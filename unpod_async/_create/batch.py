@@ -232,7 +232,7 @@ def _check_entries(requests: Sequence[_CheckedRequest], entries: Mapping[int, Jo
             raise InvalidArgument(
                 f"requests[{number}] is not the request that the journal has at this position",
                 argument="requests",
-                hint="run the job with the same requests in the same order, or start a new journal",
+                hint="use the same requests in the same order, or start a new journal",
             )
         if entry.state not in _UNKNOWN:
             continue
@@ -246,7 +246,7 @@ def _damaged(number: int) -> ConfigurationError:
     return ConfigurationError(
         f"journal is damaged: its entry for request {number} cannot belong to that request",
         argument="journal",
-        hint="restore the journal of this job, or look for its calls before you start a new one",
+        hint="restore the journal, or look for the calls before you start a new one",
     )
 
 
@@ -279,7 +279,7 @@ def _opened(path: str) -> Generator[Journal]:
         raise ConfigurationError(
             f"journal cannot be opened: {_reason(fault)}; nothing was sent",
             argument="journal",
-            hint="pass the path of a file that can be read and written; its folder has to exist",
+            hint="pass a file that can be read and written, in a folder that exists",
         ) from None
     try:
         yield journal

@@ -203,7 +203,7 @@ def _check_unique(index: int, document: Mapping[str, object], index_of: dict[obj
         raise _invalid(
             f"documents[{index}]",
             f"has the same id as documents[{first}]",
-            "use a different id for each document, so that their tasks can be told apart",
+            "use a different id for each document, to tell their tasks apart",
         )
 
 

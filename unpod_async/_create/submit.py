@@ -67,7 +67,7 @@ async def send_create(
         return await context.executor.create(endpoint, create.body, parse, context.executor.deadline(), sent)
     except asyncio.CancelledError as cancelled:
         if sent.sent:
-            advice = _how_to_look(space_token, create.document_ids, started_at)
+            advice = " ".join(_how_to_look(space_token, create.document_ids, started_at).split())
             cancelled.add_note(f"a create was cancelled after it was sent: calls may be queued; {advice}")
             _log.warning("a create was cancelled after it was sent: calls may be queued; %s", advice)
         raise
@@ -90,7 +90,6 @@ def _outcome_unknown(
     started_at: datetime,
 ) -> OutcomeUnknown:
     quoted = f" ({shorten(last.message)})" if last.message and not isinstance(error, APIError) else ""
-    advice = _how_to_look(space_token, document_ids, started_at)
     unknown = OutcomeUnknown(
         f"the create was sent and calls may be queued: {error.summary}{quoted}",
         space_token=space_token,
@@ -98,14 +97,16 @@ def _outcome_unknown(
         started_at=started_at,
         status=last.status,
         server_message=last.message,
-        hint=f"do not send it again before you have looked for its calls: {advice}",
+        hint=_how_to_look(space_token, document_ids, started_at),
     )
     unknown.attempts = error.attempts
     return unknown
 
 
 def _how_to_look(space_token: str, document_ids: tuple[str, ...], started_at: datetime) -> str:
+    """Return what to do before the create is sent again, in lines for a terminal of 80 columns."""
     return (
-        f"call tasks.reconcile(error), or search runs.list({space_token!r}) for a run created at or after "
-        f"{started_at:%Y-%m-%dT%H:%M:%SZ} whose tasks have ref_id {shorten(', '.join(document_ids), 120)}"
+        "call tasks.reconcile(error) before you send it again, or look in\n"
+        f"runs.list({space_token!r}) from {started_at:%Y-%m-%dT%H:%M:%SZ} on\n"
+        f"for tasks with ref_id {shorten(', '.join(document_ids), 50)}"
     )
