@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from unpod_async._common import ignore_error
 from unpod_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ async def _import_exporter(deadline: Deadline) -> None:
         TransportError: the deadline ended first. The import continues.
     """
     importing = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _EXPORTER)
+    importing.add_done_callback(ignore_error)  # this function may have ended before
     await asyncio.wait([importing], timeout=None if deadline.seconds is None else deadline.left())
     if not importing.done():
         raise deadline.error("while the code of exports was imported", sent=False)

@@ -6,7 +6,7 @@ Modules: `text` (text that is safe to display), `json_text` (JSON that is not de
 
 from __future__ import annotations
 
-from unpod_async._common.concurrency import cancel_and_wait, join_shielded, run_workers
+from unpod_async._common.concurrency import cancel_and_wait, ignore_error, join_shielded, run_workers
 from unpod_async._common.files import (
     O_BINARY,
     FileLock,
@@ -48,6 +48,7 @@ __all__ = [
     "count_brackets",
     "cut_at_depth",
     "end_of_value",
+    "ignore_error",
     "is_before",
     "is_terminal",
     "is_terminal_run",

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-__all__ = ["cancel_and_wait", "join_shielded", "run_workers"]
+__all__ = ["cancel_and_wait", "ignore_error", "join_shielded", "run_workers"]
 
 
 async def join_shielded(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
@@ -40,9 +40,14 @@ async def cancel_and_wait(tasks: Sequence[asyncio.Task[Any]]) -> asyncio.Cancell
         task.cancel()
     for task in tasks:
         cancelled = await join_shielded(task) or cancelled
-        if not task.cancelled():
-            task.exception()  # otherwise the loop logs that it was never retrieved
+        ignore_error(task)
     return cancelled
+
+
+def ignore_error(future: asyncio.Future[Any]) -> None:
+    """Retrieve the error of a future that is done. Otherwise the loop logs that it was never retrieved."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def run_workers(n: int, work: Callable[[], Awaitable[None]]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from unpod_async._common import cancel_and_wait
+from unpod_async._common import cancel_and_wait, ignore_error
 from unpod_async._http import Deadline, Reader, check_integer
 from unpod_async._paging.collector import Collector, OnBadRow, check_on_bad_row
 from unpod_async._paging.commands import Command, Deliver, Fetch, PageFailure, PageRequest
@@ -460,7 +460,7 @@ class _BackgroundFetch:
     def __init__(self, page: Coroutine[Any, Any, DecodedPage | PageFailure]) -> None:
         self._loop = asyncio.get_running_loop()
         self.task = self._loop.create_task(page)
-        self.task.add_done_callback(_ignore_error)
+        self.task.add_done_callback(ignore_error)  # the object may be dropped before
 
     async def wait(self) -> None:
         """Wait until the task is done. It continues if this is cancelled."""
@@ -477,9 +477,3 @@ class _BackgroundFetch:
         # The garbage collector may run in another thread.
         if not self.task.done() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.task.cancel)
-
-
-def _ignore_error(task: asyncio.Task[Any]) -> None:
-    # Otherwise the loop logs that the error of a dropped request was never retrieved.
-    if not task.cancelled():
-        task.exception()

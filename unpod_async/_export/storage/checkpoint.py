@@ -31,7 +31,7 @@ from typing import BinaryIO, NamedTuple, ParamSpec, Self, TypeVar
 
 import anyio
 
-from unpod_async._common import O_BINARY, join_shielded, sync_file, write_all
+from unpod_async._common import O_BINARY, ignore_error, join_shielded, sync_file, write_all
 from unpod_async._export.rows import row_header
 from unpod_async._export.storage.catalog import Catalog, Changes, Extent, FailedRead, ScanProgress
 from unpod_async._http import Deadline
@@ -121,7 +121,7 @@ class Disk:
                 await asyncio.wait([running], timeout=deadline.left())
                 if not running.done():
                     self._is_abandoned = True
-                    running.add_done_callback(asyncio.Future.exception)  # or the loop logs it as lost
+                    running.add_done_callback(ignore_error)
                     raise deadline.error("while the target was opened", sent=False)
             return await asyncio.shield(running)
         except asyncio.CancelledError as error:
