@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import pickle
+from typing import Any
 
 import anyio
 import backoff
@@ -301,3 +302,116 @@ def test_a_deadline_runs_from_the_first_request() -> None:
     error = deadline.error("while waiting", sent=False)
     assert str(error) == "the deadline of 10 s ended while waiting"
     assert error.sent is False
+
+
+# --- the limiter -------------------------------------------------------------------------------------------
+
+
+class Slots:
+    """A limiter of one slot, with a clock that the test sets."""
+
+    def __init__(self, rate: float | None = None) -> None:
+        self.now = 0.0
+        self.semaphore = anyio.Semaphore(1, fast_acquire=True)
+        self.limiter = RequestLimiter(RateGate(rate), Stats(), clock=self.clock)
+
+    def clock(self) -> float:
+        return self.now
+
+    def deadline(self, seconds: float | None) -> Deadline:
+        return Deadline(seconds, clock=self.clock)
+
+    async def acquire(self, seconds: float | None) -> Any:
+        return await self.limiter.acquire([self.semaphore], self.deadline(seconds))
+
+    def release(self) -> None:
+        self.limiter.release([self.semaphore], is_probe=False, accepted=True)
+
+
+async def test_a_slot_that_becomes_free_as_the_deadline_ends_is_not_lost() -> None:
+    slots = Slots()
+    await slots.acquire(None)
+    waiting = asyncio.ensure_future(slots.acquire(10))
+    await asyncio.sleep(0)
+    slots.now = 10  # the deadline ends by the clock, before its timer fires
+    slots.release()
+    await asyncio.wait([waiting])
+    with pytest.raises(TransportError, match="the deadline of 10 s ended"):
+        waiting.result()
+    assert slots.semaphore.value == 1
+    assert (await slots.acquire(10)).seconds_left == 10
+
+
+@each_row("released_first", [True, False])
+async def test_a_slot_that_becomes_free_in_the_turn_of_the_deadline_is_not_lost(released_first: bool) -> None:
+    slots = Slots()
+    await slots.acquire(None)
+    waiting = asyncio.ensure_future(slots.acquire(0.01))
+    await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    due = loop.time() + 0.01
+    if released_first:
+        while loop.time() <= due:  # both the timer and the waiting task are due when this returns
+            pass
+        slots.release()
+    else:
+        loop.call_at(due + 0.01, slots.release)
+        while loop.time() <= due + 0.01:
+            pass
+    await asyncio.wait([waiting])
+    if waiting.exception() is None:
+        slots.release()
+    else:
+        assert "while waiting for a free slot" in str(waiting.exception())
+    await asyncio.sleep(0)
+    assert slots.semaphore.value == 1
+
+
+@each_row("step", [0, 1, 2, 3])
+async def test_a_slot_that_becomes_free_as_its_caller_is_cancelled_is_not_lost(step: int) -> None:
+    slots = Slots()
+    other = anyio.Semaphore(1, fast_acquire=True)
+    await slots.acquire(None)
+    waiting = asyncio.ensure_future(
+        slots.limiter.acquire([other, slots.semaphore], slots.deadline(None))  # a view and its client
+    )
+    await asyncio.sleep(0)
+    slots.release()
+    for _ in range(step):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    if not waiting.cancelled():
+        slots.limiter.release([other, slots.semaphore], is_probe=False, accepted=True)
+    assert (other.value, slots.semaphore.value) == (1, 1)
+
+
+async def test_a_deadline_that_ends_before_the_gate_opens_frees_the_slot_at_once() -> None:
+    slots = Slots()
+    slots.limiter.close_gate(60)
+    with pytest.raises(TransportError, match="before a request may start"):
+        await slots.acquire(59)
+    assert slots.semaphore.value == 1
+
+
+async def test_waiting_for_a_slot_counts_for_the_deadline() -> None:
+    slots = Slots()
+    await slots.acquire(None)
+    deadline = slots.deadline(10)
+    waiting = asyncio.ensure_future(slots.limiter.acquire([slots.semaphore], deadline))
+    await asyncio.sleep(0)
+    slots.now = 4
+    slots.release()
+    assert (await waiting).seconds_left == 6
+
+
+async def test_a_deadline_that_is_over_takes_no_slot() -> None:
+    slots = Slots()
+    over = slots.deadline(1)
+    over.start()
+    slots.now = 2
+    with pytest.raises(TransportError, match="before the request was sent") as caught:
+        await slots.limiter.acquire([slots.semaphore], over)
+    assert caught.value.sent is False
+    assert slots.semaphore.value == 1
+    assert (await slots.acquire(None)).is_probe is False

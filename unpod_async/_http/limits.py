@@ -105,7 +105,7 @@ class RequestLimiter:
             if not self._acquire_nowait(semaphores):
                 await self._acquire(semaphores, deadline)
                 left = deadline.left()
-            delay = self._gate.try_start(self._clock()) if left > 0 else left
+            delay = self._gate.try_start(self._clock()) if left > 0 else -1.0
             if delay == 0:
                 return Permit(self._gate.half_open, left)
             _release(semaphores)
