@@ -44,7 +44,10 @@ async def test_recordings_are_downloaded_once_and_without_the_token(tmp_path: Pa
 
             assert await export() == (False, 0, 1)
             answer[0] = SOUND
+            row["output"]["recording_url"] = f"{url}&again=1"  # the run is read again, for the new URL
+            sandbox.malform(row["task_id"], json.dumps(row).encode())
             assert await export() == (True, 1, 0)
+            assert b"again=1" in server.requests[-1]
             asked = len(server.requests)
             assert await export() == (True, 1, 0)
             assert len(server.requests) == asked

@@ -168,3 +168,28 @@ async def test_the_tasks_of_a_run_without_an_id_are_written(tmp_path: Path) -> N
             summary = await unpod.export(SPACE, tmp_path, settle_after=0)
             assert (summary.complete, summary.runs, summary.tasks) == (True, 8, 24)
             assert written(tmp_path, "runs").keys() == space.tasks.keys()
+
+
+async def test_few_pages_are_read_to_find_a_hidden_run(tmp_path: Path) -> None:
+    """The newest tasks are listed first. Counts show that all tasks behind them are known."""
+    options: dict[str, Any] = {"settle_after": 0, "page_size": 10}
+    async with model_space() as space, space.client() as unpod:
+        filled(space, 40)
+        unreadable(space, 30)
+        await unpod.export(SPACE, tmp_path, **options)
+        space.add_run(40, 3)
+        unreadable(space, 40)
+        before = of_the_space(space)
+        summary = await unpod.export(SPACE, tmp_path, **options)
+        assert (summary.complete, summary.tasks, summary.reasons) == (False, 123, ())
+        assert of_the_space(space) - before == 2  # a sample and a page
+        # A settled run has lost a task. The whole listing is read once.
+        space.tasks[run_id(3)].pop()
+        requests: list[int] = []
+        for _ in range(3):
+            before = of_the_space(space)
+            summary = await unpod.export(SPACE, tmp_path, **options)
+            assert (summary.complete, summary.tasks, summary.reasons) == (False, 123, ())
+            requests.append(of_the_space(space) - before)
+        assert requests[0] > 10
+        assert requests[1:] == [1, 1]

@@ -42,8 +42,8 @@ class Exporting:
         written last. It lists the options, the files, and what is missing.
 
         An export can be killed at any moment. Call it again with the same target: it resumes, and rows that
-        are already on the disk are not fetched again. If the earlier export was complete, only new runs and
-        runs that are not settled are fetched.
+        are already on the disk are not fetched again. If the earlier export reached its end, only new runs,
+        runs that are not settled, and what was missing are fetched.
 
         Example:
             summary = await unpod.export("SPACE", "data", format="parquet")
@@ -59,7 +59,8 @@ class Exporting:
 
         Returns:
             A summary. Its `complete` is False if rows are missing. A run that cannot be read does not stop
-            the export: the summary names it, and the next export reads it again.
+            the export: the rows that came are kept, the summary names the run, and the next export reads it
+            again.
 
         Raises:
             InvalidArgument: An option is not accepted. Nothing was sent.

@@ -279,6 +279,8 @@ class _ExportJob:
             await self._io.run(sync.add_unlisted, found.ids)
             self._progress.runs_total = (self._progress.runs_total or 0) + len(found.ids)
             await fetch_runs(self._context, WantedRuns(self._context, [(space, token)]))
+        if found.read_all and found.tasks is not None:
+            await self._io.run(self._catalog.explain_count, space, found.tasks)
         if found.error is None:
             return
         missing = ""

@@ -240,11 +240,13 @@ class UnlistedRuns(NamedTuple):
         ids: Their ids.
         tasks: The server's count of the tasks of the space; None if it is unknown or only a part was listed.
         error: Why some may be missing; None if none is.
+        read_all: The whole listing was read, so what the count has beyond the known tasks is no task.
     """
 
     ids: list[str]
     tasks: int | None
     error: str | None
+    read_all: bool = False
 
 
 async def find_unlisted_runs(
@@ -258,7 +260,8 @@ async def find_unlisted_runs(
 ) -> UnlistedRuns:
     """Find the runs of a space that have tasks and whose own row cannot be read.
 
-    One request shows whether there can be such tasks: the server's count, against the tasks that are known.
+    The server's count shows whether there can be such tasks: it is compared with the tasks that are known.
+    Reading stops as soon as the rows behind are as many as are known.
 
     Args:
         page_size: The page size that the caller wants, or None.
@@ -276,32 +279,70 @@ async def find_unlisted_runs(
         context.retrier, listing, PageRequest(1, _SAMPLE_ROWS), context.deadline, decode=decode_raw
     )
     tasks = sample.count if isinstance(sample, DecodedPage) and window is None else None
-    if tasks is not None and tasks == await context.io.run(context.catalog.count_tasks, space):
+    known = None if tasks is None else await context.io.run(context.catalog.expected_tasks, space)
+    if tasks is not None and tasks == known:
         return UnlistedRuns([], tasks, None)
     rows = sample.rows if isinstance(sample, DecodedPage) else ()
     pages = RowPages(context.retrier, listing, page_size or _page_size_for(rows), context.deadline, _headers)
-    found, error = await _read_run_ids(context, pages)
-    ids = [name for name in found if name not in ignored]
-    known = await context.io.run(context.catalog.known_runs, space, ids)
-    return UnlistedRuns([name for name in ids if name not in known], tasks, error)
-
-
-async def _read_run_ids(context: FetchContext, pages: RowPages) -> tuple[Sequence[str], str | None]:
-    """Return the runs of all rows in their order, and why some may be missing."""
-    found: dict[str, None] = {}
-    has_bad_rows = False
-    walk = pages.sequential()
+    search = _UnlistedSearch(context, space, known)
+    error: str | None = None
     try:
-        while (page := await walk.next_page()) is not None:
-            names = [row.run_id for row in cast("list[RowHeader]", page.items)]
-            valid = [name for name in names if isinstance(name, str) and name]
-            found.update(dict.fromkeys(valid))
-            has_bad_rows = has_bad_rows or bool(page.unreadable) or len(valid) < len(names)
+        await search.read(pages)
     except UnpodError as failure:
         if context.is_fatal(failure):
             raise
-        return list(found), shorten(failure.summary)
-    return list(found), "rows of the space-wide listing cannot be read" if has_bad_rows else None
+        error = shorten(failure.summary)
+    else:
+        if search.has_bad_rows:
+            error = "rows of the space-wide listing cannot be read"
+    return UnlistedRuns(
+        [name for name in search.found if name not in ignored],
+        tasks,
+        error,
+        error is None and not search.stopped_early,
+    )
+
+
+class _UnlistedSearch:
+    """Searches a space-wide listing for tasks of runs that are not known.
+
+    Args:
+        known: Number of its tasks that are known; None if the count does not show it.
+
+    Attributes:
+        found: Ids of the unknown runs, newest first.
+        has_bad_rows: The run of a row is unknown.
+    """
+
+    def __init__(self, context: FetchContext, space: int, known: int | None) -> None:
+        self._context = context
+        self._space = space
+        self._known_behind = known
+        self._behind: int | None = None  # rows behind the page
+        self.found: dict[str, None] = {}
+        self.has_bad_rows = False
+        self.stopped_early = False
+
+    async def read(self, pages: RowPages) -> None:
+        """Read to the end, or until all tasks behind are known."""
+        walk = pages.sequential()
+        while not self.stopped_early and (page := await walk.next_page()) is not None:
+            await self._take(page)
+
+    async def _take(self, page: Page[Any]) -> None:
+        names = [header.run_id for header in cast("list[RowHeader]", page.items)]
+        valid = [name for name in names if isinstance(name, str) and name]
+        catalog = self._context.catalog
+        known = await self._context.io.run(catalog.known_runs, self._space, list(set(valid)))
+        self.found.update((name, None) for name in valid if name not in known)
+        self.has_bad_rows = self.has_bad_rows or bool(page.unreadable) or len(valid) < len(names)
+        if self._behind is None:
+            self._behind = page.count  # rows that are added later are not behind any page
+        if self._behind is None or self._known_behind is None:
+            return
+        self._behind -= len(names)
+        self._known_behind -= sum(name in known for name in valid)
+        self.stopped_early = self._behind == self._known_behind and not self.has_bad_rows
 
 
 def _header_rows(body: bytes, raws: Sequence[msgspec.Raw], headers: Sequence[RowHeader]) -> list[Any]:

@@ -558,6 +558,17 @@ class Catalog:
         bad = self.value("SELECT count(*) FROM bad WHERE space = ? AND run IS NOT NULL", (space,))
         return int(staged or 0) + int(published or 0) + int(bad)
 
+    def expected_tasks(self, space: int) -> int:
+        """Return the count of the space-wide listing if all tasks of the space are known."""
+        return self.count_tasks(space) + int(self[f"surplus {space}"] or 0)
+
+    def explain_count(self, space: int, count: int) -> None:
+        """Note that all tasks of a space are known although the space-wide listing has this count.
+
+        The tasks of settled runs may have changed, for example.
+        """
+        self[f"surplus {space}"] = count - self.count_tasks(space)
+
     def count_runs_without_row(self) -> int:
         """Return the number of runs whose own row could never be read."""
         return int(
