@@ -166,6 +166,7 @@ def test_each_field_of_the_spec_has_an_option(monkeypatch: pytest.MonkeyPatch, t
         "format": ("--format=jsonl.gz", "jsonl.gz"),
         "keep_user_tokens": ("--keep-user-tokens", True),
         "csv_safe": ("--csv-safe", True),
+        "csv_bom": ("--csv-bom", True),
         "redact": ("--redact=hash", "hash"),
         "redact_key": (f"--redact-key-file={tmp_path / 'key'}", b"k" * 16),
         "recordings": ("--recordings", True),

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from unpod_async._export import row_line
-from unpod_async._export.formats import COLUMNS, FORMATS, RowKind, cells
+from unpod_async._export.formats import COLUMNS, FORMATS, CsvOptions, RowKind, cells
 from unpod_async.testing import Sandbox
 
 KINDS: list[RowKind] = ["runs", "tasks"]
@@ -57,10 +57,12 @@ def lines(kind: RowKind) -> list[bytes]:
     ]
 
 
-def written(path: Path, form: str, kind: RowKind, rows: list[bytes], *, csv_safe: bool = False) -> Path:
+def written(
+    path: Path, form: str, kind: RowKind, rows: list[bytes], csv_options: CsvOptions | None = None
+) -> Path:
     """Write a part of these rows and return its path."""
     path = path.with_name(f"{path.name}{FORMATS[form].suffix}")
-    writer = FORMATS[form].create(path, kind, csv_safe=csv_safe)
+    writer = FORMATS[form].create(path, kind, csv_options)
     writer.write(rows)
     writer.close()
     content = path.read_bytes()
@@ -72,6 +74,9 @@ def written(path: Path, form: str, kind: RowKind, rows: list[bytes], *, csv_safe
 def table(kind: RowKind, rows: list[bytes]) -> Table:
     return [tuple(cells(kind, row)) for row in rows]
 
+
+LONGEST = 64 << 20
+"""The limit of a row that readers get, in bytes. The README names the option of each reader."""
 
 DUCK_TYPES = {
     "text": "VARCHAR",
@@ -135,7 +140,8 @@ def arrow_rows(found: Any) -> Table:
 def duck_csv(path: Path, kind: RowKind) -> Table:
     types = ", ".join(f"'{column.name}': '{DUCK_TYPES[column.kind]}'" for column in COLUMNS[kind])
     return duck(
-        f"read_csv(?, header=true, auto_detect=false, allow_quoted_nulls=false, columns={{{types}}})",
+        "read_csv(?, header=true, auto_detect=false, allow_quoted_nulls=false, "
+        f"max_line_size={LONGEST}, columns={{{types}}})",
         path,
         kind,
     )
@@ -156,7 +162,7 @@ def polars_csv(path: Path, kind: RowKind) -> Table:
 def arrow_csv(path: Path, kind: RowKind) -> Table:
     found = pa_csv.read_csv(
         path,
-        read_options=pa_csv.ReadOptions(block_size=16 << 20),
+        read_options=pa_csv.ReadOptions(block_size=LONGEST),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
         convert_options=pa_csv.ConvertOptions(
             column_types={column.name: ARROW_TYPES[column.kind] for column in COLUMNS[kind]},

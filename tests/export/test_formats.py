@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.export.parts import (
     CSV,
     IN_ONE_PLACE,
     KINDS,
+    LONGEST,
     PARQUET,
     ROWS,
     lines,
@@ -31,7 +33,8 @@ from tests.export.parts import (
     written,
 )
 from tests.tables import each_row
-from unpod_async._export.formats import COLUMNS, FORMATS, SCHEMA_VERSION, RowKind, safe
+from unpod_async import ExportError, UnpodClient
+from unpod_async._export.formats import COLUMNS, FORMATS, SCHEMA_VERSION, CsvOptions, RowKind, safe
 from unpod_async._export.redaction import Redactor
 from unpod_async.testing import Sandbox
 
@@ -98,6 +101,113 @@ def test_jsonl_is_read_back(tmp_path: Path, form: str) -> None:
     assert [
         (one["task_id"], one["input"]["contact_number"], one["output"]["recording_url"]) for one in found
     ] == expected
+
+
+# --- long rows and byte order marks ------------------------------------------------------------------------
+
+
+def long_rows() -> list[bytes]:
+    """Return three tasks. The second has a transcript of 900 kB, which stands three times in a row of CSV."""
+    texts = ["short", 'a long talk, "quoted", with ümlauts and\n' * 22_500, "short"]
+    return [
+        msgspec.json.encode({
+            "task_id": f"T{number}",
+            "created": "2026-01-15T10:00:00",
+            "output": {
+                "call_id": f"C{number}",
+                "transcript": [
+                    {"role": "user", "content": text[at : at + 400]} for at in range(0, len(text), 400)
+                ],
+            },
+        })
+        for number, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture
+def long_cells() -> Iterator[None]:
+    before = csv.field_size_limit(LONGEST)
+    yield
+    csv.field_size_limit(before)
+
+
+@pytest.mark.usefixtures("long_cells")
+def test_long_rows_are_read_with_the_documented_options(tmp_path: Path) -> None:
+    rows = long_rows()
+    assert len(rows[1]) > 900_000
+    for form, readers in (("csv", CSV), ("parquet", PARQUET)):
+        path = written(tmp_path / "tasks", form, "tasks", rows)
+        for name, read in readers.items():
+            assert read(path, "tasks") == table("tasks", rows), f"{form} by {name}"
+    with (tmp_path / "tasks.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert [row["call_transcript"] for row in found] == [
+        row[[column.name for column in COLUMNS["tasks"]].index("call_transcript")]
+        for row in table("tasks", rows)
+    ]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz"])
+def test_long_lines_are_read_with_the_documented_options(tmp_path: Path, form: str) -> None:
+    # DuckDB reads lines of up to 16 MB without an option, pyarrow blocks of 1 MB.
+    rows = long_rows()
+    rows[1] = rows[1].replace(b"talk", b"talk" * 180)
+    assert len(rows[1]) > 16 << 20
+    path = written(tmp_path / "tasks", form, "tasks", rows)
+    said = [len(one["content"]) for row in rows for one in json.loads(row)["output"]["transcript"]]
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT length(unnest(output->>'$.transcript[*].content')) FROM read_json($path, "
+            "columns={output: 'JSON'}, format='newline_delimited', maximum_object_size=$longest)",
+            {"path": str(path), "longest": LONGEST},
+        ).fetchall()
+    assert [length for (length,) in found] == said
+    transcript = pl.col("output").struct.field("transcript").explode()
+    frame = pl.read_ndjson(path, infer_schema_length=None).select(transcript)
+    assert frame.to_series().struct.field("content").str.len_chars().to_list() == said
+    options = pa_json.ReadOptions(block_size=LONGEST)
+    table_of_arrow = pa_json.read_json(path, read_options=options).to_pylist()
+    assert [len(one["content"]) for row in table_of_arrow for one in row["output"]["transcript"]] == said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_csv_with_a_byte_order_mark_is_read_back(tmp_path: Path, kind: RowKind) -> None:
+    rows = [row for row in lines(kind) if b"\\u0000" not in row]
+    options = CsvOptions(safe=False, byte_order_mark=True)
+    path = written(tmp_path / kind, "csv", kind, rows, options)
+    bare = written(tmp_path / "bare", "csv", kind, rows)
+    assert path.read_bytes() == b"\xef\xbb\xbf" + bare.read_bytes()
+    for name, read in CSV.items():
+        assert read(path, kind) == table(kind, rows), name
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        assert next(csv.reader(file)) == [column.name for column in COLUMNS[kind]]
+
+
+def test_each_part_begins_with_one_byte_order_mark_also_when_it_is_copied(tmp_path: Path) -> None:
+    rows = lines("runs")[:4]
+    options = CsvOptions(safe=True, byte_order_mark=True)
+    source = written(tmp_path / "source", "csv", "runs", rows, options)
+    writer = FORMATS["csv"].create(tmp_path / "copy.csv", "runs", options)
+    writer.copy(source, [(0, 4)])
+    writer.close()
+    assert (tmp_path / "copy.csv").read_bytes() == source.read_bytes()
+    assert source.read_bytes().count(b"\xef\xbb\xbf") == 1
+
+
+async def test_an_export_with_byte_order_marks(tmp_path: Path) -> None:
+    async with (
+        Sandbox(runs=3, tasks_per_run=2) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+    ):
+        for _ in range(2):  # the second export writes the last parts again
+            await unpod.export(sandbox.space_token, tmp_path, format="csv", csv_safe=True, csv_bom=True)
+            for kind in KINDS:
+                content = (tmp_path / kind / "part-00001.csv").read_bytes()
+                assert content.startswith(b"\xef\xbb\xbf")
+                assert content.count(b"\xef\xbb\xbf") == 1
+            sandbox.insert_run(2)
+        with pytest.raises(ExportError, match="csv_bom"):
+            await unpod.export(sandbox.space_token, tmp_path, format="csv", csv_safe=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,7 +286,7 @@ def test_csv_safe_applies_to_all_cells_of_a_part(tmp_path: Path) -> None:
         "output": {"duration": -1},
     })
     plain_path = written(tmp_path / "plain", "csv", "tasks", [row])
-    safe_path = written(tmp_path / "safe", "csv", "tasks", [row], csv_safe=True)
+    safe_path = written(tmp_path / "safe", "csv", "tasks", [row], CsvOptions(safe=True))
     (loose,), (tight,) = (
         list(csv.DictReader(path.read_text("utf-8").splitlines(keepends=True)))
         for path in (plain_path, safe_path)

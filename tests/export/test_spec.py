@@ -58,6 +58,7 @@ def test_keyword_arguments_accept_more_types_than_the_fields_hold() -> None:
         ({"since": NOON, "until": NOON - timedelta(1)}, "since must not be later than until"),
         ({"full": 1}, "full must be True or False"),
         ({"csv_safe": "yes"}, "csv_safe must be True or False"),
+        ({"csv_bom": "yes"}, "csv_bom must be True or False"),
         ({"keep_user_tokens": None}, "keep_user_tokens must be True or False"),
         ({"recordings": "all"}, "recordings must be True or False"),
         ({"redact": "mask"}, "redact must be 'drop', 'hash' or None"),

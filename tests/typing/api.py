@@ -455,7 +455,7 @@ async def export(unpod: UnpodClient, moment: datetime, runs: list[Run]) -> None:
         assert_type(summary.failed, tuple[FailedRun, ...])
         assert_type(summary.bad, tuple[BadRow, ...])
     await unpod.export(["S", "S2"], "data", full=True, redact="hash", redact_key=b"12345678", recordings=True)
-    await unpod.export("S", "data", runs=runs, keep_user_tokens=True, csv_safe=True, format="csv")
+    await unpod.export("S", "data", runs=runs, keep_user_tokens=True, csv_bom=True, format="csv")
     await unpod.export("S", "data", format="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await unpod.export("S", "data", formats="csv")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     spec = ExportSpec(

@@ -99,6 +99,11 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
         _DATASET,
         msgspec.Meta(description="In CSV, put ' before values that a spreadsheet would run as formulas."),
     ] = False
+    csv_bom: Annotated[
+        bool,
+        _DATASET,
+        msgspec.Meta(description="Begin CSV files with a byte order mark, by which Excel recognizes UTF-8."),
+    ] = False
     redact: Annotated[
         Redaction | None,
         _DATASET,
@@ -220,6 +225,7 @@ class ExportOptions(TypedDict, total=False):
     format: ExportFormat
     keep_user_tokens: bool
     csv_safe: bool
+    csv_bom: bool
     redact: Redaction | None
     redact_key: str | bytes | None
     recordings: bool

@@ -13,12 +13,13 @@ from unpod_async._export.formats.columns import COLUMNS, SCHEMA_VERSION, RowKind
 from unpod_async._export.formats.csv import CsvWriter, safe
 from unpod_async._export.formats.jsonl import GzipJsonlWriter, JsonlWriter
 from unpod_async._export.formats.parquet import ParquetWriter, load
-from unpod_async._export.formats.writer import Format, Range, Writer
+from unpod_async._export.formats.writer import CsvOptions, Format, Range, Writer
 
 __all__ = [
     "COLUMNS",
     "FORMATS",
     "SCHEMA_VERSION",
+    "CsvOptions",
     "Range",
     "RowKind",
     "Writer",

@@ -1,6 +1,6 @@
 r"""CSV parts.
 
-The files are RFC 4180 in UTF-8 without a byte order mark. Lines end with \n, and the first line has the names
+The files are RFC 4180 in UTF-8. Lines end with \n, and the first line has the names
 of the columns. Strings and JSON are always quoted, numbers and times never. So "" is an empty string, and an
 empty cell is null. Polars distinguishes the two by default, DuckDB with `allow_quoted_nulls=false`, pyarrow
 with `null_values=[""]`, `strings_can_be_null=True` and `quoted_strings_can_be_null=False`. Times look like
@@ -18,7 +18,14 @@ from typing import Any
 
 from unpod_async._export.formats.cells import cells
 from unpod_async._export.formats.columns import COLUMNS, ColumnType, RowKind
-from unpod_async._export.formats.writer import OutputFile, Range, TextWriter, copy_error, open_part
+from unpod_async._export.formats.writer import (
+    CsvOptions,
+    OutputFile,
+    Range,
+    TextWriter,
+    copy_error,
+    open_part,
+)
 
 __all__ = ["CsvWriter", "safe"]
 
@@ -69,14 +76,16 @@ _FORMAT_CELL_SAFE = {**_FORMAT_CELL, "text": _safe_text, "json": _safe_text}
 
 
 class CsvWriter(TextWriter):
-    """Writes CSV. With `csv_safe`, `safe` changes the strings."""
+    """Writes CSV."""
 
-    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
-        super().__init__(output, kind, csv_safe)
+    def __init__(self, output: OutputFile, kind: RowKind, csv: CsvOptions | None = None) -> None:
+        super().__init__(output, kind, csv)
+        options = csv or CsvOptions()
         self._kind: RowKind = kind
-        functions = _FORMAT_CELL_SAFE if csv_safe else _FORMAT_CELL
+        functions = _FORMAT_CELL_SAFE if options.safe else _FORMAT_CELL
         self._columns = [functions[column.kind] for column in COLUMNS[kind]]
-        self._header = ",".join(column.name for column in COLUMNS[kind]).encode() + b"\n"
+        encoding = "utf-8-sig" if options.byte_order_mark else "utf-8"
+        self._header = ",".join(column.name for column in COLUMNS[kind]).encode(encoding) + b"\n"
         self._put(self._header)
 
     def write(self, lines: Iterable[bytes]) -> None:

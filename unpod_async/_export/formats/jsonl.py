@@ -10,7 +10,14 @@ from io import BufferedIOBase, BufferedReader, FileIO
 from pathlib import Path
 
 from unpod_async._export.formats.columns import RowKind
-from unpod_async._export.formats.writer import OutputFile, Range, TextWriter, copy_error, open_part
+from unpod_async._export.formats.writer import (
+    CsvOptions,
+    OutputFile,
+    Range,
+    TextWriter,
+    copy_error,
+    open_part,
+)
 
 __all__ = ["GzipJsonlWriter", "JsonlWriter"]
 
@@ -74,8 +81,8 @@ def _find_rows(chunk: bytes, start: int, most: int) -> tuple[int, int]:
 class GzipJsonlWriter(JsonlWriter):
     """Writes compressed JSONL: one gzip member without name and time, so that equal rows give equal bytes."""
 
-    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
-        super().__init__(output, kind, csv_safe)
+    def __init__(self, output: OutputFile, kind: RowKind, csv: CsvOptions | None = None) -> None:
+        super().__init__(output, kind, csv)
         # 16 adds a gzip header. zlib sets its time to zero.
         self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from unpod_async._export.formats.cells import cells
 from unpod_async._export.formats.columns import COLUMNS, SCHEMA_VERSION, RowKind
-from unpod_async._export.formats.writer import OutputFile, Range, Writer, copy_error, open_part
+from unpod_async._export.formats.writer import CsvOptions, OutputFile, Range, Writer, copy_error, open_part
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["ParquetWriter", "load"]
@@ -47,8 +47,8 @@ def load() -> tuple[Any, Any]:
 class ParquetWriter(Writer):
     """Writes Parquet."""
 
-    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
-        super().__init__(output, kind, csv_safe)
+    def __init__(self, output: OutputFile, kind: RowKind, csv: CsvOptions | None = None) -> None:
+        super().__init__(output, kind, csv)
         self._arrow, self._parquet = load()
         self._kind: RowKind = kind
         self._schema = self._schema_of(kind)

@@ -10,12 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from unpod_async._common import O_BINARY, sync_file
 from unpod_async._export.formats.columns import RowKind
 
-__all__ = ["Format", "OutputFile", "Range", "TextWriter", "Writer", "copy_error", "open_part"]
+__all__ = ["CsvOptions", "Format", "OutputFile", "Range", "TextWriter", "Writer", "copy_error", "open_part"]
 
 Range: TypeAlias = tuple[int, int]
 
@@ -93,6 +93,18 @@ def open_part(path: Path) -> int:
     return os.open(path, os.O_RDONLY | _NO_FOLLOW | O_BINARY)
 
 
+class CsvOptions(NamedTuple):
+    """What only CSV parts need.
+
+    Attributes:
+        safe: Change strings that a spreadsheet would run as formulas.
+        byte_order_mark: Begin the file with one.
+    """
+
+    safe: bool = False
+    byte_order_mark: bool = False
+
+
 class Writer(ABC):
     """Writes one new part. All methods block. Memory does not depend on the size of the part.
 
@@ -105,7 +117,7 @@ class Writer(ABC):
         OSError: From every method but `abort`. Abort the part after it.
     """
 
-    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
+    def __init__(self, output: OutputFile, kind: RowKind, csv: CsvOptions | None = None) -> None:
         self._output = output
         self.rows = 0
 
@@ -168,8 +180,8 @@ class Writer(ABC):
 class TextWriter(Writer):
     """A writer that buffers text and writes it in large blocks."""
 
-    def __init__(self, output: OutputFile, kind: RowKind, csv_safe: bool = False) -> None:
-        super().__init__(output, kind, csv_safe)
+    def __init__(self, output: OutputFile, kind: RowKind, csv: CsvOptions | None = None) -> None:
+        super().__init__(output, kind, csv)
         self._held = bytearray()
 
     def _put(self, data: bytes) -> None:
@@ -199,21 +211,18 @@ class Format:
 
     Attributes:
         suffix: Suffix of the files, with its dot.
-        make: Returns a writer for (file, kind, csv_safe).
+        make: Returns a writer for (file, kind, options of CSV).
         check: Raises ConfigurationError if a package that the format needs is missing.
         is_lines: A part consists of the lines that `row_line` makes and nothing else.
     """
 
     suffix: str
-    make: Callable[[OutputFile, RowKind, bool], Writer]
+    make: Callable[[OutputFile, RowKind, CsvOptions | None], Writer]
     check: Callable[[], object] = tuple
     is_lines: bool = False
 
-    def create(self, path: Path, kind: RowKind, *, csv_safe: bool = False) -> Writer:
+    def create(self, path: Path, kind: RowKind, csv: CsvOptions | None = None) -> Writer:
         """Create a part file, readable by its owner only, and return its writer.
-
-        Args:
-            csv_safe: See `safe`. Only CSV uses it.
 
         Raises:
             ConfigurationError: See `check`. No file was created.
@@ -222,7 +231,7 @@ class Format:
         self.check()
         output = OutputFile(path)
         try:
-            return self.make(output, kind, csv_safe)
+            return self.make(output, kind, csv)
         except BaseException:
             output.discard()
             raise

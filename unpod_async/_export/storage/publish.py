@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from unpod_async._common import O_BINARY, close_locked, lock, sync_file, sync_folder, write_all
-from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, Range, RowKind, Writer
+from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, CsvOptions, Range, RowKind, Writer
 from unpod_async._export.results import BadRow, FailedRun
 from unpod_async._export.storage.catalog import Catalog, FinishedPart, PartContent, RunState, StagedRun
 from unpod_async._export.storage.checkpoint import SPOOL_NAME, Spool, SpoolReader
@@ -38,7 +38,6 @@ __all__ = [
     "Parts",
     "Publisher",
     "Target",
-    "check_spool",
     "contents",
     "manifest",
     "remove_unused_files",
@@ -223,6 +222,32 @@ class Target:
             (int(path.name.rpartition("-")[2]), path) for path in found if _SPOOL_NAME.fullmatch(path.name)
         ]
 
+    def check_spool(self, ends: Mapping[int, int]) -> int:
+        """Check that all staged rows are in the spool, and remove the spool files without staged rows.
+
+        Args:
+            ends: For each file with staged rows, the position after the last one.
+
+        Returns:
+            The greatest number of a spool file that was there.
+
+        Raises:
+            ExportError: A spool file was removed or truncated, or the catalog is older.
+        """
+        for file, end in ends.items():
+            path = self.spool_file(file)
+            if (self.size(f"{_WORK}/{path.name}") or 0) < end:
+                raise ExportError(
+                    f"{path} was removed or truncated after the export, or {self.catalog.name} is older",
+                    hint=f"restore {_WORK}/ as it was, or export to another directory",
+                )
+        last = 0
+        for number, path in self.spool_files():
+            last = max(last, number)
+            if number not in ends:
+                path.unlink(missing_ok=True)
+        return last
+
     def finished(self, name: str) -> Path:
         """Return where a file of the data set is written before `put`."""
         return self.work / f"new-{name.replace('/', '-')}"
@@ -255,24 +280,28 @@ class Parts:
         OSError, sqlite3.Error: The disk cannot be written. The data set stays as it was.
     """
 
-    def __init__(self, catalog: Catalog, target: Target, *, form: str, csv_safe: bool) -> None:
+    def __init__(self, catalog: Catalog, target: Target, *, form: str, csv: CsvOptions) -> None:
         self._catalog = catalog
         self._target = target
         self._format = FORMATS[form]
-        self._csv_safe = csv_safe
+        self._csv = csv
         self.are_lines = self._format.is_lines
 
     def name(self, kind: str, number: int) -> str:
         """Return the path of a part in the target."""
         return f"{kind}/part-{number:05d}{self._format.suffix}"
 
-    def recover(self) -> None:
-        """Finish the moves of a killed export, and check that the parts are those that the catalog describes.
+    def recover(self) -> int:
+        """Finish what a killed export was doing, and check that all files are those that the catalog describes.
+
+        Returns:
+            The greatest number of a spool file that was there.
 
         Raises:
-            ExportError: A part was changed, removed or added, or the catalog is older than the parts.
+            ExportError: A part was changed, removed or added, staged rows are missing, or the catalog is older.
         """
         stored = self._catalog.part_files()
+        spool_ends = dict(self._catalog.spool_ends())
         for part in stored:
             if part.moving:
                 self.move(part.kind, part.number, part.adopted_file)
@@ -292,6 +321,7 @@ class Parts:
                     "export to another directory",
                 )
         self._target.refuse_unknown_parts(names)
+        return self._target.check_spool(spool_ends)
 
     def write(self, kind: RowKind, number: int, fill: Callable[[Writer], T]) -> tuple[Writer, T]:
         """Write the file of a part, new or again, but do not move it.
@@ -300,7 +330,7 @@ class Parts:
             fill: Writes the rows. Its result is returned after the closed writer.
         """
         path = self._target.create(self.name(kind, number))
-        writer = self._format.create(path, kind, csv_safe=self._csv_safe)
+        writer = self._format.create(path, kind, self._csv)
         try:
             filled = fill(writer)
             writer.close()
@@ -590,31 +620,6 @@ class Publisher:
         self._catalog.store_task_part(number, part, contents, published)
         self._parts.move("tasks", number, part.adopted_file)
         remove_unused_files(self._catalog, self._target, self._spool.open_files)
-
-
-def check_spool(catalog: Catalog, target: Target) -> int:
-    """Check that all staged rows are in the spool, and remove the files without staged rows. Blocks.
-
-    Returns:
-        The greatest number of a spool file that was there.
-
-    Raises:
-        ExportError: A spool file was removed or truncated, or the catalog is older.
-    """
-    ends = dict(catalog.spool_ends())
-    for file, end in ends.items():
-        path = target.spool_file(file)
-        if (target.size(f"{_WORK}/{path.name}") or 0) < end:
-            raise ExportError(
-                f"{path} was removed or truncated after the export, or {target.catalog.name} is older",
-                hint=f"restore {_WORK}/ as it was, or export to another directory",
-            )
-    last = 0
-    for number, path in target.spool_files():
-        last = max(last, number)
-        if number not in ends:
-            path.unlink(missing_ok=True)
-    return last
 
 
 def remove_unused_files(catalog: Catalog, target: Target, open_files: Container[int] = ()) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from unpod_async._export.formats import FORMATS
+from unpod_async._export.formats import FORMATS, CsvOptions
 from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
 from unpod_async._export.storage.checkpoint import Disk, Spool, Staging
@@ -24,7 +24,6 @@ from unpod_async._export.storage.publish import (
     Parts,
     Publisher,
     Target,
-    check_spool,
     contents,
     manifest,
     remove_unused_files,
@@ -121,9 +120,8 @@ def _open(
     opened.callback(catalog.close)
     _check_options(catalog, dataset_options)
     target.create_folders()
-    parts = Parts(catalog, target, form=spec.format, csv_safe=spec.csv_safe)
-    parts.recover()
-    first_file = check_spool(catalog, target) + 1
+    parts = Parts(catalog, target, form=spec.format, csv=CsvOptions(spec.csv_safe, spec.csv_bom))
+    first_file = parts.recover() + 1
     spool = Spool(target.work, first_file, spec.part_bytes, hashes=parts.are_lines)
     opened.callback(spool.close)
     publisher = Publisher(catalog, target, parts, spool, spec.part_bytes)
