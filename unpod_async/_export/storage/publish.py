@@ -292,13 +292,13 @@ class Parts:
         return f"{kind}/part-{number:05d}{self._format.suffix}"
 
     def recover(self) -> int:
-        """Finish what a killed export was doing, and check that all files are those that the catalog describes.
+        """Finish what a killed export was doing, and check that the files are those of the catalog.
 
         Returns:
             The greatest number of a spool file that was there.
 
         Raises:
-            ExportError: A part was changed, removed or added, staged rows are missing, or the catalog is older.
+            ExportError: A part was changed, removed or added, staged rows are gone, or the catalog is older.
         """
         stored = self._catalog.part_files()
         spool_ends = dict(self._catalog.spool_ends())
