@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from tests.tables import each_row
 from unpod_async._export import row_line
-from unpod_async._export.redaction import Redactor, kind_of_key
+from unpod_async._export.formats import cells, describe
+from unpod_async._export.redaction import MEASURES, Redactor, kind_of_key
 from unpod_async.errors import InvalidArgument
 from unpod_async.testing import Sandbox
 
@@ -61,6 +63,7 @@ def test_the_rows_of_the_sandbox_have_no_contact_data_left() -> None:
 def test_everything_else_in_the_rows_of_the_sandbox_stays() -> None:
     for row in Sandbox(runs=20, tasks_per_run=5).task_rows():
         row["user_info"] |= {"email": None, "full_name": None, "user_token": None}
+        row["user_info"]["location"] = dict.fromkeys(row["user_info"]["location"])
         row["input"] |= {"name": None, "contact_number": None}
         output = row["output"]
         after = output.get("post_call_data")
@@ -182,7 +185,6 @@ def test_the_columns_of_the_service_never_change() -> None:
         "run_id": "9876543210",
         "status": "Zed Quix",
         "user": "z@q.example",
-        "assignee": "Zed Quix",
     }
     row = {
         **own,
@@ -225,6 +227,7 @@ MET = [
     ("call +91-98765-43210 or 09876543210", "call [redacted] or [redacted]"),
     ("https://rec.example/919876543210_2.wav", "https://rec.example/[redacted]_2.wav"),
     ("ph9876543210", "ph[redacted]"),
+    ("ph98765_43210", "ph[redacted]"),
     ("ID 4321, not 43211", "ID [redacted], not 43211"),
     ("JD@Mail.example", "[redacted]"),
     ("https://x.example/?m=jd%40mail.example", "https://x.example/?m=[redacted]"),
@@ -287,12 +290,163 @@ def test_keys_that_are_not_identifiers_are_redacted_like_strings() -> None:
     assert list(result["input"]["votes"]) == ["[redacted]", "Quix"]
 
 
+REFERENCES = ["ref_id", "refId", "assignee", "call_id", "callId", "thread_id", "document_id"]
+
+
+@each_row("key", REFERENCES)
+@each_row(
+    ("sent", "left"),
+    [
+        ("+919876543210", "[redacted]"),
+        ("9876543210", "[redacted]"),
+        ("98765 43210", "[redacted]"),
+        ("call-9876543210-1", "call-[redacted]"),
+        ("ann.9876543210@example.com", "[redacted]"),
+        ("lead of Zed Quix", "lead of [redacted]"),
+        ("x5550100200y", "x[redacted]y"),  # the row's own number
+        ("call-0003", "call-0003"),
+        ("space-agent-demo00000000000000001", "space-agent-demo00000000000000001"),
+        ("x99915550100200", "x99915550100200"),
+        ("T8ff2ccdffe9a11f0878d43cd8a99e069", "T8ff2ccdffe9a11f0878d43cd8a99e069"),
+        ("2d81624a-a0ec-4459-9399-cf71fb21be06", "2d81624a-a0ec-4459-9399-cf71fb21be06"),
+    ],
+)
+def test_ids_that_may_contain_contact_data_are_searched_like_texts(key: str, sent: str, left: str) -> None:
+    own = {"name": "Zed Quix", "phone": "5550100200"}
+    assert dropped({"input": own, key: sent})[key] == left
+    assert dropped({"input": own, "output": {"a": [{key: sent}]}})["output"] == {"a": [{key: left}]}
+
+
+def test_the_id_of_an_input_or_output_is_such_an_id() -> None:
+    row = {"input": {"id": "lead-9876543210"}, "output": {"id": "9876543210", "x": {"id": "9876543210"}}}
+    assert dropped(row) == {
+        "input": {"id": "lead-[redacted]"},
+        "output": {"id": "[redacted]", "x": {"id": "9876543210"}},
+    }
+    assert json.loads(hashed(line(row)))["output"]["id"] == h("9876543210")
+
+
+def test_the_location_of_a_user_is_redacted() -> None:
+    place = {
+        "ip": "192.0.2.7",
+        "city": "Pune",
+        "timezone": "Asia/Kolkata",
+        "lat": 18.52,
+        "geo": {"id": "x", "points": [1, {"token": "t"}]},
+        "empty": "",
+    }
+    nothing = {"ip": None, "city": None, "timezone": None, "lat": None, "empty": ""}
+    nothing["geo"] = {"id": None, "points": [None, {"token": None}]}
+    for info, left in [
+        ({"id": "7", "location": place}, {"id": "7", "location": nothing}),
+        ([{"location": "Pune"}], [{"location": None}]),
+        ({"location": ["Pune", 1.5]}, {"location": [None, None]}),
+        ({"location": json.dumps({"ip": "192.0.2.7"})}, {"location": '{"ip": null}'.replace(" ", " ")}),
+    ]:
+        row = {"user_info": info, "output": {"summary": "Pune, 192.0.2.7"}, "input": {"location": "Pune"}}
+        assert dropped(row) == {**row, "user_info": left}
+        assert "192.0.2.7" not in json.dumps(json.loads(hashed(line(row)))["user_info"])
+        assert dropped({"userInfo": info})["userInfo"] == left
+
+
+@each_row(
+    "number",
+    ["9876543210", "98765432", "919876543210123", "9876543210.0", "9.87654321e9", "9876543210.00", "1e7"],
+)
+def test_whole_json_numbers_of_8_to_15_digits_are_redacted(number: str) -> None:
+    for sent in ('{"callback": %s}', '[{"a": [1, %s]}]', '{"lead_id": %s}', '{"x": "{\\"a\\": %s}"}'):
+        row = b'{"output": %b}' % (sent % number).encode()
+        left = (sent % "null").encode()
+        assert drop(row) == b'{"output": %b}' % left
+        assert number.encode() not in hashed(row)
+    if "." not in number:
+        assert json.loads(hashed(b'{"a": %b}' % number.encode()))["a"].startswith("h:")
+
+
+@each_row("number", ["1234567", "1234567890123456", "-9876543210", "9876543210.5", "0.12345678", "1e16", "1e400"])
+def test_other_json_numbers_stay(number: str) -> None:
+    row = b'{"output": {"callback": %b, "a": [%b]}}' % (number.encode(), number.encode())
+    assert drop(row) == hashed(row) == row
+
+
+@each_row("key", sorted(MEASURES))
+def test_times_durations_costs_and_counts_are_numbers_that_stay(key: str) -> None:
+    first, *others = key.split("_")
+    for name in (key, first + "".join(map(str.title, others))):
+        row = b'{"output": {"a": [{"%b": 1700000000123}], "%b": "1700000000"}}' % ((name.encode(),) * 2)
+        assert drop(row) == hashed(row) == row
+
+
+def test_the_table_of_measures_is_in_the_documentation() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (table,) = re.findall(r"<!-- measures -->(.*?)<!-- /measures -->", readme, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", table)) == MEASURES
+
+
+# Columns that may have contact data. All others are the same with redaction.
+CONTACT_COLUMNS = set(
+    """
+    task input output attachments user_info extra call_transcript call_summary call_customer
+    call_customer_number call_messages call_structured_data call_labels call_error call_recording_url
+    last_failure_reason
+    """.split()
+)
+NAMES_OF_COLUMNS = [name for name, _, _ in describe("tasks")]
+SPEECH = {"role": "user", "time": 1700000000123, "endTime": 1700000001123, "message": "9876543210"}
+MESSAGES = [{**SPEECH, "secondsFromStart": 12345678.0, "duration": 123456789}]
+STRANGE = [
+    {
+        "created": 1700000000,
+        "modified": "2026-01-15T10:00:00.123456Z",
+        "scheduled_timestamp": 1900000000,
+        "last_status_change": "1700000000",
+        "failure_count": 12345678,
+        "retry_attempt": 123456789,
+        "output": {
+            "start_time": 1700000000,
+            "end_time": 1700000012,
+            "duration": "12345678",
+            "cost": 12345678,
+            "transcript": [{"role": "agent", "content": "hello", "timestamp": 1700000000123}],
+        },
+    },
+    {
+        "output": {
+            "id": "call-0003",
+            "startedAt": "2026-01-15T10:00:00Z",
+            "endedAt": 1700000000,
+            "duration": 12345678,
+            "messages": MESSAGES,
+            "metadata": {"cost": 12345678.0},
+        }
+    },
+]
+
+
+def test_all_columns_without_contact_data_are_the_same_with_redaction() -> None:
+    rows: list[dict[str, Any]] = [*Sandbox(runs=40, tasks_per_run=5).task_rows(), *STRANGE]
+    seen = set[str]()
+    for row in rows:
+        sent = line(row)
+        before = dict(zip(NAMES_OF_COLUMNS, cells("tasks", sent), strict=True))
+        for redactor in (drop, hashed):
+            after = dict(zip(NAMES_OF_COLUMNS, cells("tasks", redactor(sent)), strict=True))
+            for name in before.keys() - CONTACT_COLUMNS:
+                assert after[name] == before[name], name
+            # The transcript has its texts redacted, and its times and roles are the same.
+            for one, other in zip(*(json.loads(of["call_messages"] or "[]") for of in (before, after)), strict=True):
+                assert one.keys() == other.keys()
+                assert all(other[key] == one[key] for key in one.keys() - {"content", "message"})
+        seen |= {name for name, value in before.items() if value is not None}
+    assert seen >= set(NAMES_OF_COLUMNS) - CONTACT_COLUMNS - {"id", "thread_id", "provider"}
+
+
 # --- what looks like contact data --------------------------------------------------------------------------
 
 NUMBERS = [
     "+91 98765 43210", "9876543210", "(555) 010-0199", "0049 30 1234567", "030/1234567", "123-4567",
     "98765.43210", "9 8 7 6 5 4 3 2 1 0", "+1.555.010.0199", "९८७६५४३२१०", "+91-98-7654-3210",
-    "98765 43210 98765 43211",
+    "98765 43210 98765 43211", "98765_43210", "+91_98765_43210", "98_76_54_32_10",
 ]  # fmt: skip
 MAILS = ["john.doe+x@ex.co.uk", "ÄÖ@exämple.de", "j@x.io"]
 LEFT = [
@@ -300,7 +454,7 @@ LEFT = [
     "10.12.2025", "31/12/2025 10:30", "20250130", "20250130T101530Z", "2024-2025", "10:30-11:45", "150.5",
     "12.345678", "192.168.100.200", "2d81624a-a0ec-4459-9399-cf71fb21be06",
     "01234567-89ab-cdef-0123-456789012345",
-    "INV-2025-001", "T8ff2ccdffe9a11f0878d43cd8a99e069", "1234567890123456", "45,000", "12345", "a @ b",
+    "INV-2025-001", "2024_01_15", "20250130_101530", "1700000000_12", "x_98765_43210", "T8ff2ccdffe9a11f0878d43cd8a99e069", "1234567890123456", "45,000", "12345", "a @ b",
     "@handle",
     "https://rec.example/9876543210.wav?t=1700000000",
 ]  # fmt: skip

@@ -6,10 +6,12 @@ the values of a row elsewhere in it) and `redactor`, which replaces them.
 
 from __future__ import annotations
 
+from unpod_async._export.redaction.json_strings import MEASURES
 from unpod_async._export.redaction.patterns import kind_of_key
 from unpod_async._export.redaction.redactor import Redactor
 
 __all__ = [
+    "MEASURES",
     "Redactor",
     "kind_of_key",
 ]

@@ -7,25 +7,41 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-from unpod_async._common import string_value
-from unpod_async._export.redaction.patterns import KeyKind, kind_of_key, words
+from unpod_async._common import is_too_deep, string_value
+from unpod_async._export.redaction.patterns import KeyKind, is_long_number, kind_of_key, words
 
-__all__ = ["Context", "JsonString", "JsonStrings", "read_strings"]
+__all__ = ["MEASURES", "Context", "JsonString", "JsonStrings", "read_strings"]
 
-Context: TypeAlias = Literal["contact", "text", "technical"]
-"""Contact data by its key, free text, or something technical that should have no name and no number."""
+Context: TypeAlias = Literal["contact", "text", "reference", "technical"]
+"""Contact data by its key, free text, an id that may contain a name or a number, or something technical that
+should not."""
 
 # Columns at the top level that the service fills in. Rows are identified and joined by them.
 _SERVER_KEYS = words(
-    "_id space_id user user_org_id thread_id run_id task_id collection_ref execution_type run_mode status"
-    " created modified assignee provider last_status_change scheduled_timestamp"
+    "_id space_id user user_org_id run_id task_id collection_ref execution_type run_mode status"
+    " created modified provider last_status_change scheduled_timestamp"
 )
+MEASURES = words(
+    "time start_time end_time started_at ended_at timestamp scheduled_timestamp scheduled_at"
+    " created created_at modified modified_at updated_at last_status_change seconds_from_start duration"
+    " callback_datetime cost count batch_count failure_count retry_attempt"
+)
+"""Keys of times, durations, costs and counts, also in camelCase. Their values are never phone numbers."""
+
+# Ids that users choose, or that contain a phone number: the id of the document is copied to `ref_id`.
+_REFERENCE_KEYS = words("ref_id document_id assignee call_id thread_id")
+# The `id` of these is the same, and the `location` of those is contact data.
+_DOCUMENTS, _USERS = words("input output"), words("user_info userInfo")
+_KEYS_INSIDE = words("id location")
+
+_MEASURES = frozenset(name.replace("_", "") for name in MEASURES)
+_REFERENCES = frozenset(name.replace("_", "") for name in _REFERENCE_KEYS)
 _DEEPEST = 4  # levels of JSON inside strings of JSON
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # A string (group 2 is set if it is a key), a bracket or a number. Possessive, so that it never backtracks.
@@ -33,7 +49,23 @@ _TOKEN = re.compile(
     rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:)?|[{}\[\]]|-?[0-9][0-9.eE+\-]*+',
     re.DOTALL,
 )
-_QUOTE, _OPEN, _CLOSE = b'"'[0], b"{[", b"}]"
+_CONTACT_KINDS = frozenset({"name", "reach", "location"})
+_IDENTIFYING_KINDS = frozenset({"technical", "measure", "reference"})
+_KINDS: tuple[KeyKind, ...] = get_args(KeyKind)
+_CONTEXT: Mapping[KeyKind, Context] = {
+    "measure": "technical",
+    "reference": "reference",
+    "technical": "technical",
+    "text": "text",
+}
+_CONTEXTS: tuple[Mapping[KeyKind, Context], Mapping[KeyKind, Context]] = (
+    {kind: _CONTEXT.get(kind, "contact") for kind in _KINDS},
+    dict.fromkeys(_KINDS, "contact"),
+)
+"""The context of a string by its kind: outside and inside of contact data."""
+
+_KEY_GROUP = 2
+_OPEN, _CLOSE = b"{[", b"}]"
 
 
 @dataclass(slots=True)
@@ -77,45 +109,72 @@ def read_strings(line: bytes) -> JsonStrings:
 
 def _read(line: bytes, deepest: int, kind: KeyKind, *, is_contact: bool, is_row: bool) -> JsonStrings:
     strings = JsonStrings(line)
-    # For each container: what its key says, and whether that key or an outer one names contact data.
-    containers: list[tuple[KeyKind, bool]] = []
+    server_keys = _SERVER_KEYS if is_row else frozenset[str]()
+    # For each container: its key, what the key says, and whether it or an outer one names contact data.
+    containers: list[tuple[str, KeyKind, bool]] = []
     is_server = False
+    key = ""
     for found in _TOKEN.finditer(line):
+        group = found.lastindex
+        if group == _KEY_GROUP:
+            key, kind, is_plain = _key(found[1])
+            is_server = len(containers) == 1 and key in server_keys
+            outer, outer_kind, is_contact = containers[-1]
+            if key in _KEYS_INSIDE or outer_kind == "location":
+                kind = _kind_inside(outer, outer_kind, key, kind)
+            is_contact = kind in _CONTACT_KINDS or (is_contact and kind not in _IDENTIFYING_KINDS)
+            if not is_plain:
+                strings.strings.append(JsonString(*found.span(1), key, "text", "text"))
+            continue
         start, end = found.span()
         first = line[start]
-        if first == _QUOTE:
-            token, colon = found.groups()
-            if colon is not None:
-                text, kind, is_plain = _key(token)
-                is_server = is_row and len(containers) == 1 and text in _SERVER_KEYS
-                is_contact = kind in {"name", "reach"} or (containers[-1][1] and kind != "technical")
-                if not is_plain:
-                    strings.strings.append(JsonString(start, start + len(token), text, "text", "text"))
-            elif not is_server and end - start > 2:
-                text = string_value(token)
-                context: Context = "contact" if is_contact else "technical" if kind == "technical" else "text"
-                string = JsonString(start, end, text, context, kind)
-                if text[0] in "{[" and deepest and _is_json(text):
-                    inner = text.encode()
-                    string.inside = _read(inner, deepest - 1, kind, is_contact=is_contact, is_row=False)
+        if group is not None:
+            if not is_server and end - start > 2:
+                text = string_value(found[0])
+                string = JsonString(start, end, text, _CONTEXTS[is_contact][kind], kind)
+                if text[0] in "{[":
+                    _read_inside(string, deepest - 1)
                 strings.strings.append(string)
         elif first in _OPEN:
-            containers.append((kind, is_contact))
+            containers.append((key, kind, is_contact))
         elif first in _CLOSE:
-            kind, is_contact = containers.pop()
-        elif is_contact and not is_server:
+            key, kind, is_contact = containers.pop()
+        elif not is_server and (is_contact or (kind != "measure" and is_long_number(found[0]))):
             strings.strings.append(JsonString(start, end, found[0].decode(), "contact", kind))
     return strings
+
+
+def _kind_inside(outer: str, outer_kind: KeyKind, key: str, kind: KeyKind) -> KeyKind:
+    """Return what a key says in the object with the key `outer`."""
+    if outer_kind == "location" or (key == "location" and outer in _USERS):
+        return "location"
+    return "reference" if key == "id" and outer in _DOCUMENTS else kind
+
+
+def _read_inside(string: JsonString, deepest: int) -> None:
+    """Read the strings of a string that begins as JSON does."""
+    if deepest < 0:
+        return
+    inner = string.text.encode()
+    if is_too_deep(inner):
+        string.context = "contact"  # what cannot be read may contain anything
+    elif _is_json(inner):
+        is_contact = string.context == "contact"
+        string.inside = _read(inner, deepest, string.kind, is_contact=is_contact, is_row=False)
 
 
 @functools.lru_cache(maxsize=8192)
 def _key(token: bytes) -> tuple[str, KeyKind, bool]:
     """Return a key as str, what it says about its value, and whether it is an identifier."""
     text = string_value(token)
-    return text, kind_of_key(text), _IDENTIFIER.fullmatch(text) is not None
+    name = text.replace("_", "").lower()
+    kind: KeyKind = (
+        "measure" if name in _MEASURES else "reference" if name in _REFERENCES else kind_of_key(text)
+    )
+    return text, kind, _IDENTIFIER.fullmatch(text) is not None
 
 
-def _is_json(text: str) -> bool:
+def _is_json(text: bytes) -> bool:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):

@@ -21,7 +21,7 @@ from unpod_async._export.redaction.patterns import (
 __all__ = ["Matcher", "RowMatchers"]
 
 _LONGEST = 200  # characters; a longer value is not a name
-_GAP = r"[\s().\-/\u2010-\u2015]{0,3}"
+_GAP = r"[\s()._\-/\u2010-\u2015]{0,3}"
 # Separators of the parts of a name, also in an address or a file name.
 _SPACE = r"(?:\s|%20|[+_.\-])+"
 # Scripts without spaces between words: a name has no word boundary, and may have only two characters.
@@ -62,6 +62,7 @@ class RowMatchers:
         numbers: Numbers of seven or more digits, searched everywhere.
         short_numbers: Numbers of three to six digits, searched as whole words in free text.
         names: Names and all other contact data.
+        in_texts: `short_numbers` and `names`, which are searched in texts only.
     """
 
     def __init__(self, contacts: Iterable[JsonString]) -> None:
@@ -73,6 +74,7 @@ class RowMatchers:
         values = [(string.text.strip(), string.kind == "name") for string in contacts if _is_searched(string)]
         for value, is_name in dict.fromkeys(values):
             self._add(value, is_name)
+        self.in_texts = (*self.short_numbers, *self.names)
 
     def number(self, found: str) -> str:
         """Return the number of the row that equals a found one apart from its prefix, or the found one."""
@@ -115,8 +117,9 @@ def _is_searched(string: JsonString) -> bool:
     text = string.text.strip()
     if len(text) > _LONGEST or text.casefold() in PLACEHOLDERS:
         return False
-    if string.kind == "text" and not any(
-        found["mail"] or found["phone"] for found in CONTACT_SHAPE.finditer(text)
+    if string.kind not in {"name", "reach"} and not (
+        string.kind == "text"
+        and any(found["mail"] or found["phone"] for found in CONTACT_SHAPE.finditer(text))
     ):
         return False
     return len(text) > 2 or (len(text) == 2 and _UNSPACED.search(text) is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
 __all__ = [
@@ -15,15 +16,17 @@ __all__ = [
     "PLACEHOLDERS",
     "KeyKind",
     "digits_of",
+    "is_long_number",
     "is_phone",
     "kind_of_key",
     "normalize",
     "words",
 ]
 
-KeyKind: TypeAlias = Literal["name", "reach", "technical", "text"]
-"""What a key says about its value: the name of a person, a phone number or address ("reach"), something
-technical (an id, time or status), or nothing ("text")."""
+KeyKind: TypeAlias = Literal["name", "reach", "location", "measure", "reference", "technical", "text"]
+"""What a key says about its value: the name of a person, a phone number or address ("reach"), where a user is
+("location"), a time, duration, cost or count ("measure"), an id that may contain contact data ("reference"),
+something else that is technical (an id or status), or nothing ("text")."""
 
 
 def words(text: str) -> frozenset[str]:
@@ -99,7 +102,8 @@ _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 # Digits that are not a phone number: times, dates, UUIDs, IP addresses, ranges of years, decimal fractions.
 _KEEP = (
     r"(?P<keep>(?<![\w.])(?:"
-    r"\d{4}-\d\d?-\d\d?(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|[+-]\d\d:?\d\d))?)?"
+    r"\d{4}(?P<dash>[-_])\d\d?(?P=dash)\d\d?"
+    r"(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|[+-]\d\d:?\d\d))?)?"
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:T?[0-2]\d[0-5]\d[0-5]\dZ?)?"
     rf"|{_DAY}(?P<mark>[./\-]){_DAY}(?P=mark)(?:19|20)?\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?"
     r"|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
@@ -111,7 +115,7 @@ _KEEP = (
 _GAP = r"[\s().\-/\u00a0\u2010-\u2015]"
 _PHONE = (
     r"(?P<phone>(?<![A-Za-z0-9_])(?:\((?=\+?\d{1,5}\)))?(?:\+\s?)?"
-    rf"\d(?:{_GAP}{{0,3}}\d){{6,24}}(?![A-Za-z0-9_]))"
+    rf"(?:\d(?:{_GAP}{{0,3}}\d){{6,24}}|\d{{2,6}}(?:_\d{{2,6}}){{1,4}})(?![A-Za-z0-9_]))"
 )
 
 MAIL = re.compile(_MAIL)
@@ -119,11 +123,13 @@ NUMBER_OR_URL = re.compile(f"{_URL}|{_KEEP}|{_PHONE}", re.IGNORECASE)
 CONTACT_SHAPE = re.compile(f"{_URL}|{_MAIL}|{_KEEP}|{_PHONE}", re.IGNORECASE)
 """Has the groups url, mail, keep and phone. Check a `phone` with `is_phone`."""
 
-_WRITTEN_NUMBER = re.compile(r"[+(]*\d(?:[\s().\-/\u00a0\u2010-\u2015]*\d)*[\s)]*")
+_WRITTEN_NUMBER = re.compile(r"[+(]*\d(?:[\s()._\-/\u00a0\u2010-\u2015]*\d)*[\s)]*")
 
 
 def digits_of(text: str) -> str:
     """Return the digits in a string; digits of other scripts become ASCII."""
+    if text.isascii():
+        return "".join(filter(str.isdigit, text))
     return "".join(str(unicodedata.digit(one)) for one in text if one.isdigit())
 
 
@@ -141,6 +147,19 @@ def is_phone(found: re.Match[str]) -> bool:
     # "INV-2025-001" is an invoice, but "Tel-9876543210" has a phone number.
     joined = start > 1 and found.string[start - 1] in "-/._#" and found.string[start - 2].isalnum()
     return digits >= 10 or not joined
+
+
+def is_long_number(number: bytes) -> bool:
+    """Return whether a JSON number is whole and has 8 to 15 digits, as a phone number has."""
+    if number.isdigit():  # nearly always
+        return 8 <= len(number) <= 15
+    if len(number) < 3:  # 1e7 is the shortest
+        return False
+    try:
+        value = Decimal(number.decode())
+        return 10**7 <= value < 10**15 and value == value.to_integral_value()
+    except ArithmeticError:
+        return False
 
 
 def normalize(value: str) -> str:

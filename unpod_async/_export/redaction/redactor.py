@@ -25,7 +25,7 @@ from unpod_async.errors import InvalidArgument
 __all__ = ["Redactor"]
 
 _Span: TypeAlias = tuple[int, int, str]
-_NOT_DIGITS = re.compile(r"[\s().\-/\u2010-\u2015]+")
+_NOT_DIGITS = re.compile(r"[\s()._\-/\u2010-\u2015]+")
 
 
 class Redactor:
@@ -46,6 +46,7 @@ class Redactor:
       also in documents of the caller and in strings that contain JSON (`structured_data`). Ids and keys of
       agents, companies and things (`assistant_number`, `company_name`) are not contact data. "" and "N/A"
       stay.
+    * Everything in `user_info.location`: IP address, city, coordinates.
     * The same values (three characters or more) elsewhere in the strings of the row, in any case. It also
       finds the capitalised parts of a name, and a number in any spacing, with or without its prefix. Names of
       three or four letters must be whole words.
@@ -53,14 +54,18 @@ class Redactor:
       with gaps or a plus sign, or 8 to 15 digits without. A policy number of nine digits is redacted too.
       Times, dates, UUIDs, IP addresses and decimal fractions stay. Values whose key says that they are an id,
       time or status are not searched for such numbers, and columns that the service fills in (`run_id`) are
-      not searched at all.
+      not searched at all. `ref_id`, `document_id`, `assignee`, `call_id`, `thread_id` and the `id` of an
+      input or output are searched like texts, because they may contain a name or a number.
+    * JSON numbers that are whole and have 8 to 15 digits, except those under keys of times, durations, costs
+      and counts: `MEASURES`.
     * In a URL, e-mail addresses and the values of the row. A `recording_url` without contact data stays
       usable.
 
     It does not find, and no program of this kind can: a name that appears only in a transcript, a nickname or
     misspelling, a number or address spelled out in words, and the voices in a recording. Postal addresses,
-    the IP address and location in `user_info.location`, companies and texts about a person are not contact
-    data here. Keys that are identifiers do not change.
+    IP addresses outside of `user_info.location`, companies and texts about a person are not contact data
+    here. Neither is a number of another length, or one that is joined to letters (`lead9876543210`), unless
+    the row has it under a key that names contact data. Keys that are identifiers do not change.
 
     Raises:
         InvalidArgument: The mode is unknown, or "hash" has no key.
@@ -105,6 +110,8 @@ class Redactor:
         return None if text == string.text else msgspec.json.encode(text)
 
     def _text(self, text: str, context: Context, matchers: RowMatchers) -> str:
+        if context == "technical" and not MAY_CONTAIN_CONTACT.search(text):
+            return text  # most technical strings: a role, a status
         spans = sorted(_find_spans(text, context, matchers))
         if not spans:
             return text
@@ -132,13 +139,14 @@ def _find_spans(text: str, context: Context, matchers: RowMatchers) -> Iterator[
         for matcher in matchers.numbers:
             if matcher.required in digits:
                 for found in matcher.pattern.finditer(text):
-                    # In an id, digits may match by chance. There, a number must be a whole word.
-                    if context == "text" or _stands_alone(found):
+                    # In an id, digits may match by chance. There, a number must be a whole word, or all of
+                    # the digits around it.
+                    if context == "text" or _stands_alone(found, context):
                         yield *found.span(), matcher.value
     if context == "technical":
         return
     lower = text.lower()
-    for matcher in (*matchers.short_numbers, *matchers.names):
+    for matcher in matchers.in_texts:
         if matcher.required in lower:
             yield from ((*found.span(), matcher.value) for found in matcher.pattern.finditer(text))
 
@@ -150,13 +158,15 @@ def _spans_by_shape(text: str, context: Context, matchers: RowMatchers) -> Itera
         shape = found.lastgroup
         if shape == "mail":
             yield *found.span(), found[0].replace("%40", "@")
-        elif shape == "phone" and context == "text" and is_phone(found):
+        elif shape == "phone" and context != "technical" and is_phone(found):
             yield *found.span(), matchers.number(found[0])
         elif shape == "url" and pattern is CONTACT_SHAPE:
             for mail in MAIL.finditer(text, *found.span()):
                 yield *mail.span(), mail[0].replace("%40", "@")
 
 
-def _stands_alone(found: re.Match[str]) -> bool:
-    before, after = found.string[: found.start()][-1:], found.string[found.end() :][:1]
-    return not (before.isalnum() or after.isalnum())
+def _stands_alone(found: re.Match[str], context: Context) -> bool:
+    before, after = found.string[: found.start()], found.string[found.end() :]
+    if context == "reference":
+        return not (before[-1:].isdigit() or after[:1].isdigit())
+    return not (before[-1:].isalnum() or after[:1].isalnum())
