@@ -107,6 +107,7 @@ def test_the_documented_camel_case_output_reads_as_a_call() -> None:
         direction="outbound",
         started_at=datetime(2025, 11, 17, 12, 5, tzinfo=UTC),
         ended_at=datetime(2025, 11, 17, 12, 10, tzinfo=UTC),
+        duration=300.0,
         recording_url="https://example.com/recordings/rec123.mp3",
         transcript="Agent: Hello, this is calling to confirm...\nCustomer: Yes, confirmed.",
         summary="Customer confirmed the appointment for tomorrow at 2 PM",
@@ -231,6 +232,34 @@ def test_a_duration_is_seconds_or_none(sent: object, duration: float | None) -> 
 
     assert read == duration
     assert read is None or type(read) is float
+
+
+def test_structured_data_of_more_than_500_levels_stays_a_string() -> None:
+    for levels, is_parsed in ((500, True), (501, False), (900, False), (20_000, False)):
+        sent = "[" * levels + "]" * levels
+        found = after_call({"structured_data": sent}).structured_data
+        assert isinstance(found, list) is is_parsed
+        assert is_parsed or found == sent
+
+
+@each_row(
+    ("sent", "duration"),
+    [
+        ({"start_time": "2026-01-15T10:00:00", "end_time": "2026-01-15T10:01:30.5"}, 90.5),
+        ({"startedAt": "2026-01-15T10:00:00Z", "endedAt": "2026-01-15T11:00:00+01:00"}, 0.0),
+        ({"start_time": 1768471200, "endedAt": "2026-01-15 10:00:07"}, 7.0),
+        ({"start_time": "2026-01-15T10:00:00", "end_time": "2026-01-15T09:59:59"}, None),
+        ({"start_time": "2026-01-15T10:00:00", "end_time": "NULL"}, None),
+        ({"start_time": "N/A", "end_time": "2026-01-15T10:00:00"}, None),
+    ],
+)
+def test_a_call_without_a_duration_has_the_time_from_start_to_end(
+    sent: dict[str, Any], duration: float | None
+) -> None:
+    for none in ({}, {"duration": None}, {"duration": "NULL"}, {"duration": ""}, {"duration": {"s": 1}}):
+        assert call_of({**sent, **none}).duration == duration
+    assert call_of({**sent, "duration": 3}).duration == 3
+    assert call_of({**sent, "duration": "0"}).duration == 0
 
 
 @each_row("sent", ["NULL", "None", "N/A", "", None, 12.5, [], True])

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
-from unpod_async._common import parse_time
+from unpod_async._common import is_value_too_deep, parse_time
 
 __all__ = ["Call", "Record", "TranscriptMessage", "read_call"]
 
@@ -108,7 +108,7 @@ class Call(Record, kw_only=True, frozen=True, gc=False):
         direction: "inbound" or "outbound"; other values of the server are returned unchanged ("webCall").
         status: status of the call ("completed", "ended"), not of the task.
         started_at, ended_at: timezone-aware datetimes in UTC.
-        duration: seconds.
+        duration: seconds; the time from start to end if the server sent no duration.
         recording_url: URL of the recording. It is often a signed URL: treat it as a secret.
         messages: the messages of the transcript, if the server sent a list.
         transcript: the transcript as one string: as sent, or lines "role: text" made from `messages`.
@@ -166,13 +166,16 @@ def read_call(output: object) -> Call | None:
     messages = _messages(data.get("transcript")) or _messages(data.get("messages"))
     cost = _number(data.get("cost"))
     structured = _structured(post_call.get("structured_data"))
+    started_at = parse_time(data.get("start_time")) or parse_time(data.get("startedAt"))
+    ended_at = parse_time(data.get("end_time")) or parse_time(data.get("endedAt"))
+    duration = _number(data.get("duration"))
     return Call(
         call_id=_text(data, "call_id", "id"),
         direction=_DIRECTIONS.get(direction.strip().lower(), direction) if direction else None,
         status=_text(data, "call_status", "status"),
-        started_at=parse_time(data.get("start_time")) or parse_time(data.get("startedAt")),
-        ended_at=parse_time(data.get("end_time")) or parse_time(data.get("endedAt")),
-        duration=_number(data.get("duration")),
+        started_at=started_at,
+        ended_at=ended_at,
+        duration=_seconds_between(started_at, ended_at) if duration is None else duration,
         recording_url=_text(data, "recording_url", "recordingUrl"),
         messages=messages,
         transcript=_text(data, "transcript") or _join(messages),
@@ -233,6 +236,13 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _seconds_between(start: datetime | None, end: datetime | None) -> float | None:
+    """Return the seconds from start to end, or None if one is missing or the end is before the start."""
+    if start is None or end is None or end < start:
+        return None
+    return (end - start).total_seconds()
+
+
 def _messages(value: object) -> list[TranscriptMessage]:
     items = _items(value)
     try:
@@ -275,9 +285,10 @@ def _structured(value: object) -> Any:
     if (text := _non_empty(value)) is None:
         return None
     try:
-        return msgspec.json.decode(text)
+        data = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return text
+    return text if is_value_too_deep(data) else data
 
 
 def _error(value: object) -> str | None:
