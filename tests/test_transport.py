@@ -241,6 +241,7 @@ class TestRequests:
             ("aws-chunked", bytes),
             ("", bytes),
         ],
+        ids=range(10),
     )
     @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte order mark"])
     async def test_encoded_answers_are_read(
@@ -266,6 +267,7 @@ class TestRequests:
             (gzip.compress(b"[" * 10_001), "longer than max_response_bytes"),
             (gzip.compress(b"[" * 5_001) * 2, "longer than max_response_bytes"),
         ],
+        ids=["cut short", "bytes after the end", "not compressed", "long", "two members"],
     )
     async def test_a_damaged_or_long_x_gzip_is_an_error(self, body: bytes, what: str) -> None:
         answer = json_response(body, 200, [("Content-Encoding", "x-gzip")])
