@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
+import warnings
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from tests.cancel import cancel_everywhere
 from tests.raw_server import RawConnection, RawServer, json_response
@@ -397,3 +400,43 @@ async def test_a_grace_that_makes_no_sense_is_refused_and_the_client_stays_open(
         with pytest.raises(ConfigurationError, match="grace"):
             await unpod.aclose(grace)
         assert (await read(unpod)).token == "S"
+
+
+@pytest.mark.parametrize("first_loop", ["closed", "stopped", "running in a thread"])
+def test_closing_in_another_loop_leaves_no_connection_and_no_warning(first_loop: str) -> None:
+    """The server sees every connection close, and the garbage collector finds nothing to warn of."""
+    ended: list[int] = []
+
+    async def answer(connection: RawConnection) -> None:
+        while (request := await connection.read_request()) is not None:
+            await connection.send(CREATED if request.startswith(b"POST") else SPACE)
+        ended.append(connection.number)
+
+    async def use(unpod: UnpodClient) -> None:
+        await read(unpod)
+        await create(unpod)
+
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(RawServer(answer)) as server:
+        unpod = UnpodClient("t0ken", "acme", server.base_url)
+        with start_blocking_portal() if first_loop.startswith("running") else asyncio.Runner() as first:
+            if isinstance(first, asyncio.Runner):
+                first.run(use(unpod))
+                if first_loop == "closed":
+                    first.close()
+            else:
+                first.call(use, unpod)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                asyncio.run(unpod.aclose())
+                asyncio.run(unpod.aclose())
+                del unpod
+                gc.collect()
+        gc.collect()
+        assert [str(warning.message) for warning in caught] == []
+        assert server.connections == 2
+
+        async def all_ended() -> None:
+            while len(ended) < 2:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0)
+
+        portal.call(all_ended)

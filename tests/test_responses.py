@@ -230,6 +230,37 @@ def test_a_401_names_the_scheme_and_what_to_try(scheme: str) -> None:
     assert "asks for" not in str(answered(401, {"message": "m"}))
 
 
+@each_row(
+    ("status", "expiry", "scheme", "said", "date"),
+    [
+        (401, DATE_AS_UNIX - 1, "JWT", "a JWT that expired at 2026-01-15T10:59:59Z", DATE),
+        (401, DATE_AS_UNIX, "Token", "a JWT that expired at 2026-01-15T11:00:00Z", DATE),
+        (403, DATE_AS_UNIX, "Bearer", "a JWT that expired at 2026-01-15T11:00:00Z", DATE),
+        (401, 1000, "JWT", "a JWT that expired at 1970-01-01T00:16:40Z", ""),  # by the clock of this machine
+        (401, -5, "JWT", "a JWT that expired: ", DATE),
+        (401, DATE_AS_UNIX + 1, "JWT", "that this server issued it", DATE),
+        (401, math.inf, "bearer", "that this server issued it", DATE),
+        (401, math.inf, "Token", "some servers accept only a JWT with 'JWT' or 'Bearer'", DATE),
+        (401, None, "JWT", "API keys need 'Token'", DATE),
+    ],
+)
+def test_the_error_of_a_jwt_suggests_a_scheme_only_if_that_can_help(
+    status: int, expiry: float | None, scheme: str, said: str, date: str
+) -> None:
+    request = Request("GET", "/spaces/", scheme, expiry)
+    hint = answered(status, {"message": "no"}, {"date": date, "www-authenticate": "JWT"}, request).hint or ""
+    assert said in hint
+    if "some servers" not in said and "API keys" not in said:
+        assert "API keys" not in hint
+        assert "some servers" not in hint
+
+
+def test_a_403_suggests_no_other_token_unless_it_expired() -> None:
+    for expiry in (None, math.inf, DATE_AS_UNIX + 1):
+        request = Request("GET", "/", "JWT", expiry)
+        assert answered(403, {"message": "no"}, {"date": DATE}, request).hint is None
+
+
 def test_a_404_with_a_page_means_a_wrong_address() -> None:
     error = answered(404, PAGE)
     assert "titled 'Not Found'" in str(error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
+import math
 import pickle
 import string
 import traceback
@@ -111,3 +113,40 @@ def test_redaction_of_bytes_leaves_the_other_bytes_alone(value: str, around: byt
 
 def test_text_without_the_secret_is_unchanged() -> None:
     assert Secret("abcdefgh").redact("abcdefg h ABCDEFGH") == "abcdefg h ABCDEFGH"
+
+
+def jwt(claims: object, tail: str = "c2ln") -> str:
+    parts = ({"alg": "HS256", "typ": "JWT"}, claims)
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+    return ".".join([*encoded, tail])
+
+
+@each_row(
+    ("value", "expiry"),
+    [
+        (jwt({"exp": 1768474800}), 1768474800.0),
+        (jwt({"user": "é", "exp": 1768474800.5}), 1768474800.5),
+        (jwt({"exp": -1}), -1.0),
+        (jwt({}), math.inf),
+        (jwt({"exp": "1768474800"}), math.inf),
+        (jwt({"exp": True}), math.inf),
+        (jwt({"exp": None}), math.inf),
+        (jwt({"exp": 10**30}), math.inf),
+        (jwt([]), math.inf),
+        ("eyJ.e30.x", math.inf),
+        ("eyJ.!!!.x", math.inf),
+        ("eyJ.QQ.x", math.inf),
+        ("eyJ..", math.inf),
+        ("eyJhbGciOiJIUzI1NiJ9.e30", None),
+        ("a.b.c", None),
+        ("0123456789abcdef0123456789abcdef01234567", None),
+    ],
+)
+def test_the_expiry_of_a_jwt(value: str, expiry: float | None) -> None:
+    assert Secret(value).jwt_expiry() == expiry
+
+
+@given(values)
+def test_any_secret_has_an_expiry_or_none(value: str) -> None:
+    for text in (value, f"eyJ.{value}.x", f"eyJ{value}"):
+        assert isinstance(Secret(text).jwt_expiry(), float | None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import gzip
 import json
@@ -26,6 +27,7 @@ from unpod_async import (
     ConfigurationError,
     NotFoundError,
     OutcomeUnknown,
+    RetryPolicy,
     TransportError,
     UnpodClient,
     UnpodError,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 TOKEN = "5ecret/t0ken+with%odd"
+FAST = RetryPolicy(attempts=3, base=0.001, cap=0.002)
 SPACE = {"data": {"token": "S"}}
 CREATED = {"status_code": 200, "data": {"run_id": "R1", "task_ids": ["T1"]}}
 DOCUMENTS = [{"id": "d", "name": "Ann Example", "contact_number": "+490000000"}]
@@ -554,6 +557,23 @@ def secret_parts() -> list[str]:
 
 
 class TestTheToken:
+    async def test_the_error_of_an_expired_jwt_says_so_and_suggests_no_scheme(self) -> None:
+        claims = base64.urlsafe_b64encode(b'{"exp": 1700000000}').decode().rstrip("=")
+        token = f"eyJhbGciOiJIUzI1NiJ9.{claims}.c2lnbmF0dXJl"
+        for status in (401, 403):
+            async with saying(
+                json_response({"message": "no"}, status, [("WWW-Authenticate", 'JWT realm="api"')]),
+                token=token,
+                auth_scheme="JWT",
+            ) as (server, unpod):
+                for use in (get_space, list_runs, create):
+                    with pytest.raises(APIError) as caught:
+                        await use(unpod)
+                    assert "expired at 2023-11-14T22:13:20Z" in (caught.value.hint or "")
+                    assert "Token" not in (caught.value.hint or "")
+                    assert token not in shown(caught.value)
+                assert len(server.requests) == 3
+
     def test_it_is_in_no_repr_and_no_copy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         unpod = UnpodClient(TOKEN, "acme", "http://127.0.0.1:9", page_size=7, auth_scheme="JWT", retry=None)
         pager = unpod.runs.list("S")
@@ -696,18 +716,66 @@ class TestNoAnswer:
                 await create(unpod)
             assert not caught.value.sent
 
-    async def test_tls_to_a_server_that_speaks_none(self) -> None:
+    @pytest.mark.parametrize("proxied", [False, True])
+    async def test_tls_to_a_server_that_speaks_none(self, proxied: bool) -> None:
+        """No other attempt can help, so there is one, and the hint names what to change."""
+
         async def plain(connection: RawConnection) -> None:
             await connection.send(http_response(b"plain HTTP only", 400))
 
         async with RawServer(plain) as server:
             url = server.base_url.replace("http://", "https://")
-            async with UnpodClient(TOKEN, "acme", url, retry=None) as unpod:
+            where = {"base_url": "https://api.invalid", "proxy": url} if proxied else {"base_url": url}
+            async with UnpodClient(TOKEN, "acme", **where, retry=FAST) as unpod:
                 error = await failing(unpod)
                 assert not error.sent
-                with pytest.raises(TransportError) as caught:
+                assert error.permanent
+                assert len(error.attempts) == 1
+                assert f"port {server.port} of 127.0.0.1 does not speak TLS" in str(error)
+                assert ("proxy=" if proxied else "use http://") in (error.hint or "")
+                with pytest.raises(TransportError, match="does not speak TLS") as caught:
                     await create(unpod)
                 assert not caught.value.sent
+            assert server.connections == 2
+
+    async def test_a_connection_that_is_lost_in_the_tls_handshake_is_tried_again(self) -> None:
+        async def hang_up(connection: RawConnection) -> None:
+            connection.close()
+
+        async with RawServer(hang_up) as server:
+            url = server.base_url.replace("http://", "https://")
+            async with UnpodClient(TOKEN, "acme", url, retry=FAST) as unpod:
+                error = await failing(unpod)
+                assert not error.permanent
+                assert "check base_url" in (error.hint or "")
+            assert server.connections == 3
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    async def test_a_proxy_that_wants_a_login_is_named(self, scheme: str) -> None:
+        async with saying(http_response(b"", 407, [("Proxy-Authenticate", "Basic")])) as (proxy, _):
+            options = {"base_url": f"{scheme}://api.invalid", "allow_http": True, "proxy": proxy.base_url}
+            async with UnpodClient(TOKEN, "acme", **options, retry=FAST) as unpod:
+                for use in (get_space, create):
+                    before = len(proxy.requests)
+                    with pytest.raises(UnpodError, match="407") as caught:
+                        await use(unpod)
+                    assert not isinstance(caught.value, OutcomeUnknown)
+                    assert "user name and the password into proxy=" in (caught.value.hint or "")
+                    assert len(proxy.requests) == before + 1
+
+    async def test_a_login_in_the_url_of_the_proxy_is_used(self) -> None:
+        async with saying(json_response(SPACE)) as (proxy, _):
+            url = proxy.base_url.replace("://", "://user:p%40ss@")
+            options = {"base_url": "http://api.invalid", "allow_http": True, "proxy": url}
+            async with UnpodClient(TOKEN, "acme", **options) as unpod:
+                assert (await get_space(unpod)).token == "S"
+            assert b"\r\nProxy-Authorization: Basic dXNlcjpwQHNz\r\n" in proxy.requests[0]
+
+    @pytest.mark.parametrize("proxy", ["http://127.0.0.1:{port}", "http://no-such-host.invalid:{port}"])
+    async def test_a_proxy_that_cannot_be_reached_is_named(self, proxy: str) -> None:
+        url = proxy.format(port=free_port())
+        async with UnpodClient(TOKEN, "acme", "https://api.invalid", proxy=url, retry=None) as unpod:
+            assert "proxy=" in ((await failing(unpod)).hint or "")
 
     @pytest.mark.parametrize(
         ("answer", "what"),

@@ -361,7 +361,7 @@ def _parse(call: _RetriedRequest[T], response: Response, token: Secret) -> T:
         pass
     # Create the error again, from the response without the token.
     try:
-        return call.parse(call.request, redacted(response, token))
+        return call.parse(call.request._replace(jwt_expiry=token.jwt_expiry()), redacted(response, token))
     except UnpodError as error:
         redact_error(error, token)
         raise

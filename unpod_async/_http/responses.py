@@ -38,6 +38,8 @@ PROXY_LOGIN: Final = 407
 PROXY_LOGIN_HINT: Final = "put the user name and the password into proxy=: http://user:password@host:port"
 """The status of a proxy that wants a login, and the hint for it."""
 
+_JWT_SCHEMES: Final = frozenset({"jwt", "bearer"})
+
 _KEPT_BODY: Final = 4096
 
 _SHOWN: Final = re.compile(r"date|retry-after(-ms)?|(x-)?ratelimit-.+|x-request-id|www-authenticate")
@@ -55,11 +57,16 @@ _HTTP_DATE: Final = re.compile(
 
 
 class Request(NamedTuple):
-    """The parts of a request that an error message needs."""
+    """The parts of a request that an error message needs.
+
+    Attributes:
+        jwt_expiry: as `Secret.jwt_expiry` of the token; set when a response is an error.
+    """
 
     method: str
     path: str
     scheme: str = "Token"
+    jwt_expiry: float | None = None
 
 
 class Response(NamedTuple):
@@ -193,19 +200,35 @@ def _hint(request: Request, response: Response, status: int) -> str | None:
     if 300 <= status < 400:
         target = _redirect_target(response.headers.get("location", ""))
         return f"the server redirects to {target} and redirects are not followed: check base_url"
+    if status in (401, 403) and (expired := _expired(request, response)) is not None:
+        return expired
     if status == 401:
         scheme = printable(response.headers.get("www-authenticate", ""))[:80]
         wanted = f" and the server asks for {scheme!r}" if scheme else ""
+        sent = f"the token was sent with auth_scheme={request.scheme!r}{wanted}: check that it is complete"
+        if request.jwt_expiry is not None and request.scheme.lower() in _JWT_SCHEMES:
+            return f"{sent} and that this server issued it"
         return (
-            f"the token was sent with auth_scheme={request.scheme!r}{wanted}: check that it is complete and "
-            "not expired; API keys need 'Token', and some servers accept only a JWT with 'JWT' or 'Bearer' "
-            "for spaces and organizations"
+            f"{sent} and not expired; API keys need 'Token', and some servers accept only a JWT with 'JWT' "
+            "or 'Bearer' for spaces and organizations"
         )
     if status == PROXY_LOGIN:
         return PROXY_LOGIN_HINT
     if status == 404 and looks_like_markup(response.body):
         return "an HTML page means that the path does not exist: check base_url"
     return None
+
+
+def _expired(request: Request, response: Response) -> str | None:
+    """Return the hint for a JWT that has expired by the server's clock, or None."""
+    expiry = request.jwt_expiry
+    date = parse_http_date(response.headers.get("date", ""))
+    now = time.time() if date is None else date.timestamp()
+    if expiry is None or expiry > now:
+        return None
+    moment = datetime.fromtimestamp(expiry, UTC) if expiry > 0 else None
+    when = f" at {moment:%Y-%m-%dT%H:%M:%SZ}" if moment is not None else ""
+    return f"the token is a JWT that expired{when}: use a new one, or pass token_provider= to renew it"
 
 
 def _redirect_target(location: str) -> str:

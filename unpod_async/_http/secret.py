@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import re
-from typing import Any, Final, NoReturn, final
+from math import inf
+from typing import Any, Final, NoReturn, cast, final
+
+import msgspec
 
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["Secret"]
 
 _MASK: Final = "***"
+
+_JWT_START: Final = "eyJ"
+"""`{"` in base64, with which the header of every JWT begins."""
+
+_LAST_TIME: Final = 10**11
 
 
 @final
@@ -33,6 +42,21 @@ class Secret:
     def reveal(self) -> str:
         """Return the string itself. Only the code that writes the Authorization header needs this."""
         return self.__value
+
+    def jwt_expiry(self) -> float | None:
+        """Return the Unix time at which a JWT expires: infinity if it does not say, None if it is no JWT."""
+        parts = self.__value.split(".")
+        if len(parts) != 3 or not parts[0].startswith(_JWT_START):
+            return None
+        try:
+            claims: object = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=="))
+        except (ValueError, RecursionError):
+            return inf
+        expiry = cast("dict[str, object]", claims).get("exp") if isinstance(claims, dict) else None
+        is_time = (
+            isinstance(expiry, int | float) and not isinstance(expiry, bool) and abs(expiry) < _LAST_TIME
+        )
+        return float(cast("float", expiry)) if is_time else inf
 
     def redact(self, text: str) -> str:
         """Return `text` with the secret replaced by `***`, even if it is JSON-escaped or percent-encoded."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
+import gc
 import warnings
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import MethodType, SimpleNamespace
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import aiohttp
 import aiohttp.client
@@ -33,6 +33,9 @@ __all__ = [
 
 KEEP_ALIVE: Final = 4.0
 """Seconds for which an idle connection is kept. The server closes it after 5 to 6 without notice."""
+
+_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds to wait for an event loop in another thread to close connections."""
 
 
 class HeadLimits(TypedDict):
@@ -131,10 +134,30 @@ class Sessions:
         reads, creates = self._own()
         try:
             if reads is not None:
-                await _close(reads)
+                await self._close(reads)
         finally:  # also when cancelled
             if creates is not None:
-                await _close(creates)
+                await self._close(creates)
+
+    async def _close(self, session: aiohttp.ClientSession) -> None:
+        """Close a session, whose connections can only be closed in the loop that they belong to."""
+        closing = session.close()
+        loop = self._lifecycle.loop
+        if not asyncio.iscoroutine(closing):  # of a mock in the place of `aiohttp.ClientSession`
+            return
+        if loop is None or loop is asyncio.get_running_loop():
+            await closing
+        elif loop.is_closed():
+            with warnings.catch_warnings():
+                # Nothing but the garbage collector closes the connections of a closed loop.
+                warnings.filterwarnings("ignore", "unclosed ", ResourceWarning)
+                _run_first_step(closing)
+                gc.collect()
+        elif loop.is_running():
+            future = asyncio.run_coroutine_threadsafe(closing, loop)
+            await asyncio.wait([asyncio.wrap_future(future)], timeout=_CLOSE_TIMEOUT)
+        else:
+            await asyncio.to_thread(loop.run_until_complete, closing)
 
     def _own(self) -> tuple[aiohttp.ClientSession | None, aiohttp.ClientSession | None]:
         return (None if self.reads is self.given else self.reads), self.creates
@@ -159,10 +182,7 @@ class Sessions:
                 # The garbage collector runs in another thread.
                 lifecycle.loop.call_soon_threadsafe(lifecycle.loop.create_task, closing)
             else:
-                # Its first step drops the connections; the rest would only wait for that.
-                with contextlib.suppress(StopIteration):
-                    closing.send(None)
-                closing.close()
+                _run_first_step(closing)
 
 
 def is_replaced(session: aiohttp.ClientSession) -> bool:
@@ -181,10 +201,11 @@ def is_own(session: aiohttp.ClientSession, name: str) -> bool:
     )
 
 
-async def _close(session: aiohttp.ClientSession) -> None:
-    closing: object = session.close()
-    if inspect.isawaitable(closing):  # not that of a mock in the place of `aiohttp.ClientSession`
-        await closing
+def _run_first_step(closing: Coroutine[Any, Any, None]) -> None:
+    """Run the first step of closing a session, which drops the connections; the rest only waits for that."""
+    with contextlib.suppress(StopIteration):
+        closing.send(None)
+    closing.close()
 
 
 def _tracing() -> aiohttp.TraceConfig:
