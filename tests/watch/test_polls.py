@@ -232,3 +232,49 @@ async def test_events_have_the_time_of_the_response() -> None:
         assert [event.seen_at for event in news] == [now] * 2
         assert (now - first).total_seconds() == 10
         assert [event.existing for event in news if isinstance(event, RunSeen)] == [False]
+
+
+async def test_at_the_start_too_an_outage_needs_three_interrupted_polls(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    replay = Replay()
+    async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        sandbox.script(faults.server_error(503, path=tasks_path(sandbox), times=3))
+        async with stepping(unpod, sandbox.space_token, replay.add) as step:
+            await step.poll()
+            assert replay.connected
+            await step.poll()
+            assert not replay.connected
+            assert caplog.text.count("was interrupted") == 1
+            await step.poll()
+            assert replay.connected
+
+
+async def test_runs_that_are_read_together_are_read_less_often_too() -> None:
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, Replay().add, resync=36_000) as step:
+            for _ in range(12):
+                sandbox.insert_run(1)
+            assert await requests_of(step, sandbox, 3) == [13, 2, 2]
+            step.time.now += 1000
+            # They have not changed for 1,000 seconds, so they are read every 100 seconds.
+            assert await requests_of(step, sandbox, 12) == [2, *[1] * 10, 2]
+
+
+async def test_only_runs_with_unreadable_tasks_are_read_by_themselves_at_the_start() -> None:
+    replay = Replay()
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        set_all(sandbox, "completed")
+        bad = sandbox.run_ids()[4]
+        sandbox.poison(sandbox.task_ids(bad)[0])
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            read = {request.path.split("/")[-3] for request in sandbox.log if "/runs/R" in request.path}
+            assert read == {bad}
+            known = step.watch.state.spaces[sandbox.space_token].runs
+            assert [run for run, saved in known.items() if not saved.settled] == [bad]
+            sandbox.mend(sandbox.task_ids(bad)[0])
+            step.time.now += 1000
+            await step.poll()
+            known = step.watch.state.spaces[sandbox.space_token].runs
+            assert all(saved.settled for saved in known.values())

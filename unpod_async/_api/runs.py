@@ -246,7 +246,9 @@ class Runs(Resource):
         - Changes of runs that have not settled: at the next poll, or later if a run has not changed for a
           while: by up to a tenth of that time. Each poll reads 20 of the unsettled runs that have not changed
           since the watch started.
-        - Changes of settled runs, and removed runs and tasks: by the end of the next resync.
+        - Changes of settled runs, and removed runs and tasks: by the end of the next resync, or in the polls
+          after it. If the tasks of the space cannot be listed together, these polls read the tasks of 20 runs
+          each.
 
         A status that came and went between two reads is not reported.
 
