@@ -278,3 +278,44 @@ async def test_only_runs_with_unreadable_tasks_are_read_by_themselves_at_the_sta
             await step.poll()
             known = step.watch.state.spaces[sandbox.space_token].runs
             assert all(saved.settled for saved in known.values())
+
+
+async def test_a_run_that_may_have_been_removed_is_read_less_and_less_often() -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
+        set_all(sandbox, "completed")
+        run = sandbox.run_ids()[25]
+        sandbox.set_status(*sandbox.task_ids(run), "hold")
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            await step.poll()
+            sandbox.delete_run(run)
+            read: list[int] = []
+            for poll in range(40):
+                began = len(sandbox.log)
+                await step.poll()
+                if any(f"/runs/{run}/tasks/" in request.path for request in sandbox.log[began:]):
+                    read.append(poll)
+            # The pauses are 20, 40, 80 and 160 seconds.
+            assert read == [0, 2, 6, 14, 30]
+            assert run in replay.runs  # until the next resync
+            step.time.now += 36_000
+            while step.watch.resyncs < 2:
+                await step.poll()
+            assert run not in replay.runs
+
+
+async def test_every_row_that_is_read_is_reported() -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
+        set_all(sandbox, "completed")
+        sandbox.page_oddly(Oddities(count="null"))
+        shorter, changed = sandbox.run_ids()[25], sandbox.run_ids()[15]
+        sandbox.set_status(*sandbox.task_ids(shorter), "hold")
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            await step.poll()
+            sandbox.delete_task(*sandbox.task_ids(shorter))
+            sandbox.set_status(*sandbox.task_ids(changed), "failed")
+            await step.poll()
+            # The rows of the runs are read to find the first one, and the second is among them.
+            assert "TaskRemoved" in replay.kinds()
+            assert replay.runs[changed] == "failed"
