@@ -264,12 +264,13 @@ def test_requests_start_no_faster_than_the_rate_limit(rate: float, steps: list[f
         assert later - earlier >= 1 / rate - 1e-9
 
 
-async def test_a_deadline_that_ends_as_a_slot_becomes_free_loses_no_slot() -> None:
+@pytest.mark.parametrize("late", [1.0, 2.0])
+async def test_a_deadline_that_ends_as_a_slot_becomes_free_loses_no_slot(late: float) -> None:
     now, limiter = [0.0], RequestLimiter(RateGate(), Stats(), clock=lambda: now[0])
     slots = [anyio.Semaphore(1)]
     over = Deadline(1, clock=lambda: now[0])
     over.start()
-    now[0] = 2.0
+    now[0] = late
     with pytest.raises(TransportError, match="before the request was sent"):
         await limiter.acquire(slots, over)
     async with asyncio.timeout(1):

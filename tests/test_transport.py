@@ -704,6 +704,7 @@ class TestNoAnswer:
         async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{free_port()}", retry=None) as unpod:
             error = await failing(unpod)
             assert not error.sent
+            assert error.hint == "check base_url and the network"
             with pytest.raises(TransportError, match="nothing was sent") as caught:
                 await create(unpod)
             assert not caught.value.sent

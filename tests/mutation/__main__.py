@@ -67,6 +67,7 @@ AREAS = {
             *("test_retry.py", "test_timeouts.py", "test_responses.py", "test_retry_http.py"),
             *("test_transport.py", "test_heads.py", "test_traced.py", "test_closing.py", "test_errors.py"),
             *("test_deadline.py", "faults/test_answers.py", "test_promises.py", "test_cancel.py"),
+            *("test_create.py", "test_create_safety.py", "faults/test_process.py"),
         ),
     ),
     "export": Area(
