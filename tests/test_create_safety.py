@@ -413,6 +413,39 @@ def test_a_journal_that_was_closed_takes_no_late_entry(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_journal_may_have_the_file_number_0(tmp_path: Path) -> None:
+    """A service without standard input gives the number 0 to the first file that it opens."""
+    entry = JournalEntry(number=0, state="sending", digest="", document_ids=(), at=0.0, space="S")
+    stdin = os.dup(0)
+    os.close(0)
+    try:
+        with Journal(tmp_path / "j") as journal:
+            journal.write(entry)
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+    assert len((tmp_path / "j").read_bytes().splitlines()) == 1
+
+
+async def test_an_entry_with_another_number_of_documents_is_damaged(tmp_path: Path) -> None:
+    journal = tmp_path / "j"
+    async with served(Fault(method="POST", status=400)) as (sandbox, unpod):
+        with pytest.raises(InvalidRequestError):
+            await run_job(sandbox, unpod, journal, 1)
+        *_, refused = journal.read_bytes().splitlines()
+        journal.write_text(json.dumps(json.loads(refused) | {"document_ids": ["a"]}) + "\n")
+        with pytest.raises(ConfigurationError, match="journal is damaged"):
+            await run_job(sandbox, unpod, journal, 1)
+        assert posts(sandbox) == 1
+
+
+async def test_a_response_without_task_ids_is_a_created_batch(tmp_path: Path) -> None:
+    body = b'{"status_code": 200, "data": {"run_id": "R1"}}'
+    async with served(Fault(method="POST", body=body)) as (sandbox, unpod):
+        (result,) = await unpod.tasks.create_many(sandbox.space_token, requests(1), journal=tmp_path / "j")
+        assert (result.state, result.run_id, result.task_ids) == ("created", "R1", {})
+
+
 async def test_the_results_of_a_job_name_its_runs_and_tasks(tmp_path: Path) -> None:
     async with served() as (sandbox, unpod):
         for _ in ("the calls are placed", "the journal is read"):
@@ -448,7 +481,7 @@ async def test_an_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
         assert posts(sandbox) == sent
 
 
-@pytest.mark.parametrize("content", [b"hello\n", b"{}\n", b'{"number": 1}\n', b"\xff\n"])
+@pytest.mark.parametrize("content", [b"hello\n", b"{}\n", b"[]\n", b'{"number": 1}\n', b"\xff\n"])
 async def test_a_file_that_is_not_a_journal_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(content)
     async with served() as (sandbox, unpod):
@@ -536,6 +569,7 @@ async def test_a_full_disk_is_an_error_of_ours_and_a_rerun_calls_nobody_twice(
         with pytest.raises(ConfigurationError, match="journal cannot be written") as caught:
             await run_on_a_full_disk(sandbox, unpod, journal, room)
         assert outcome in caught.value.summary
+        assert caught.value.argument == "journal"
         assert "it sends no request twice" in str(caught.value.hint)
         assert await run_job(sandbox, unpod, journal, 2) == states
         assert set(calls_by_number(sandbox).values()) == {1}

@@ -13,7 +13,7 @@ import pytest
 from tests.raw_server import RawConnection, RawServer, json_response
 from tests.tables import each_row
 from unpod_async import CreateRequest, OutcomeUnknown, UnpodClient, UpstreamError
-from unpod_async.errors import ConfigurationError
+from unpod_async.errors import ConfigurationError, TransportError
 from unpod_async.testing import Fault, Sandbox
 
 if TYPE_CHECKING:
@@ -200,6 +200,16 @@ async def test_an_unreadable_run_that_is_older_does_not_matter() -> None:
         sandbox.poison(sandbox.run_ids()[1])
         error = await lose(sandbox, unpod)
         assert (await unpod.tasks.reconcile(error)).state == "not_found"
+
+
+async def test_one_deadline_holds_for_the_whole_search() -> None:
+    async with serving() as (sandbox, unpod):
+        error = await lose(sandbox, unpod)
+        for _ in range(4):
+            await run_of_somebody_else(sandbox, unpod)
+        sandbox.script(Fault(path="/tasks/", stall=0.15, times=4))
+        with pytest.raises(TransportError, match="deadline"):
+            await unpod.with_options(deadline=0.3).tasks.reconcile(error)
 
 
 async def test_an_outage_during_the_search_is_raised() -> None:

@@ -1,13 +1,14 @@
 """Runs the tests of an area on mutants: collects them once, then forks a process for each mutant.
 
 The process exchanges the code of the mutated function and runs the tests that execute the changed line, the
-fast ones first, until one fails. Code outside of functions has run when the process starts; for a fault
-there, it starts pytest anew. Each process works in its own copy of the tree, which has the fault on disk,
-because some tests start the package as a process.
+fast ones first, until one fails. Code outside of functions has run when the process starts: for a fault
+there, it sets the constant, or else it starts pytest anew. Each process works in its own copy of the tree,
+which has the fault on disk, because some tests start the package as a process.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import multiprocessing
@@ -19,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple, TypeAlias
@@ -177,7 +178,7 @@ class Runner:
         self, mutant: Mutant, tree: Path, record: Record, functions: dict[_Place, FunctionType]
     ) -> Callable[[Send], None]:
         """Return the work of a process that runs tests on a mutant: it sends each test, then the verdict."""
-        source = Path(mutant.path).read_bytes()
+        root, source = Path.cwd(), Path(mutant.path).read_bytes()
 
         def work(send: Send) -> None:
             os.chdir(tree)
@@ -186,12 +187,16 @@ class Runner:
             old = compile(source, mutant.path, "exec", dont_inherit=True)
             new = compile(mutant.apply(source), mutant.path, "exec", dont_inherit=True)
             with _on_disk(tree / mutant.path, mutant):
-                if not _exchange(old, new, mutant.path, functions):
-                    send(_run_anew(self._files))
-                    return
-                names = self._choose(mutant, old, record)
+                if _exchange(old, new, mutant.path, functions):
+                    names = self._choose(mutant, old, record)
+                    if not names:
+                        send(Verdict("survived", "no test executes it"))
+                        return
+                else:
+                    names = _by_seconds(_set_constant(root, source, mutant, record), record)
                 if not names:
-                    send(Verdict("survived", "no test executes it"))
+                    in_module = {name for found in record.tests[mutant.path].values() for name in found}
+                    send(_run_anew(_by_seconds(in_module - {""}, record) or self._files))
                     return
                 failed = self._run_tests(names, send)
                 if failed is None:
@@ -209,14 +214,18 @@ class Runner:
         span = {first, *range(mutant.line, mutant.line + mutant.lines)}
         found = {name for line in span for name in by_line.get(line, ()) if name}
         known = [name for name in self._killers.get((mutant.path, mutant.scope), ()) if name in found]
-        return known + sorted(found - {*known}, key=lambda name: record.seconds[name])
+        return known + _by_seconds(found - {*known}, record)
 
 
-def _run_anew(files: Sequence[str]) -> Verdict:
+def _by_seconds(names: Iterable[str], record: Record) -> list[str]:
+    return sorted(names, key=lambda name: record.seconds[name])
+
+
+def _run_anew(tests: Sequence[str]) -> Verdict:
     """Start pytest on the tree in the working directory."""
     options = [*OPTIONS, f"--rootdir={Path.cwd()}", f"--basetemp={Path.cwd() / 'tmp'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *files],
+        [sys.executable, "-m", "pytest", *options, *tests],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -340,6 +349,39 @@ def _exchange(old: CodeType, new: CodeType, path: str, functions: dict[_Place, F
         # The function is not loaded, or uses other variables of the function around it.
         return False
     return bool(targets)
+
+
+def _set_constant(root: Path, source: bytes, mutant: Mutant, record: Record) -> set[str]:
+    """Set a constant to its value in the mutant, in every loaded module that has it.
+
+    Returns:
+        The tests that execute a line with its name; none if the fault is not in a constant.
+    """
+    before, after = (ast.parse(text).body for text in (source, mutant.apply(source)))
+    changed = [new for old, new in zip(before, after, strict=True) if ast.dump(old) != ast.dump(new)]
+    match changed:
+        case [ast.Assign(targets=[ast.Name(id=name)], value=value)]:
+            pass
+        case [ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)]:
+            pass
+        case _:
+            return set()
+    modules = {
+        str(Path(file).relative_to(root)): module.__dict__
+        for module in list(sys.modules.values())
+        if (file := getattr(module, "__file__", None) or "").startswith(f"{root}/unpod_async/")
+    }
+    own = modules[mutant.path]
+    old_value = own[name]
+    own[name] = eval(compile(ast.Expression(value), mutant.path, "eval"), own)  # noqa: S307 - our own source
+    found: set[str] = set()
+    for path, names in modules.items():
+        if path == mutant.path or names.get(name) is old_value:
+            names[name] = own[name]
+            tree = ast.walk(ast.parse((root / path).read_bytes()))
+            lines = {node.lineno for node in tree if isinstance(node, ast.Name) and node.id == name}
+            found.update(test for line in lines for test in record.tests[path].get(line, ()) if test)
+    return found
 
 
 def _differences(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
