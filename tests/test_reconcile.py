@@ -208,7 +208,7 @@ async def test_one_deadline_holds_for_the_whole_search() -> None:
         for _ in range(4):
             await run_of_somebody_else(sandbox, unpod)
         sandbox.script(Fault(path="/tasks/", stall=0.15, times=4))
-        with pytest.raises(TransportError, match="deadline|in time"):
+        with pytest.raises(TransportError, match=r"deadline|in time"):
             await unpod.with_options(deadline=0.3).tasks.reconcile(error)
 
 
