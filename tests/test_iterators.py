@@ -306,6 +306,29 @@ async def test_an_iterator_that_is_dropped_leaves_nothing(kind: Open, cancelled:
         assert reports == []
 
 
+@each_row("cancelled", [0, 1, 2])
+@each_row("kind", [rows, pages, raw])
+async def test_an_iterator_can_be_closed_while_a_step_waits(kind: Open, cancelled: int) -> None:
+    async with holding() as (server, unpod), AsyncExitStack() as stack:
+        before = tasks_of_client()
+        iterator: Any = await kind(unpod, SPACE, stack)
+        server.hold.clear()
+        for number in range(cancelled):
+            if number > 1:
+                asyncio.get_running_loop().call_later(0, lambda: server.steps.interrupt())
+            assert await server.steps.by_cancel(anext(iterator))
+        server.steps.interrupt = lambda: None
+        step = asyncio.ensure_future(anext(iterator))
+        await settle()
+        await iterator.aclose()
+        server.hold.set()
+        await asyncio.wait([step])
+        assert isinstance(step.exception(), StopAsyncIteration)
+        with pytest.raises(StopAsyncIteration):
+            await anext(iterator)
+        assert tasks_of_client() == before
+
+
 async def test_an_iterator_in_aclosing_ends_with_the_block() -> None:
     async with serving() as (sandbox, unpod):
         for open_iterator in (rows, pages, raw):

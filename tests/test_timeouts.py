@@ -24,13 +24,24 @@ async def test_it_ends_with_its_time_or_with_silence(seconds: float, silence: fl
         await hang()
 
 
-async def test_a_touch_ends_the_silence() -> None:
-    loop = asyncio.get_running_loop()
-    with AttemptTimeout(NEVER, 0.02) as timeout:
-        until = loop.time() + 0.06
-        while loop.time() < until:
-            timeout.touch()
-            await asyncio.sleep(0)
+async def test_a_touch_ends_the_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, now = asyncio.get_running_loop(), [0.0]
+    monkeypatch.setattr(loop, "time", lambda: now[0])
+
+    async def listen(touched: int, seconds: float) -> None:
+        with AttemptTimeout(NEVER, 0.02) as timeout:
+            for number in range(10):
+                now[0] += seconds
+                if number < touched:
+                    timeout.touch()
+                await asyncio.sleep(0)
+
+    await listen(10, 0.019)
+    with pytest.raises(TimeoutError):
+        await listen(5, 0.019)
+    with pytest.raises(TimeoutError):
+        await listen(0, 0.021)
+    monkeypatch.undo()
 
 
 async def test_a_touch_does_not_extend_the_timeout() -> None:

@@ -151,7 +151,7 @@ async def test_rate_limited_requests_wait_at_the_same_time(tmp_path: Path) -> No
         sandbox.script(*(faults.rate_limited(1, path=f"/{run}/tasks/") for run in sandbox.run_ids()))
         began = time.monotonic()
         assert (await unpod.export(sandbox.space_token, tmp_path, concurrency=8)).complete
-        assert 1 <= time.monotonic() - began < 4
+        assert 1 <= time.monotonic() - began < 8  # one after another, they would take 8 seconds
 
 
 async def test_a_wrong_space_does_not_lock_the_options_of_the_target(tmp_path: Path) -> None:
