@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -297,3 +299,20 @@ def test_a_summary_shows_a_few_problems_and_counts_the_others(capsys: pytest.Cap
 
 def _structs(found: tuple[dict[str, Any], ...], name: str) -> list[Any]:
     return [getattr(unpod_async, name)(**one) for one in found]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
+@pytest.mark.parametrize("arguments", [(), ("--format", "csv")])
+async def test_a_target_whose_name_is_not_utf_8(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Neither the summary, nor the error of other options or of a target that is a file, is a traceback."""
+    target = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 \xff")
+    async with Sandbox(runs=2, tasks_per_run=1) as sandbox:
+        first = await run_cli(settings(sandbox), "export", sandbox.space_token, target, *arguments)
+        again = await run_cli(settings(sandbox), "export", sandbox.space_token, target, "--format=parquet")
+        inside = f"{target}/_manifest.json"
+        file = await run_cli(settings(sandbox), "export", sandbox.space_token, inside)
+    assert first.status == 0
+    assert json.loads(first.out)["target"].endswith("/caf\\xe9 \\xff")
+    assert (again.status, file.status) == (1, 1)
+    assert "different options" in again.err
+    assert "\\xff/_manifest.json is not a directory" in " ".join(file.err.split())

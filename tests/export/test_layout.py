@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pandas as pd
 import polars as pl
 import pyarrow.dataset as pa_dataset
 import pytest
 
 from unpod_async import UnpodClient
-from unpod_async.errors import ExportError
+from unpod_async.errors import ExportError, InvalidArgument
 from unpod_async.testing import Sandbox
 
 PART = 20_000
@@ -160,3 +161,32 @@ async def test_names_survive_a_power_loss(tmp_path: Path, form: Any, monkeypatch
     assert made[-1] == "_manifest.json"
     assert len(made) > 3
     assert {name.partition("/")[0] for name in made[:-1]} == {"runs", "tasks"}
+
+
+# -- names of targets ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+async def test_the_name_of_a_target_need_not_be_utf_8(tmp_path: Path, form: Any) -> None:
+    target = tmp_path / os.fsdecode(b"caf\xe9 \xff")
+    shown = f"{tmp_path}/caf\\xe9 \\xff"
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        for _ in range(2):
+            summary = await unpod.export(sandbox.space_token, target, format=form)
+            assert summary.complete
+            assert summary.target == shown
+            assert shown.replace("\\", "\\\\").encode() in msgspec.json.encode(summary)
+            sandbox.insert_run(2)
+        (target / "tasks" / os.fsdecode(b"part-\xff.csv")).touch()
+        with pytest.raises(ExportError, match=r"part-\\xff\.csv") as caught:
+            await unpod.export(sandbox.space_token, target, format=form)
+        assert shown in str(caught.value)
+        str(caught.value).encode()
+
+
+@pytest.mark.parametrize("target", ["", "a\0b", "\ud800", 5, None, b"bytes"])
+async def test_what_is_no_path_is_refused(target: Any) -> None:
+    async with UnpodClient("key") as unpod:
+        with pytest.raises(InvalidArgument, match="target must be the path of a directory"):
+            await unpod.export("S", target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import sys
@@ -117,6 +118,9 @@ async def _import_exporter(deadline: Deadline) -> None:
 
 
 def _path(target: object) -> Path:
-    if not isinstance(target, str | os.PathLike) or not target:
-        raise InvalidArgument("target must be the path of a directory", argument="target")
-    return Path(cast("str | os.PathLike[str]", target))
+    if isinstance(target, str | os.PathLike) and target:
+        with contextlib.suppress(UnicodeEncodeError):  # a surrogate that stands for no byte
+            path = os.fsencode(cast("str | os.PathLike[str]", target))
+            if path and b"\0" not in path:
+                return Path(os.fsdecode(path))
+    raise InvalidArgument("target must be the path of a directory", argument="target")

@@ -22,6 +22,7 @@ __all__ = [
     "RegionLock",
     "close_locked",
     "lock",
+    "path_text",
     "sync_file",
     "sync_folder",
     "write_all",
@@ -42,6 +43,11 @@ _NOT_SUPPORTED: Final = frozenset({
 
 O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 """The flag for `os.open` without which Windows would translate line ends. Every file needs it."""
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text. Bytes that are not UTF-8 appear as escapes, such as `\xff`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_all(file: int, data: bytes) -> None:
@@ -92,7 +98,7 @@ def sync_folder(folder: Path) -> None:
             _log.warning(
                 "the file system of %s cannot sync directories (%s): after a power loss, the newest files "
                 "may be missing",
-                folder,
+                path_text(folder),
                 os.strerror(error.errno or 0),
             )
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from unpod_async._common import cancel_and_wait
+from unpod_async._common import cancel_and_wait, path_text
 from unpod_async._export.outage import OutageRetrier, probe_service
 from unpod_async._export.recordings import download_recordings, recording_url
 from unpod_async._export.redaction import Redactor
@@ -314,7 +314,7 @@ class _ExportJob:
             runs: Number of runs in the data set, with those whose own row could not be read.
         """
         return ExportSummary(
-            target=str(self._workspace.directory),
+            target=path_text(self._workspace.directory),
             complete=found.is_whole and not self._reasons,
             runs=found.runs,
             tasks=found.tasks,

@@ -78,7 +78,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an export.
 
     Attributes:
-        target: The directory, as it was given.
+        target: The directory, as it was given. Bytes of its name that are not UTF-8 appear as escapes.
         complete: True if the data set has every run and every task.
         runs: Runs in the data set.
         tasks: Tasks in the data set.

@@ -23,6 +23,7 @@ from unpod_async._common import (
     close_locked,
     join_shielded,
     lock,
+    path_text,
     sync_file,
     sync_folder,
     write_all,
@@ -132,7 +133,7 @@ class RecordingFolder:
             return await _run_in_thread(self._find, name)
         except OSError as fault:
             reason = _reason(fault)
-        raise ExportError(f"cannot create or read the directory {self._path}: {reason}")
+        raise ExportError(f"cannot create or read the directory {path_text(self._path)}: {reason}")
 
     def partial_file(self, name: str) -> PartialFile:
         """Return a new hidden file for this recording; use it with `async with`."""
@@ -254,7 +255,9 @@ class PartialFile:
             return await _run_in_thread(function, *arguments)
         except OSError as fault:
             reason = _reason(fault)
-        raise ExportError(f"cannot write the recording {self._name} in {self._directory}: {reason}")
+        raise ExportError(
+            f"cannot write the recording {self._name} in {path_text(self._directory)}: {reason}"
+        )
 
 
 def _remove_if_unused(path: Path) -> None:

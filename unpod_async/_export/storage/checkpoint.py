@@ -31,7 +31,7 @@ from typing import BinaryIO, NamedTuple, ParamSpec, Self, TypeVar
 
 import anyio
 
-from unpod_async._common import O_BINARY, ignore_error, join_shielded, sync_file, write_all
+from unpod_async._common import O_BINARY, ignore_error, join_shielded, path_text, sync_file, write_all
 from unpod_async._export.rows import row_header
 from unpod_async._export.storage.catalog import Catalog, Changes, Extent, FailedRead, ScanProgress
 from unpod_async._http import Deadline
@@ -145,7 +145,7 @@ class Disk:
             code = getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
             if code in _DAMAGED:
                 return ExportError(
-                    f"the state of the export in {self._target} is damaged: {failure}",
+                    f"the state of the export in {path_text(self._target)} is damaged: {failure}",
                     hint="restore .unpod-export/ as it was together with the other files, or export to "
                     "another directory",
                 )
@@ -157,7 +157,7 @@ class Disk:
 
     def _cannot_write(self, reason: str, fix: str) -> ExportError:
         return ExportError(
-            f"{self._target} cannot be written: {reason}",
+            f"{path_text(self._target)} cannot be written: {reason}",
             hint=f"{fix} and run the same export again: it resumes",
         )
 

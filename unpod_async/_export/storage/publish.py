@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from unpod_async._common import O_BINARY, close_locked, lock, sync_file, sync_folder, write_all
+from unpod_async._common import O_BINARY, close_locked, lock, path_text, sync_file, sync_folder, write_all
 from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, CsvOptions, Range, RowKind, Writer
 from unpod_async._export.results import BadRow, FailedRun
 from unpod_async._export.storage.catalog import Catalog, FinishedPart, PartContent, RunState, StagedRun
@@ -116,24 +116,29 @@ class Target:
             is_locked = lock(self._lock)
         except OSError as error:
             raise ExportError(
-                f"the file system of {self.directory} has no locks: {error.strerror}",
+                f"the file system of {path_text(self.directory)} has no locks: {error.strerror}",
                 hint="export to a directory on a local disk and copy it",
             ) from None
         if not is_locked:
             raise TargetLockedError(
-                f"another export is writing to {self.directory}", hint="wait until it has ended"
+                f"another export is writing to {path_text(self.directory)}", hint="wait until it has ended"
             )
 
     def _refuse_other_files(self) -> None:
         directory = self.directory
         if directory.exists() and not directory.is_dir():
-            raise ExportError(f"{directory} is not a directory", hint=_HINT)
+            raise ExportError(f"{path_text(directory)} is not a directory", hint=_HINT)
         for name in (*_PART_FOLDERS, MANIFEST):
             if (directory / name).exists():
-                raise ExportError(f"{directory} contains {name}, but no export to resume", hint=_HINT)
+                raise ExportError(
+                    f"{path_text(directory)} contains {name}, but no export to resume", hint=_HINT
+                )
         for pattern in _OLD_FILES:
             for found in directory.glob(pattern):
-                raise ExportError(f"{directory} contains {found.name}, a file of an older export", hint=_HINT)
+                raise ExportError(
+                    f"{path_text(directory)} contains {path_text(found.name)}, a file of an older export",
+                    hint=_HINT,
+                )
 
     def refuse_unknown_parts(self, known: Container[str]) -> None:
         """Raise ExportError if a folder of parts has a part that is not in `known`.
@@ -145,8 +150,8 @@ class Target:
                 name = f"{folder}/{path.name}"
                 if _is_part(path.name) and name not in known:
                     raise ExportError(
-                        f"{self.directory} contains {name}, which is not in the state of the export: "
-                        f"{_WORK}/ was emptied or is older, or the file is not of the export",
+                        f"{path_text(self.directory)} contains {path_text(name)}, which is not in the state "
+                        f"of the export: {_WORK}/ was emptied or is older, or the file is not of the export",
                         hint=f"restore {_WORK}/ as it was together with the file, move the file elsewhere if "
                         "it is a copy, or export to another directory",
                     )
@@ -238,7 +243,8 @@ class Target:
             path = self.spool_file(file)
             if (self.size(f"{_WORK}/{path.name}") or 0) < end:
                 raise ExportError(
-                    f"{path} was removed or truncated after the export, or {self.catalog.name} is older",
+                    f"{path_text(path)} was removed or truncated after the export, or {self.catalog.name} is "
+                    "older",
                     hint=f"restore {_WORK}/ as it was, or export to another directory",
                 )
         last = 0
