@@ -67,6 +67,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     401                                                 once, if a `token_provider` has another token
     206 refusal or validation, 3xx, other 4xx           raised            raised
     untrusted certificate                               raised            raised
+    no TLS at an https:// address                       raised            raised
+    a header over 64 KiB, more than 256 headers         raised            the response is read
     ==================================================  ================  ==============================
 
     .. [1] If the server asks for a delay (429, 503), no request of the client starts before it is over. A

@@ -204,7 +204,7 @@ def _hint(fault: Exception, permanent: bool, *, root: URL, proxied: bool) -> str
     if speaks_no_tls(fault):
         return "check the port in base_url; if the server has no TLS, use http:// and allow_http=True"
     if isinstance(fault, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return "check base_url and the network"
+        return "check base_url, proxy= and the network" if proxied else "check base_url and the network"
     if isinstance(fault, HeadTooLong | aiohttp.ClientResponseError) and permanent:
         return (
             "have the server or the proxy in front of it shorten its headers, or pass a session= with larger "
