@@ -57,7 +57,7 @@ AREAS = {
             *("test_pager.py", "test_shares.py", "test_slices.py", "test_sightings.py", "test_turns.py"),
             *("test_walk_http.py", "test_walk_promise.py", "test_streams.py", "test_decode.py"),
             *("test_walk_evidence.py", "test_iterators.py", "faults/test_listings.py", "test_cancel.py"),
-            "test_closing.py",
+            *("test_closing.py", "test_retry_http.py", "test_secrets.py"),
         ),
     ),
     "retry": Area(

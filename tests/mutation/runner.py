@@ -189,7 +189,7 @@ class Runner:
             with _on_disk(tree / mutant.path, mutant):
                 if _exchange(old, new, mutant.path, functions):
                     names = self._choose(mutant, old, record)
-                    if not names:
+                    if names is None:
                         send(Verdict("survived", "no test executes it"))
                         return
                 else:
@@ -206,13 +206,19 @@ class Runner:
 
         return work
 
-    def _choose(self, mutant: Mutant, module: CodeType, record: Record) -> list[str]:
-        """Return the tests that execute a line of the fault, in the order in which to run them."""
+    def _choose(self, mutant: Mutant, module: CodeType, record: Record) -> list[str] | None:
+        """Return the tests that execute a line of the fault, in the order in which to run them.
+
+        The list is empty if the lines are executed only while the package is imported. None: they are never.
+        """
         lines = _lines(module)
         first = max((line for line in lines if line <= mutant.line), default=mutant.line)
         by_line = record.tests.get(mutant.path, {})
         span = {first, *range(mutant.line, mutant.line + mutant.lines)}
-        found = {name for line in span for name in by_line.get(line, ()) if name}
+        found = {name for line in span for name in by_line.get(line, ())}
+        if not found:
+            return None
+        found.discard("")
         known = [name for name in self._killers.get((mutant.path, mutant.scope), ()) if name in found]
         return known + _by_seconds(found - {*known}, record)
 
