@@ -13,6 +13,7 @@ its framing is gone by then."""
 
 _AIOHTTP: Final = frozenset({"gzip", "deflate", "br", "zstd"})
 _GZIP: Final = (["gzip"], ["x-gzip"])
+_GZIP_START: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = zlib.MAX_WBITS | 16
 
 
@@ -21,9 +22,12 @@ def is_plain(coding: str) -> bool:
     return not _codings(coding)
 
 
-def is_undecoded_gzip(coding: str) -> bool:
-    """Return whether a Content-Encoding means gzip and aiohttp does not know it, as with `x-gzip`."""
-    return coding.lower() not in _AIOHTTP and _codings(coding) in _GZIP
+def is_undecoded_gzip(coding: str, body: bytes) -> bool:
+    """Return whether a body is still compressed with gzip, as its Content-Encoding says.
+
+    aiohttp does not know `x-gzip`, nor several codings in one header.
+    """
+    return coding.lower() not in _AIOHTTP and _codings(coding) in _GZIP and body.startswith(_GZIP_START)
 
 
 def gunzip(body: bytes, max_bytes: int) -> bytes | None:

@@ -292,7 +292,7 @@ class Transport:
                         return None
                     pieces.append(piece)
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if "content-encoding" in headers and is_undecoded_gzip(headers["content-encoding"]):
+        if "content-encoding" in headers and is_undecoded_gzip(headers["content-encoding"], body):
             decoded = await _gunzipped(body, self._max_bytes)
             if decoded is None:
                 return None
