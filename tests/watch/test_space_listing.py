@@ -184,6 +184,24 @@ async def test_polls_try_the_listing_again_after_a_while() -> None:
             assert [poll for poll, count in enumerate(listed) if count] == [0, 8, 24, 25]
 
 
+async def test_tasks_are_reported_although_the_listing_of_the_space_is_always_empty() -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        empty = b'{"count": 0, "status_code": 200, "message": "", "data": []}'
+        sandbox.script(faults.no_json(empty, path=f"/spaces/{sandbox.space_token}/tasks/", times=100_000))
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=120) as step:
+            for _ in range(3):
+                await step.poll()
+            assert (replay.runs, replay.tasks) == held_by(sandbox)
+            settle_all(sandbox)
+            lost = sandbox.task_ids()[-1]
+            sandbox.delete_task(lost)
+            for _ in range(25):
+                await step.poll()
+            assert (replay.runs, replay.tasks) == held_by(sandbox)
+            assert [event.task_id for event in replay.events if isinstance(event, TaskRemoved)] == [lost]
+
+
 async def test_a_refused_token_ends_the_watch_even_if_only_the_listing_of_tasks_refuses_it() -> None:
     async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
         sandbox.script(faults.token_revoked(path=f"/spaces/{sandbox.space_token}/tasks/"))

@@ -146,8 +146,10 @@ class Resync:
         for run_id in self._expected & self._known.runs.keys():
             run, count = self._known.runs[run_id], self._task_counts[run_id]
             all_listed = count == len(run.tasks)
-            all_readable = self.readable or count == self._batch_counts.get(run_id)
-            if run.backfilling and all_listed and self.complete and all_readable:
+            batch = self._batch_counts.get(run_id, 0)
+            # A run that was ordered with more tasks is read by itself: the listing may lack some.
+            is_whole = count == batch or (self.readable and count > batch)
+            if run.backfilling and all_listed and self.complete and is_whole:
                 run.backfilling, run.tasks_read, run.settled = False, True, run.has_ended()
             elif run.settled and not all_listed:
                 self.recheck.add(run_id)
