@@ -100,6 +100,30 @@ async def test_call_ended_is_reported_by_the_next_process_if_it_was_not_delivere
             assert [(event.old, event.new) for event in ended] == [(None, "completed")]
 
 
+async def test_a_call_that_is_redialled_before_its_end_was_delivered_has_not_ended() -> None:
+    replay, time = Replay(), Time()
+    async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        run = sandbox.insert_run(1)
+        (task,) = sandbox.task_ids(run)
+
+        def take(event: Event) -> bool:
+            replay.add(event)
+            return not (isinstance(event, TaskStatusChanged) and event.new == "completed")
+
+        async with stepping(unpod, sandbox.space_token, take, time=time) as step:
+            sandbox.set_status(task, "completed")
+            await step.poll()
+            state = kept(step.watch.state)
+        assert state.spaces[sandbox.space_token].runs[run].pending_ended == [task]
+        sandbox.set_status(task, "scheduled")
+        async with stepping(unpod, sandbox.space_token, replay.add, time=time, state=state) as step:
+            assert step.watch.state.spaces[sandbox.space_token].runs[run].pending_ended == []
+            assert "CallEnded" not in replay.kinds()
+            sandbox.set_status(task, "failed")
+            await step.poll()
+            assert replay.kinds().count("CallEnded") == 1
+
+
 async def test_a_failing_resync_does_not_stop_polls_from_reporting() -> None:
     replay = Replay()
     async with (
