@@ -223,6 +223,18 @@ async def test_errors_that_retrying_does_not_help_are_raised() -> None:
             await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[0])
 
 
+async def test_errors_of_the_whole_service_are_no_errors_of_one_run(caplog: pytest.LogCaptureFixture) -> None:
+    async with service() as (sandbox, unpod):
+        names = [sandbox.insert_run(1) for _ in range(6)]
+        sandbox.script(faults.token_revoked(path=f"/runs/{names[0]}/tasks/"))
+        with pytest.raises(AuthenticationError):
+            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=5)
+        sandbox.script(faults.reset_before_status(path="/tasks/", times=1000))
+        with pytest.raises(WaitTimeout, match=r"6 could not be read\. The last poll failed: .*connection"):
+            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=0.3)
+        assert "the tasks of run" not in caplog.text
+
+
 async def test_a_run_with_an_unreadable_task_does_not_settle() -> None:
     async with service() as (sandbox, unpod):
         name = settled_runs(sandbox)[0]
