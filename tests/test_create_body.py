@@ -436,6 +436,11 @@ def test_a_document_that_contains_itself_is_refused() -> None:
     assert "more than 100 levels deep" in refusal(documents=[loop])
 
 
+def test_true_and_false_are_not_sent_as_numbers() -> None:
+    body, _ = encode(documents=[document(vip=True, tags=[False])])
+    assert b'"vip":true,"tags":[false]' in body
+
+
 def test_members_of_str_and_int_enumerations_are_sent_as_values() -> None:
     class Label(str, enum.Enum):  # noqa: UP042 - format() of this form returns the name
         HOT = "hot"

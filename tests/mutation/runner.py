@@ -82,6 +82,11 @@ class Runner:
         self._files: list[str] = []
         # The tests that killed mutants of a function are the first to try on the next mutant of it.
         self._killers: dict[tuple[str, str], list[str]] = {}
+        # It also records, under an empty name, what runs while the package is imported.
+        self._watch = coverage.Coverage(
+            data_file=None, include=[f"{Path.cwd()}/unpod_async/*"], config_file=False
+        )
+        self._watch.start()
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -104,6 +109,7 @@ class Runner:
             raise session.Interrupted("the tests cannot be collected")
         self._items = {item.nodeid: item for item in session.items}
         record = _Process(self._record).result()
+        self._watch.stop()
         if record is None:
             raise session.Failed("the tests fail without a fault")
         self._run_mutants(record)
@@ -112,7 +118,7 @@ class Runner:
     # Without a fault
 
     def _record(self, send: Send) -> None:
-        watch = coverage.Coverage(data_file=None, include=[f"{Path.cwd()}/unpod_async/*"], config_file=False)
+        watch = self._watch
         seconds: dict[str, float] = {}
         began = time.monotonic()
 
@@ -124,7 +130,6 @@ class Runner:
         def end(name: str) -> None:
             seconds[name] = time.monotonic() - began
 
-        watch.start()
         failed = self._run_tests(list(self._items), start, end)
         watch.stop()
         if failed is not None:
