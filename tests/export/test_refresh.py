@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.export.model_space import LONG_AGO, SPACE, ModelSpace, model_space, run_id, written
 
@@ -117,3 +118,21 @@ async def test_a_settled_run_whose_row_has_changed_is_read_again(
         text = b"".join(path.read_bytes() for path in (tmp_path / "tasks").iterdir())
         assert text.count(b'"failed"') == 1
         assert (await unpod.export(SPACE, tmp_path, **options)).fetched_runs == 0  # it has settled again
+
+
+async def test_runs_that_are_added_during_the_listing_do_not_lengthen_it(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        for number in range(20):
+            space.add_run(number, 1, status="completed" if number < 14 else "in_progress")
+        options: dict[str, Any] = {"settle_after": 0, "page_size": 3}
+        await unpod.export(SPACE, tmp_path, **options)
+
+        def add(request: web.Request) -> None:
+            if request.path.endswith("/runs/") and request.query["page"] in {"2", "3"}:
+                space.add_run(len(space.runs), 1, status="in_progress")
+
+        space.before = add
+        before = space.requests("/runs/?")
+        summary = await unpod.export(SPACE, tmp_path, **options)
+        assert (summary.complete, summary.gone_runs, summary.runs) == (True, 0, 20)
+        assert space.requests("/runs/?") - before == 3
