@@ -42,7 +42,8 @@ _JWT_SCHEMES: Final = frozenset({"jwt", "bearer"})
 
 _KEPT_BODY: Final = 4096
 
-_SHOWN: Final = re.compile(r"date|retry-after(-ms)?|(x-)?ratelimit-.+|x-request-id|www-authenticate")
+_SHOWN: Final = frozenset({"date", "retry-after", "retry-after-ms", "x-request-id", "www-authenticate"})
+_SHOWN_PREFIXES: Final = ("x-ratelimit-", "ratelimit-")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,30})?")
 _UNIX_TIME: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,30})?")
 # A reset is a Unix time. A smaller number is a delay, which some gateways send instead.
@@ -105,7 +106,9 @@ def _redact(value: Any, token: Secret) -> Any:
 
 def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that may be shown: an allow-list, because others may contain secrets."""
-    return {name: value for name, value in headers.items() if _SHOWN.fullmatch(name)}
+    return {
+        name: value for name, value in headers.items() if name in _SHOWN or name.startswith(_SHOWN_PREFIXES)
+    }
 
 
 def classify(request: Request, response: Response) -> APIError | None:
