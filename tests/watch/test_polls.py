@@ -9,7 +9,15 @@ import pytest
 
 from tests.watch.replay import Replay, held_by
 from tests.watch.stepping import Stepper, Time, stepping
-from unpod_async import NotFoundError, RetryPolicy, RunSeen, UnpodClient, WatchState
+from unpod_async import (
+    CallEnded,
+    NotFoundError,
+    RetryPolicy,
+    RunSeen,
+    TaskSeen,
+    UnpodClient,
+    WatchState,
+)
 from unpod_async.testing import Oddities, Sandbox, faults
 
 
@@ -319,3 +327,19 @@ async def test_every_row_that_is_read_is_reported() -> None:
             # The rows of the runs are read to find the first one, and the second is among them.
             assert "TaskRemoved" in replay.kinds()
             assert replay.runs[changed] == "failed"
+
+
+async def test_a_new_task_is_new_even_if_another_task_of_its_run_can_never_be_read() -> None:
+    replay = Replay()
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        run = sandbox.run_ids()[0]
+        sandbox.poison(sandbox.task_ids(run)[0])
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            begun = len(replay.events)
+            added = sandbox.insert_task(run)
+            sandbox.set_status(added, "completed")
+            for _ in range(4):
+                await step.poll()
+            news = [event for event in replay.events[begun:] if getattr(event, "task_id", "") == added]
+            assert [type(event) for event in news] == [TaskSeen, CallEnded]
+            assert not getattr(news[0], "existing", True)
