@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+fcntl: Any
 try:
-    import fcntl
+    fcntl = importlib.import_module("fcntl")
 except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 __all__ = [
     "O_BINARY",
@@ -115,6 +116,7 @@ class FileLock(Protocol):
         Raises:
             OSError: The file system has no locks, or the file is not open.
         """
+        raise NotImplementedError
 
     def release(self, file: int) -> None:
         """Unlock a file. Raises OSError if it is not locked."""
