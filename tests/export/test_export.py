@@ -155,6 +155,31 @@ async def test_a_bad_row_does_not_affect_others(tmp_path: Path) -> None:
         assert json.dumps({"input": [], "task_id": 5}) in found_rows(tmp_path, "jsonl", "tasks")
 
 
+@pytest.mark.parametrize("levels", [500, 501, 950, 5_000])
+async def test_a_row_of_more_than_500_levels_is_left_out_alone(tmp_path: Path, levels: int) -> None:
+    async with Sandbox(runs=4, tasks_per_run=3) as sandbox, client(sandbox) as unpod:
+        run = sandbox.run_ids()[-1]
+        task = sandbox.task_ids(run)[1]
+        around = f'{{"task_id":"{task}","run_id":"{run}","status":"completed","new":%s}}'
+        # Members after the nested value, so that no brackets close one after the other.
+        row = around % ('{"a":' * (levels - 1) + "1" + ',"b":2}' * (levels - 1))
+        sandbox.malform(task, row.encode())
+        summary = await unpod.export(sandbox.space_token, tmp_path, page_size=50)
+        requests = sandbox.requests
+        is_fine = levels == 500
+        assert (summary.complete, summary.bad_rows, summary.tasks) == (is_fine, not is_fine, 11 + is_fine)
+        if is_fine:
+            assert row in (tmp_path / "tasks" / "part-00001.jsonl").read_text().splitlines()
+        else:
+            assert [(bad.run_id, bad.reason) for bad in summary.bad] == [
+                (run, "the row is nested too deeply")
+            ]
+        # The pages arrive whole: it takes no more requests than without such a row.
+        sandbox.malform(task, (around % "1").encode())
+        assert (await unpod.export(sandbox.space_token, tmp_path / "x", page_size=50)).complete
+        assert sandbox.requests == 2 * requests
+
+
 # -- what is written ----------------------------------------------------------------------------------------
 
 

@@ -154,6 +154,11 @@ ROWS = {
         rb'{"a":"{\"user_info\":{\"user_token\":\"s\"}}","user_info":{}}',
         rb'{"a":"{\"user_info\":{\"user_token\":null}}","user_info":{}}',
     ),
+    "the end of a longer key": (rb'{"a \"user_token":"s","user_info":{}}',) * 2,
+    "whitespace": (
+        b'{"user_info": {"user_token" \t:  \t"s" , "b": 1}}',
+        b'{"user_info": {"user_token" \t:  \tnull , "b": 1}}',
+    ),
     "another key in a text": (rb'{"a":"the \"user_token\" of","user_tokens":"s"}',) * 2,
     "beyond what can be decoded": (
         rb'{"a":1e999,"user_info":{"b":1e999,"user_token":"s"}}',

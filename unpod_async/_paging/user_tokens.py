@@ -13,8 +13,8 @@ __all__ = ["replace_user_tokens"]
 
 def _written(character: str) -> str:
     """Return a pattern for a character of a key in any case, plain or escaped; also inside a string."""
-    codes = "|".join(sorted({f"{ord(one):02x}" for one in (character, character.upper())}))
-    return rf"(?:{re.escape(character)}|\\+u00(?:{codes}))"
+    codes = "|".join(sorted({f"(?i:{ord(one):02x})" for one in (character, character.upper())}))
+    return rf"(?:[{re.escape(character)}{character.upper()}]|\\+u00(?:{codes}))"
 
 
 # user_token, userToken, User-Token and so on
@@ -23,9 +23,9 @@ _NAME = (
     + f"(?:{'|'.join(map(_written, '_-. '))})?"
     + "".join(map(_written, "token"))
 ).encode()
-# Inside a string, each quote has a backslash before it. Outside of strings there are no backslashes.
-_KEY = re.compile(rb'"(?<!\\")' + _NAME + rb'"[ \t\r\n]*+:[ \t\r\n]*+', re.IGNORECASE)
-_KEY_IN_STRING = re.compile(rb'\\"' + _NAME + rb'\\+"', re.IGNORECASE)
+_KEY = re.compile(rb'"%b"[ \t\r\n]*+:' % _NAME)
+_KEY_IN_STRING = re.compile(rb'\\"%b\\+"' % _NAME)
+_SPACE = b" \t\r\n"
 
 
 def replace_user_tokens(row: bytes, replacement: bytes) -> bytes:
@@ -37,10 +37,11 @@ def replace_user_tokens(row: bytes, replacement: bytes) -> bytes:
     """
     chunks: list[bytes] = []
     at = 0
-    for found in _KEY.finditer(row):
-        start = found.end()
-        if start < at:
-            continue  # inside a value that is replaced
+    for found in _KEY.finditer(row, 0, _end_of_keys(row)):
+        # The end of a longer key has an escaped quote before it.
+        if found.start() < at or row.endswith(b"\\", 0, found.start()):
+            continue
+        start = len(row) - len(row[found.end() :].lstrip(_SPACE))
         end = end_of_value(row, start)
         if row[start:end] != b"null":
             chunks += (row[at:start], replacement)
@@ -49,6 +50,15 @@ def replace_user_tokens(row: bytes, replacement: bytes) -> bytes:
     if _KEY_IN_STRING.search(row) is None:
         return row
     return STRING.sub(lambda string: _without_tokens(string[0], replacement), row)
+
+
+def _end_of_keys(row: bytes) -> int:
+    """Return a position after the last key that may be searched: the pattern takes 20 µs for 4 kB."""
+    lower = row.lower()
+    if b"\\u00" in lower:
+        return len(row)
+    last = lower.rfind(b"token")
+    return 0 if last < 0 else row.find(b":", last) + 1 or len(row)
 
 
 def _without_tokens(string: bytes, replacement: bytes) -> bytes:
