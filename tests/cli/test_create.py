@@ -136,7 +136,7 @@ async def test_documents_come_from_files(tmp_path: Path, name: str, content: str
             b'\n{"name": "a", "x": [{"secret-name": 1, "secret-name": 2}]}',
             "line 2 has a key twice",
         ),
-        ("calls.jsonl", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested too deeply"),
+        ("calls.jsonl", b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested "),
         ("calls.txt", b"secret-name", "is not a .json, .jsonl or .csv file"),
         ("missing.json", None, "No such file"),
     ],
