@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,7 +14,7 @@ import pytest
 
 from tests.raw_server import RawConnection, RawServer, json_response
 from tests.tables import each_row
-from unpod_async import CreateRequest, OutcomeUnknown, UnpodClient, UpstreamError
+from unpod_async import CreateRequest, OutcomeUnknown, UnpodClient, UnpodError, UpstreamError
 from unpod_async.errors import ConfigurationError, TransportError
 from unpod_async.testing import Fault, Sandbox
 
@@ -164,12 +166,13 @@ async def test_a_batch_that_was_unclear_is_searched_again(queued: bool, tmp_path
         empty = Fault(body=b'{"count": 9, "status_code": 200, "data": []}', path=f"/{run}/tasks/", times=2)
         sandbox.script(empty)
         states: list[str] = []
-        while "created" not in states:
+        while "created" not in states and len(states) < 9:
             (result,) = await unpod.tasks.create_many(
                 sandbox.space_token, [REQUEST], journal=journal, resend_unknown=True
             )
             states.append(result.state)
         assert set(states[:-1]) == {"unclear"}
+        assert states[-1] == "created"
         assert [call.document["id"] for call in sandbox.ledger if "id" in call.document] == ["doc-1", "doc-2"]
 
 
@@ -218,6 +221,60 @@ async def test_an_outage_during_the_search_is_raised() -> None:
         sandbox.script(Fault(status=206, body=b'{"errors": "down"}', path="/runs/", times=99))
         with pytest.raises(UpstreamError):
             await unpod.tasks.reconcile(error)
+
+
+OTHER = CreateRequest(
+    pilot="agent",
+    documents=[{"name": f"N{n}", "contact_number": f"+49000001{n}"} for n in range(3)],
+    context="Call.",
+)
+SENDING = [
+    LOST,
+    LOST_AND_QUEUED,
+    Fault(method="POST", reset_at=0),
+    Fault(method="POST", reset_at=0, status=599),
+    Fault(method="POST", status=429, body=b"{}"),
+    Fault(method="POST", status=400),
+    Fault(method="POST"),
+]
+READING = [
+    Fault(method="GET", status=503),
+    Fault(method="GET", status=206, body=b'{"errors": "down"}'),
+    Fault(method="GET", reset_at=60),
+    Fault(method="GET", body=b'{"count": 7, "status_code": 200, "data": []}'),
+]
+
+
+async def test_resending_calls_nobody_twice_whatever_could_not_be_read(tmp_path: Path) -> None:
+    """Rows that break after their calls were queued, failing listings, and clocks that differ."""
+    rng = random.Random(5)
+    seen: Counter[str] = Counter()
+    for job in range(20):
+        async with serving(timedelta(seconds=rng.choice([0, -90, 90, -9000, 9000, 90_000]))) as (
+            sandbox,
+            unpod,
+        ):
+            for _ in range(12):
+                sandbox.script(rng.choice(SENDING), *rng.sample(READING, rng.randrange(2)))
+                if sandbox.ledger and rng.random() < 0.3:
+                    sandbox.poison(rng.choice(sandbox.ledger).task_id)
+                if sandbox.ledger and rng.random() < 0.2:
+                    sandbox.malform(rng.choice(sandbox.ledger).task_id, b'{"task_id": "T1", "status": 7}')
+                try:
+                    results = await unpod.tasks.create_many(
+                        sandbox.space_token,
+                        [REQUEST, OTHER],
+                        journal=tmp_path / str(job),
+                        resend_unknown=rng.random() < 0.7,
+                    )
+                except UnpodError as error:
+                    seen[type(error).__name__] += 1
+                    continue
+                seen.update(result.state for result in results)
+            numbers = Counter(call.document["contact_number"] for call in sandbox.ledger)
+            assert max(numbers.values(), default=0) <= 1
+    for state in ("created", "unclear", "not_found", "OutcomeUnknown", "ServerError", "InvalidRequestError"):
+        assert seen[state], state
 
 
 # --- clocks ------------------------------------------------------------------------------------------------
