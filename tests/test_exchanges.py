@@ -381,7 +381,9 @@ def flat(text: str) -> str:
 def check_text(text: str) -> None:
     """Check that the text is readable and short, and quotes no page or internals of the server."""
     assert len(text) < 900
-    assert text.replace("\nhint: ", "", 1).isprintable()
+    message, _, hint = text.partition("\nhint: ")
+    assert message.isprintable()
+    assert all(line.isprintable() for line in hint.splitlines())
     for pasted in ("<", "Traceback", 'File "', "site-packages", "/usr/", "\\n"):
         assert pasted not in text, text
 

@@ -146,7 +146,7 @@ async def test_ctrl_c_ends_the_wait() -> None:
     [
         ((SPACE, "Rnone"), {}, 1, f"run Rnone is not listed in space {SPACE}"),
         ((SPACE, "Rnone", "Rnowhere"), {}, 1, "2 runs (Rnone, Rnowhere) are not listed"),
-        (("NOSPACE", "R1"), {}, 1, "Invalid Space Token"),
+        (("NOSPACE", "R1"), {}, 4, "Invalid Space Token"),
         ((SPACE, "R1"), {"UNPOD_PLATFORM_TOKEN": "wrong"}, 4, "answered 401"),
         ((SPACE, "a/b"), {}, 2, "RUN 'a/b' is not a valid id"),
         ((SPACE, "R1", "--deadline", "0"), {}, 2, "must be greater than 0"),

@@ -224,6 +224,14 @@ class Walk:
 
     def _recover(self, failure: PageFailure) -> Steps[Sequence[Segment] | None]:
         """Read a page that failed, in segments. Returns None for a page past the end."""
+        is_prefetched = self._evidence.passes == 1 and self.page <= self._prefetched
+        if failure.unreadable and is_prefetched and self._layout.effective_size == 1:
+            # Larger pages are read again in blocks. This failure may be older than the last pages that were
+            # read, and its row may have moved to a page that will be read.
+            outcome = yield Fetch(PageRequest(self.page, self._layout.size, single_out=True))
+            if isinstance(outcome, PageResult):
+                return [self._whole_page(outcome)]
+            failure = outcome
         try:
             return (yield from self._read_segments(failure))
         except (ServerError, TransportError):
