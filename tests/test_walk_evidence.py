@@ -47,7 +47,7 @@ COSTS = {
     "bad_rows_without_counts": (5996, 1),
     "bad_rows_and_an_end_that_fails": (4655, 4),
     "ties": (1351, 3),
-    "ties_and_bad_rows": (4599, 24),
+    "ties_and_bad_rows": (4599, 25),
     "still_ties_and_bad_rows": (5143, 54),
     "bad_rows_on_odd_servers": (3417, 16),
     "pages_that_change": (2374, 2),
