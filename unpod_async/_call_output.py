@@ -111,11 +111,12 @@ class Call(Record, kw_only=True, frozen=True, gc=False):
         duration: seconds; the time from start to end if the server sent no duration.
         recording_url: URL of the recording. It is often a signed URL: treat it as a secret.
         messages: the messages of the transcript, if the server sent a list.
-        transcript: the transcript as one string: as sent, or lines "role: text" made from `messages`.
+        transcript: the transcript as one string: as the server sent it, or built from `messages` as lines
+            "role: text".
         summary: the written summary of the call.
         outcome: result of the call ("Interested", "Callback"); `tasks.list(outcome=)` filters by it.
         labels: the labels of the classification.
-        sentiment: "positive", "negative" or another text of the server.
+        sentiment: "positive", "negative" or another string that the server sent.
         cost: USD.
         customer: name of the customer.
         customer_number: phone number of the customer.

@@ -203,8 +203,8 @@ async def test_every_bad_document_of_a_file_is_listed_with_its_line(
         heading, *lines, hint = result.err.splitlines()
         assert re.fullmatch(r"unpod-async: --documents: 3 of [45] documents in .+ cannot be sent:", heading)
         assert lines[0] == (
-            f"  {positions[0]}: contact_number is not a phone number: it is in scientific notation, as a "
-            "spreadsheet writes a long number"
+            f"  {positions[0]}: contact_number is not a phone number: it is in scientific notation, as "
+            "spreadsheets write long numbers"
         )
         assert lines[1].startswith(f"  {positions[1]}: contact_number is not a phone number: it ends in a ")
         assert lines[2].startswith(f"  {positions[2]}: must have 'contact_number'")

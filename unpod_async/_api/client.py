@@ -218,9 +218,9 @@ class UnpodClient(Exporting):
         `deadline`        `TransportError`. If the next wait would exceed the deadline, the last error is
                           raised at once, with its `attempts`. For a create that may have been sent:
                           `OutcomeUnknown`.
-        cancellation      The requests are dropped and their slots freed. If a create may have been sent, the
-                          `CancelledError` carries a note and a warning is logged. After a cancelled step of
-                          an iterator, the next step continues.
+        cancellation      The requests are dropped and their slots are freed. If a create may have been sent,
+                          the `CancelledError` carries a note and a warning is logged. After a cancelled step
+                          of an iterator, the next step continues.
         `break`           Nothing is open between two rows of a listing. Leaving the `async with` of a stream
                           cancels its tasks and waits for them.
         ================  ====================================================================================
@@ -228,8 +228,8 @@ class UnpodClient(Exporting):
         Args:
             retry: a `RetryPolicy`; None disables retries. The retry budget remains that of the client.
             timeout: seconds for one attempt, counted from when the limits let the request start.
-            deadline: seconds for everything that one call or one iteration does, from its first request on:
-                waiting for limits, attempts, delays, decoding, and the time that the caller takes between two
+            deadline: seconds for one whole call or iteration, counted from its first request. This includes
+                waits for limits, attempts, delays, decoding, and the time that the caller takes between two
                 pages. None means no limit.
             page_size: rows per request of a listing.
             max_concurrency: number of requests of this view in flight at the same time. They also count

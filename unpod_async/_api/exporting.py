@@ -104,7 +104,7 @@ _EXPORTER: Final = "unpod_async._export.job"
 
 
 async def _import_exporter(deadline: Deadline) -> None:
-    """Import the code of exports in a thread. The import takes 0.2 s and would block the event loop.
+    """Import the export code in a thread, because the import takes 0.2 s and would block the event loop.
 
     Raises:
         TransportError: the deadline ended first. The import continues.
@@ -113,13 +113,13 @@ async def _import_exporter(deadline: Deadline) -> None:
     importing.add_done_callback(ignore_error)  # this function may have ended before
     await asyncio.wait([importing], timeout=None if deadline.seconds is None else deadline.left())
     if not importing.done():
-        raise deadline.error("while the code of exports was imported", sent=False)
+        raise deadline.error("while the export code was being imported", sent=False)
     importing.result()
 
 
 def _path(target: object) -> Path:
     if isinstance(target, str | os.PathLike) and target:
-        with contextlib.suppress(UnicodeEncodeError):  # a surrogate that stands for no byte
+        with contextlib.suppress(UnicodeEncodeError):  # a surrogate that does not represent a byte
             path = os.fsencode(cast("str | os.PathLike[str]", target))
             if path and b"\0" not in path:
                 return Path(os.fsdecode(path))

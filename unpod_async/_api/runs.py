@@ -243,8 +243,8 @@ class Runs(Resource):
         change once:
 
         - New runs and their tasks: at the next poll.
-        - Changes of runs that have not settled: at the next poll, or later if a run has not changed for a
-          while: by up to a tenth of that time. Each poll reads 20 of the unsettled runs that have not changed
+        - Changes of runs that have not settled: at the next poll. If a run has not changed for a while, up to
+          a tenth of that time later. Each poll reads 20 of the unsettled runs that have not changed
           since the watch started.
         - Changes of settled runs, and removed runs and tasks: by the end of the next resync, or in the polls
           after it. If the tasks of the space cannot be listed together, these polls read the tasks of 20 runs
@@ -258,7 +258,7 @@ class Runs(Resource):
         other runs: the error is logged and the run is retried. Rows that cannot be read are skipped and
         logged. Rows without an id are skipped.
 
-        With 10,000 runs and 100,000 tasks it uses about 20 MB of memory, and its encoded state has 5 MB.
+        With 10,000 runs and 100,000 tasks it uses about 20 MB of memory, and its encoded state takes 5 MB.
 
         Args:
             space_token: one space, or several, which share this client and its limits.

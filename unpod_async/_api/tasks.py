@@ -135,8 +135,8 @@ class Tasks(Resource):
 
         All arguments are validated before anything is sent, because the server queues calls that it has not
         validated. The request uses a connection of its own. It is retried only if it certainly did not leave
-        this machine, or if the server answered 429. If this is cancelled after the request was sent, the
-        CancelledError carries a note that calls may be queued.
+        this machine, or if the server answered 429. If the call is cancelled after the request was
+        sent, the `CancelledError` carries a note that calls may be queued.
 
         Documented by the service in "Create a Task in a Space".
 

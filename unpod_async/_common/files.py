@@ -39,11 +39,11 @@ _NOT_SUPPORTED: Final = frozenset({
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
 })
-"""How file systems answer that they cannot open or sync a directory. EIO and ENOSPC are real failures."""
+"""Errors of a file system that cannot open or sync directories. EIO and ENOSPC are real failures."""
 
 
 O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
-"""The flag for `os.open` without which Windows would translate line ends. Every file needs it."""
+"""A flag that every `os.open` needs: without it, Windows translates line endings. 0 on other systems."""
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
@@ -79,8 +79,8 @@ _unsynced_file_systems: set[int] = set()
 def sync_folder(folder: Path) -> None:
     """Sync a directory, so that new, renamed and removed files in it survive a power loss.
 
-    Some network file systems and shared folders cannot do that. Then a warning is logged, one for each file
-    system.
+    Some network file systems and shared folders cannot do that. In this case a warning is logged, once for
+    each file system.
     """
     if os.name != "posix":
         return
@@ -97,8 +97,8 @@ def sync_folder(folder: Path) -> None:
         if device not in _unsynced_file_systems:
             _unsynced_file_systems.add(device)
             _log.warning(
-                "the file system of %s cannot sync directories (%s): after a power loss, the newest files "
-                "may be missing",
+                "the file system of %s cannot sync directories (%s): the newest files may be missing "
+                "after a power loss",
                 path_text(folder),
                 os.strerror(error.errno or 0),
             )
@@ -108,7 +108,7 @@ def sync_folder(folder: Path) -> None:
 
 
 class FileLock(Protocol):
-    """A kind of lock on an open file, which two descriptors cannot have at once, not even in one process."""
+    """A lock on an open file. Only one descriptor can hold it, even within one process."""
 
     def acquire(self, file: int) -> bool:
         """Lock a file without waiting. Returns False if it is locked through another descriptor.
@@ -123,7 +123,7 @@ class FileLock(Protocol):
 
 
 class FlockLock:
-    """The lock of `flock`, for POSIX."""
+    """A lock through `flock`, for POSIX."""
 
     def acquire(self, file: int) -> bool:
         try:
@@ -139,9 +139,9 @@ class FlockLock:
 
 
 class RegionLock:
-    """The lock of `msvcrt.locking`, for Windows.
+    """A lock through `msvcrt.locking`, for Windows.
 
-    It locks one byte. Other processes cannot read a locked byte, so it is one far behind the end of the file.
+    It locks one byte far past the end of the file, because other processes cannot read a locked byte.
 
     Args:
         functions: The module `msvcrt`.
@@ -204,20 +204,20 @@ def lock(file: int) -> bool:
 
 
 def close_locked(file: int) -> None:
-    """Unlock and close a file. It need not be locked."""
+    """Close a file, and unlock it if it is locked."""
     if file in _locked:
         _locked.discard(file)
         # A process that was forked a moment ago may still have a copy of the descriptor and so of the lock.
-        with contextlib.suppress(OSError):  # closing the file unlocks it, too
+        with contextlib.suppress(OSError):  # closing the file also unlocks it
             _locks.release(file)
     os.close(file)
 
 
 def _forget_locks() -> None:
-    """Give up, in a forked process, the locks of its parent."""
+    """Drop the locks of the parent in a forked process."""
     if _locked:
-        # The numbers stay in use. If they were closed, files of this process would get them, and its copies
-        # of our objects would write there.
+        # The descriptors stay open. If they were closed, new files of this process would get their numbers,
+        # and its copies of our objects would write to those files.
         nothing = os.open(os.devnull, os.O_RDONLY)
         for file in _locked:
             os.dup2(nothing, file, inheritable=False)

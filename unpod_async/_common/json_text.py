@@ -1,7 +1,8 @@
 """Read JSON without decoding it: members of an object, items of an array, depth of nesting.
 
-Nothing here is recursive, so no JSON is nested too deeply for it. Everything expects valid JSON, such as the
-bytes of a `msgspec.Raw`. For anything else the result has no meaning, but nothing raises except where stated.
+No function here is recursive, so the depth of nesting is not limited. All of them expect valid JSON, such as
+the bytes of a `msgspec.Raw`. For other input the result is undefined, but a function raises only the errors
+that it documents.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ __all__ = [
 ]
 
 MAX_DEPTH: Final = 500
-"""Levels of arrays and objects that a row may have; the row itself is the first.
+"""Maximum number of nested arrays and objects in a row, including the row itself.
 
-It is half of what Python 3.11 can decode. Newer versions decode ten times as much, which the programs that
-read exports do not.
+This is half of what Python 3.11 can decode. Newer versions decode ten times as much, but programs that read
+exports may not.
 """
 
-# A string, a punctuation mark, or a number, true, false or null. The quantifiers are possessive: strings may
-# have megabytes, and the engine would remember each step back.
+# A string, a punctuation mark, or a number, true, false or null. The quantifiers are possessive: a string may
+# have megabytes, and the engine would otherwise store a position to backtrack to for each character.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]|[^\s{}\[\]:,"]++', re.DOTALL)
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 """A string, with its quotes."""
@@ -61,7 +62,7 @@ def string_value(token: bytes) -> str:
 def object_members(text: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[str, int, int]]:
     """Yield (key, start, end) of each value of the JSON object that begins at `start`.
 
-    The order is that of the text, duplicate keys included. Whitespace around a value is not part of it.
+    Duplicate keys are included, and the order is that of the text. Whitespace around a value is excluded.
     """
     depth, key, begins = 0, None, 0
     for found in _TOKEN.finditer(text, start, len(text) if end is None else end):
@@ -102,7 +103,7 @@ def array_items(text: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def end_of_value(text: bytes, start: int) -> int:
-    """Return where the JSON value that begins at `start` ends; the end of the text if it does not."""
+    """Return the end of the JSON value that begins at `start`, or of the text if the value is incomplete."""
     first = text[start : start + 1]
     if first == b'"':
         string = STRING.match(text, start)
@@ -123,7 +124,7 @@ def end_of_value(text: bytes, start: int) -> int:
 
 
 def count_brackets(text: bytes) -> int:
-    """Return the number of opening brackets, also of those in strings: never less than the depth."""
+    """Return the number of opening brackets, including those in strings. It is at least the depth."""
     # `count` takes twice as long on Python 3.11: it does not use memchr.
     return 2 * len(text) - len(text.replace(b"{", b"")) - len(text.replace(b"[", b""))
 
@@ -157,9 +158,9 @@ def _inside(container: object) -> Iterable[Any]:
 
 
 def cut_at_depth(text: bytes, limit: int) -> bytes:
-    """Return the text with everything removed that is inside of more than `limit` brackets.
+    """Return the text without everything that is nested in more than `limit` brackets.
 
-    The result has at most `limit` levels. The arrays and objects on the last one are empty.
+    The result has at most `limit` levels. Arrays and objects on the last level are empty.
     """
     kept: list[bytes] = []
     depth = begins = 0

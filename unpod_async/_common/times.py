@@ -41,8 +41,8 @@ def parse_time(value: object) -> datetime | None:
 def is_before(created: datetime, bound: datetime) -> bool:
     """Return whether a time that the server sent is before a lower bound. Both need a time zone.
 
-    The server cuts times to whole seconds. So a time without a fraction may be up to a second later than it
-    says, and is not before a bound within that second.
+    The server truncates times to whole seconds. So the real time may be up to a second later than a time
+    without a fraction, and such a time is not before a bound within that second.
     """
     # Two datetimes of one zone compare by wall clock, which is ambiguous for an hour in autumn, and
     # astimezone() overflows at the ends of the calendar. Differences to the epoch have neither problem.

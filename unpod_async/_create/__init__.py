@@ -1,8 +1,8 @@
 """Placing calls.
 
-`payload` checks and encodes a request, with the rule for numbers from `phone_numbers`, and `submit` sends it
-once. `reconcile` searches for the calls of a request whose outcome is unknown, by the clock of the server
-(`server_clock`). `batch` does this for many requests and records each step in a `journal`.
+`payload` checks and encodes a request; `phone_numbers` has the rule for its numbers. `submit` sends it once.
+`reconcile` searches for the calls of a request whose outcome is unknown, by the server's clock
+(`server_clock`). `batch` sends many requests and records each step in a `journal`.
 """
 
 from __future__ import annotations

@@ -66,10 +66,10 @@ async def create_many(
 
 
 class _CheckedRequest(NamedTuple):
-    """A request that was checked.
+    """A request that has been checked.
 
     Attributes:
-        create: its arguments.
+        create: the checked arguments.
         digest: a digest of the request without generated ids.
     """
 
@@ -159,17 +159,19 @@ class _CreateJob:
         try:
             await anyio.to_thread.run_sync(self._journal.write, entry)
         except OSError as fault:
-            outcome = _OUTCOMES.get(entry.state, "was sent by an earlier call, and was searched for now")
+            outcome = _OUTCOMES.get(
+                entry.state, "was sent by an earlier call, and its calls were searched for"
+            )
             raise ConfigurationError(
                 f"journal cannot be written: {_reason(fault)}; request {entry.number} {outcome}",
                 argument="journal",
-                hint="repair the cause and run the job again: it sends no request twice",
+                hint="fix the cause and run the job again: it sends no request twice",
             ) from None
         return entry
 
 
 _UNKNOWN: Final = frozenset({"sending", "not_found", "unclear"})
-"""States of a request whose calls are searched for."""
+"""States of requests whose calls must be searched for."""
 
 _OUTCOMES: Final = {
     "sending": "was not sent",
@@ -180,10 +182,10 @@ _OUTCOMES: Final = {
 
 
 def _check_requests(space_token: str, requests: object) -> list[_CheckedRequest]:
-    """Check all requests, before the first of them is sent or written to the journal.
+    """Check all requests before the first one is sent or recorded in the journal.
 
     Raises:
-        InvalidArgument: a request is not accepted. The message lists everything that is not.
+        InvalidArgument: a request is not accepted. The message lists every problem.
     """
     if not isinstance(requests, Iterable):
         raise InvalidArgument("requests must be an iterable of CreateRequest", argument="requests")
@@ -230,7 +232,7 @@ def _check_entries(requests: Sequence[_CheckedRequest], entries: Mapping[int, Jo
             continue
         if entry.digest != request.digest:
             raise InvalidArgument(
-                f"requests[{number}] is not the request that the journal has at this position",
+                f"requests[{number}] differs from the request in the journal",
                 argument="requests",
                 hint="use the same requests in the same order, or start a new journal",
             )
@@ -244,9 +246,9 @@ def _check_entries(requests: Sequence[_CheckedRequest], entries: Mapping[int, Jo
 
 def _damaged(number: int) -> ConfigurationError:
     return ConfigurationError(
-        f"journal is damaged: its entry for request {number} cannot belong to that request",
+        f"journal is damaged: its entry for request {number} does not fit the request",
         argument="journal",
-        hint="restore the journal, or look for the calls before you start a new one",
+        hint="restore the journal; before you start a new one, look for the calls",
     )
 
 
@@ -260,7 +262,7 @@ def _clock_of(entry: JournalEntry) -> ServerClock:
 
 def _journal_path(value: object) -> str:
     path: object = None
-    with suppress(TypeError):  # an int, or a PathLike that is none
+    with suppress(TypeError):  # an int, or an object whose `__fspath__` fails
         path = os.fspath(cast("str", value))
     if isinstance(path, str) and path and "\0" not in path:
         return path
@@ -269,7 +271,11 @@ def _journal_path(value: object) -> str:
 
 @contextmanager
 def _opened(path: str) -> Generator[Journal]:
-    """Open the journal, with our error if that fails."""
+    """Open the journal.
+
+    Raises:
+        ConfigurationError: it cannot be opened.
+    """
     journal = Journal(path)
     try:
         journal.__enter__()
@@ -279,12 +285,12 @@ def _opened(path: str) -> Generator[Journal]:
         raise ConfigurationError(
             f"journal cannot be opened: {_reason(fault)}; nothing was sent",
             argument="journal",
-            hint="pass a file that can be read and written, in a folder that exists",
+            hint="pass a file that you can read and write, in an existing folder",
         ) from None
     try:
         yield journal
     finally:
-        # Every entry is on disk already, so an error of closing changes nothing.
+        # Every entry is already on disk, so an error while closing has no effect.
         with suppress(OSError):
             journal.__exit__(None, None, None)
 

@@ -38,7 +38,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         at: when the request was first sent, in Unix seconds.
         space: the token of the space.
         clock_offset: seconds by which the server's clock was ahead of this machine's when the request was
-            first sent; None if no response had said so before.
+            first sent; None if no earlier response had a `Date` header.
         run_id: the run it created, if known.
         task_ids: task id by document id, as far as known.
     """
@@ -78,17 +78,17 @@ class Journal:
                 no locks.
             OSError: the file cannot be opened.
         """
-        path = self._path.resolve()  # the folder that has the file itself, not a link to it
+        path = self._path.resolve()  # the file itself, not a link to it, so that the right folder is synced
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | O_BINARY, 0o600)
         try:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise ConfigurationError(
                     f"journal {self._name} is not a regular file",
                     argument="journal",
-                    hint="pass the path of a file, which may not exist yet",
+                    hint="pass the path of a regular file; it is created if it does not exist",
                 )
             self._lock()
-            # Also if the file exists: a killed job may have created it without this.
+            # Even if the file exists: a job may have been killed after it created the file and before this.
             sync_folder(path.parent)
             self._read()
         except BaseException:
@@ -103,8 +103,8 @@ class Journal:
             raise ConfigurationError(
                 f"journal {self._name} cannot be locked: {error.strerror}",
                 argument="journal",
-                hint="put it on a file system with locks, such as a local disk: without a lock, two jobs "
-                "could place the same calls",
+                hint="use a file system with locks, such as a local disk: without a lock,\n"
+                "two jobs could place the same calls",
             ) from None
         if not is_locked:
             raise ConfigurationError(
@@ -144,7 +144,7 @@ class Journal:
         """Append an entry and sync it to disk. Blocks; once it returns, the entry survives a crash.
 
         Raises:
-            ConfigurationError: the journal is closed. It is closed after the first failure.
+            ConfigurationError: the journal is closed. The first failure closes it.
             OSError: the file cannot be written.
         """
         line = msgspec.json.encode(entry) + b"\n"
@@ -155,7 +155,7 @@ class Journal:
                 write_all(self._file, line)
                 sync_file(self._file)
             except OSError:
-                self._close()  # nothing may follow a line that is perhaps incomplete
+                self._close()  # the line may be incomplete, so nothing may follow it
                 raise
             self.entries[entry.number] = entry
 

@@ -24,7 +24,7 @@ __all__ = ["CheckedCreate", "EncodedCreate", "check_create", "combine_problems",
 
 _MAX_DEPTH: Final = 100
 _LISTED: Final = 100
-"""Problems that a message lists. The error has all of them."""
+"""Maximum number of problems that a message lists. `problems` of the error has all of them."""
 
 _UNSENDABLE: Final = re.compile("[\x00\ud800-\udfff]")
 # Errors show a key only if it looks like the name of a field: any other key may be personal data.
@@ -45,7 +45,7 @@ class EncodedCreate(NamedTuple):
 
 
 class CheckedCreate(NamedTuple):
-    """The arguments of a create, checked. The documents are copies."""
+    """The checked arguments of a create. The documents are copies."""
 
     pilot: str
     documents: Sequence[dict[str, object]]
@@ -53,7 +53,7 @@ class CheckedCreate(NamedTuple):
     schedule: ScheduleNow | ScheduleAuto | ScheduleCustom
 
     def with_ids(self, make_id: Callable[[int], str]) -> CheckedCreate:
-        """Return a copy in which each document has an id. `make_id` takes the index of one without an id."""
+        """Return a copy in which each document has an id. `make_id` gets the index of one without an id."""
         return self._replace(
             documents=[
                 document if own_id(document) else {**document, "document_id": make_id(index)}
@@ -163,7 +163,7 @@ def _copy_documents(value: object) -> list[dict[str, object]]:
 
 
 def combine_problems(argument: str, refused: Sequence[InvalidArgument], total: int) -> InvalidArgument:
-    """Return one error for all items of an argument that were refused, out of `total`."""
+    """Return one error for all refused items of an argument. `total` is the number of its items."""
     problems = tuple(problem for error in refused for problem in error.problems or (error.summary,))
     if len(problems) == 1:
         return InvalidArgument(problems[0], argument=argument, hint=refused[0].hint, problems=problems)

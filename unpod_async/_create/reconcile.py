@@ -17,7 +17,7 @@ from unpod_async.models import Run, Task
 __all__ = ["CreateState", "Reconciliation", "reconcile", "search_start"]
 
 CLOCK_SKEW: Final = timedelta(minutes=2)
-"""The search starts this long before the create: the server stores `created` by a clock of its own."""
+"""How long before the create the search starts, because `created` comes from the server's clock."""
 
 _TOLERANCE: Final = timedelta(seconds=1)
 
@@ -74,7 +74,7 @@ async def reconcile(
     clock = ServerClock() if clock is None else clock
     now = datetime.now(UTC)
     if clock.offset is None and started_at > now + _TOLERANCE:
-        # This machine's clock was set back since the create: where to start the search is not known.
+        # This machine's clock was set back after the create, so the start of the search is unknown.
         search.is_clear, started_at = False, now
     walk = SequentialWalk(
         context.executor,
@@ -114,7 +114,7 @@ class _Candidates(NamedTuple):
     Attributes:
         run_ids: their ids.
         all_readable: every row of the page that may be such a run has an id.
-        is_last_page: the page has rows, and all that can be read are older than the create.
+        is_last_page: the page has readable rows, and all of them are older than the create.
     """
 
     run_ids: list[str]
@@ -123,7 +123,7 @@ class _Candidates(NamedTuple):
 
 
 class _RunFields(msgspec.Struct):
-    """What a run that does not fit its model may still show."""
+    """The fields that are used of a run that does not fit its model."""
 
     run_id: Any = None
     created: Any = None
@@ -159,12 +159,12 @@ def _fields_of(row: RejectedRow) -> _RunFields:
 
 
 def _may_be_newer(page: Page[Run], position: int, first_older: int | None) -> bool:
-    """Return False if the row at an unreadable position follows an older run: the newest runs come first."""
+    """Return False if an unreadable row follows a run older than the create. The newest runs come first."""
     if first_older is None:
         return True
     start = (page.number - 1) * page.page_size
     size = page.page_size if page.count is None else min(page.page_size, page.count - start)
-    # At most so many of the rows before it are not items of the page: rejected, unreadable or repeated ones.
+    # The maximum number of rejected, unreadable or repeated rows before this one.
     others = size - len(page.items) - 1
     return position - 1 - start - others <= first_older
 
@@ -222,7 +222,7 @@ class _Search:
             self._run_id = self._run_id or run_id
 
     def result(self) -> Reconciliation:
-        """Return what is known now."""
+        """Return the current result."""
         state: CreateState = "partial" if self._found else "not_found"
         if not self.missing:
             state = "created"

@@ -1,4 +1,4 @@
-"""The server's clock, as far as its responses show it."""
+"""The server's clock, estimated from the `Date` headers of its responses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ __all__ = ["ServerClock"]
 
 
 class ServerClock:
-    """How far the server's clock is ahead of this machine's.
+    """The offset of the server's clock from this machine's.
 
     Attributes:
-        offset: the difference according to the last response with a `Date` header; None if there was none.
+        offset: the time by which the server's clock is ahead, from the last response with a `Date` header;
+            None if there was none.
     """
 
     def __init__(self, offset: timedelta | None = None) -> None:
@@ -22,8 +23,8 @@ class ServerClock:
     def note(self, date: str | None, now: datetime | None = None) -> None:
         """Record the `Date` header of a response that arrives now, or None if it has none.
 
-        The header has whole seconds and is written before the response is read. So the offset is too low by
-        up to a second and the time of the transfer, and a search that starts by it starts too early.
+        The header has whole seconds and is written before the response arrives. So the offset is too low by
+        up to a second plus the transfer time, and a search based on it starts too early, never too late.
         """
         server = parse_http_date(date or "")
         if server is not None:

@@ -41,7 +41,7 @@ async def send_create(
     """POST a create that has been checked.
 
     Args:
-        clock: records what the responses show of the server's clock.
+        clock: records the `Date` headers of the responses.
 
     If the call is cancelled after the request may have left, the `CancelledError` gets a note, and a warning
     is logged, because calls may be queued.
