@@ -17,9 +17,9 @@ __all__ = [
     "MAX_DEPTH",
     "STRING",
     "array_items",
-    "count_brackets",
     "cut_at_depth",
     "end_of_value",
+    "has_few_brackets",
     "is_too_deep",
     "is_value_too_deep",
     "object_members",
@@ -123,15 +123,16 @@ def end_of_value(text: bytes, start: int) -> int:
     return len(text)
 
 
-def count_brackets(text: bytes) -> int:
-    """Return the number of opening brackets, including those in strings. It is at least the depth."""
-    # `count` takes twice as long on Python 3.11: it does not use memchr.
-    return 2 * len(text) - len(text.replace(b"{", b"")) - len(text.replace(b"[", b""))
+def has_few_brackets(text: bytes, limit: int = MAX_DEPTH) -> bool:
+    """Return whether there are at most `limit` opening brackets, including those in strings."""
+    # Replacing `limit` of them and searching for one more takes half as long as counting them. `count` takes
+    # three times as long on Python 3.11: it does not use memchr.
+    return b"{" not in text.replace(b"[", b"{").replace(b"{", b"x", limit)
 
 
 def is_too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
     """Return whether arrays and objects are nested in more than `limit` levels."""
-    if count_brackets(text) <= limit:
+    if has_few_brackets(text, limit):
         return False
     brackets = _BETWEEN_BRACKETS.sub(b"", text).translate(_BRACES)
     for _ in range(limit):

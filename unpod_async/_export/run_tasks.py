@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import anyio
 
@@ -64,9 +65,15 @@ class FetchContext:
         The run has ended (see `run_has_ended`) if all its tasks were staged, none of them is active, and no
         row is invalid. So those rows are counted.
         """
+        made = Row.lines(rows)
+        if self.redact is None and self.recording_url is None and InvalidRow not in set(map(type, made)):
+            # Most pages. The loop takes three times as many instructions.
+            valid = cast("list[bytes]", made)
+            self.staging.add(run, valid, count_active([row.header.status for row in rows]))
+            return
         lines: list[bytes] = []
         statuses: list[object] = []
-        for row, line in zip(rows, Row.lines(rows), strict=True):
+        for row, line in zip(rows, made, strict=True):
             if isinstance(line, InvalidRow):
                 self.staging.add_bad(space, run, None, line.reason)
                 continue

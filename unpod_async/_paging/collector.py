@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from unpod_async._http import Reader, check_choice
 from unpod_async._paging.commands import Deliver
@@ -17,6 +17,7 @@ __all__ = ["Collector", "OnBadRow", "check_on_bad_row"]
 T = TypeVar("T")
 OnBadRow: TypeAlias = Literal["raise", "skip"]
 
+_NOT_USABLE: Final = frozenset({type(None), RejectedRow})
 _log = logging.getLogger("unpod_async")
 
 _KEPT = 100
@@ -83,10 +84,12 @@ class Collector(Generic[T]):
         self._is_first = False
         return Page(items, deliver.number, self._page_size, count, rejected, unreadable, headers)
 
-    def _usable(self, rows: Sequence[Any], rejected: list[RejectedRow]) -> list[Any]:
+    def _usable(self, rows: Sequence[Any], rejected: list[RejectedRow]) -> Sequence[Any]:
         """Return the rows to yield, and append the rejected ones to `rejected`."""
-        usable = [row for row in rows if row is not None and type(row) is not RejectedRow]
-        if len(usable) < len(rows):
+        usable = rows
+        # Few pages have such rows. Without them, this takes a tenth of the instructions of a loop.
+        if not _NOT_USABLE.isdisjoint(map(type, rows)):
+            usable = [row for row in rows if type(row) not in _NOT_USABLE]
             rejected += [row for row in rows if type(row) is RejectedRow]
         keeps = self._keeps
         if keeps is not None:

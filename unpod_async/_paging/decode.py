@@ -211,7 +211,8 @@ def decode_with(
     if set(map(type, keys)) != {str} or "" in keys:
         keys = [listing.key_of(head) or _digest(raw) for head, raw in zip(heads, raws, strict=True)]
     rows = rows_of(body, raws, heads)
-    if listing.run_id is not None:
+    run = listing.run_id
+    if run is not None and [head.run_id for head in heads].count(run) < len(heads):
         for index, head in enumerate(heads):
             if head.run_id != listing.run_id and _is_foreign(listing, head):
                 rows[index] = _foreign_row(listing, raws[index], index)
