@@ -146,6 +146,24 @@ ROWS = {
         rb'{"user_info":{"UserToken":"s","USER_TOKEN":"t","User-Token":"u"}}',
         rb'{"user_info":{"UserToken":null,"USER_TOKEN":null,"User-Token":null}}',
     ),
+    "in camel case, and not in user_info": (
+        rb'{"output":{"userToken":"s"},"user_info":{"id":"1"}}',
+        rb'{"output":{"userToken":null},"user_info":{"id":"1"}}',
+    ),
+    "in camel case, without user_info": (rb'{"usertoken":"s"}', rb'{"usertoken":null}'),
+    "in camel case as well": (
+        rb'{"output":[{"User-Token":"s"}],"user_info":{"user_token":"s"},"input":{"USER_TOKEN":"s"}}',
+        rb'{"output":[{"User-Token":null}],"user_info":{"user_token":null},"input":{"USER_TOKEN":null}}',
+    ),
+    "in camel case, in JSON inside a string": (
+        rb'{"a":"{\"userToken\":\"s\"}","user_info":{}}',
+        rb'{"a":"{\"userToken\":null}","user_info":{}}',
+    ),
+    "in JSON inside a string with escaped quotes": (
+        rb'{"a":"{\u0022user_token\u0022:\u0022s\u0022}","user_info":{"user_token":"s"}}',
+        rb'{"a":"{\"user_token\":null}","user_info":{"user_token":null}}',
+    ),
+    "other tokens": (rb'{"space_token":"s","user":"Token","user_info":{}}',) * 2,
     "in camel case and escaped": (
         rb'{"user_info":{"user\u0054oken":"s"}}',
         rb'{"user_info":{"user\u0054oken":null}}',

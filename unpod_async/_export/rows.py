@@ -118,8 +118,8 @@ _ANY_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 _NAME = b"user_token"
 _TO_VALUE = len(b'user_token":')
-# An escape for a character of a key that is searched here.
-_ESCAPE_IN_KEY = re.compile(rb"\\u00(?:[4-7]|2[0dDeE])")
+# An escape for a character of a key that is searched here, or for the quote before a key inside a string.
+_ESCAPE_IN_KEY = re.compile(rb"\\u00(?:[4-7]|2[02dDeE])")
 _TOO_DEEP = "the row is nested too deeply"
 
 
@@ -151,7 +151,7 @@ def row_lines(
         body: The page.
         headers: `row_header` of each of its rows.
     """
-    is_plain = b"\n" not in body and b"\r" not in body and (keep_user_token or not _has_escaped_key(body))
+    is_plain = b"\n" not in body and b"\r" not in body and (keep_user_token or not _has_odd_key(body))
     is_ascii = body.isascii()
     lines: list[bytes | InvalidRow] = []
     for raw, header in zip(raws, headers, strict=True):
@@ -169,19 +169,20 @@ def row_lines(
     return lines
 
 
-def _has_escaped_key(body: bytes) -> bool:
+def _has_odd_key(body: bytes) -> bool:
+    """Return whether the name of a user token may be escaped or in capitals."""
     # From the end: Python searches faster in that direction.
+    if body.rfind(b"OKEN") >= 0:
+        return True
     return body.rfind(b"\\u00") >= 0 and _ESCAPE_IN_KEY.search(body) is not None
 
 
 def _without_user_token(row: bytes, info: _UserInfoHeader | None) -> bytes | None:
     """Return the line of a row without line breaks and escaped keys, or None if `row_line` must make it."""
     start = row.find(_NAME)
-    if info is None:
-        return row if start < 0 else None
-    location, token = info.location, info.user_token
-    if location is not msgspec.UNSET and b"oken" in bytes(location):
+    if _has_other_name(row, start):
         return None
+    token = msgspec.UNSET if info is None else info.user_token
     if token is msgspec.UNSET:
         return row if start < 0 else None
     # The name occurs once and the header has it, so this is its place, unless there is more whitespace before
@@ -192,9 +193,17 @@ def _without_user_token(row: bytes, info: _UserInfoHeader | None) -> bytes | Non
         value += 1
         if not row.startswith(b" %b" % old, value - 1):
             return None
-    if row.rfind(_NAME) != start:
-        return None
     return b"%bnull%b" % (row[:value], row[value + len(old) :])
+
+
+def _has_other_name(row: bytes, start: int) -> bool:
+    """Return whether the name of a user token, such as userToken, may also occur elsewhere than at `start`."""
+    at = row.find(b"oken")
+    while at >= 0:
+        if at != start + len(b"user_t") and b"user" in row[max(0, at - len(b"user_t")) : at].lower():
+            return True
+        at = row.find(b"oken", at + 4)
+    return False
 
 
 def _is_utf8(row: bytes) -> bool:

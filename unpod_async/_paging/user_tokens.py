@@ -24,7 +24,8 @@ _NAME = (
     + "".join(map(_written, "token"))
 ).encode()
 _KEY = re.compile(rb'"%b"[ \t\r\n]*+:' % _NAME)
-_KEY_IN_STRING = re.compile(rb'\\"%b\\+"' % _NAME)
+# Some encoders write \u0022 for a quote.
+_KEY_IN_STRING = re.compile(rb'\\(?:"|u0022)%b\\+(?:"|u0022)' % _NAME)
 _SPACE = b" \t\r\n"
 
 
