@@ -197,7 +197,7 @@ def _without_user_token(row: bytes, info: _UserInfoHeader | None) -> bytes | Non
 
 
 def _has_other_name(row: bytes, start: int) -> bool:
-    """Return whether the name of a user token, such as userToken, may also occur elsewhere than at `start`."""
+    """Return whether the name of a user token, such as userToken, may also occur outside `start`."""
     at = row.find(b"oken")
     while at >= 0:
         if at != start + len(b"user_t") and b"user" in row[max(0, at - len(b"user_t")) : at].lower():
