@@ -41,7 +41,7 @@ async def served(**data: Any) -> AsyncIterator[tuple[Sandbox, UnpodClient]]:
 async def exporting(sandbox: Sandbox, unpod: UnpodClient, target: Path) -> AsyncIterator[asyncio.Task[Any]]:
     """Run a bulk job that wants more slots than there are; cancel the rest of it at the end."""
     # Without the space-wide listing, the export reads run by run.
-    sandbox.script(Fault(status=403, path=f"{sandbox.space_token}/tasks/"))
+    sandbox.script(Fault(status=403, path=f"{sandbox.space_token}/tasks/", times=1000))
     export = unpod.export(sandbox.space_token, target, concurrency=2 * PLACES)
     job = asyncio.ensure_future(export)
     try:
