@@ -100,8 +100,9 @@ async def test_a_request_waits_for_at_most_the_share_of_the_bulk_job(tmp_path: P
         looking_on.cancel()
         await asyncio.wait({looking_on})
         assert len(ahead) == sum(map(is_view, sandbox.log)) > 10
-        assert max(ahead) == SHARE
-        assert most == SHARE + 1
+        # At most: the observer can run after the server has answered.
+        assert max(ahead) <= SHARE
+        assert most <= SHARE + 1
 
 
 async def test_a_request_is_answered_while_the_whole_bulk_job_hangs(tmp_path: Path) -> None:
