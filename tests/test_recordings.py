@@ -728,7 +728,7 @@ class TestRepeats:
     async def test_not_found(self, directory: Path) -> None:
         async with RawServer(saying(http_response(b"5ecret", 404))) as server:
             error = await refused(signed(server), directory, server)
-        assert "the server answered 404: the recording is not ready or gone" in str(error)
+        assert "the server answered 404: the recording is not ready yet or was deleted" in str(error)
         assert "list the task again to get a fresh URL" in str(error)
         assert error.permanent
         assert len(server.requests) == 1

@@ -739,9 +739,9 @@ class TestNoAnswer:
                 assert not error.sent
                 assert error.permanent
                 assert len(error.attempts) == 1
-                assert f"port {server.port} of 127.0.0.1 does not speak TLS" in str(error)
+                assert f"port {server.port} of 127.0.0.1 does not use TLS" in str(error)
                 assert ("proxy=" if proxied else "use http://") in (error.hint or "")
-                with pytest.raises(TransportError, match="does not speak TLS") as caught:
+                with pytest.raises(TransportError, match="does not use TLS") as caught:
                     await create(unpod)
                 assert not caught.value.sent
             assert server.connections == 2
@@ -768,7 +768,7 @@ class TestNoAnswer:
                     with pytest.raises(UnpodError, match="407") as caught:
                         await use(unpod)
                     assert not isinstance(caught.value, OutcomeUnknown)
-                    assert "user name and the password into proxy=" in (caught.value.hint or "")
+                    assert "user name and password in proxy=" in (caught.value.hint or "")
                     assert len(proxy.requests) == before + 1
 
     async def test_a_login_in_the_url_of_the_proxy_is_used(self) -> None:

@@ -165,7 +165,7 @@ class InvalidArgument(UnpodError, ValueError):
     Attributes:
         argument: name of the refused argument, with which the message begins; None if the cause is a
             combination of arguments.
-        problems: for documents and requests of a create, what is wrong with each that is refused, such as
+        problems: the problems of all refused documents and requests of a create, such as
             "documents[3].contact_number is not a phone number: it contains a letter". The message lists the
             first hundred.
     """

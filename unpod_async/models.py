@@ -216,7 +216,8 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
         """The complete output, decoded on first use: a dict, empty until the call has ended, or None.
 
         Raises:
-            DecodeError: the output is not valid JSON, or is nested in too many levels (500 with the task).
+            DecodeError: the output is not valid JSON, or the task with its output has more than 500 levels of
+                arrays and objects.
         """
         reason = "it is nested too deeply"
         try:
@@ -235,7 +236,7 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
         """The output as a `Call`, or None if it is empty, not sent or not a JSON object.
 
         Raises:
-            DecodeError: as `output`. No other content raises.
+            DecodeError: as `output`. Other unexpected content raises no error.
         """
         return read_call(self.output)
 

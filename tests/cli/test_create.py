@@ -328,7 +328,7 @@ async def test_a_create_is_unclear_if_a_task_cannot_be_read() -> None:
         assert result.status == 1
         assert json.loads(result.out)["state"] == "unclear"
         assert "Not found. The calls may still have been queued.\n" in result.err
-        assert "A run or task that may belong to the calls cannot be read.\n" in result.err
+        assert "A run or task that may belong to these calls cannot be read.\n" in result.err
         assert posts(sandbox) == 1
 
 

@@ -247,7 +247,7 @@ async def test_a_loop_of_links_is_refused_at_once(tmp_path: Path) -> None:
 async def test_a_file_that_cannot_be_replaced_is_refused_at_once(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is mounted by itself, as containers do it, can be written but not replaced."""
+    """A file that is a mount point, as in a container, can be written but not replaced."""
     file = tmp_path / "state.json"
     file.write_bytes(content)
 
@@ -260,7 +260,7 @@ async def test_a_file_that_cannot_be_replaced_is_refused_at_once(
             result = await run_cli(settings(sandbox), "watch", SPACE, "--state", str(file))
         assert (result.status, sandbox.requests) == (2, 0)
     assert os.strerror(errno.EBUSY) in result.err
-    assert "mount the folder" in " ".join(result.err.split())
+    assert "mount its folder" in " ".join(result.err.split())
     assert os.listdir(tmp_path) == [file.name]  # noqa: PTH208 - it does not block for long
     assert file.read_bytes() == content
 
@@ -290,4 +290,4 @@ async def test_a_real_mount_of_a_file_is_refused_at_once(tmp_path: Path) -> None
         if process.returncode != 2 and b"unpod-async" not in err:
             pytest.skip("this user may not mount")
         assert (process.returncode, sandbox.requests) == (2, 0)
-    assert b"mount the folder" in b" ".join(err.split())
+    assert b"mount its folder" in b" ".join(err.split())

@@ -304,7 +304,7 @@ async def test_a_state_on_another_file_system_is_noticed_at_once(
         work.symlink_to(other_file_system / "state")
         error = await refused(unpod, sandbox, tmp_path, format=form)
         assert "cross-device" in str(error)
-        assert "file system of the target" in str(error.hint)
+        assert "to one file system" in str(error.hint)
         work.unlink()
         shutil.copytree(other_file_system / "state", work)
         assert (await unpod.export(sandbox.space_token, tmp_path, format=form)).complete

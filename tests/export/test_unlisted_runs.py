@@ -123,13 +123,13 @@ async def test_only_hidden_runs_of_the_window_are_exported(tmp_path: Path) -> No
 
 def refused(space: ModelSpace) -> str:
     space.has_space_tasks = False
-    return "tasks of 2 runs that cannot be read may be missing: "
+    return "tasks of 2 unreadable runs may be missing: "
 
 
 def with_a_bad_row(space: ModelSpace) -> str:
     """A hidden run cannot be found if none of its tasks can be read."""
     space.unreadable |= {row["task_id"] for row in space.tasks[run_id(2)]}
-    return "3 tasks of 2 runs that cannot be read may be missing: "
+    return "3 tasks of 2 unreadable runs may be missing: "
 
 
 def breaking_off(space: ModelSpace) -> str:
@@ -138,7 +138,7 @@ def breaking_off(space: ModelSpace) -> str:
         return web.Response(status=502) if is_behind else None
 
     space.before = fail
-    return "3 tasks of 2 runs that cannot be read may be missing: "
+    return "3 tasks of 2 unreadable runs may be missing: "
 
 
 @pytest.mark.parametrize("fault", [refused, with_a_bad_row, breaking_off])

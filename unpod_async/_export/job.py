@@ -94,7 +94,7 @@ class _ExportJob:
         self._started = datetime.now(UTC)
         self._reasons: list[str] = []
         self._has_unreadable_runs = False
-        # The spaces with runs that are known by their tasks only.
+        # The spaces with runs that are known only through their tasks.
         self._unlisted: list[tuple[int, str, RunReader, RunSync]] = []
         self._redact = (
             None
@@ -266,7 +266,7 @@ class _ExportJob:
         return plan
 
     async def _fetch_unlisted(self, space: int, token: str, reader: RunReader, sync: RunSync) -> None:
-        """Read the tasks of runs whose own row cannot be read, or note how many are missing."""
+        """Read the tasks of runs whose own row cannot be read, or record how many are missing."""
         found = await find_unlisted_runs(
             self._context,
             space,
@@ -290,7 +290,7 @@ class _ExportJob:
                 return
             missing = f"{found.tasks - known} "
         self._reasons.append(
-            f"{missing}tasks of {reader.unidentified} runs that cannot be read may be missing: {found.error}"
+            f"{missing}tasks of {reader.unidentified} unreadable runs may be missing: {found.error}"
         )
 
     async def _download_recordings(self) -> None:
@@ -311,7 +311,7 @@ class _ExportJob:
         """Return the summary.
 
         Args:
-            runs: Number of runs in the data set, with those whose own row could not be read.
+            runs: Number of runs in the data set, including those whose own row could not be read.
         """
         return ExportSummary(
             target=path_text(self._workspace.directory),

@@ -47,11 +47,11 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run whose tasks could not all be read. The next export reads it again.
 
-    The data set has the tasks that came, or those of an earlier export if it had more of them.
+    The data set has the tasks that were read, or those of an earlier export if that had more of them.
 
     Attributes:
         run_id: Id of the run; "" if it has none.
-        reason: How many rows were written, and why not all tasks could be read.
+        reason: How many rows were written and why the others could not be read.
     """
 
     space_token: str
@@ -78,13 +78,13 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an export.
 
     Attributes:
-        target: The directory, as it was given. Bytes of its name that are not UTF-8 appear as escapes.
+        target: The directory, as it was given. Bytes in its name that are not UTF-8 are escaped.
         complete: True if the data set has every run and every task.
         runs: Runs in the data set.
         tasks: Tasks in the data set.
         files: Number of files with rows.
         bytes: Total size of these files.
-        fetched_runs: Runs whose tasks this export read, all of them.
+        fetched_runs: Runs of which this export read all tasks.
         fetched_tasks: Tasks that this export read.
         unchanged_runs: Runs in the data set that this export did not read again.
         gone_runs: Runs that were in the data set and are no longer in the space.

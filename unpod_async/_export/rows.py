@@ -127,7 +127,7 @@ def row_line(row: bytes, *, keep_user_token: bool) -> bytes:
     r"""Return a row as one line, without a line break at the end.
 
     The line has the server's bytes, with two exceptions. Line breaks between tokens (\n and \r) become
-    spaces. Unless `keep_user_token`, null replaces the user tokens; see `replace_user_tokens`.
+    spaces. Unless `keep_user_token` is set, user tokens become null; see `replace_user_tokens`.
 
     Raises:
         InvalidRow: the row is not a JSON object in UTF-8, or is nested deeper than `MAX_DEPTH` levels.

@@ -1,14 +1,14 @@
 """Bring the stored runs of a space up to date with the server's listing.
 
-The listing shows runs newest first and keeps their order. So reading can stop early: if no count has
-dropped, and a settled run appears that is older than every run that is not settled, all runs behind it are
-settled too. The server's count must confirm this: it must equal the rows up to that run plus the rows known
-behind it. Otherwise a run that moved to the front would hide all runs that are newer than its old place. A
-stored run that should have appeared by then and did not was deleted.
+The listing shows runs newest first and keeps their order. So reading can stop early, at a settled run that is
+older than every unsettled run, if no count has dropped: all runs behind it are settled too. The server's
+count must confirm this: it must equal the rows up to that run plus the rows known behind it. Otherwise a run
+that moved to the front would hide all runs newer than its old position. If a stored run should have appeared
+by then and did not, it was deleted.
 
 A run is *settled* when it has ended (see `run_has_ended`) and is older than `settle_after`. Later exports do
-not read a settled run again. The age is measured with the server's clock, the Date of each response, so a
-wrong local clock settles nothing too early. A response without a Date settles nothing.
+not read a settled run again. The age is measured by the server's clock, the `Date` header of each
+response, so a wrong local clock settles no run too early. A response without a `Date` settles no run.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class RunSync:
         self._resumed_since = resumed_since
         self._now = now
         self._seen = 0
-        self._rows = 0  # of the listing so far, selected or not
+        self._rows = 0  # rows of the listing so far, selected or not
         self._last_selected = 0  # number of the last row whose run is selected
         self._last_known = 0  # number of the last row whose run is stored
-        self._count: int | None = None  # of the listing when it began
+        self._count: int | None = None  # the server's count when the listing began
         self._oldest_rank: int | None = None  # previous rank of the last known run that appeared
         self._in_order = True
         self._was_read_to_end = False
@@ -92,7 +92,7 @@ class RunSync:
         return not self._catalog.has_runs(self._space), not had_bad_rows
 
     def add_page(self, rows: Sequence[ListedRun | None], count: int | None) -> bool:
-        """Store a page. Returns True if all runs behind it are known, in the known order, and settled.
+        """Store a page. Return True if all runs behind it are known, in the known order, and settled.
 
         Args:
             rows: The rows of the page in their order; None for a run that is not selected.
@@ -174,7 +174,7 @@ class RunSync:
             self._catalog.discard_scan(self._space)
 
     def _want_unlisted(self) -> None:
-        """Have the tasks of known runs that did not appear read again: their rows could not be read."""
+        """Mark known runs that did not appear, so that their tasks are read: their rows may be unreadable."""
         runs = [
             run.number
             for run in self._catalog.unlisted_runs(self._space, self._listing)
@@ -184,7 +184,7 @@ class RunSync:
         self._changed = self._changed or bool(runs)
 
     def add_unlisted(self, ids: Sequence[str]) -> None:
-        """Add runs whose rows cannot be read, and have their tasks read."""
+        """Add runs whose rows cannot be read, and mark them so that their tasks are read."""
         self._catalog.add_unlisted(self._space, self._listing, ids)
 
 
@@ -272,7 +272,7 @@ class RunReader:
         return now - self._settle_after
 
     def _listed_run(self, row: Row, settled_before: datetime) -> ListedRun | None:
-        """Return what is stored of a run; None if it is not selected, or invalid without an id."""
+        """Return the run to store, or None if it is not selected, or is invalid and has no id."""
         header = row.header
         run_id = header.run_id if isinstance(header.run_id, str) and header.run_id else None
         created = header.created_at
@@ -281,7 +281,7 @@ class RunReader:
         if self._window is not None and not self._window.contains(created):
             self.unselected.add(run_id or "")
             return None
-        if run_id is None:  # its tasks may be those of a known run, or of one that is known by them only
+        if run_id is None:  # it may be a known run, or one that is known only through its tasks
             self.readable = False
             self.unidentified += 1
         line: bytes | None = None

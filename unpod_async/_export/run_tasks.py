@@ -88,7 +88,7 @@ class FetchContext:
 async def fetch_runs(context: FetchContext, wanted: WantedRuns) -> None:
     """Read the tasks of every wanted run.
 
-    A run that fails does not stop the others: the rows that came are kept, and the failure is noted.
+    A run that fails does not stop the others: the rows that were read are kept, and the failure is recorded.
 
     Raises:
         UnpodError: an error that ends the export.

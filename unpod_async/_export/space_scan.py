@@ -234,13 +234,14 @@ class PrefetchWindow:
 
 
 class UnlistedRuns(NamedTuple):
-    """Runs that are known by their tasks only.
+    """Runs that are known only through their tasks.
 
     Attributes:
         ids: Their ids.
         tasks: The server's count of the tasks of the space; None if it is unknown or only a part was listed.
-        error: Why some may be missing; None if none is.
-        read_all: The whole listing was read, so what the count has beyond the known tasks is no task.
+        error: Why some runs may be missing; None if none is missing.
+        read_all: True if the whole listing was read. Then a higher count does not mean that tasks are
+            missing.
     """
 
     ids: list[str]
@@ -260,8 +261,8 @@ async def find_unlisted_runs(
 ) -> UnlistedRuns:
     """Find the runs of a space that have tasks and whose own row cannot be read.
 
-    The server's count shows whether there can be such tasks: it is compared with the tasks that are known.
-    Reading stops as soon as the rows behind are as many as are known.
+    The server's count is compared with the number of known tasks, to decide whether there can be such runs.
+    Reading stops as soon as the number of remaining rows equals that of the remaining known tasks.
 
     Args:
         page_size: The page size that the caller wants, or None.
@@ -307,24 +308,24 @@ class _UnlistedSearch:
     """Searches a space-wide listing for tasks of runs that are not known.
 
     Args:
-        known: Number of its tasks that are known; None if the count does not show it.
+        known: Number of its tasks that are known; None if the count cannot be used.
 
     Attributes:
         found: Ids of the unknown runs, newest first.
-        has_bad_rows: The run of a row is unknown.
+        has_bad_rows: True if the run of a row is unknown.
     """
 
     def __init__(self, context: FetchContext, space: int, known: int | None) -> None:
         self._context = context
         self._space = space
         self._known_behind = known
-        self._behind: int | None = None  # rows behind the page
+        self._behind: int | None = None  # rows after the page
         self.found: dict[str, None] = {}
         self.has_bad_rows = False
         self.stopped_early = False
 
     async def read(self, pages: RowPages) -> None:
-        """Read to the end, or until all tasks behind are known."""
+        """Read to the end, or until all remaining tasks are known."""
         walk = pages.sequential()
         while not self.stopped_early and (page := await walk.next_page()) is not None:
             await self._take(page)
@@ -337,7 +338,7 @@ class _UnlistedSearch:
         self.found.update((name, None) for name in valid if name not in known)
         self.has_bad_rows = self.has_bad_rows or bool(page.unreadable) or len(valid) < len(names)
         if self._behind is None:
-            self._behind = page.count  # rows that are added later are not behind any page
+            self._behind = page.count  # rows that are added later are not after any page
         if self._behind is None or self._known_behind is None:
             return
         self._behind -= len(names)
@@ -496,7 +497,7 @@ class _SpaceScan:
                 context.staging.release(self._run)
             self._run = run
             context.stage_rows(self._space, run, rows_of_run)
-        # A run counts once its first task is there. Its other tasks may be on later pages.
+        # A run counts as soon as its first task is read. Its other tasks may be on later pages.
         new = set(numbers.values()) - self._runs_begun
         self._runs_begun |= new
         context.staging.runs += len(new)

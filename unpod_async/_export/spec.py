@@ -102,7 +102,7 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
     csv_bom: Annotated[
         bool,
         _DATASET,
-        msgspec.Meta(description="Begin CSV files with a byte order mark, by which Excel recognizes UTF-8."),
+        msgspec.Meta(description="Begin CSV files with a byte order mark, so that Excel recognizes UTF-8."),
     ] = False
     redact: Annotated[
         Redaction | None,
@@ -355,7 +355,7 @@ def _time(name: str, value: object) -> datetime | None:
 
 
 def _epoch(time: datetime) -> timedelta:
-    """Return the time since 1970. Two datetimes of one zone compare by wall clock, which autumn repeats."""
+    """Return the time since 1970. Datetimes of one zone compare by wall clock, which may be ambiguous."""
     return time - datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -8,8 +8,8 @@ from typing import Final
 __all__ = ["gunzip", "is_plain", "is_undecoded_gzip"]
 
 _NO_CODING: Final = frozenset({"", "identity", "aws-chunked"})
-"""Names under which a body is sent unchanged. Stores repeat `aws-chunked` from the upload of a file, although
-its framing is gone by then."""
+"""Content codings of a body that is sent unchanged. Object stores repeat `aws-chunked` from the upload of a
+file, although the download does not have its framing."""
 
 _AIOHTTP: Final = frozenset({"gzip", "deflate", "br", "zstd"})
 _GZIP: Final = (["gzip"], ["x-gzip"])
@@ -18,14 +18,14 @@ _GZIP_WINDOW: Final = zlib.MAX_WBITS | 16
 
 
 def is_plain(coding: str) -> bool:
-    """Return whether a Content-Encoding says that the body is sent unchanged."""
+    """Return whether a Content-Encoding means that the body is sent unchanged."""
     return not _codings(coding)
 
 
 def is_undecoded_gzip(coding: str, body: bytes) -> bool:
     """Return whether a body is still compressed with gzip, as its Content-Encoding says.
 
-    aiohttp does not know `x-gzip`, nor several codings in one header.
+    aiohttp does not decode `x-gzip`, or several codings in one header.
     """
     return coding.lower() not in _AIOHTTP and _codings(coding) in _GZIP and body.startswith(_GZIP_START)
 

@@ -123,9 +123,9 @@ class TimeWindow(msgspec.Struct, frozen=True):
     def contains(self, created: datetime | None) -> bool:
         """Return whether a row created at this time belongs to the window.
 
-        A time without a zone is UTC, as on the server. The server cuts times to whole seconds, so a row of
-        the second of `created_from` belongs to the window. So does None: the server selected that row by a
-        time that cannot be read here.
+        A time without a zone is UTC, as on the server. The server truncates times to whole seconds, so a row
+        of the second of `created_from` belongs to the window. None belongs to it too: the server selected
+        that row by a time that cannot be parsed here.
         """
         if created is None:
             return True
@@ -139,9 +139,9 @@ class TimeWindow(msgspec.Struct, frozen=True):
 def unix_bounds(created_from: datetime | None, created_to: datetime | None) -> dict[str, str]:
     """Return the query parameters `from_ts` and `to_ts` for a time window.
 
-    They are whole unix seconds and include up to one second more on each side: the server compares them with
-    times that have a fraction, and cuts the fraction in the rows. `TimeWindow.contains` decides about each
-    row.
+    They are whole Unix seconds and include up to one more second on each side: the server compares them with
+    times that have a fraction, and removes the fraction from the rows. `TimeWindow.contains` decides about
+    each row.
 
     Raises:
         InvalidArgument: as `TimeWindow`.

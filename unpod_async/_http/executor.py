@@ -159,12 +159,12 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         stats.repeated += repeated
 
     def count_drift(self, model: str, fields: Sequence[str]) -> None:
-        """Add fields of another type to the counters, and log each name the first time."""
+        """Count fields with another type than documented, and log each name the first time."""
         for name, count in Counter(f"{model}.{field}" for field in fields).items():
             if name not in self.stats.drift:
                 _log.warning(
-                    "the server sends %s in another type than documented: it is None here, and raw() has the "
-                    "value; this is logged once and counted in stats.drift",
+                    "%s has another type than documented, so it is None; raw() returns the value "
+                    "(logged once, counted in stats.drift)",
                     name,
                 )
             self.stats.drift[name] += count

@@ -1,4 +1,4 @@
-"""The head of a response: how long its headers may be, and what repeated ones mean. No I/O."""
+"""The head of a response: limits of its headers, and repeated headers. No I/O."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from unpod_async._common import printable
 __all__ = ["MAX_FIELD_SIZE", "MAX_HEADERS", "RawHeaders", "combine", "contradiction", "excess"]
 
 MAX_FIELD_SIZE: Final = 2**16
-"""Longest value of a header in bytes. The parser of a session accepts more, so that the error can
-name the header, and so that the response to a create is read in any case."""
+"""Maximum length of a header value in bytes. The parser of a session accepts more, so that the error can name
+the header, and so that the response to a create is always read."""
 
 MAX_HEADERS: Final = 256
 """Maximum number of headers."""
@@ -20,7 +20,7 @@ _MAX_SHOWN: Final = 80
 
 
 class RawHeaders(Protocol):
-    """The headers of a response as aiohttp returns them: names in any case, repeated ones included."""
+    """The headers of a response as aiohttp returns them: names in any case, including repeated ones."""
 
     def __len__(self) -> int: ...
 
@@ -44,8 +44,8 @@ def combine(headers: RawHeaders) -> dict[str, str]:
 def contradiction(headers: Mapping[str, str]) -> str | None:
     """Return what makes combined headers ambiguous, or None.
 
-    Two lengths mean that two programs disagree about where the response ends. aiohttp's parser in C refuses
-    them, the one in Python uses the first.
+    Two lengths mean that two programs disagree about where the response ends. aiohttp's C parser refuses
+    them; its Python parser uses the first one.
     """
     return "two different Content-Length headers" if "," in headers.get("content-length", "") else None
 
@@ -55,10 +55,10 @@ def excess(headers: RawHeaders) -> str | None:
     for number, (name, value) in enumerate(headers.items(), start=1):
         shown = printable(name[:_MAX_SHOWN])
         if len(value) > MAX_FIELD_SIZE:
-            return f"the response header {shown!r} has {len(value)} bytes, and {MAX_FIELD_SIZE} are accepted"
+            return f"the response header {shown!r} has {len(value)} bytes (maximum {MAX_FIELD_SIZE})"
         if number > MAX_HEADERS:
             return (
-                f"the response has {len(headers)} headers, and {MAX_HEADERS} are accepted: {shown!r} is the "
-                "first one too many"
+                f"the response has {len(headers)} headers (maximum {MAX_HEADERS}): {shown!r} is the first "
+                "one too many"
             )
     return None

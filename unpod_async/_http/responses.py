@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 PROXY_LOGIN: Final = 407
-PROXY_LOGIN_HINT: Final = "put the user name and the password into proxy=: http://user:password@host:port"
-"""The status of a proxy that wants a login, and the hint for it."""
+PROXY_LOGIN_HINT: Final = "pass the user name and password in proxy=http://user:password@host:port"
+"""The status with which a proxy requires a login, and the hint for it."""
 
 _JWT_SCHEMES: Final = frozenset({"jwt", "bearer"})
 
@@ -46,12 +46,12 @@ _SHOWN: Final = frozenset({"date", "retry-after", "retry-after-ms", "x-request-i
 _SHOWN_PREFIXES: Final = ("x-ratelimit-", "ratelimit-")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,30})?")
 _UNIX_TIME: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,30})?")
-# A reset is a Unix time. A smaller number is a delay, which some gateways send instead.
+# A reset is a Unix time. A smaller number is a delay in seconds: some gateways send that instead.
 _LONGEST_RESET_DELAY: Final = 10**7
-# In the year 5138 if it were in seconds, in 1973 in milliseconds.
+# In seconds, this would be the year 5138; in milliseconds, it is 1973.
 _FIRST_MILLISECONDS: Final = 10**11
 _WEEKDAY: Final = re.compile(r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}", re.IGNORECASE)
-# In UTC: all other zones, and none at all, are invalid. The last form is that of C's `asctime`.
+# Dates must be in UTC, and must name it. Only the last form, that of C's `asctime`, has no time zone.
 _HTTP_DATE: Final = re.compile(
     r"(?:[A-Za-z]{3,9}, )?.{1,40} (?:GMT|UTC|[+-]0000)|[A-Za-z]{3} [A-Za-z]{3} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"
 )
@@ -61,7 +61,7 @@ class Request(NamedTuple):
     """The parts of a request that an error message needs.
 
     Attributes:
-        jwt_expiry: as `Secret.jwt_expiry` of the token; set when a response is an error.
+        jwt_expiry: `Secret.jwt_expiry` of the token; set only for an error response.
     """
 
     method: str
@@ -85,7 +85,7 @@ def redacted(response: Response, token: Secret) -> Response:
 
 
 def redact_error(error: UnpodError, token: Secret) -> None:
-    """Remove the token from everything that an error carries: decoding may have undone an escape."""
+    """Remove the token from all attributes of an error: decoding may have unescaped it."""
     error.args = tuple(_redact(error.args, token))
     for name, value in vars(error).items():
         setattr(error, name, _redact(value, token))
@@ -252,14 +252,14 @@ def _redirect_target(location: str) -> str:
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
     """Return the seconds that the server asks to wait, rounded up to a whole number, or None.
 
-    Retry-After and retry-after-ms come first, then X-RateLimit-Reset and RateLimit-Reset. Of several values
-    the longest counts. Times are compared with the Date header of the response if there is one, which also
-    holds if the clock of this machine is wrong.
+    Retry-After and retry-after-ms take precedence over X-RateLimit-Reset and RateLimit-Reset. If there are
+    several values, the longest is used. Times are compared with the Date header of the response, if there is
+    one, so a wrong clock of this machine does not matter.
 
     Numbers are parsed strictly: "inf" or "nan" would be a delay that never ends.
 
     Args:
-        headers: with lower-case names; several headers of one name are joined with ", ".
+        headers: the headers with lower-case names; repeated headers are joined with ", ".
         now: the Unix time of this machine.
     """
     date = parse_http_date(headers.get("date", ""))
@@ -281,7 +281,7 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
 
 
 def _values(header: str) -> list[str]:
-    """Return the members of a list. A comma also stands after the weekday of a date."""
+    """Return the items of a list. A comma after the weekday of a date does not separate items."""
     values: list[str] = []
     for part in header.split(","):
         if values and _WEEKDAY.fullmatch(values[-1]):

@@ -17,7 +17,7 @@ __all__ = ["Secret"]
 _MASK: Final = "***"
 
 _JWT_START: Final = "eyJ"
-"""`{"` in base64, with which the header of every JWT begins."""
+"""`{"` in base64. The header of every JWT begins with it."""
 
 _LAST_TIME: Final = 10**11
 
@@ -44,7 +44,7 @@ class Secret:
         return self.__value
 
     def jwt_expiry(self) -> float | None:
-        """Return the Unix time at which a JWT expires: infinity if it does not say, None if it is no JWT."""
+        """Return the Unix time at which a JWT expires: infinity if it never expires, None if it is no JWT."""
         parts = self.__value.split(".")
         if len(parts) != 3 or not parts[0].startswith(_JWT_START):
             return None
@@ -101,7 +101,7 @@ def _checked(value: object) -> str:
 def _patterns(value: str) -> list[str]:
     """Return patterns that together find the value in any form.
 
-    Each begins with one literal character: the search for such a pattern is ten times as fast. The escaped
+    Each pattern begins with a literal character, which makes its search ten times as fast. The escaped
     forms come first, because a plain "%" or "\\" is also the start of its own escape.
     """
     # For each character, because quoting functions differ in the characters that they leave unchanged.

@@ -47,13 +47,13 @@ class HeadLimits(TypedDict):
 
 
 HEAD_LIMITS: Final[HeadLimits] = {"max_line_size": 2**20, "max_field_size": 2**20, "max_headers": 1024}
-"""What the parser of a session accepts. With aiohttp's defaults, 8,190 bytes and 128 headers, a long cookie
-or the headers of several proxies make a response unreadable, and the outcome of a create unknown. `heads`
-has the limits for reads."""
+"""The limits of the parser of a session. With aiohttp's defaults (8,190 bytes, 128 headers), a long cookie or
+the headers of several proxies make a response unreadable and the outcome of a create unknown. `heads` has the
+limits for reads."""
 
 
 SENDING_METHODS: Final = ("_request", "request", "get", "post")
-"""The methods of a session that send requests. Code that replaces one sees, or makes up, the responses."""
+"""The methods of a session that send requests. Code that replaces one sees the responses, or creates them."""
 
 
 class SentFlag:
@@ -140,16 +140,16 @@ class Sessions:
                 await self._close(creates)
 
     async def _close(self, session: aiohttp.ClientSession) -> None:
-        """Close a session, whose connections can only be closed in the loop that they belong to."""
+        """Close a session. Its connections can only be closed in the event loop that they belong to."""
         closing = session.close()
         loop = self._lifecycle.loop
-        if not asyncio.iscoroutine(closing):  # of a mock in the place of `aiohttp.ClientSession`
+        if not asyncio.iscoroutine(closing):  # a mock replaces `aiohttp.ClientSession`
             return
         if loop is None or loop is asyncio.get_running_loop():
             await closing
         elif loop.is_closed():
             with warnings.catch_warnings():
-                # Nothing but the garbage collector closes the connections of a closed loop.
+                # Only the garbage collector closes the connections of a closed loop.
                 warnings.filterwarnings("ignore", "unclosed ", ResourceWarning)
                 _run_first_step(closing)
                 gc.collect()
@@ -186,15 +186,15 @@ class Sessions:
 
 
 def is_replaced(session: aiohttp.ClientSession) -> bool:
-    """Return whether code that is not aiohttp's sends the requests of a session.
+    """Return whether other code than aiohttp sends the requests of a session.
 
-    Mocks, VCR and some tracing libraries put their own functions in the place of these.
+    Mocks, VCR and some tracing libraries replace methods of the session by functions of their own.
     """
     return not all(is_own(session, name) for name in SENDING_METHODS)
 
 
 def is_own(session: aiohttp.ClientSession, name: str) -> bool:
-    """Return whether aiohttp defines a method of a session: wrappers of all kinds have other globals."""
+    """Return whether aiohttp defines a method of a session. A wrapper has other globals than aiohttp."""
     method = getattr(session, name, None)
     return type(method) is MethodType and getattr(method.__func__, "__globals__", None) is vars(
         aiohttp.client
@@ -202,7 +202,7 @@ def is_own(session: aiohttp.ClientSession, name: str) -> bool:
 
 
 def _run_first_step(closing: Coroutine[Any, Any, None]) -> None:
-    """Run the first step of closing a session, which drops the connections; the rest only waits for that."""
+    """Run the first step of closing a session. It drops the connections; further steps only wait for that."""
     with contextlib.suppress(StopIteration):
         closing.send(None)
     closing.close()

@@ -274,16 +274,18 @@ class _Setting(NamedTuple):
     value: str
 
     def unwrap(self) -> str:
-        """Return the value without what editors, shells and `docker --env-file` put around it.
+        """Return the value without whitespace and a byte order mark around it.
 
-        Whitespace and a byte order mark are removed.
+        Editors, shells and `docker --env-file` add them.
 
         Raises:
-            ConfigurationError: it is in quotes, or a whole line NAME=value.
+            ConfigurationError: the value is in quotes, or is a whole line NAME=value.
         """
         value = self.value.strip().removeprefix(_BYTE_ORDER_MARK).strip()
         if _ASSIGNMENT.fullmatch(value):
-            raise self.error("must not be a whole line NAME=value", hint="pass only what follows the = sign")
+            raise self.error(
+                "must not be a whole line NAME=value", hint="pass only the part after the = sign"
+            )
         if value.startswith(tuple(_QUOTES)) or value.endswith(tuple(_QUOTES)):
             raise self.error("must not be in quotes", hint="pass it without the quotes")
         return value

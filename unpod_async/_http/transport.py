@@ -180,9 +180,9 @@ class Transport:
         return self._exchange("POST", path, timeout, opening, sent, replaced=replaced)
 
     def _is_plain(self, session: aiohttp.ClientSession) -> bool:
-        """Return whether aiohttp alone takes part in the requests of a session, so that they can be prepared.
+        """Return whether only aiohttp handles the requests of a session, so that they can be prepared.
 
-        Mocks and recorders come and go with each test, so this is checked for each request.
+        Mocks and recorders can change between requests, so this is checked for each request.
         """
         if self.sessions.given is not None or session.trace_configs:
             return False
@@ -222,10 +222,10 @@ class Transport:
         *,
         replaced: bool = False,
     ) -> Response:
-        """Read the response of a request that is about to be opened.
+        """Open a request and read its response.
 
         Args:
-            replaced: whether code that is not aiohttp's opens it, such as a mock.
+            replaced: whether other code than aiohttp, such as a mock, opens the request.
         """
         try:
             response = await self._read(method, opening, timeout, sent, replaced=replaced)
@@ -315,7 +315,7 @@ class Transport:
             if (problem := contradiction(headers)) is not None:
                 response.close()
                 raise InvalidHead(problem)
-        # The response to a create is read in any case, and given sessions have limits of their own.
+        # The response to a create is always read, and a session of the caller has limits of its own.
         if (
             (len(raw) > MAX_HEADERS or sum(map(len, headers.values())) > MAX_FIELD_SIZE)
             and (method == "GET" and self.sessions.given is None)
@@ -394,7 +394,7 @@ class Transport:
 async def _gunzipped(body: bytes, max_bytes: int) -> bytes | None:
     """Return a decompressed body, or None if it is too long."""
     with contextlib.suppress(zlib.error, EOFError):
-        # In a thread: a short body can expand to one that takes a second.
+        # In a thread, because a short body can take a second to decompress.
         return await asyncio.to_thread(gunzip, body, max_bytes)
     raise aiohttp.ClientPayloadError
 
@@ -403,12 +403,12 @@ def _methods(kind: type[object]) -> tuple[object, ...]:
     """Return the current methods of a class of sessions that send requests."""
     try:
         return _GET_METHODS(kind)
-    except AttributeError:  # of a mock in the place of the whole class
+    except AttributeError:  # a mock replaces the whole class
         return ()
 
 
 def _opener(session: aiohttp.ClientSession, method: str) -> Callable[..., Awaitable[aiohttp.ClientResponse]]:
-    """Return the function of a session that sends a request: `get` or `post` if a mock replaces that one."""
+    """Return the function of a session that sends a request: `get` or `post` if a mock replaces it."""
     name = method.lower()
     if is_own(session, name):
         return partial(session.request, method)
@@ -416,11 +416,11 @@ def _opener(session: aiohttp.ClientSession, method: str) -> Callable[..., Awaita
 
 
 def _can_be_streamed(response: object) -> bool:
-    """Return whether the body of a response can be read piece by piece."""
+    """Return whether the body of a response can be read in chunks."""
     return (
         isinstance(response, aiohttp.ClientResponse)
         and hasattr(response.content, "readany")
-        # A recorder may have read the body already, and keeps it for `read`.
+        # A recorder may have read the body already and kept it for `read`.
         and not response.content.at_eof()
     )
 
@@ -429,13 +429,13 @@ async def _whole_body(response: Any, max_bytes: int) -> bytes | None:
     """Return the body of a response that a mock or a recorder made, or None if it is too long.
 
     Raises:
-        AttributeError, TypeError: it does not behave like a response of aiohttp.
+        AttributeError, TypeError: the response does not behave like one of aiohttp.
     """
     if hasattr(response, "read"):
         body = _checked(await response.read())
         return body if len(body) <= max_bytes else None
     pieces: list[bytes] = []
-    left = max_bytes  # of a mock that returns the same piece for ever
+    left = max_bytes  # limits a mock that returns the same chunk forever
     content = response.content
     while piece := _checked(await content.readany()):
         pieces.append(piece)
@@ -481,8 +481,8 @@ class _PreparedGet:
         """Let aiohttp build a GET to the origin of `root`. Nothing is sent.
 
         Args:
-            session: a session without cookies and trace configs, whose functions are aiohttp's. Headers that
-                other code adds to this request would be sent with every other one. Middlewares are not used.
+            session: a session without cookies and trace configs, whose methods are aiohttp's: headers that
+                other code adds to this request would be sent with every request. Middlewares are not used.
             root: any URL of the origin.
             options: further arguments of `ClientSession.request`.
         """

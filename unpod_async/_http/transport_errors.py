@@ -56,10 +56,8 @@ _NOT_TLS: Final = frozenset({
 _TOO_MANY_HEADERS: Final = "Too many headers"
 
 
-REPLACEMENT_HINT: Final = (
-    "check the mock or the recording; tests can use unpod_async.testing.Sandbox, a server on this machine"
-)
-"""The hint for an exception of code in the place of aiohttp's."""
+REPLACEMENT_HINT: Final = "check the mock or the recording, or use unpod_async.testing.Sandbox in tests"
+"""The hint for an exception of code that replaces aiohttp."""
 
 
 class ConnectionLost(aiohttp.ClientError):
@@ -75,11 +73,11 @@ class InvalidHead(aiohttp.ClientError):
 
 
 class ReplacementFailed(aiohttp.ClientError):
-    """An exception of a mock, a recorder or another library in the place of aiohttp. The message names it."""
+    """An exception of a mock, a recorder or another library that replaces aiohttp. The message names it."""
 
 
 def name_fault(fault: Exception) -> str:
-    """Return the class of an exception that aiohttp does not raise, and its text if that is about types."""
+    """Return the class name of an exception that is not of aiohttp, with its text if it concerns types."""
     name = type(fault).__name__
     return f"{name}: {shorten(str(fault))}" if isinstance(fault, AttributeError | TypeError) else name
 
@@ -128,7 +126,7 @@ def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
         return FaultDescription("the URL is not valid", permanent=True)
     if isinstance(fault, ReplacementFailed):
         return FaultDescription(
-            "a mock, a recorder or another library replaces functions of aiohttp, and failed", permanent=True
+            "a mock, a recorder or another library that replaces aiohttp failed", permanent=True
         )
     if isinstance(fault, HeadTooLong):
         return FaultDescription(str(fault), permanent=True)
@@ -147,7 +145,7 @@ def _describe_no_connection(fault: aiohttp.ClientConnectorError) -> FaultDescrip
         return FaultDescription("the host name cannot be resolved")
     if speaks_no_tls(fault):
         return FaultDescription(
-            f"port {fault.port} of {fault.host} does not speak TLS, so https:// is not possible there",
+            f"port {fault.port} of {fault.host} does not use TLS, so https:// does not work",
             permanent=True,
         )
     return FaultDescription(f"no connection: {fault.os_error.strerror or 'refused'}")
@@ -155,7 +153,7 @@ def _describe_no_connection(fault: aiohttp.ClientConnectorError) -> FaultDescrip
 
 def speaks_no_tls(fault: Exception) -> bool:
     """Return whether a server answered a TLS handshake with something other than TLS."""
-    # With getattr, because aiohttp creates this class so that type checkers do not know its attributes.
+    # `getattr`, because type checkers do not know the attributes of this class.
     reason: object = getattr(getattr(fault, "os_error", None), "reason", None)
     return isinstance(fault, aiohttp.ClientConnectorSSLError) and reason in _NOT_TLS
 
@@ -207,7 +205,7 @@ def _hint(fault: Exception, permanent: bool, *, root: URL, proxied: bool) -> str
         return "check base_url, proxy= and the network" if proxied else "check base_url and the network"
     if isinstance(fault, HeadTooLong | aiohttp.ClientResponseError) and permanent:
         return (
-            "have the server or the proxy in front of it shorten its headers, or pass a session= with larger "
+            "shorten the headers of the server or its proxy, or pass a session= with larger\n"
             "max_line_size=, max_field_size= and max_headers="
         )
     if root.scheme == "http" and isinstance(fault, (ConnectionLost, *_WRONG_PROTOCOL)):

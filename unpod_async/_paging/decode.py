@@ -1,11 +1,11 @@
 """Decode the body of a page: typed rows, raw rows, or rows of another kind; large pages in slices.
 
 A page is decoded into its model in one go. Only if that fails is it decoded row by row, so that a row that
-does not fit becomes a `RejectedRow` and the others are kept. A field that nothing depends on may have any
-type: it becomes None.
+does not fit becomes a `RejectedRow` and the others are kept. If a field that nothing depends on has
+another type, it becomes None.
 
-A row may have `MAX_DEPTH` levels of arrays and objects. The limit of msgspec is that of the interpreter,
-which differs between versions of Python; a scanner without a limit reads the pages that exceed it.
+A row may have `MAX_DEPTH` levels of arrays and objects. msgspec has the limit of the interpreter, which
+differs between Python versions; a scanner without a limit reads pages that exceed it.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
     if listing.model is Task:
         if _may_nest(rows) and _have_deep_fields(rows):
             return _decode_row_by_row(listing, body, page, headers)
-        for row in rows:  # as `detach`, in two thirds of the time
+        for row in rows:  # the same as `detach`, in two thirds of the time
             _set_field(row, "output_json", row.output_json.copy())
     return DecodedPage(
         keys,
@@ -241,7 +241,7 @@ def detach(rows: Sequence[Any]) -> None:
 def decode_object(model: type[T], body: bytes) -> tuple[T, object]:
     """Decode a response with a single object.
 
-    As in a row, a field that is not an id or status may have any type: it is None then.
+    As in a row, a field other than an id or status may have another type; it is then None.
 
     Returns:
         The `data` of the body, and its `status_code` as sent.
@@ -333,8 +333,8 @@ def _decode_row_by_row(
 def _decode_envelope(body: bytes, page: int) -> tuple[Any, list[msgspec.Raw], list[msgspec.Raw]]:
     """Return the envelope, the bytes of each row, and the bytes of each row that msgspec can decode.
 
-    The latter differ only if a row is nested too deeply for the interpreter: arrays and objects below
-    `MAX_DEPTH` are empty in them, which is still one level too many.
+    The latter differ only if a row is nested too deeply for the interpreter. Then its arrays and objects
+    below `MAX_DEPTH` are empty, so it still has one level too many.
     """
     try:
         envelope = _RAW_PAGE.decode(body)
@@ -359,7 +359,7 @@ def _decode_envelope(body: bytes, page: int) -> tuple[Any, list[msgspec.Raw], li
 
 def _locate_rows(body: bytes) -> list[msgspec.Raw]:
     """Return the bytes of each row of a page, however deeply nested."""
-    # Of a repeated key, the last value counts.
+    # If a key is repeated, its last value counts.
     at = [(start, end) for key, start, end in object_members(body) if key == "data"][-1]
     return [msgspec.Raw(body[start:end]) for start, end in array_items(body, *at)]
 
@@ -391,7 +391,7 @@ def _decode_row(
     Args:
         raw: the row.
         shallow: the row as `_decode_envelope` returns it for decoding.
-        drift: gets the names of fields of another type.
+        drift: receives the names of fields with another type than in the model.
     """
     path = ""
     try:
@@ -425,7 +425,7 @@ def _set_output(row: Task, raw: bytes) -> None:
 
 
 def decode_leniently(model: type[Any], raw: msgspec.Raw, strict: frozenset[str]) -> tuple[Any, list[str]]:
-    """Decode an object in which fields may have another type than in the model: they become None.
+    """Decode an object. Fields that have another type than in the model become None.
 
     Args:
         strict: fields that must have their type.
@@ -456,7 +456,7 @@ def decode_leniently(model: type[Any], raw: msgspec.Raw, strict: frozenset[str])
 
 
 def _decode_part(kind: Any, raw: msgspec.Raw) -> tuple[Any, list[str]]:
-    """Decode the value of a field that does not have its type: an object or a list of objects in part."""
+    """Decode a field with another type than in the model: objects and lists of objects, in part."""
     for struct in get_args(kind):
         is_list = get_origin(struct) is list
         model = get_args(struct)[0] if is_list else struct
@@ -473,7 +473,7 @@ def _decode_part(kind: Any, raw: msgspec.Raw) -> tuple[Any, list[str]]:
 
 
 def _may_nest(tasks: Sequence[Any]) -> bool:
-    """Return whether a field of a task, other than its output, may hold lists or dicts: 0.06 µs per row."""
+    """Return whether a field of a task, other than its output, may hold lists or dicts (0.06 µs per row)."""
     for task in tasks:
         # Until Python 3.13, the garbage collector does not track a dict that contains none.
         if is_tracked(task.input) or is_tracked(task.task) or task.attachments:
@@ -484,12 +484,12 @@ def _may_nest(tasks: Sequence[Any]) -> bool:
 
 
 def _have_deep_fields(tasks: Sequence[Any]) -> bool:
-    """Return whether a field of a task, other than its output, is nested too deeply: 0.4 µs per row."""
+    """Return whether a field of a task, other than its output, is nested too deeply. Takes 0.4 µs per row."""
     locations = [info.location for task in tasks if (info := task.user_info) is not None]
     fields = [*[task.input for task in tasks], *[task.task for task in tasks], *locations]
     nested = [one for data in fields if data for one in data.values() if type(one) in _CONTAINERS]
     nested += [task.attachments for task in tasks if task.attachments]
-    # Two levels are the task and the field; a location has three, so this finds more than there are.
+    # The task and the field are two levels. A location has three, so this may return True too often.
     return any(is_value_too_deep(one, MAX_DEPTH - 3) for one in nested) and any(map(_deep_field, tasks))
 
 

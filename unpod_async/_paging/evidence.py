@@ -296,7 +296,7 @@ class RowTracker:
         return None if answer is None else self._offsets[answer] + self._index(lean, answer)
 
     def is_in_pass(self, key: str) -> bool:
-        """Return whether this pass has seen the row, which was seen in this walk."""
+        """Return whether this pass has seen a row that the walk has seen."""
         (lean,) = lean_keys((key,))
         return self._last_of(lean) >= self._pass_start
 

@@ -55,8 +55,8 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
     def strict_fields(self) -> frozenset[str]:
         """Fields that must have their type.
 
-        Rows are identified, filtered and ordered by them. By `ref_id` and `input`, the calls of a create are
-        found again: without these, a call that exists would seem not to.
+        They identify, filter and order rows. `ref_id` and `input` identify the calls of a create: without
+        them, an existing call would not be found.
         """
         ordered = {"created"} if self.tied or self.window is not None else set[str]()
         return frozenset({*self.identity, "id", "task_id", "run_id", "ref_id", "input", "status", *ordered})

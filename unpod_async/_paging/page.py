@@ -18,7 +18,7 @@ class RejectedRow(NamedTuple):
     """A row that the server sent and that cannot be an item of the listing.
 
     Attributes:
-        raw: the row's JSON bytes as sent. Where an exception carries the row, user tokens and the client's
+        raw: the row's JSON bytes as sent. In a row that an exception carries, user tokens and the client's
             token are masked.
         path: location of the problem in the response body, such as "$.data[3].task_id".
         reason: description of the problem; contains no data of the row.
@@ -77,7 +77,7 @@ class DecodedPage(PageResult, frozen=True, kw_only=True):
         headers: as `Page.headers`.
         status_code: `status_code` in the body, as sent.
         message: `message` in the body, as sent.
-        drift: for each field of another type than in the model, its name; it is None in the row.
+        drift: the names of fields with another type than in the model. They are None in the row.
     """
 
     rows: Sequence[Any]

@@ -1,4 +1,4 @@
-"""`Pager`: a listing that users iterate; its iterators; and the walk that reads it one page at a time."""
+"""`Pager`, a listing that users iterate; its iterators; and the walk that reads it one page at a time."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ class Pager(Generic[T]):
 
     `async for row in pager` yields every row of the listing, newest first and each exactly once, even if rows
     are added and deleted during the iteration. If that cannot be guaranteed, the iteration raises
-    `IncompleteListing`
-    after it has yielded all rows it could read. No request, task or cancel scope is open while the caller
-    processes a row, so it is safe to `break` at any point.
+    `IncompleteListing` after it has yielded all rows it could read. No request, task or cancel scope is open
+    while the caller processes a row, so it is safe to `break` at any point.
 
-    A step that is cancelled loses no row and repeats none, so `asyncio.wait_for(anext(rows), seconds)` can be
-    called until a row arrives: see `ListingIterator`.
+    After a cancelled step, the next one continues: no row is lost or repeated. So you can call
+    `asyncio.wait_for(anext(rows), seconds)` until a row arrives: see `ListingIterator`.
 
     Example:
         ```python
@@ -257,11 +256,10 @@ class ListingIterator(AsyncIterator[T]):
     `aiter(pager)` returns one, and so do `pager.pages()` and `pager.raw()`. Only one task at a time can wait
     for its next item.
 
-    A cancelled step, such as `asyncio.wait_for(anext(rows), 5)` after 5 seconds, loses no item and repeats
-    none: the next step continues. The cancelled step drops its request, and the next one sends it again. From
-    then on, requests of this iterator continue in the background when their step is cancelled, so that steps
-    that are shorter than a response still make progress. Such a request ends with the iterator: when it is no
-    longer referenced, and when it is closed.
+    If a step is cancelled, as by `asyncio.wait_for(anext(rows), 5)` after 5 seconds, the next step continues:
+    no item is lost or repeated. The first cancelled step drops its request, and the next step sends it again.
+    From then on, requests continue in the background when a step is cancelled, so that steps shorter than a
+    response make progress. Such a request ends when the iterator is closed or no longer referenced.
 
     Raises:
         ConfigurationError: another task waits for the next item of this iterator.
@@ -328,7 +326,7 @@ class SequentialWalk(Generic[T]):
         start_page: number of the first page.
         on_bad_row: "raise" ends the walk with a `DecodeError` if rows could not be used; "skip" logs them.
         decode: decodes the pages; by default into rows of the listing's model.
-        deadline: the time limit of the walk; by default that of the executor's options, from now on.
+        deadline: the time limit of the walk; by default that of the executor's options, starting now.
     """
 
     def __init__(
@@ -351,7 +349,7 @@ class SequentialWalk(Generic[T]):
             listing, page_size=page_size, on_bad_row=on_bad_row, executor=executor
         )
         self._steps = self._walk.run() if listing.paged else walk_unpaged()
-        # What the next call begins with: a command of the walk that was not carried out yet, or its end.
+        # The start of the next call: a command of the walk that is not yet executed, or the end of the walk.
         self._next: _Next | None = None
         self._was_cancelled = False
         self._background: _BackgroundFetch | None = None
@@ -426,7 +424,7 @@ class SequentialWalk(Generic[T]):
     async def _fetch_in_background(self, command: Fetch) -> DecodedPage | PageFailure:
         """Fetch a page with a request that continues if this step is cancelled.
 
-        Otherwise, steps that are shorter than a response would send the same request for ever.
+        Otherwise, steps that are shorter than a response would send the same request forever.
         """
         while True:
             if self._background is None:
@@ -435,7 +433,7 @@ class SequentialWalk(Generic[T]):
                 )
             await self._background.wait()
             task, self._background = self._background.task, None
-            if not task.cancelled():  # else other code has cancelled all tasks of the loop
+            if not task.cancelled():  # otherwise other code has cancelled all tasks of the loop
                 return task.result()
 
     def _advance(self, reply: Any) -> _Next:

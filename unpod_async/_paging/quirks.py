@@ -86,7 +86,7 @@ def liveness(layout: PageLayout, page: int) -> Steps[tuple[Liveness, int | None]
 def has_rows_behind(layout: PageLayout, page: int) -> Steps[bool]:
     """Return whether one of the next pages or rows can be read, if a page past the end fails.
 
-    One unreadable row makes a page fail, so the next rows are requested one by one, too.
+    One unreadable row makes a page fail, so the next rows are also requested one by one.
     """
     pages = [PageRequest(number, layout.size, single_out=True) for number in _next(page)]
     is_divisible = layout.is_honored and layout.size > 1

@@ -29,8 +29,8 @@ class Stream(Generic[T]):
     Use it with `async with`. Leaving the block, in whatever way, cancels all requests and waits for them; no
     task and no connection stays open. A stream can be entered once.
 
-    A step that is cancelled loses no row and repeats none, so `asyncio.wait_for(anext(rows), seconds)` can be
-    called until a row arrives: see `StreamIterator`.
+    After a cancelled step, the next one continues: no row is lost or repeated. So you can call
+    `asyncio.wait_for(anext(rows), seconds)` until a row arrives: see `StreamIterator`.
 
     Example:
         ```python
@@ -155,8 +155,8 @@ class StreamIterator(AsyncIterator[T]):
     """An iterator over the rows of a `Stream`: what `aiter(stream)` returns.
 
     Only one task at a time can wait for its next row; a stream can have several iterators, which share its
-    rows. A cancelled step, such as `asyncio.wait_for(anext(rows), 5)` after 5 seconds, loses no row and
-    repeats none, and the background tasks of the stream continue.
+    rows. If a step is cancelled, as by `asyncio.wait_for(anext(rows), 5)` after 5 seconds, no row is lost or
+    repeated, and the background tasks of the stream continue.
 
     Raises:
         ConfigurationError: another task waits for the next row of this iterator.

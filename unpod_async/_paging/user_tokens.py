@@ -1,4 +1,4 @@
-"""Find the access tokens of users in rows, wherever they are and however their keys are written."""
+"""Find the access tokens of users in rows, at any depth and in any spelling of their keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["replace_user_tokens"]
 
 
 def _written(character: str) -> str:
-    """Return a pattern for a character of a key in any case, plain or escaped; also inside a string."""
+    """Return a pattern for a character of a key: in any case, plain or escaped, also inside a string."""
     codes = "|".join(sorted({f"(?i:{ord(one):02x})" for one in (character, character.upper())}))
     return rf"(?:[{re.escape(character)}{character.upper()}]|\\+u00(?:{codes}))"
 
@@ -30,16 +30,16 @@ _SPACE = b" \t\r\n"
 
 
 def replace_user_tokens(row: bytes, replacement: bytes) -> bytes:
-    """Return a row in which `replacement`, which is JSON, replaces the user tokens.
+    """Return a row in which `replacement` (JSON) replaces the user tokens.
 
     A token is the value of a key `user_token`, whatever the type of the value, at any depth, and also in a
-    string that contains JSON. The key may be repeated, escaped, or spelled otherwise, such as `userToken`.
-    null stays. Never raises: a row need not be valid JSON.
+    string that contains JSON. The key may be repeated, escaped, or spelled differently, such as `userToken`.
+    null is kept. Never raises: a row need not be valid JSON.
     """
     chunks: list[bytes] = []
     at = 0
     for found in _KEY.finditer(row, 0, _end_of_keys(row)):
-        # The end of a longer key has an escaped quote before it.
+        # An escaped quote precedes it if it is the end of a longer key.
         if found.start() < at or row.endswith(b"\\", 0, found.start()):
             continue
         start = len(row) - len(row[found.end() :].lstrip(_SPACE))
@@ -54,7 +54,7 @@ def replace_user_tokens(row: bytes, replacement: bytes) -> bytes:
 
 
 def _end_of_keys(row: bytes) -> int:
-    """Return a position after the last key that may be searched: the pattern takes 20 µs for 4 kB."""
+    """Return a position after the last possible key. Searching 4 kB with the pattern takes 20 µs."""
     lower = row.lower()
     if b"\\u00" in lower:
         return len(row)

@@ -316,7 +316,7 @@ def _check_head(url: RecordingUrl, status: int, headers: Mapping[str, str], max_
         DownloadFailed: the response is not a recording, or is too long, or its length cannot be verified.
     """
     if status == _NOT_FOUND:
-        problem = f"the server answered {status}: the recording is not ready or gone"
+        problem = f"the server answered {status}: the recording is not ready yet or was deleted"
         _fail(url, problem, status, hint=f"a recording may appear some time after its call; {_LIST_AGAIN}")
     if status in _GONE:
         problem = f"the server answered {status}: the recording is gone or its signed URL has expired"

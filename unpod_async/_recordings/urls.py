@@ -159,7 +159,7 @@ def _is_sequence(hosts: object) -> bool:
 def _parse(text: str) -> URL:
     """Parse a URL without changing it: quoting it again would invalidate its signature.
 
-    Only characters that no request line can contain are percent-encoded: blanks, and all outside ASCII.
+    Only spaces and non-ASCII characters are percent-encoded, because a request line cannot contain them.
     """
     try:
         url = URL(_encode(text.strip(_BLANKS)), encoded=True)
@@ -177,7 +177,7 @@ def _encode(text: str) -> str:
     if parts is None or _SENDABLE.fullmatch(text):
         return text
     scheme, authority, rest = parts["scheme"] or "", parts["authority"] or "", parts["rest"]
-    if not _SENDABLE.fullmatch(authority):  # a name in another script
+    if not _SENDABLE.fullmatch(authority):  # a name with non-ASCII characters
         authority = f"//{URL(f'https:{authority}/').raw_authority}"
         if not _SENDABLE.fullmatch(authority):
             raise ValueError("the host is not valid")
@@ -185,7 +185,7 @@ def _encode(text: str) -> str:
 
 
 def _percent_encode(found: re.Match[str]) -> str:
-    # surrogateescape: bytes of a Location header that are not UTF-8.
+    # surrogateescape, because a Location header may have bytes that are not UTF-8.
     return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
 
 

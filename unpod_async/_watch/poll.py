@@ -23,9 +23,9 @@ _CONCURRENCY: Final = 4
 """Runs whose tasks are read at the same time. The service is not faster with more."""
 
 _IDLE_RUNS_PER_POLL: Final = 20
-"""Unsettled runs without any change so far that one poll reads. The others follow in later polls.
+"""Number of unsettled, so far unchanged runs that one poll reads. Later polls read the others.
 
-A poll also reads at least as many of the settled runs that a resync could not decide about.
+A poll also reads at least this many of the settled runs that a resync could not decide about.
 """
 
 
@@ -111,7 +111,7 @@ class SpacePoll:
         await self._read_runs(run_ids | set(islice(self._recheck, self._rechecks_per_poll)))
 
     async def _read_together(self, run_ids: set[str]) -> set[str]:
-        """Read the tasks of many runs from the listing of the space. Returns the runs that need no more."""
+        """Read the tasks of many runs from the listing of the space. Return the runs that are complete."""
         if not self._poll_listing.may_read(self._clock.monotonic()):
             return set()
         try:
@@ -123,7 +123,7 @@ class SpacePoll:
         return complete
 
     def _has_failed(self, listing: SharedListing, error: UnpodError) -> bool:
-        """Record that the tasks of the space could not be listed. Returns whether to read run by run now."""
+        """Record that the tasks of the space could not be listed. Return whether to read run by run now."""
         if isinstance(error, AuthenticationError):
             raise error
         _log.warning(
@@ -227,7 +227,7 @@ class SpacePoll:
         self._end_resync(resync)
 
     async def _read_page(self, resync: Resync) -> bool:
-        """Read the next page of a resync. Returns False if there is none left."""
+        """Read the next page of a resync. Return False if there is none left."""
         lists_tasks = resync.lists_tasks
         try:
             is_unfinished = await resync.read_page()
@@ -276,7 +276,7 @@ class SpacePoll:
         self._resync_failures = 0
         self._resync_due = self._resync_started + self._schedule.resync
         if resync.tasks_failed:
-            return  # polls have yet to read the tasks
+            return  # polls must read the tasks first
         self.resyncs += 1
         self._known.last_resync = resync.started_at
         unlisted = self._unlisted - self._known.runs.keys()

@@ -124,9 +124,9 @@ class RunListReader:
                 await self._read_page(candidate)
 
     async def is_listed(self, run_id: str) -> bool:
-        """Read the row of a known run again. Returns whether it is listed now.
+        """Read the row of a known run again. Return whether it is listed now.
 
-        False also means that its row cannot be read, or that it has moved by more than a page.
+        The result is also False if its row cannot be read or has moved by more than a page.
         """
         run = self._known.runs.get(run_id)
         if run is None:
@@ -155,9 +155,9 @@ class RunListReader:
 async def read_tasks_together(source: SpaceSource, run_ids: set[str]) -> set[str]:
     """Read the tasks of many runs from the listing of the space, if that takes fewer requests.
 
-    Batches with one call each are common: the tasks of 1,000 active runs are then on ten pages. New tasks are
-    at the front of the listing. So once all known tasks of a run were listed, and the count has not fallen,
-    all its tasks have been read. The reading stops after half as many pages as there are runs.
+    Runs with one call each are common: the tasks of 1,000 such runs are on ten pages. New tasks are at the
+    front of the listing. So if all known tasks of a run have been listed, and the count has not fallen, all
+    its tasks have been read. Reading stops after half as many pages as there are runs.
 
     Args:
         run_ids: runs whose tasks have all been read before.

@@ -24,7 +24,7 @@ class Resync:
 
     Polls report the runs and tasks that are created meanwhile. If known runs are missing, the runs are listed
     a second time before they are reported as removed. If tasks of a settled run are missing, the next polls
-    read the tasks of that run by themselves. They read every settled run by itself if only some runs are
+    read the tasks of that run separately. They read every settled run separately if only some runs are
     watched, or if the tasks of the space cannot be listed.
 
     Args:
@@ -32,12 +32,12 @@ class Resync:
 
     Attributes:
         started_at: when it started, in Unix seconds.
-        complete: whether nothing can have been skipped.
+        complete: whether certainly nothing was skipped.
         tasks_failed: whether the tasks of the space could not be listed, so polls must read them run by run.
         readable: whether every row could be read.
         pages: the number of pages of the current listing, as far as known.
-        recheck: after the end: settled runs whose tasks must be read by themselves.
-        maybe_removed: after the end: runs that were not listed, but may be rows that cannot be read.
+        recheck: after the end: settled runs whose tasks must be read separately.
+        maybe_removed: after the end: runs that were not listed, but may be in rows that cannot be read.
     """
 
     def __init__(self, source: SpaceSource, *, tasks: bool) -> None:
@@ -99,7 +99,7 @@ class Resync:
         return self._tasks is not None
 
     def give_up_tasks(self) -> None:
-        """End the listing of the tasks: polls read the tasks of each run by themselves."""
+        """End the listing of the tasks. Polls then read the tasks of each run separately."""
         self._tasks, self.tasks_failed = None, True
         self.recheck = self._settled_runs()
 
@@ -147,7 +147,7 @@ class Resync:
             run, count = self._known.runs[run_id], self._task_counts[run_id]
             all_listed = count == len(run.tasks)
             batch = self._batch_counts.get(run_id, 0)
-            # A run that was ordered with more tasks is read by itself: the listing may lack some.
+            # A run that was created with more tasks is read separately: the listing may lack some.
             is_whole = count == batch or (self.readable and count > batch)
             if run.backfilling and all_listed and self.complete and is_whole:
                 run.backfilling, run.tasks_read, run.settled = False, True, run.has_ended()

@@ -24,9 +24,9 @@ _LONGEST_PAUSE: Final = 60.0
 """Maximum number of seconds between two polls during an outage, unless the interval is longer."""
 
 _MAX_LISTING_FAILURES: Final = 4
-"""Failures in a row of the listing of all tasks of a space, after which tasks are read run by run.
+"""Number of consecutive failures to list the tasks of a space, after which tasks are read run by run.
 
-That takes many more requests, so it is not worth it for a short outage.
+Reading run by run takes many more requests, so it is not worth it for a short outage.
 """
 
 _LONGEST_RETRY_AFTER: Final = 900.0
@@ -141,8 +141,8 @@ class PollSchedule:
 class SharedListing:
     """Decides whether the tasks of a space are read from the listing of the space, or run by run.
 
-    The listing of the space takes fewer requests. But it can fail although the tasks of each run can be
-    listed: it is longer, and one row can make it fail.
+    The listing of the space takes fewer requests. But it is longer, and one row can make it fail, even if the
+    tasks of each run can be listed.
     """
 
     def __init__(self, schedule: PollSchedule) -> None:
@@ -151,7 +151,7 @@ class SharedListing:
         self._due = -math.inf
 
     def may_read(self, now: float) -> bool:
-        """Return whether a poll may read from the listing. After a failure, it may not for a while."""
+        """Return whether a poll may read from the listing. This is False for a while after a failure."""
         return now >= self._due
 
     def succeeded(self) -> None:
@@ -162,7 +162,7 @@ class SharedListing:
         """Record that the listing could not be read.
 
         Returns:
-            Whether to read the tasks run by run now. If not, the error may be one of the whole service.
+            Whether to read the tasks run by run now. False if the whole service may have failed.
         """
         self._failures += 1
         self._due = now + self._schedule.resync_retry(self._failures)

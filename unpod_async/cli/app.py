@@ -26,7 +26,7 @@ _GLOBAL_OPTIONS_NOTE: Final = (
 
 
 _NEED_NO_STDOUT: Final = {"export", "wait"}
-"""Commands whose exit status says it all. The others end before anything is done if stdout is closed."""
+"""Commands that also run if stdout is closed, because their exit status is enough. Others end at once."""
 
 
 class _CannotWrite(Exception):

@@ -82,10 +82,10 @@ def find_token(options: GlobalOptions) -> str | None:
 
 
 def _decode_token(content: bytes, source: str) -> str:
-    """Return the token in a file, which editors and PowerShell may have written as UTF-16.
+    """Return the token in a file. Editors and PowerShell may write UTF-16.
 
     Raises:
-        CliError: it is not text, or there is none.
+        CliError: the file is not text, or contains no token.
     """
     is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:

@@ -31,7 +31,7 @@ _MIN_PAUSE: Final = 20
 
 
 class StateFile:
-    """Saves the state of a watch. The file is readable by its owner only, and replaced atomically.
+    """Saves the state of a watch. The file is readable by its owner only and is replaced atomically.
 
     If it is a symbolic link, the file that the link points to is replaced.
     """
@@ -55,7 +55,7 @@ class StateFile:
             raise self._cannot_use(error) from None
         state = self._decode(content, spaces) if content else None
         try:
-            # Find out now, not after an hour, that the file cannot be replaced.
+            # Check at the start, not after an hour, whether the file can be replaced.
             if content is None:
                 self._write_temporary(b"").unlink()
             else:
@@ -72,7 +72,7 @@ class StateFile:
         if not stat.S_ISREG(mode):
             raise CliError(
                 f"--state: {self._shown_path} is not a regular file",
-                hint="use the name of a file, which may not exist yet",
+                hint="pass the path of a regular file; it is created if it does not exist",
                 status=USAGE,
             )
         return self._path.read_bytes()
@@ -81,8 +81,8 @@ class StateFile:
         hint = ""
         if isinstance(error, OSError) and error.errno == errno.EBUSY:
             hint = (
-                "the file is mounted by itself, as in a container, and cannot be replaced: mount the folder "
-                "that has it"
+                "the file cannot be replaced, because it is a mount point, as in a container: mount its "
+                "folder instead"
             )
         return CliError(
             f"--state: cannot use {self._shown_path}: {os_error_text(error)}", hint=hint, status=USAGE

@@ -22,7 +22,7 @@ _BOUNDARY = re.compile(r"[ -~]{0,200}[!-~]")
 def decode_body(headers: Mapping[str, str], body: bytes, language: str) -> object:
     """Return the data of a request. An empty body is an empty object, whatever its type.
 
-    A body without a Content-Length, as in chunks, counts as empty.
+    A body without a Content-Length, such as a chunked one, counts as empty.
 
     Raises:
         ImmediateResponse: the type is not supported, or the body is malformed.
@@ -81,9 +81,9 @@ def _multipart_fields(header: str, content_type: Message, body: bytes) -> list[t
 def _form_data(fields: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the data that the fields of a form describe: `documents[0].name=Ann&schedule.type=now`.
 
-    A plain `documents` gives texts, which are no valid documents.
+    A plain `documents` gives strings, which are not valid documents.
     """
-    form = dict(fields)  # the last value of a repeated name
+    form = dict(fields)  # keeps the last value of a repeated name
     data: dict[str, Any] = {name: form[name] for name in ("pilot", "context") if name in form}
     plain = [value for name, value in fields if name == "documents"]
     items = plain or _form_items(form)

@@ -60,8 +60,8 @@ def create(
 ) -> tuple[ApiResponse, list[CreatedCall]]:
     """Return the response to a create request, and the calls that it queued.
 
-    A document that cannot be stored fails the request after its run and the documents before it were stored.
-    Their calls are placed.
+    If a document cannot be stored, the request fails. But its run and the documents before it are stored, and
+    their calls are placed.
 
     Raises:
         ImmediateResponse: the request is refused.
@@ -170,9 +170,9 @@ def _dictionary_problem(value: object, language: str) -> str:
 
 
 def _scheduled(order: _Order, now: datetime) -> int | None:
-    """Return the time of a schedule in unix seconds; None to call at once.
+    """Return the time of a schedule in Unix seconds, or None to call at once.
 
-    The schedule "auto" is one of the agent: an agent that does not exist has none.
+    The agent defines the schedule "auto". An agent that does not exist has none.
     """
     kind = order.schedule.get("type")
     if kind == "auto" and order.pilot in accounts.AGENTS:

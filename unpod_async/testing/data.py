@@ -200,7 +200,7 @@ def _snake_output(bits: int, started: int, name: str, phone: str, ordinal: int) 
 
 
 def _whole_second(moment: int) -> str:
-    """Format a time as in the rows of a space: the service cuts its fraction off."""
+    """Format a time as in the rows of a space: the service removes the fraction of a second."""
     return iso(moment - moment % SECOND)
 
 

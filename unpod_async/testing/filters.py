@@ -1,4 +1,4 @@
-"""Which rows a listing has: the scope of each listing, and the filters of the space task listing."""
+"""Select the rows of a listing: the scope of each listing, and the filters of the task listing of a space."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def bad_search(query: Mapping[str, str]) -> str | None:
 
 
 def runs_of(rows: RowBuilder, space: FakeSpace, query: Mapping[str, str]) -> Sequence[int]:
-    """Return the runs that a listing of the runs of a space has, oldest first.
+    """Return the runs in the run listing of a space, oldest first.
 
-    The query may name another owner, and even another space: the service checks the space of the path, and
-    then lists that of `space_id`. An empty `space_id` stands for every space, if there is another condition.
+    The query may name another owner, and even another space: the service checks the space of the path, but
+    lists the space of `space_id`. An empty `space_id` means every space, if there is another condition.
     """
     spaces, user = _scope(space, query)
     return _chosen([rows.store.runs_of_space(token) for token in spaces], rows.run_account, user)
 
 
 def tasks_of(rows: RowBuilder, space: FakeSpace, query: Mapping[str, str]) -> Sequence[int]:
-    """Return the tasks that a listing of the tasks of a space has before its filters, oldest first.
+    """Return the tasks in the task listing of a space, before its filters, oldest first.
 
-    As for `runs_of`, the query may name another space.
+    The query may name another space, as for `runs_of`.
     """
     spaces, user = _scope(space, query)
     return _chosen([rows.store.tasks_of_space(token) for token in spaces], rows.account, user)
 
 
 def tasks_of_run(rows: RowBuilder, space: FakeSpace, run_id: str, query: Mapping[str, str]) -> Sequence[int]:
-    """Return the tasks that a listing of the tasks of a run has, oldest first. An unknown run has none."""
+    """Return the tasks in the task listing of a run, oldest first. An unknown run has none."""
     run = rows.store.find_run(run_id)
     spaces, user = _scope(space, query)
     if run is None or rows.store.space_of(run) not in spaces:
@@ -57,10 +57,10 @@ def tasks_of_run(rows: RowBuilder, space: FakeSpace, run_id: str, query: Mapping
 
 
 def _scope(space: FakeSpace, query: Mapping[str, str]) -> tuple[list[str], str]:
-    """Return the tokens of the spaces to list, and the user whose rows to list; empty for any."""
+    """Return the tokens of the spaces to list, and the user whose rows to list ("" for every user)."""
     number, user = query.get("space_id", space.number), query.get("user_id", "")
     if query.get("thread_id") or not (number or user):
-        return [], user  # no row has a thread, and the service lists nothing without a condition
+        return [], user  # no row has a thread, and without a condition the service lists nothing
     return [each.token for each in SPACES.values() if not number or each.number == number], user
 
 
@@ -81,7 +81,7 @@ def _tests(rows: RowBuilder, query: Mapping[str, str]) -> list[Callable[[int], b
     tests: list[Callable[[int], bool]] = []
     store = rows.store
     bounds = [_second(query.get(name)) for name in ("from_ts", "to_ts")]
-    if None not in bounds:  # one bound that is no date makes the service ignore both
+    if None not in bounds:  # if one bound is not a date, the service ignores both
         start, end = bounds
         if start:
             tests.append(lambda task: store.task_created(task) >= int(start) * SECOND)
@@ -101,7 +101,7 @@ def _tests(rows: RowBuilder, query: Mapping[str, str]) -> list[Callable[[int], b
 
 
 def _second(text: str | None) -> str | None:
-    """Return a bound; empty if there is none, and None if it is no date."""
+    """Return a bound: "" if there is none, None if it is not a date."""
     if not text:
         return ""
     try:

@@ -38,7 +38,7 @@ class RowBuilder:
     def __init__(self, store: DataStore) -> None:
         self.store = store
         self.poisoned_runs: set[int] = set()
-        # The tasks that fail in the listings of spaces and runs, and in that of an agent.
+        # The tasks that fail in listings of spaces and runs, and those that fail in listings of agents.
         self.poisoned_tasks: set[int] = set()
         self.poisoned_agent_tasks: set[int] = set()
         self.malformed: dict[int, bytes] = {}

@@ -40,7 +40,7 @@ class Sandbox:
         host: the address to listen on.
         port: the port to listen on. 0 (default) means any free port.
         oddities: how paging differs from that of the service.
-        shuffle_ties: agent tasks with equal `created` change their order between requests.
+        shuffle_ties: whether agent tasks with equal `created` change their order between requests.
         idle_close: seconds after which an idle connection is closed. Default: 6, as the service does.
         now: the clock for schedules, for `created` of new calls and for the `Date` header. Default: the
             machine's clock, in UTC.
@@ -237,9 +237,9 @@ class Sandbox:
 
         Args:
             row_id: the id of a task or a run.
-            listing: which listings of a task fail. "space": those of the space and of its run; the listing of
-                the agent shows it without an `execution_type`. "agent": that of the agent. On the service a
-                row has a fault of one kind or the other. "every": it has both.
+            listing: which listings of a task fail. "space": those of its space and run; the listing of its
+                agent shows the task without an `execution_type`. "agent": that of its agent. "every": all of
+                them. On the service, a row has one fault or the other, not both.
         """
         if row_id.startswith("R"):
             self._rows.poisoned_runs.add(self._run(row_id))

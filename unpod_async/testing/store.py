@@ -76,7 +76,7 @@ class DataStore:
         self._moving: set[int] = set()
         # Runs whose status follows from their tasks, and not from their kind.
         self._counted: set[int] = set()
-        # The status of a run whose last task was removed: nothing changes it any more.
+        # The status of a run whose last task was removed. It no longer changes.
         self._last_status: dict[int, str] = {}
         self.newest = FIRST_RUN + max(runs, 1) * _RUN_STEP
         for run in range(max(0, runs - _MOVING_RUNS), runs):
@@ -167,7 +167,7 @@ class DataStore:
         return settled_status(run_kind(self.seed, run, self._firsts[run + 1] - first), task - first)
 
     def status_of_run(self, run: int) -> str:
-        """Return the status of a run, which follows from those of its tasks while it has any."""
+        """Return the status of a run. It follows from the statuses of its tasks while it has any."""
         tasks = self.tasks_of_run(run)
         if not tasks and run in self._last_status:
             return self._last_status[run]
@@ -213,8 +213,8 @@ class DataStore:
         Args:
             space: the token of its space.
             created: when it was created, in microseconds; later if another run is newer.
-            batch_count: the number of tasks that it was ordered with, which its row shows even if they could
-                not be stored. None: the number of tasks that it has.
+            batch_count: the number of tasks in its row, even if fewer could be stored. None: the number of
+                tasks that it has.
         """
         run = self._next_run
         self._next_run += 1

@@ -1,4 +1,4 @@
-"""The messages that the service translates, in English and Spanish. Its own messages are English always."""
+"""The messages that the service translates, in English and Spanish. Its others are always in English."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 r"""CSV parts.
 
-The files are RFC 4180 in UTF-8. Lines end with \n, and the first line has the names
-of the columns. Strings and JSON are always quoted, numbers and times never. So "" is an empty string, and an
+The files are RFC 4180 in UTF-8. Lines end with \n, and the first line has the names of the columns. Strings
+and JSON are always quoted; numbers and times are never quoted. So "" is an empty string, and an
 empty cell is null. Polars distinguishes the two by default, DuckDB with `allow_quoted_nulls=false`, pyarrow
 with `null_values=[""]`, `strings_can_be_null=True` and `quoted_strings_can_be_null=False`. Times look like
 `2026-01-15T10:00:00.000000Z`. NUL characters are removed, because some readers do not accept them.

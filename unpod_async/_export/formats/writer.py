@@ -94,11 +94,11 @@ def open_part(path: Path) -> int:
 
 
 class CsvOptions(NamedTuple):
-    """What only CSV parts need.
+    """Options that apply to CSV parts only.
 
     Attributes:
         safe: Change strings that a spreadsheet would run as formulas.
-        byte_order_mark: Begin the file with one.
+        byte_order_mark: Begin the file with a byte order mark.
     """
 
     safe: bool = False
@@ -211,7 +211,7 @@ class Format:
 
     Attributes:
         suffix: Suffix of the files, with its dot.
-        make: Returns a writer for (file, kind, options of CSV).
+        make: Returns a writer for (file, kind, CSV options).
         check: Raises ConfigurationError if a package that the format needs is missing.
         is_lines: A part consists of the lines that `row_line` makes and nothing else.
     """

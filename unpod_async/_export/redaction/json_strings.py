@@ -19,8 +19,8 @@ from unpod_async._export.redaction.patterns import KeyKind, is_long_number, kind
 __all__ = ["MEASURES", "Context", "JsonString", "JsonStrings", "read_strings"]
 
 Context: TypeAlias = Literal["contact", "text", "reference", "technical"]
-"""Contact data by its key, free text, an id that may contain a name or a number, or something technical that
-should not."""
+"""What a string is: contact data by its key ("contact"), free text ("text"), an id that may contain a name or
+a number ("reference"), or a value that contains neither ("technical")."""
 
 # Columns at the top level that the service fills in. Rows are identified and joined by them.
 _SERVER_KEYS = words(
@@ -36,7 +36,7 @@ MEASURES = words(
 
 # Ids that users choose, or that contain a phone number: the id of the document is copied to `ref_id`.
 _REFERENCE_KEYS = words("ref_id document_id assignee call_id thread_id")
-# The `id` of these is the same, and the `location` of those is contact data.
+# The `id` of an input or output is such an id. The `location` of a user is contact data.
 _DOCUMENTS, _USERS = words("input output"), words("user_info userInfo")
 _KEYS_INSIDE = words("id location")
 
@@ -62,7 +62,7 @@ _CONTEXTS: tuple[Mapping[KeyKind, Context], Mapping[KeyKind, Context]] = (
     {kind: _CONTEXT.get(kind, "contact") for kind in _KINDS},
     dict.fromkeys(_KINDS, "contact"),
 )
-"""The context of a string by its kind: outside and inside of contact data."""
+"""The context of a string by the kind of its key: first outside contact data, then inside."""
 
 _KEY_GROUP = 2
 _OPEN, _CLOSE = b"{[", b"}]"
@@ -110,7 +110,7 @@ def read_strings(line: bytes) -> JsonStrings:
 def _read(line: bytes, deepest: int, kind: KeyKind, *, is_contact: bool, is_row: bool) -> JsonStrings:
     strings = JsonStrings(line)
     server_keys = _SERVER_KEYS if is_row else frozenset[str]()
-    # For each container: its key, what the key says, and whether it or an outer one names contact data.
+    # For each container: its key, the kind of the key, and whether this or an outer key names contact data.
     containers: list[tuple[str, KeyKind, bool]] = []
     is_server = False
     key = ""
@@ -145,19 +145,19 @@ def _read(line: bytes, deepest: int, kind: KeyKind, *, is_contact: bool, is_row:
 
 
 def _kind_inside(outer: str, outer_kind: KeyKind, key: str, kind: KeyKind) -> KeyKind:
-    """Return what a key says in the object with the key `outer`."""
+    """Return the kind of a key in an object whose own key is `outer`."""
     if outer_kind == "location" or (key == "location" and outer in _USERS):
         return "location"
     return "reference" if key == "id" and outer in _DOCUMENTS else kind
 
 
 def _read_inside(string: JsonString, deepest: int) -> None:
-    """Read the strings of a string that begins as JSON does."""
+    """Read the strings inside a string that looks like JSON."""
     if deepest < 0:
         return
     inner = string.text.encode()
     if is_too_deep(inner):
-        string.context = "contact"  # what cannot be read may contain anything
+        string.context = "contact"  # a string that cannot be read may contain anything
     elif _is_json(inner):
         is_contact = string.context == "contact"
         string.inside = _read(inner, deepest, string.kind, is_contact=is_contact, is_row=False)

@@ -24,9 +24,9 @@ __all__ = [
 ]
 
 KeyKind: TypeAlias = Literal["name", "reach", "location", "measure", "reference", "technical", "text"]
-"""What a key says about its value: the name of a person, a phone number or address ("reach"), where a user is
-("location"), a time, duration, cost or count ("measure"), an id that may contain contact data ("reference"),
-something else that is technical (an id or status), or nothing ("text")."""
+"""The kind of value that a key names: the name of a person, a phone number or address ("reach"), the location
+of a user ("location"), a time, duration, cost or count ("measure"), an id that may contain contact data
+("reference"), another technical value such as a status, or none of these ("text")."""
 
 
 def words(text: str) -> frozenset[str]:
@@ -150,10 +150,10 @@ def is_phone(found: re.Match[str]) -> bool:
 
 
 def is_long_number(number: bytes) -> bool:
-    """Return whether a JSON number is whole and has 8 to 15 digits, as a phone number has."""
-    if number.isdigit():  # nearly always
+    """Return whether a JSON number is whole and has 8 to 15 digits, like a phone number."""
+    if number.isdigit():  # the usual case
         return 8 <= len(number) <= 15
-    if len(number) < 3:  # 1e7 is the shortest
+    if len(number) < 3:  # the shortest is 1e7
         return False
     try:
         value = Decimal(number.decode())

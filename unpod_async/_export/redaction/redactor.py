@@ -41,24 +41,24 @@ class Redactor:
 
     It finds:
 
-    * Values under keys that name contact data, at any depth, with everything below such a key except ids and
-      times: `name`, `full_name`, `customer`, `contact_number`, `phone`, `email` and so on in every spelling,
-      also in documents of the caller and in strings that contain JSON (`structured_data`). Ids and keys of
-      agents, companies and things (`assistant_number`, `company_name`) are not contact data. "" and "N/A"
-      stay.
+    * Values under keys that name contact data, at any depth, including everything below such a key except ids
+      and times: `name`, `full_name`, `customer`, `contact_number`, `phone`, `email` and so on in every
+      spelling, also in the caller's documents and in strings that contain JSON (`structured_data`). Ids and
+      keys of agents, companies and things (`assistant_number`, `company_name`) are not contact data. "" and
+      "N/A" are kept.
     * Everything in `user_info.location`: IP address, city, coordinates.
     * The same values (three characters or more) elsewhere in the strings of the row, in any case. It also
       finds the capitalised parts of a name, and a number in any spacing, with or without its prefix. Names of
       three or four letters must be whole words.
     * E-mail addresses everywhere, and whatever looks like a phone number in any string: at least 7 digits
       with gaps or a plus sign, or 8 to 15 digits without. A policy number of nine digits is redacted too.
-      Times, dates, UUIDs, IP addresses and decimal fractions stay. Values whose key says that they are an id,
-      time or status are not searched for such numbers, and columns that the service fills in (`run_id`) are
-      not searched at all. `ref_id`, `document_id`, `assignee`, `call_id`, `thread_id` and the `id` of an
+      Times, dates, UUIDs, IP addresses and decimal fractions are kept. Values whose key says that they are an
+      id, time or status are not searched for such numbers, and columns that the service fills in (`run_id`)
+      are not searched at all. `ref_id`, `document_id`, `assignee`, `call_id`, `thread_id` and the `id` of an
       input or output are searched like texts, because they may contain a name or a number.
-    * JSON numbers that are whole and have 8 to 15 digits, except those under keys of times, durations, costs
-      and counts: `MEASURES`.
-    * In a URL, e-mail addresses and the values of the row. A `recording_url` without contact data stays
+    * JSON numbers that are whole and have 8 to 15 digits, except those under the keys in `MEASURES`: times,
+      durations, costs and counts.
+    * In a URL, e-mail addresses and the contact data of the row. A `recording_url` without contact data stays
       usable.
 
     It does not find, and no program of this kind can: a name that appears only in a transcript, a nickname or
@@ -139,8 +139,8 @@ def _find_spans(text: str, context: Context, matchers: RowMatchers) -> Iterator[
         for matcher in matchers.numbers:
             if matcher.required in digits:
                 for found in matcher.pattern.finditer(text):
-                    # In an id, digits may match by chance. There, a number must be a whole word, or all of
-                    # the digits around it.
+                    # In an id, digits may match by chance. So in an id, a number must be a whole word, or all
+                    # of the digits around it.
                     if context == "text" or _stands_alone(found, context):
                         yield *found.span(), matcher.value
     if context == "technical":

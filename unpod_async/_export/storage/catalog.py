@@ -52,7 +52,7 @@ CREATE TABLE run (
     id TEXT NOT NULL,           -- its run_id, or "#" and a digest
     rank INTEGER NOT NULL,      -- greater is newer
     digest BLOB NOT NULL,       -- of the row as the server sent it
-    can_settle INTEGER NOT NULL,  -- its status and age let it be settled
+    can_settle INTEGER NOT NULL,  -- its status and age allow it to be settled
     expected INTEGER,           -- number of tasks by its own row
     listing INTEGER NOT NULL,   -- number of the last listing that showed it
     state INTEGER NOT NULL,     -- RunState
@@ -129,9 +129,7 @@ class RunState(enum.IntEnum):
     WANTED = 0  # not read yet
     STAGED = 1  # in the spool
     DONE = 2  # in a part
-    FAILED = (
-        3  # not all could be read, and nothing of them is kept; a part may have those of an earlier export
-    )
+    FAILED = 3  # not all could be read, and none is kept; a part may have those of an earlier export
     GONE = 4  # the run was deleted on the server
 
 
@@ -140,10 +138,10 @@ class ListedRun(NamedTuple):
 
     Attributes:
         id: Its run_id, or "#" and a digest for a run without one.
-        line: The line to write; None if the row is invalid. Then the line of an earlier row stays.
+        line: The line to write; None if the row is invalid: the line of an earlier row is kept.
         digest: Digest of the row as the server sent it.
-        can_settle: Its status and age let it be settled once its tasks have ended.
-        expected: Number of tasks that it says it has.
+        can_settle: Its status and age allow it to be settled once its tasks have ended.
+        expected: Number of its tasks according to its own row.
     """
 
     id: str
@@ -159,7 +157,7 @@ class KnownRun(NamedTuple):
     Attributes:
         rank: Greater for a newer run.
         fetched: Unix time at which its tasks were read.
-        is_whole: All its tasks were read, and each of them could be read.
+        is_whole: All its tasks were listed, and each row could be read.
     """
 
     number: int
@@ -223,14 +221,14 @@ def shortfall(read: FailedRead, came: int, kept: int) -> str:
     """Return the reason that the summary gives for a run whose tasks could not all be read.
 
     Args:
-        came: Number of rows that came.
-        kept: Number of rows of an earlier export that stay because fewer came; 0 if the new rows are kept.
+        came: Number of rows that were read.
+        kept: Number of rows kept from an earlier export, which had more; 0 if the new rows are kept.
     """
     if not came and not kept:
         return read.reason
     of = "" if read.expected is None else f" of {read.expected}"
     if kept:
-        return f"{came}{of} rows came, and the {kept} rows of an earlier export were kept: {read.reason}"
+        return f"{came}{of} rows were read, and {kept} rows of an earlier export were kept: {read.reason}"
     return f"{came}{of} rows were written: {read.reason}"
 
 
@@ -319,9 +317,8 @@ class Catalog:
     """
 
     def __init__(self, path: Path) -> None:
-        os.close(
-            os.open(path, os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
-        )  # SQLite would make it readable for others
+        # Otherwise SQLite makes the file readable by other users.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | O_BINARY, 0o600))
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
@@ -346,7 +343,7 @@ class Catalog:
     def _check_values(self) -> None:
         """Raise sqlite3.DatabaseError unless the named values have the types that this version stores.
 
-        Another version may store others.
+        Another version may store other types.
         """
         values = dict(self.run("SELECT name, value FROM meta").fetchall())
         version = values.get("version")
@@ -435,7 +432,7 @@ class Catalog:
         return spaces, listing, None if since is None else float(since)
 
     def end_export(self) -> None:
-        """Note that an export reached its end, complete or not. The next one does not resume it."""
+        """Record that an export reached its end, complete or not. The next export does not resume it."""
         self["ended"] = 1
 
     # -- the listing of the runs --------------------------------------------------------------------------
@@ -525,12 +522,12 @@ class Catalog:
         return [KnownRun(*run) for run in found]
 
     def want(self, runs: Sequence[int]) -> None:
-        """Have the tasks of runs read again."""
+        """Mark runs so that their tasks are read again."""
         with self.transaction():
             self._want(runs)
 
     def add_unlisted(self, space: int, listing: int, ids: Sequence[str]) -> None:
-        """Add wanted runs whose rows cannot be read. Those that are stored already stay as they are."""
+        """Add wanted runs whose rows cannot be read. Runs that are already stored do not change."""
         with self.transaction():
             number = int(self.value("SELECT max(number) FROM run") or 0)
             self.run_many(
@@ -563,9 +560,9 @@ class Catalog:
         return self.count_tasks(space) + int(self[f"surplus {space}"] or 0)
 
     def explain_count(self, space: int, count: int) -> None:
-        """Note that all tasks of a space are known although the space-wide listing has this count.
+        """Record that all tasks of a space are known although the space-wide listing has another count.
 
-        The tasks of settled runs may have changed, for example.
+        The counts may differ because, for example, the tasks of settled runs changed.
         """
         self[f"surplus {space}"] = count - self.count_tasks(space)
 
@@ -576,10 +573,7 @@ class Catalog:
         )
 
     def runs_behind(self, space: int, listing: int, rank: int) -> tuple[int, bool]:
-        """Return the number of stored runs that are older than `rank` and not in this listing so far.
-
-        Also return whether all of them are settled.
-        """
+        """Return how many stored runs are older than `rank` and not listed so far, and if all are settled."""
         number, settled = self.run(
             "SELECT count(*), coalesce(min(settled), 1) FROM run "
             "WHERE space = ? AND listing < ? AND rank < ? AND state != ?",
@@ -601,11 +595,11 @@ class Catalog:
         mark_gone: bool,
         discard_scan: bool,
     ) -> None:
-        """Note that a listing reached its end.
+        """Record that a listing reached its end.
 
         Args:
             behind: Number of rows behind the last selected run; None if it is not known.
-            mark_gone: Mark the runs newer than `rank` that it did not show as gone.
+            mark_gone: Mark runs as gone if they are newer than `rank` and were not listed.
             discard_scan: Forget what an interrupted scan staged. This is also done if a run is gone.
         """
         gone: list[tuple[int]] = []
@@ -720,7 +714,7 @@ class Catalog:
             return None  # another version wrote it: the scan starts again
 
     def finish_scan(self, space: int, at: float) -> int:
-        """Note that a scan of the space-wide listing staged all wanted runs that have an id.
+        """Record that a scan of the space-wide listing staged all wanted runs that have an id.
 
         Returns:
             Their number.
@@ -883,7 +877,7 @@ class Catalog:
         return 1 + int(self.value("SELECT max(number) FROM part WHERE kind = ?", (kind,)) or 0)
 
     def part_files(self) -> list[PartFile]:
-        """Return what the file of every part must be."""
+        """Return the expected file of every part."""
         found = self.run("SELECT kind, number, size, sha256, moving, adopted_file FROM part")
         return [PartFile(*row) for row in found]
 

@@ -58,16 +58,16 @@ _MAX_OPEN = 32
 
 
 _FIX = "fix the cause"
-_TOO_MANY = "raise the limit of open files (ulimit -n), or close files that the program has open,"
+_TOO_MANY = "raise the limit of open files (ulimit -n), or close other files,"
 _HINTS = {
     errno.EMFILE: _TOO_MANY,
     errno.ENFILE: _TOO_MANY,
-    errno.EXDEV: "bring .unpod-export/, tasks/ and runs/ to the file system of the target",
+    errno.EXDEV: "move .unpod-export/, tasks/ and runs/ to one file system",
 }
-"""By error number, how to fix the cause."""
+"""The advice for each error number."""
 
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""The database is not one that we wrote, or has changed."""
+"""SQLite error codes of a database that this package did not write, or that was damaged."""
 
 
 class Disk:
@@ -95,7 +95,7 @@ class Disk:
     async def run_within(
         self, deadline: Deadline, work: Callable[P, T], *args: P.args, **options: P.kwargs
     ) -> T:
-        """Run a function in the thread and return its result, as `run`, within a deadline.
+        """Run a function in the thread within a deadline and return its result.
 
         Raises:
             TransportError: The deadline ended first. The function continues, and only `close` may be called.
@@ -122,7 +122,7 @@ class Disk:
                 if not running.done():
                     self._is_abandoned = True
                     running.add_done_callback(ignore_error)
-                    raise deadline.error("while the target was opened", sent=False)
+                    raise deadline.error("while the target was being opened", sent=False)
             return await asyncio.shield(running)
         except asyncio.CancelledError as error:
             cancelled = await join_shielded(running) or error
@@ -146,8 +146,7 @@ class Disk:
             if code in _DAMAGED:
                 return ExportError(
                     f"the state of the export in {path_text(self._target)} is damaged: {failure}",
-                    hint="restore .unpod-export/ as it was together with the other files, or export to "
-                    "another directory",
+                    hint="restore the whole target from a backup, or export to another directory",
                 )
             return self._cannot_write(str(failure), _TOO_MANY if code == sqlite3.SQLITE_CANTOPEN else _FIX)
         if isinstance(failure, OSError):
@@ -241,7 +240,7 @@ class Staging:
         self._spool.release(run)
 
     def fail(self, run: int, expected: int | None, reason: str) -> None:
-        """Note that not all tasks of a run could be read. Those that were added are kept.
+        """Record that not all tasks of a run could be read. Those that were added are kept.
 
         Args:
             expected: Number of its tasks by the server's count, if it is known.

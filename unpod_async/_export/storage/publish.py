@@ -74,13 +74,13 @@ class _ManifestPart(msgspec.Struct):
 
 
 class _ManifestParts(msgspec.Struct):
-    """What an export reads again of its manifest."""
+    """The fields that an export reads from its own manifest."""
 
     parts: list[_ManifestPart]
 
 
 def _is_part(name: str) -> bool:
-    """Return whether readers take a file for a part. Copies have names like `part-00001 (1).jsonl`."""
+    """Return whether readers treat a file as a part. Copies have names such as `part-00001 (1).jsonl`."""
     return not name.startswith((".", "_")) and (
         "part-" in name or name.endswith(tuple(form.suffix for form in FORMATS.values()))
     )
@@ -151,13 +151,13 @@ class Target:
                 if _is_part(path.name) and name not in known:
                     raise ExportError(
                         f"{path_text(self.directory)} contains {path_text(name)}, which is not in the state "
-                        f"of the export: {_WORK}/ was emptied or is older, or the file is not of the export",
-                        hint=f"restore {_WORK}/ as it was together with the file, move the file elsewhere if "
-                        "it is a copy, or export to another directory",
+                        f"of the export: the file was added, or {_WORK}/ was emptied or is older",
+                        hint=f"move the file elsewhere if it is a copy; otherwise restore {_WORK}/ and\n"
+                        "the file from the same backup, or export to another directory",
                     )
 
     def digests_of_manifest(self) -> dict[str, str]:
-        """Return the SHA-256 of the parts by their names, as far as the manifest has them."""
+        """Return the SHA-256 of each part in the manifest, by name."""
         try:
             content = (self.directory / MANIFEST).read_bytes()
             return {
@@ -188,7 +188,7 @@ class Target:
         sync_folder(self.directory)
 
     def _try_to_move(self, folder: Path) -> None:
-        """Find out now, not after hours, whether a file can be moved to a folder of another device."""
+        """Check early whether files can be moved to a folder, which may be on another device."""
         there, here = self.work / "probe", folder / ".unpod-probe"
         there.touch()
         try:
@@ -245,7 +245,7 @@ class Target:
                 raise ExportError(
                     f"{path_text(path)} was removed or truncated after the export, or {self.catalog.name} is "
                     "older",
-                    hint=f"restore {_WORK}/ as it was, or export to another directory",
+                    hint="restore the whole target from a backup, or export to another directory",
                 )
         last = 0
         for number, path in self.spool_files():
@@ -298,7 +298,7 @@ class Parts:
         return f"{kind}/part-{number:05d}{self._format.suffix}"
 
     def recover(self) -> int:
-        """Finish what a killed export was doing, and check that the files are those of the catalog.
+        """Finish the work of a killed export, and check that the files match the catalog.
 
         Returns:
             The greatest number of a spool file that was there.
@@ -323,7 +323,7 @@ class Parts:
             if not is_same:
                 raise ExportError(
                     f"{name} was changed or removed after the export, or {_WORK}/ is older than the file",
-                    hint=f"restore the file of {part.size} bytes together with {_WORK}/ as it was then, or "
+                    hint=f"restore {_WORK}/ and the file of {part.size} bytes from the same backup, or\n"
                     "export to another directory",
                 )
         self._target.refuse_unknown_parts(names)

@@ -82,13 +82,13 @@ class Workspace:
 async def open_workspace(
     directory: Path, spec: ExportSpec, dataset_options: Mapping[str, Any], deadline: Deadline
 ) -> AsyncGenerator[Workspace, None]:
-    """Lock a target, finish what a killed export was doing, and begin or resume an export.
+    """Lock a target, finish the work of a killed export, and begin or resume an export.
 
     Raises:
         TargetLockedError: another export is writing to the target.
         ExportError: the target has other options, was changed, or cannot be written.
         ConfigurationError: a package that the format needs is not installed.
-        TransportError: the deadline ended first. The lock is released when the disk has responded.
+        TransportError: the deadline ended first. The lock is released as soon as the disk responds.
     """
     io = Disk(str(directory))
     opened = contextlib.ExitStack()

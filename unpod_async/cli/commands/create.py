@@ -262,7 +262,7 @@ async def _look_up(client: UnpodClient, error: OutcomeUnknown, count: int, *, as
     else:
         echo_err("Not found. The calls may still have been queued.")
     if found.state == "unclear":
-        echo_err("A run or task that may belong to the calls cannot be read.")
+        echo_err("A run or task that may belong to these calls cannot be read.")
     echo_err(
         "The service may still be storing calls. Nothing was sent again; look again in a few minutes before "
         "you send the missing calls."
@@ -274,14 +274,14 @@ async def _look_up(client: UnpodClient, error: OutcomeUnknown, count: int, *, as
 
 
 class _Row(NamedTuple):
-    """A document of a file, and where it is: "line 3" or "item 3"."""
+    """A document of a file and its position, such as "line 3" or "item 3"."""
 
     position: str
     document: dict[str, Any]
 
 
 class _Documents:
-    """The documents, and where they come from.
+    """The documents and their source.
 
     Args:
         rows: the documents.
@@ -300,7 +300,7 @@ class _Documents:
         self._positions = positions
 
     def refusal(self, error: InvalidArgument) -> CliError:
-        """Return the error for documents that are refused, with the options or the lines of the file."""
+        """Return the error for refused documents. It names the options, or the lines of the file."""
         hint = hint_of(error)
         if self._file is None:
             (problem,) = error.problems
@@ -317,7 +317,7 @@ class _Documents:
         )
 
     def _located(self, problem: str) -> str:
-        """Replace "documents[1]." by the position of the document."""
+        """Replace "documents[1]." by the position of the document in the file."""
         found = _INDEXED.match(problem)
         start = "" if found is None else f"{self._position(found)}: "
         rest = problem if found is None else problem[found.end() :].lstrip(". ")
@@ -347,8 +347,8 @@ def _read_documents(name: str) -> _Documents:
     left out.
 
     Raises:
-        CliError: the file cannot be read, contains something else, or has a column or a key twice. No value
-            of the file is shown.
+        CliError: the file cannot be read, contains other data, or has a repeated column or key. The message
+            shows no value of the file.
     """
     path, shown_path = Path(name), shorten(name, 80)
     readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv}
@@ -416,7 +416,7 @@ def _read_csv(text: str) -> Iterator[_Row]:
 
 
 def _check_columns(columns: list[str]) -> list[str]:
-    """Return the names of the columns. Only one column of a name could be sent, and nobody knows which."""
+    """Return the names of the columns. A repeated name is an error: only one of the columns could be sent."""
     repeated = next((column for column in columns if column and columns.count(column) > 1), None)
     if repeated is not None:
         raise _documents_error(f"the first line has {_named('column', repeated)} twice")
@@ -424,7 +424,7 @@ def _check_columns(columns: list[str]) -> list[str]:
 
 
 def _named(kind: str, name: str) -> str:
-    """Name a column or a key. Other names than those of fields may be personal data."""
+    """Name a column or a key. Only what looks like a field name is shown: others may be personal data."""
     return f"the {kind} {name}" if _FIELD.fullmatch(name) else f"a {kind}"
 
 
@@ -443,7 +443,7 @@ def _row(text: str, position: str) -> _Row:
                 raise _documents_error(f"{position} has {_named('key', key)} twice")
             seen.add(key)
 
-    # msgspec keeps the last value of a key without a word.
+    # msgspec silently keeps the last value of a repeated key.
     try:
         json.loads(text, object_pairs_hook=check_keys, parse_int=str)
     except RecursionError:

@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 _MISSING_SPACE: Final = "unpod-async-doctor"
-"""Not the token of any space. The service checks the caller's token first, so a refusal of this space shows
-that the caller's token is valid."""
+"""A token that no space has. The service checks the caller's token first, so if it refuses this space, the
+caller's token is valid."""
 
 _SCHEMES: Final = ("Token", "JWT", "Bearer")
 _TIMEOUT: Final = 15.0  # seconds for a response
 _MAX_CLOCK_OFFSET: Final = 60.0  # seconds
 
 _TRIED: Final = 5
-"""Organizations that are tried before they are recommended."""
+"""Maximum number of organizations to try. Only those that work are recommended."""
 
 _NEEDS_HANDLE: Final = "agents, spaces and the check of the agent before a create need it: "
 
@@ -199,10 +199,10 @@ class _CheckResult(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """The first page of a listing, or why there is none.
+    """The first page of a listing, or the reason why there is none.
 
     Attributes:
-        verdict: ACCEPTED also if the space is refused, because the token is checked before; UNKNOWN if the
+        verdict: ACCEPTED even if the space is refused, because the token is checked first; UNKNOWN if the
             response does not show whether the token was checked.
         count: number of rows of the whole listing, if the server states it.
         rows: rows of the first page.
@@ -246,7 +246,7 @@ def _verdict(error: APIError) -> _CheckResult:
         return _CheckResult.WRONG_SERVER
     if isinstance(error, RateLimitedError | ServerError | UpstreamError):
         return _CheckResult.FAILING
-    # A gateway in front of the service may send any other status, and knows no tokens.
+    # Any other status may come from a gateway in front of the service, which does not check tokens.
     return _CheckResult.ACCEPTED if isinstance(error, RefusedError) else _CheckResult.UNKNOWN
 
 
@@ -276,7 +276,7 @@ async def _check_service(
         report.problem(
             "access",
             access.message,
-            "the token has expired, or its account has no role there: ask an administrator for one",
+            "the token has expired, or its account has no role there: ask an administrator for a role",
             authentication=True,
         )
         return
@@ -310,7 +310,7 @@ _LISTS_ANYTHING: Final = "the service lists a space that does not exist"
 
 
 async def _access(client: UnpodClient, space: str | None, probe: _Probe) -> _Probe:
-    """Return a probe that shows whether the token is accepted; `probe` is that of the first listing."""
+    """Return a probe that shows whether the token is accepted. `probe` is the one of the first listing."""
     uses_missing_space = space is None and client.settings.org_handle is None
     if probe.verdict is _CheckResult.UNKNOWN and not uses_missing_space:
         uses_missing_space, probe = True, await _probe(client.runs.list(_MISSING_SPACE, page_size=1))
@@ -408,7 +408,7 @@ class _Organizations:
 
 
 async def _check_organization(organizations: _Organizations, probe: _Probe | None, report: _Report) -> None:
-    """Check the handle of the organization. A handle that is recommended was tried."""
+    """Check the handle of the organization. Recommend only handles that work."""
     client = organizations.client
     handle = client.settings.org_handle
     if handle is None:
