@@ -814,9 +814,9 @@ async def test_a_field_that_changes_its_type_costs_no_row(
             assert unpod.stats.drift == {"Run.user": 5 * times, "Run.batch_count": 5 * times}
             assert (unpod.stats.rows, unpod.stats.rejected) == (5 * times, 0)
         requests = len(server.requests)
-        assert [record.getMessage().split(" in another type")[0] for record in caplog.records] == [
-            "the server sends Run.user",
-            "the server sends Run.batch_count",
+        assert [record.getMessage().split(" has another type")[0] for record in caplog.records] == [
+            "Run.user",
+            "Run.batch_count",
         ]
         assert "Zed" not in caplog.text
         rows = [json.loads(row) async for row in unpod.runs.list("SPACE").raw()]
