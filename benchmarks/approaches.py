@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-__all__ = ["EXPORTS", "LATENCIES", "REFERENCE", "RUNS", "WALKS", "Approach", "fan_outs", "prefetches"]
+__all__ = [
+    "EXPORTS",
+    "FORMATS",
+    "GATE",
+    "LARGE_PAGES",
+    "LATENCIES",
+    "ONE_PAGE",
+    "REFERENCE",
+    "RUNS",
+    "SERIAL",
+    "WALKS",
+    "Approach",
+    "fan_outs",
+    "prefetches",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +27,7 @@ class Approach:
 
     Attributes:
         no_flat: it is to go run by run because the space has no listing of all its tasks.
+        varied: the texts differ from row to row.
         slow: under callgrind it runs into its own time-outs.
         extra_peer: no target speaks of it: left out of the quick benchmark.
         extra: further arguments.
@@ -24,16 +39,23 @@ class Approach:
     page_size: int = 100
     ahead: int = 32
     no_flat: bool = False
+    varied: bool = False
     slow: bool = False
     extra_peer: bool = False
     extra: tuple[str, ...] = field(default=())
 
-    def arguments(self, runs: int, tasks: int | None = None, latency: int = 0) -> list[str]:
+    def arguments(
+        self, runs: int, tasks: int | None = None, latency: int = 0, row_time: int = 0
+    ) -> list[str]:
         space = f"r{runs}"
         if tasks is not None:
             space += f"t{tasks}"
         if latency:
             space += f"l{latency}"
+        if row_time:
+            space += f"q{row_time}"
+        if self.varied:
+            space += "v"
         if self.no_flat:
             space += "n"
         return [
@@ -83,6 +105,95 @@ RUNS = (
     Approach("unpod_async tasks_for, typed", "unpod_walk"),
 )
 """Approaches that are measured with 200, 2,000 and 20,000 runs."""
+
+DLT_PARQUET = Approach(
+    "dlt REST source, run by run, Parquet", "dlt_rest", slow=True, extra=("--format", "parquet")
+)
+COPY_PARQUET = Approach("unpod_async JSONL, then DuckDB COPY, Parquet", "duckdb_copy", mode="flat")
+
+
+_NAMES = {"jsonl": "JSONL", "jsonl.gz": "JSONL with gzip", "csv": "CSV", "parquet": "Parquet"}
+
+
+def exported(to: str, *, redact: bool = False) -> Approach:
+    """Return an export of ours from the space-wide listing to a format."""
+    name = f"unpod_async, {_NAMES[to]}{', redacted' if redact else ''}"
+    extra = ("--format", to, *(["--redact"] if redact else []))
+    return Approach(name, "unpod_export", mode="flat", extra=extra)
+
+
+JSONL = exported("jsonl")
+
+
+def varied(one: Approach) -> Approach:
+    """Return the same approach for data whose texts differ from row to row."""
+    return replace(one, name=f"{one.name}, varied texts", varied=True)
+
+
+_SAME_TEXTS = (
+    JSONL,
+    exported("jsonl.gz"),
+    exported("csv"),
+    exported("parquet"),
+    exported("jsonl", redact=True),
+    exported("csv", redact=True),
+    exported("parquet", redact=True),
+    COPY_PARQUET,
+    Approach("unpod_async JSONL, then Polars, Parquet", "polars_parquet", mode="flat"),
+    DLT_PARQUET,
+    Approach(
+        "dlt REST source, space-wide, Parquet",
+        "dlt_rest",
+        mode="flat",
+        slow=True,
+        extra=("--format", "parquet"),
+    ),
+)
+FORMATS = (
+    *_SAME_TEXTS,
+    *map(varied, (JSONL, exported("jsonl.gz"), exported("csv"), exported("parquet"), COPY_PARQUET)),
+)
+"""All runs and tasks in each format. Exports of ours read the space-wide listing.
+
+The texts of the usual data repeat, so compression and the dictionaries of Parquet cost little. With varied
+texts they cost about what they cost with real data.
+"""
+
+GATE = (
+    EXPORT_RUNS,
+    EXPORT_FLAT,
+    WALKS[1],
+    WALKS[5],
+    exported("csv"),
+    exported("parquet"),
+    exported("jsonl", redact=True),
+)
+"""The approaches of the gate, one of each kind, because counting instructions takes up to 20 s each."""
+
+TASKS_LIST = Approach("unpod_async tasks.list", "unpod_walk", mode="flat", ahead=1)
+PREFETCH = Approach("unpod_async tasks.list, prefetch(4)", "unpod_walk", mode="flat", ahead=4)
+EXPORT_PAGES = Approach("unpod_async export, page size given", "unpod_export", mode="pages")
+AIOHTTP_PAGES = Approach("aiohttp + msgspec.Raw, page by page", "aiohttp_raw", mode="flat")
+HTTPX_PAGES = Approach("httpx + json, page by page", "httpx_json", mode="flat")
+
+SERIAL = (
+    TASKS_LIST,
+    PREFETCH,
+    EXPORT_PAGES,
+    AIOHTTP_PAGES,
+    Approach("aiohttp + msgspec typed, 4 pages ahead", "aiohttp_typed", mode="flat", ahead=4),
+    HTTPX_PAGES,
+    Approach("dlt REST source, page by page", "dlt_rest", mode="flat"),
+)
+"""Readers of the tasks of a space from a service that answers one request after another."""
+
+LARGE_PAGES = tuple(
+    replace(one, page_size=1_000) for one in (TASKS_LIST, PREFETCH, EXPORT_PAGES, AIOHTTP_PAGES)
+)
+"""Readers of pages of the size that suits the service, at its real speed."""
+
+ONE_PAGE = (TASKS_LIST, PREFETCH, AIOHTTP_PAGES, HTTPX_PAGES)
+"""Readers of a listing that fits one page, from the same service."""
 
 LATENCIES = (REFERENCE, EXPORT_FLAT, EXPORT_RUNS, Approach("unpod_async tasks_for, typed", "unpod_walk"))
 """Approaches that are measured with increasing latency."""

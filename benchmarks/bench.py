@@ -1,14 +1,14 @@
-"""Measure every figure about speed in the README, compare it with the targets, and draw the plots.
+"""Measure every figure in docs/explain/performance.md, compare it with the targets, and draw the plots.
 
-    python benchmarks/bench.py                  # about 35 minutes
+    python benchmarks/bench.py                  # about 40 minutes
     python benchmarks/bench.py --quick          # under a minute: less data, fewer repetitions
     python benchmarks/bench.py --instructions   # also counts instructions, with perf or else callgrind (slow)
     python benchmarks/bench.py --recount        # only counts instructions; adds them to the existing results
-    python benchmarks/bench.py --only held      # measures some groups again and keeps the other results
+    python benchmarks/bench.py --only held      # measures some groups and keeps the results of the others
     python benchmarks/bench.py --gate           # only the ratios of the gate; exit status 1 if one got worse
     python benchmarks/bench.py --profile        # samples where the time goes, into results/profile-*.txt
     python benchmarks/bench.py --show           # prints the tables of the existing results
-    python benchmarks/bench.py --readme         # also updates README.md and images/; works with --show too
+    python benchmarks/bench.py --write          # also updates performance.md and images/, even with --show
 
 Needs the dependency group `bench`. Processes of the client stay on one processor, the service on another.
 """
@@ -60,19 +60,17 @@ def main() -> int:
     parser.add_argument(
         "--show", action="store_true", help="measure nothing; show the results that are there"
     )
-    parser.add_argument("--readme", action="store_true", help="put tables and plots into README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put tables and plots into docs/explain/performance.md"
+    )
     parser.add_argument("--out", type=Path, default=_RESULTS, help="folder of the results")
-    parser.add_argument("--only", nargs="+", choices=GROUPS, default=[], help="measure these groups again")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=[], help="measure only these groups")
     parser.add_argument("--times", type=int, help="repetitions, instead of 5")
     options = parser.parse_args()
     path = options.out / ("quick.json" if options.quick else "bench.json")
     if options.show:
         show_results(json.loads(path.read_text()), options)
         return 0
-    if options.only and not path.exists():
-        raise SystemExit(
-            f"{path} does not exist: omit --only the first time, which measures groups of it again"
-        )
     options.out.mkdir(exist_ok=True)
     counter = find_counter() if options.instructions or options.recount or options.gate else None
     client, service = cpus()
@@ -116,13 +114,13 @@ def run(bench: Bench, options: argparse.Namespace, path: Path, counter: str | No
 def show_results(found: dict[str, Any], options: argparse.Namespace) -> None:
     """Print the results and draw the plots."""
     # Imported here because the gate runs without the packages that draw.
+    import page
     import plots
-    import readme
 
     plots.draw(found, options.out, "quick" if options.quick else "bench")
     print(report(found))
-    if options.readme:
-        readme.write(found)
+    if options.write:
+        page.write(found)
 
 
 def write_profiles(bench: Bench, folder: Path) -> None:

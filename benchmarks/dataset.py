@@ -1,9 +1,11 @@
 """The data set of the benchmarks: which runs and tasks a space has, and the bytes of any page of them.
 
 A space is named for what it holds: `r2000` has 2,000 runs; `r2000t10000` lists the first 10,000 of their
-tasks; `r2000l50` answers after 50 ms; `r2000n` has no space-wide listing of tasks, so that a client has to
-go run by run; `r20s1`, `r20s2` and so on are spaces alike. Rows are cut from a few templates of about 3.8 kB,
-each with ids of its own, so that 20,000 runs with 213,740 tasks (800 MB) need next to no memory and no time.
+tasks; `r2000l50` answers after 50 ms; `r2000q240` answers one request after another and takes 240 us for each
+row and 1 ms for each request; `r2000v` has texts that differ from row to row; `r2000n` has no space-wide
+listing of tasks, so that a client has to go run by run; `r20s1`, `r20s2` and so on are spaces alike. Rows are
+cut from a few templates of about 3.8 kB, each with ids of its own, so that 20,000 runs with 213,740 tasks
+(800 MB) need next to no memory and no time. Rows with varied texts take the service 0.2 ms each, once.
 """
 
 from __future__ import annotations
@@ -11,27 +13,41 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import random
 import re
 from array import array
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["DataSet", "Space", "data_set", "run_id", "space_of", "task_id"]
+__all__ = ["REQUEST_TIME", "DataSet", "Space", "data_set", "run_id", "space_of", "task_id"]
 
 ROW_BYTES = 3_800
+REQUEST_TIME = 1_000
+"""Microseconds for each request of a space that answers one after another."""
 TASKS_PER_RUN = 10.687  # 2,000 runs have 21,374 tasks
 
 _ODD = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 _TAIL = "11f19e8e02fc0001"
-_SPACE = re.compile(r"r(?P<runs>\d+)(?:t(?P<tasks>\d+))?(?:l(?P<latency>\d+))?(?P<no_flat>n)?(?:s\d+)?")
+_SPACE = re.compile(
+    r"r(?P<runs>\d+)(?:t(?P<tasks>\d+))?(?:l(?P<latency>\d+))?(?:q(?P<row_time>\d+))?(?P<varied>v)?(?P<no_flat>n)?(?:s\d+)?"
+)
 
 
 class Space(NamedTuple):
-    """The properties of a space that its name encodes. Latency is in milliseconds."""
+    """The properties of a space that its name encodes.
+
+    Attributes:
+        latency: milliseconds, the same for all requests and at the same time.
+        row_time: microseconds for each row of a response, one response after another; 0 is no such limit.
+        varied: the texts of few rows are equal, so that files compress as real ones do.
+    """
 
     runs: int
     tasks: int | None
     latency: int
+    row_time: int
+    varied: bool
     no_flat: bool
 
 
@@ -44,6 +60,8 @@ def space_of(token: str) -> Space:
         int(found["runs"]),
         None if tasks is None else int(tasks),
         int(found["latency"] or 0),
+        int(found["row_time"] or 0),
+        varied=bool(found["varied"]),
         no_flat=bool(found["no_flat"]),
     )
 
@@ -73,8 +91,9 @@ def run_sizes(runs: int) -> list[int]:
 class DataSet:
     """The runs and tasks of a space with a given number of runs; row 0 is the newest."""
 
-    def __init__(self, runs: int) -> None:
+    def __init__(self, runs: int, *, varied: bool = False) -> None:
         self.runs = runs
+        self._varied = varied
         self.sizes = run_sizes(runs)
         self.starts = list(itertools.accumulate(self.sizes, initial=0))
         self.tasks = self.starts[-1]
@@ -86,7 +105,9 @@ class DataSet:
         """Return the tasks from start to stop - 1 of the space, as members of a JSON array."""
         pieces: list[bytes] = []
         for task in range(start, stop):
-            before, middle, after = _TEMPLATES[task % len(_TEMPLATES)]
+            before, middle, after = (
+                _varied_template(task) if self._varied else _TEMPLATES[task % len(_TEMPLATES)]
+            )
             pieces += (
                 before,
                 self._ids[self._run_of[task]],
@@ -101,8 +122,8 @@ class DataSet:
 
 
 @functools.cache
-def data_set(runs: int) -> DataSet:
-    return DataSet(runs)
+def data_set(runs: int, *, varied: bool = False) -> DataSet:
+    return DataSet(runs, varied=varied)
 
 
 # -- rows ---------------------------------------------------------------------------------------------------
@@ -112,6 +133,8 @@ _RUN = (
     b'"run_mode":"default","status":"completed","batch_count":%d,"created":"2025-06-01T10:00:00",'
     b'"modified":"2025-06-01T10:05:00"}'
 )
+_ASCII_LETTERS = "eeeettaaoinshrdlucmfwypvbgkqjxz"
+_OTHER_LETTERS = "अआइईउऊएऐओऔकखगघचछजझटठडढतथदधनपफबभमयरलवशसह"
 _SAID = (
     ("Good morning, am I speaking with the owner of the house?", "Yes, what is it about? I have a minute."),
     ("Our records say that the offer ends on Friday.", "Please call back later, I am driving right now."),
@@ -171,7 +194,7 @@ def _camel(number: int) -> dict[str, Any]:
     }
 
 
-def _row(number: int) -> dict[str, Any]:
+def _row(number: int, said: Sequence[tuple[str, str]] = _SAID) -> dict[str, Any]:
     camel = number % 3 == 0
     output = _camel(number) if camel else _snake(number)
     row: dict[str, Any] = {
@@ -207,18 +230,20 @@ def _row(number: int) -> dict[str, Any]:
         "created": "2025-06-01T10:00:00.067021",
         "modified": "2025-06-01T10:05:00",
     }
-    said = output["messages"] if camel else output["transcript"]
+    messages = output["messages"] if camel else output["transcript"]
     # Half of the rows are ASCII and half are not, which matters to clients that check the encoding.
-    lines = _SAID if number % 2 else [pair for pair in _SAID if "".join(pair).isascii()]
-    line = number
-    while len(_json(row)) < ROW_BYTES - 80:
+    lines = said if number % 2 else [pair for pair in said if "".join(pair).isascii()]
+    line, size = number, len(_json(row))
+    while size < ROW_BYTES - 80:
         text = lines[line // 2 % len(lines)][line % 2]
         line += 1
-        role = ("assistant", "user")[line % 2]
+        message: dict[str, Any] = {"role": ("assistant", "user")[line % 2]}
         if camel:
-            said.append({"role": role, "time": line + 0.5, "endTime": line + 1.5, "message": text})
+            message |= {"time": line + 0.5, "endTime": line + 1.5, "message": text}
         else:
-            said.append({"role": role, "content": text, "user_id": None, "timestamp": "2025-06-01T10:01:02"})
+            message |= {"content": text, "user_id": None, "timestamp": "2025-06-01T10:01:02"}
+        size += len(_json(message)) + bool(messages)  # the comma
+        messages.append(message)
     return row
 
 
@@ -226,10 +251,33 @@ def _json(row: dict[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _template(number: int) -> tuple[bytes, bytes, bytes]:
-    before, rest = _json(_row(number)).split(b"@RUN@")
+def _template(row: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
+    before, rest = _json(row).split(b"@RUN@")
     middle, after = rest.split(b"@TASK@")
     return before, middle, _TAIL.encode() + after + b","
 
 
-_TEMPLATES = [_template(number) for number in range(12)]
+_TEMPLATES = [_template(_row(number)) for number in range(12)]
+
+
+@functools.cache
+def _texts() -> tuple[str, str]:
+    """Return two long texts of random words, in ASCII and not, for spaces with varied texts."""
+    chance = random.Random(1)
+    texts: list[str] = []
+    for letters, length in ((_ASCII_LETTERS, 2_000_000), (_OTHER_LETTERS, 500_000)):
+        words = ["".join(chance.choices(letters, k=chance.randint(2, 9))) for _ in range(3_000)]
+        texts.append(" ".join(chance.choices(words, k=length)))
+    return texts[0], texts[1]
+
+
+def _varied_template(task: int) -> tuple[bytes, bytes, bytes]:
+    chance = random.Random(task)
+
+    def text(pair: int) -> str:
+        words = _texts()[pair % 3 == 2]
+        start = chance.randrange(len(words))
+        spoken = words[start : start + chance.randint(20, 80)]
+        return f'"{spoken}",\n' if pair % 6 == 4 else f"{spoken}."
+
+    return _template(_row(task % len(_TEMPLATES), [(text(pair), text(pair)) for pair in range(30)]))

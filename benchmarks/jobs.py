@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
 from approaches import (
-    EXPORT_FLAT,
-    EXPORT_RUNS,
     EXPORTS,
+    FORMATS,
+    GATE,
+    LARGE_PAGES,
     LATENCIES,
+    ONE_PAGE,
     REFERENCE,
     RUNS,
+    SERIAL,
     WALKS,
     Approach,
     fan_outs,
     prefetches,
 )
+from dataset import REQUEST_TIME
 from measuring import Bench, Result, ratio, say
 from measuring import median as median_of
 
@@ -116,6 +120,43 @@ def _walks(bench: Bench, plan: Plan) -> dict[str, Result]:
     return bench.turns((REFERENCE, *WALKS), plan.times, plan.runs)
 
 
+def _formats(bench: Bench, plan: Plan) -> dict[str, Result]:
+    return bench.turns(FORMATS, plan.times, plan.runs)
+
+
+_ROW_TIME = 240
+"""Microseconds for each row: four pages of 1,000 rows per second, as from the real service, or 40 of 100."""
+
+
+def _serial(bench: Bench, plan: Plan) -> dict[str, dict[str, Result]]:
+    """Measure reading from a service that answers one request after another.
+
+    `least_requests` and `least_time` of a result are what the pages take if nothing else is requested.
+    """
+    groups: dict[str, tuple[Sequence[Approach], int, int, int | None]] = {
+        "one page": (ONE_PAGE, plan.times, 10, 60),
+        # The service takes nearly all of the time, so the turns hardly differ.
+        "many pages": (SERIAL, min(2, plan.times), 560 if plan.full else 200, None),
+    }
+    if plan.full:
+        groups["large pages"] = LARGE_PAGES, 1, 1_900, None  # 21 of them
+    found: dict[str, dict[str, Result]] = {}
+    for name, (approaches, times, runs, tasks) in groups.items():
+        results = found[name] = bench.turns(approaches, times, runs, tasks=tasks, row_time=_ROW_TIME)
+        for one in approaches:
+            listings = [results[one.name]["rows"]]
+            if one.module in {"unpod_export", "dlt_rest"}:
+                listings.append(runs)
+            requests = sum(-(-rows // one.page_size) for rows in listings)
+            results[one.name] |= {
+                "page_size": one.page_size,
+                "listings": len(listings),
+                "least_requests": requests,
+                "least_time": (requests * REQUEST_TIME + sum(listings) * _ROW_TIME) / 1e6,
+            }
+    return found
+
+
 def _items(bench: Bench, plan: Plan) -> Result:
     return bench.once(["-m", "peers.unpod_items", "--space", "r200", "--cold"])
 
@@ -169,12 +210,11 @@ def instructions(bench: Bench, counter: str) -> dict[str, int]:
 
 def gate(bench: Bench, counter: str | None, times: int) -> dict[str, float]:
     """Return the ratios of the gate to the reference, by instructions if they can be counted."""
-    ways = (EXPORT_RUNS, EXPORT_FLAT, WALKS[1], WALKS[5])  # one of each kind: counting takes 20 s each
     if counter is not None:
         base = bench.instructions(REFERENCE, 200, counter)
-        return {one.name: bench.instructions(one, 200, counter) / base for one in ways}
-    found = bench.turns((REFERENCE, *ways), times, 1_000)
-    return {one.name: ratio(found[one.name], found[REFERENCE.name], "cpu") for one in ways}
+        return {one.name: bench.instructions(one, 200, counter) / base for one in GATE}
+    found = bench.turns((REFERENCE, *GATE), times, 1_000)
+    return {one.name: ratio(found[one.name], found[REFERENCE.name], "cpu") for one in GATE}
 
 
 def _memory(bench: Bench, plan: Plan) -> dict[str, Result]:
@@ -253,8 +293,10 @@ def _watch(bench: Bench, plan: Plan) -> Result:
 
 GROUPS: dict[str, Callable[[Bench, Plan], Any]] = {
     "exports": _exports,
+    "formats": _formats,
     "walks": _walks,
     "items": _items,
+    "serial": _serial,
     "latency": _latencies,
     "prefetch": _prefetches,
     "fan_out": _fan_outs,

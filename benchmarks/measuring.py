@@ -101,6 +101,7 @@ class Bench:
         *,
         tasks: int | None = None,
         latency: int = 0,
+        row_time: int = 0,
     ) -> dict[str, Result]:
         """Return medians by name of the approach. They take turns, so that a disturbance affects all."""
         chosen = list(approaches)
@@ -108,7 +109,7 @@ class Bench:
         for turn in range(times):
             for one in chosen:
                 say(f"{turn + 1}/{times} {one.name}, {runs} runs, {latency} ms")
-                found[one.name].append(self.once(one.arguments(runs, tasks, latency)))
+                found[one.name].append(self.once(one.arguments(runs, tasks, latency, row_time)))
         return {name: median(results) for name, results in found.items()}
 
     def instructions(self, approach: Approach, runs: int, counter: str) -> int:

@@ -3,7 +3,8 @@
     python benchmarks/origin.py --cpu 1        # prints the port, serves until its standard input is closed
 
 It does as little as it can, so that it is never what is measured: `GET /_stats` tells how many requests it
-has answered, how many bytes that were and how much processor time it took.
+has answered, how many bytes that were and how much processor time it took. Some spaces answer their requests
+one after another, as the real service does (see `dataset`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import argparse
 import contextlib
 import heapq
 import json
+import math
 import os
 import select
 import socket
 import sys
 import time
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
-from dataset import data_set, space_of
+from dataset import REQUEST_TIME, data_set, space_of
 
 _ROOT = "/api/v2/platform/spaces/"
 _KEPT = 384 * 2**20
@@ -37,13 +40,26 @@ _NOT_FOUND = (
 )
 
 
-def answer(target: str) -> tuple[bytes, float]:
-    """Return the whole response to a GET of `target`, and the delay before it is sent, in seconds."""
+class Answer(NamedTuple):
+    """A whole response. Times are in seconds.
+
+    Attributes:
+        latency: the delay before it is sent, at the same time as those of other responses.
+        work: the time in which no other response is made.
+    """
+
+    response: bytes
+    latency: float = 0.0
+    work: float = 0.0
+
+
+def answer(target: str) -> Answer:
+    """Return the response to a GET of `target`."""
     path, _, query = target.partition("?")
     parts = path.removeprefix(_ROOT).split("/")
     space = space_of(parts[0])
     latency = space.latency / 1000
-    data = data_set(space.runs)
+    data = data_set(space.runs, varied=space.varied)
     query_values = parse_qs(query)
     page, size = (
         int(query_values.get(name, [default])[0]) for name, default in (("page", "1"), ("page_size", "50"))
@@ -58,14 +74,15 @@ def answer(target: str) -> tuple[bytes, float]:
         case ["tasks", ""] if not space.no_flat:
             total, first = data.tasks if space.tasks is None else min(space.tasks, data.tasks), 0
         case _:
-            return _NOT_FOUND, latency
+            return Answer(_NOT_FOUND, latency)
     start, stop = min(skip, total), min(skip + size, total)
     rows = data.run_rows if parts[1:] == ["runs", ""] else data.task_rows
     body = b'{"count":%d,"status_code":200,"message":"Fetched Successfully","data":[%b]}' % (
         total,
         rows(first + start, first + stop),
     )
-    return _HEAD % len(body) + body, latency
+    work = (REQUEST_TIME + (stop - start) * space.row_time) / 1e6 if space.row_time else 0.0
+    return Answer(_HEAD % len(body) + body, latency, work)
 
 
 class Connection:
@@ -86,15 +103,19 @@ class Origin:
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
         self._later: list[tuple[float, int, Connection, bytes]] = []
-        self._answers: dict[bytes, tuple[bytes, float]] = {}
+        self._free_at = 0.0  # when the work for the responses so far is done
+        self._answers: dict[bytes, Answer] = {}
         self._kept = 0
         self._requests = self._bytes = 0
+        self._work = 0.0
 
     def serve(self) -> None:
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._stop_on, select.EPOLLIN)
         while True:
             wait = max(0.0, self._later[0][0] - time.monotonic()) if self._later else -1
+            # `poll` rounds up to milliseconds, so the last one is spent with polling.
+            wait = math.floor(wait * 1000) / 1000
             for number, event in self._epoll.poll(wait):
                 if number == self._stop_on:
                     return
@@ -134,26 +155,36 @@ class Origin:
         while (end := connection.received.find(b"\r\n\r\n")) >= 0:
             line = connection.received[: connection.received.index(b"\r\n")]
             connection.received = connection.received[end + 4 :]
-            body, latency = self._answer(line.split(b" ")[1])
-            if latency:
-                heapq.heappush(self._later, (time.monotonic() + latency, self._requests, connection, body))
+            found = self._answer(line.split(b" ")[1])
+            due = now = time.monotonic()
+            if found.work:
+                due = self._free_at = max(self._free_at, now) + found.work
+            due += found.latency
+            if due > now:
+                heapq.heappush(self._later, (due, self._requests, connection, found.response))
             else:
-                self._send(connection, memoryview(body))
+                self._send(connection, memoryview(found.response))
         return bool(piece)
 
-    def _answer(self, target: bytes) -> tuple[bytes, float]:
+    def _answer(self, target: bytes) -> Answer:
         if target == b"/_stats":
-            counters = {"requests": self._requests, "bytes": self._bytes, "cpu": time.process_time()}
+            counters = {
+                "requests": self._requests,
+                "bytes": self._bytes,
+                "cpu": time.process_time(),
+                "work": self._work,
+            }
             body = json.dumps(counters).encode()
-            return _HEAD % len(body) + body, 0.0
+            return Answer(_HEAD % len(body) + body)
         found = self._answers.get(target)
         if found is None:
             found = answer(target.decode())
             if self._kept < _KEPT:
                 self._answers[target] = found
-                self._kept += len(found[0])
+                self._kept += len(found.response)
         self._requests += 1
-        self._bytes += len(found[0])
+        self._work += found.work
+        self._bytes += len(found.response)
         return found
 
     def _send(self, connection: Connection, data: memoryview) -> None:

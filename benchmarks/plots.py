@@ -1,4 +1,4 @@
-"""Draw the plots: time and memory over the number of runs, throughput over latency."""
+"""Draw the plots: approaches, formats, numbers of runs, latencies, and the serial service."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:,.12g}")
 
 
 def draw(found: dict[str, Any], folder: Path, prefix: str) -> list[Path]:
-    """Write the plots and return their paths."""
+    """Write the plots of what was measured and return their paths."""
     return [
-        *([_scale(found, folder / f"{prefix}-runs.png")] if "scale" in found else []),
-        _latency(found, folder / f"{prefix}-latency.png"),
-        _exports(found, folder / f"{prefix}-approaches.png"),
+        plot(found, folder / f"{prefix}-{name}.png")
+        for group, name, plot in (
+            ("scale", "runs", _scale),
+            ("latency", "latency", _latency),
+            ("exports", "approaches", _exports),
+            ("formats", "formats", _formats),
+            ("serial", "serial", _serial),
+        )
+        if group in found
     ]
 
 
@@ -64,7 +70,7 @@ def _exports(found: dict[str, Any], path: Path) -> Path:
     exports = found["exports"]
     names = [name for name, one in exports.items() if one["rows"]][::-1]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
-    colours = ["tab:orange" if "unpod" in name else "tab:blue" for name in names]
+    colours = [_colour(name) for name in names]
     left.barh(names, [exports[name]["cpu"] / exports[name]["rows"] * 1e6 for name in names], color=colours)
     left.set(xscale="log", xlabel="microseconds of processor time per task")
     left.set_xlim(right=2 * left.get_xlim()[1])
@@ -76,6 +82,44 @@ def _exports(found: dict[str, Any], path: Path) -> Path:
         axes.xaxis.set_major_formatter(_PLAIN)
         axes.grid(alpha=0.3, axis="x")
     return _save(figure, path)
+
+
+def _formats(found: dict[str, Any], path: Path) -> Path:
+    results = found["formats"]
+    names = list(results)[::-1]
+    speeds = [results[name]["rows"] / results[name]["cpu"] for name in names]
+    figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
+    bars = axes.barh(names, speeds, color=[_colour(name) for name in names])
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    axes.set(xlabel="tasks per second of processor time", xlim=(0, 1.12 * max(speeds)))
+    axes.xaxis.set_major_formatter(_PLAIN)
+    axes.grid(alpha=0.3, axis="x")
+    return _save(figure, path)
+
+
+def _serial(found: dict[str, Any], path: Path) -> Path:
+    results = found["serial"]["many pages"]
+    names = list(results)[::-1]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", sharey=True)
+    for axes, measured, least, label, fmt in (
+        (left, "requests", "least_requests", "requests", "{:.0f}"),
+        (right, "wall", "least_time", "seconds", "{:.2f}"),
+    ):
+        bars = axes.barh(
+            names, [results[name][measured] for name in names], color=[_colour(name) for name in names]
+        )
+        axes.bar_label(bars, fmt=fmt, padding=3, fontsize=8)
+        for row, name in enumerate(names):
+            axes.plot([results[name][least]] * 2, [row - 0.4, row + 0.4], color="black")
+        axes.set(xlabel=f"{label}; the line is what the pages alone take")
+        axes.set_xlim(right=1.12 * axes.get_xlim()[1])
+        axes.grid(alpha=0.3, axis="x")
+    return _save(figure, path)
+
+
+def _colour(name: str) -> str:
+    """Return the colour of an approach: orange for those of this package alone."""
+    return "tab:orange" if "unpod" in name and "then" not in name else "tab:blue"
 
 
 def _save(figure: Any, path: Path) -> Path:

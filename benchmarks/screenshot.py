@@ -1,10 +1,10 @@
-"""Draw the README's picture of `unpod-async watch` from the output of a real terminal session.
+"""Draw the pictures of `unpod-async watch` and `unpod-async tasks` from the output of real terminal sessions.
 
     python -m pip install -e '.[cli]' pyte pillow && python benchmarks/screenshot.py
 
-A shell on a pseudo-terminal runs the command against a sandbox whose calls go on; its bytes go through a
-terminal emulator, and the characters of its screen, with their colours, into a PNG. It takes a minute. POSIX,
-with the fonts DejaVu Sans Mono.
+A shell on a pseudo-terminal runs each command against a sandbox. Its bytes go through a terminal emulator,
+and the characters of its screen, with their colours, into a PNG. It takes two minutes. POSIX, with the fonts
+DejaVu Sans Mono.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import fcntl
 import os
 import pty
-import random
 import struct
 import sys
 import termios
@@ -28,12 +27,16 @@ from unpod_async.testing import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TARGET: Final = Path(__file__).parent / "images" / "watch.png"
+TARGET: Final = Path(__file__).parent / "images"
+LIVE: Final = {"live": True, "speed": 0.2}
+"""A live sandbox whose calls take about as long as real ones."""
+COMMANDS: Final[dict[str, tuple[str, float, dict[str, Any]]]] = {
+    "watch": ('unpod-async watch "$SPACE" --interval 1', 75.0, LIVE),
+    "tasks": ('unpod-async tasks "$SPACE" --status completed --limit 14', 5.0, {}),
+}
+"""What is typed for each picture, the seconds until it is taken, and the options of the sandbox."""
 COLUMNS: Final = 104
 LINES: Final = 36
-STEPS: Final = 40
-PAUSE: Final = 1.2
-"""Seconds between two steps of the sandbox."""
 
 SIZE: Final = 26
 MARGIN: Final = 36
@@ -105,26 +108,15 @@ class Shell:
                 await self._news.wait()
 
 
-def advance_some(sandbox: Sandbox, chance: random.Random) -> None:
-    """Advance some of the calls by one step; `advance` would start and end all of them together."""
-    store = sandbox._store
-    resting = {task for task in store._moving if chance.random() > 0.16}
-    store._moving -= resting
-    sandbox.advance()
-    store._moving |= resting
-
-
-async def show() -> Screen:
-    """Return the screen after some time."""
-    chance = random.Random(8)
-    async with Sandbox(runs=140, tasks_per_run=(1, 12), seed=4) as sandbox:
-        for _ in range(4):  # calls that were in progress before have no time of today
-            sandbox.advance()
+async def show(command: str, wait: float, **options: Any) -> Screen:
+    """Return the screen some seconds after a command was typed."""
+    async with Sandbox(runs=140, tasks_per_run=(1, 12), seed=4, **options) as sandbox:
         environment = {
             **{name: value for name, value in os.environ.items() if name in {"HOME", "LANG", "LC_ALL", "TZ"}},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "TERM": "xterm-256color",
             "PS1": "$ ",
+            "SPACE": sandbox.space_token,
             "UNPOD_PLATFORM_TOKEN": sandbox.token,
             "UNPOD_ORG_HANDLE": sandbox.org_handle,
             "UNPOD_BASE_URL": sandbox.base_url,
@@ -133,13 +125,8 @@ async def show() -> Screen:
             await shell.until(lambda text: text.startswith("$"))
             shell.type("clear\n")
             await shell.until(lambda text: text.count("$") == 1)
-            shell.type(f"unpod-async watch {sandbox.space_token} --interval 1\n")
-            await shell.until(lambda text: "polled" in text)
-            for step in range(STEPS):
-                if step % 3 == 0:
-                    sandbox.insert_run(chance.randint(2, 6))
-                advance_some(sandbox, chance)
-                await asyncio.sleep(PAUSE)
+            shell.type(f"{command}\n")
+            await asyncio.sleep(wait)
             return shell.screen
 
 
@@ -173,4 +160,5 @@ def draw(screen: Screen, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(asyncio.run(show()), TARGET)
+    for name, (command, wait, options) in COMMANDS.items():
+        draw(asyncio.run(show(command, wait, **options)), TARGET / f"{name}.png")

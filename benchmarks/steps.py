@@ -4,7 +4,7 @@
 
 Microseconds of processor time, the best of several rounds. The requests are for an empty page, so that only
 what a request costs is seen; the rows are those of a page of 500 tasks of about 3.9 kB; the runs are 2,000
-with 10.7 such tasks each. Steps are of the inside of the package, and move when it does.
+with 10.7 such tasks each. The formats need pyarrow. Steps are of the inside of the package, and move with it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +27,8 @@ from peers.harness import HEADERS, TOKEN
 
 from unpod_async import Task, UnpodClient
 from unpod_async._export import FetchContext, Row, row_decoder, row_header, row_lines
+from unpod_async._export.formats import FORMATS
+from unpod_async._export.redaction import Redactor
 from unpod_async._http import endpoints as _paths
 from unpod_async._paging import (
     Listing,
@@ -37,6 +40,7 @@ from unpod_async._paging import (
     run_tasks,
     scan_page,
 )
+from unpod_async._tables import split_into_columns
 
 _REQUESTS = 400
 _ROWS = 500
@@ -116,6 +120,36 @@ def of_rows() -> None:
         "decode_raw, for raw()": lambda: decode_raw(listing, body, 1, {}),
         "decode_rows, typed": lambda: decode_rows(listing, body, 1, {}),
     }
+    _print_best(steps)
+
+
+def of_formats() -> None:
+    """Print what the parts of an export cost per row, beyond its lines."""
+    lines = data_set(200).task_rows(0, _ROWS).replace(b'},{"space_id', b'}\n{"space_id').split(b"\n")
+    batches = [lines[start : start + 96] for start in range(0, _ROWS, 96)]
+    redact = Redactor("hash", b"benchmarks")
+
+    def part(name: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            writer = FORMATS[name].create(Path(folder, "part"), "tasks")
+            writer.write(lines)
+            writer.close()
+
+    def only_arrow() -> None:
+        with patch.object(FORMATS["parquet"].make, "_flush", lambda writer: writer._pending.clear()):
+            part("parquet")
+
+    _print_best({
+        "lines as columns": lambda: [split_into_columns("tasks", batch) for batch in batches],
+        "Parquet: columns, and Arrow": only_arrow,
+        "Parquet: both, compressed and written": lambda: part("parquet"),
+        "CSV: columns, text, written and hashed": lambda: part("csv"),
+        "JSONL with gzip: compressed, written and hashed": lambda: part("jsonl.gz"),
+        "redaction": lambda: [redact(line) for line in lines],
+    })
+
+
+def _print_best(steps: dict[str, Callable[[], object]]) -> None:
     print(f"\n{'per row':58}{'us':>9}")
     for name, work in steps.items():
         best = float("inf")
@@ -163,6 +197,7 @@ def main() -> None:
             os.sched_setaffinity(0, {client})
         asyncio.run(of_requests(origin.port))
         of_rows()
+        of_formats()
         asyncio.run(of_runs(origin.port))
 
 

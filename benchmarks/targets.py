@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from approaches import EXPORT_FLAT, EXPORT_RUNS, REFERENCE, TYPED, fan_outs, prefetches
+from approaches import (
+    COPY_PARQUET,
+    DLT_PARQUET,
+    EXPORT_FLAT,
+    EXPORT_PAGES,
+    EXPORT_RUNS,
+    JSONL,
+    PREFETCH,
+    REFERENCE,
+    TASKS_LIST,
+    TYPED,
+    Approach,
+    exported,
+    fan_outs,
+    prefetches,
+    varied,
+)
 from measuring import ratio
 
 __all__ = ["Line", "lines"]
@@ -48,16 +64,8 @@ class Line(NamedTuple):
 
 
 def lines(found: dict[str, Any]) -> list[Line]:
-    """Yield every target that was measured."""
-    return [
-        *_export(found),
-        *_typed(found),
-        *_latency(found),
-        *_memory(found),
-        *_scale(found),
-        *_imports(found),
-        *_watch(found),
-    ]
+    """Return every target whose groups were measured."""
+    return [line for groups, judge in _JUDGES.items() if found.keys() >= set(groups) for line in judge(found)]
 
 
 def _speed(found: dict[str, Any], group: str, ours: str, theirs: str) -> tuple[float, str]:
@@ -114,7 +122,13 @@ def _latency(found: dict[str, Any]) -> Iterator[Line]:
         theirs, ours, ordered = (results[one.name] for one in fan_outs(int(ahead)))
         note = f"{ours['wall']:.2f} s, the peer {theirs['wall']:.2f} s"
         measured = ratio(ours, theirs, "wall", less=LATENCY)
-        yield Line(3, f"tasks_for, {ahead} at a time, likewise", measured, most=1.1, note=note)
+        yield Line(
+            3,
+            f"tasks_for, {ahead} at a time, less one latency, against the peer",
+            measured,
+            most=1.1,
+            note=note,
+        )
         yield Line(
             3,
             f"tasks_for ordered, {ahead} at a time, against unordered",
@@ -131,16 +145,19 @@ def _memory(found: dict[str, Any]) -> Iterator[Line]:
     for name, one in held.items():
         if not name.startswith(_LARGE):
             note = f"{one['held_wall'] * 1e3:.1f} ms by wall time"
-            yield Line(4, f"loop held: {name}", one["held"] * 1e3, most=20, unit="ms", note=note)
+            yield Line(
+                4, f"longest stop of the event loop: {name}", one["held"] * 1e3, most=20, unit="ms", note=note
+            )
     for mode in ("flat", "raw"):
         if (large := held.get(f"{_LARGE}, {mode}")) is not None:
             # Decoded at once, it would block the loop five times as long as a page of a fifth of the size.
             times = large["held"] / held[f"4 MB, {mode}"]["held"]
             note = f"{large['held'] * 1e3:.1f} ms"
-            what = f"loop held: {_LARGE}, {mode}, against 4 MB"
+            what = f"longest stop of the event loop: {_LARGE}, {mode}, against 4 MB"
             yield Line(4, what, times, most=4.5, note=note)
-    if "scale" not in found:
-        return
+
+
+def _growth(found: dict[str, Any]) -> Iterator[Line]:
     scale = found["scale"]
     small, large = min(scale, key=int), max(scale, key=int)
     for name in (EXPORT_RUNS.name, EXPORT_FLAT.name, "unpod_async tasks_for, typed"):
@@ -169,8 +186,6 @@ def _memory(found: dict[str, Any]) -> Iterator[Line]:
 
 
 def _scale(found: dict[str, Any]) -> Iterator[Line]:
-    if "scale" not in found:
-        return
     scale = found["scale"]
     small, large = sorted(scale, key=int)[-2:]
     factor = int(large) / int(small)
@@ -191,6 +206,63 @@ def _imports(found: dict[str, Any]) -> Iterator[Line]:
 
 
 def _watch(found: dict[str, Any]) -> Iterator[Line]:
-    if "watch" in found:
-        share = found["watch"]["idle_share"] * 100
-        yield Line(7, "watching 100 spaces every 10 s, of one core", share, most=3, unit="%")
+    share = found["watch"]["idle_share"] * 100
+    yield Line(7, "watching 100 spaces every 10 s, of one core", share, most=3, unit="%")
+
+
+def _formats(found: dict[str, Any]) -> Iterator[Line]:
+    results = found["formats"]
+
+    def cost(ours: Approach, other: Approach, name: str = "cpu") -> float:
+        return ratio(results[ours.name], results[other.name], name)
+
+    for to, most in (("jsonl", 3.5), ("csv", 2), ("parquet", 2)):
+        ours = exported(to, redact=True)
+        what = f"processor time of {ours.name}, against the same without"
+        yield Line(8, what, cost(ours, exported(to)), most=most)
+    gzip, parquet = exported("jsonl.gz"), exported("parquet")
+    for ours, other in ((gzip, JSONL), (varied(gzip), varied(JSONL))):
+        if found["machine"]["packages"].get("zlib-ng"):
+            yield Line(
+                8, f"processor time of {ours.name}, against {other.name}", cost(ours, other), most=1.25
+            )
+    for ours, other, least in (
+        (parquet, DLT_PARQUET, 8),
+        (parquet, COPY_PARQUET, 1),
+        (varied(parquet), varied(COPY_PARQUET), 1),
+    ):
+        note = f"{cost(other, ours, 'wall'):.2f} by wall time"
+        yield Line(8, f"{ours.name}, speed against {other.name}", cost(other, ours), least=least, note=note)
+
+
+def _serial(found: dict[str, Any]) -> Iterator[Line]:
+    results = found["serial"]
+    for name in (one.name for one in (TASKS_LIST, PREFETCH, EXPORT_PAGES)):
+        for one in (results[group][name] for group in ("many pages", "large pages") if group in results):
+            time, size = one["wall"] / one["least_time"], one["page_size"]
+            note = f"{one['wall']:.2f} s of {one['least_time']:.2f} s"
+            yield Line(9, f"{name}, against the time of its pages of {size}", time, most=1.1, note=note)
+            more = one["requests"] - one["least_requests"]
+            what = f"{name}, requests beyond its pages of {size}"
+            note = f"{one['requests']:.0f} for {one['listings']:.0f} listings"
+            yield Line(9, what, more, most=2 * one["listings"], unit="requests", note=note)
+    for approach in (TASKS_LIST, PREFETCH):
+        more = results["one page"][approach.name]["requests"] - 1
+        yield Line(
+            9, f"{approach.name}, requests beyond its page, for one page", more, most=1, unit="requests"
+        )
+
+
+_JUDGES: dict[tuple[str, ...], Callable[[dict[str, Any]], Iterator[Line]]] = {
+    ("exports", "latency"): _export,
+    ("walks", "items"): _typed,
+    ("prefetch", "fan_out", "walks"): _latency,
+    ("held",): _memory,
+    ("scale", "memory"): _growth,
+    ("scale",): _scale,
+    ("imports",): _imports,
+    ("watch",): _watch,
+    ("formats",): _formats,
+    ("serial",): _serial,
+}
+"""By groups of measurements, the targets that need them."""

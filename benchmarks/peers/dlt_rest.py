@@ -1,15 +1,16 @@
-"""dlt's REST source: runs as a resource, their tasks as one that depends on it; JSONL files out.
+"""dlt's REST source: runs as a resource, their tasks as one that depends on it; JSONL or Parquet out.
 
 Kinder to dlt than its defaults: nested fields stay in their row, nothing is compressed, telemetry is off. In
 the mode "runs" it pages with its own paginator, which asks for pages until one is empty, one more of each run
-than the others; in the mode "short" with one written for it, which ends with the first page that is short.
+than the others; in the mode "short" with one written for it, which ends with the first page that is short. In
+the mode "flat" it reads the space-wide listing of tasks instead, page after page.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ |= {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -50,28 +51,16 @@ def run(job: Job) -> Written:
         if job.mode == "short"
         else PageNumberPaginator(base_page=1, page_param="page", total_path=None)
     )
+
+    def resource(name: str, path: str) -> Any:
+        endpoint = {"path": path, "params": {"page_size": job.page_size}, "data_selector": "data"}
+        return {"name": name, "parallelized": name == "tasks", "endpoint": endpoint}
+
+    tasks = "tasks/" if job.mode == "flat" else "runs/{resources.runs.run_id}/tasks/"
     source = rest_api_source(
         {
             "client": {"base_url": f"{job.root}/", "headers": HEADERS, "paginator": pages},
-            "resources": [
-                {
-                    "name": "runs",
-                    "endpoint": {
-                        "path": "runs/",
-                        "params": {"page_size": job.page_size},
-                        "data_selector": "data",
-                    },
-                },
-                {
-                    "name": "tasks",
-                    "parallelized": True,
-                    "endpoint": {
-                        "path": "runs/{resources.runs.run_id}/tasks/",
-                        "params": {"page_size": job.page_size},
-                        "data_selector": "data",
-                    },
-                },
-            ],
+            "resources": [resource("runs", "runs/"), resource("tasks", tasks)],
         },
         max_table_nesting=0,
     )
@@ -81,8 +70,8 @@ def run(job: Job) -> Written:
         destination=filesystem(bucket_url=(job.folder / "out").as_uri()),
         dataset_name="bench",
     )
-    pipeline.run(source, loader_file_format="jsonl")
-    return Written(sorted(Path(job.folder, "out", "bench", "tasks").glob("*.jsonl*")))
+    pipeline.run(source, loader_file_format=cast("Any", job.format))
+    return Written(sorted(Path(job.folder, "out", "bench", "tasks").glob(f"*.{job.format}*")))
 
 
 if __name__ == "__main__":

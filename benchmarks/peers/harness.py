@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import csv
 import gc
+import gzip
 import http.client
 import inspect
 import json
@@ -23,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +36,8 @@ from peers.sampler import Sampler
 __all__ = ["Counted", "Job", "Received", "Told", "Written", "main"]
 
 TOKEN = "benchmark-key-0123456789"
+_EMAIL = "alice@"
+"""The beginning of an address that is in every row of the data."""
 HEADERS = {"Authorization": f"Token {TOKEN}", "Org-Handle": "example.org", "Accept": "application/json"}
 
 
@@ -45,6 +49,8 @@ class Job(NamedTuple):
         ahead: requests in flight; 1 is one after another.
         folder: where files may be written.
         slow: seconds that the consumer of rows takes for each page.
+        format: of the files: "jsonl", "jsonl.gz", "csv" or "parquet".
+        redact: the export hashes personal data.
     """
 
     port: int
@@ -54,6 +60,8 @@ class Job(NamedTuple):
     ahead: int
     folder: Path
     slow: float
+    format: str
+    redact: bool
 
     @property
     def origin(self) -> str:
@@ -65,9 +73,14 @@ class Job(NamedTuple):
 
 
 class Written(NamedTuple):
-    """The rows are in files: lines of JSON with a `task_id`."""
+    """The rows are in files of JSONL, compressed JSONL, CSV or Parquet, and have a `task_id`.
+
+    Attributes:
+        columns: names and types of Arrow that Parquet files must have; None if any will do.
+    """
 
     files: list[Path]
+    columns: Sequence[tuple[str, str]] | None = None
 
 
 class Counted(NamedTuple):
@@ -107,22 +120,46 @@ def check(result: Any, job: Job) -> tuple[int, int]:
         if (result.rows, result.mark) != (tasks, mark):
             sys.exit(f"{result.rows} rows came, {tasks} were expected, or they are others")
         return result.rows, 0
-    left = {task_id(task).encode() for task in range(tasks)}
+    left = {task_id(task) for task in range(tasks)}
     rows = length = 0
     for path in result.files:
         length += path.stat().st_size
-        with path.open("rb") as file:
-            for line in file:
-                found = re.search(rb'"task_id":\s*"(T[0-9a-f]{32})"', line)
-                if found is None or not line.rstrip().endswith(b"}"):
-                    sys.exit(f"{path.name}, line {rows + 1} is no row")
-                left.remove(found[1])  # KeyError: it came twice
-                if rows % 500 == 0:
-                    json.loads(line)
-                rows += 1
+        for name in _ids_in(path, result.columns, job):
+            left.remove(name)  # KeyError: it came twice
+            rows += 1
     if left:
         sys.exit(f"{len(left)} of {tasks} rows did not come")
     return rows, length
+
+
+def _ids_in(path: Path, columns: Sequence[tuple[str, str]] | None, job: Job) -> Iterator[str]:
+    """Yield the ids of the rows of a file; ends the process if it has other columns or holds no rows."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        schema = pyarrow.parquet.read_schema(path)
+        found = [(field.name, str(field.type)) for field in schema]
+        if columns is not None and found != list(columns):
+            sys.exit(f"{path.name} has the columns {found}, expected {list(columns)}")
+        yield from pyarrow.parquet.read_table(path, columns=["task_id"])["task_id"].to_pylist()
+        return
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        if path.suffix == ".csv":
+            csv.field_size_limit(2**24)
+            for row in csv.DictReader(file):
+                if job.redact and _EMAIL in row["user_info"]:
+                    sys.exit(f"{path.name} is not redacted")
+                yield row["task_id"]
+            return
+        for number, line in enumerate(file):
+            match = re.search(r'"task_id":\s*"(T[0-9a-f]{32})"', line)
+            if match is None or not line.rstrip().endswith("}"):
+                sys.exit(f"{path.name}, line {number + 1} is no row")
+            if job.redact and _EMAIL in line:
+                sys.exit(f"{path.name} is not redacted")
+            if number % 500 == 0:
+                json.loads(line)
+            yield match[1]
 
 
 # -- measuring ----------------------------------------------------------------------------------------------
@@ -215,6 +252,8 @@ def main(run: Callable[[Job], Any]) -> None:
     parser.add_argument("--page-size", type=int, default=100)
     parser.add_argument("--ahead", type=int, default=32)
     parser.add_argument("--slow", type=float, default=0.0, help="seconds the consumer takes per page")
+    parser.add_argument("--format", default="jsonl", help="of the files that are written")
+    parser.add_argument("--redact", action="store_true", help="an export hashes personal data")
     parser.add_argument("--cpu", type=int)
     parser.add_argument("--idle", action="store_true", help="do nothing: what imports and set-up cost")
     parser.add_argument("--cold", action="store_true", help="without a first turn with three runs")
@@ -228,7 +267,7 @@ def main(run: Callable[[Job], Any]) -> None:
     try:
         job = Job(
             *(options.port, options.space, options.mode, options.page_size, options.ahead),
-            *(folder, options.slow),
+            *(folder, options.slow, options.format, options.redact),
         )
         warm = job._replace(space="r3", folder=folder / "warm", slow=0.0)
         if not options.cold:
@@ -274,6 +313,7 @@ def _measured(run: Callable[[Job], Any], job: Job, options: argparse.Namespace) 
         "requests": requests,
         "received": received,
         "origin_cpu": after["cpu"] - before["cpu"],
+        "origin_work": after["work"] - before["work"],
         "held": None if ticker is None else ticker.longest,
         "held_wall": None if ticker is None else ticker.longest_wall,
     }

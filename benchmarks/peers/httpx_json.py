@@ -1,4 +1,7 @@
-"""httpx and json, a semaphore and gather; rows are written as they come."""
+"""httpx and json, a semaphore and gather; rows are written as they come.
+
+In the mode "flat" it reads the space-wide listing, one page after another.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +30,24 @@ async def run(job: Job) -> Written:
 
         runs: list[dict[str, Any]] = []
         page = 1
-        while found := await page_of(f"{job.root}/runs/", page):
+        while job.mode != "flat" and (found := await page_of(f"{job.root}/runs/", page)):
             runs.extend(found)
             page += 1
 
         with path.open("w", encoding="utf-8") as file:
 
-            async def fetch(name: str) -> None:
+            async def fetch(url: str) -> None:
                 page = 1
                 while True:
-                    rows = await page_of(f"{job.root}/runs/{name}/tasks/", page)
+                    rows = await page_of(url, page)
                     file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                     if len(rows) < job.page_size:
                         return
                     page += 1
 
-            await asyncio.gather(*(fetch(run["run_id"]) for run in runs))
+            if job.mode == "flat":
+                await fetch(f"{job.root}/tasks/")
+            await asyncio.gather(*(fetch(f"{job.root}/runs/{run['run_id']}/tasks/") for run in runs))
     return Written([path])
 
 
