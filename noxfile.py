@@ -10,9 +10,12 @@ each is stated only once.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +31,7 @@ nox.options.default_venv_backend = "virtualenv"
 # A reused environment keeps packages that pyproject.toml no longer names, so it can pass where a clean
 # clone fails. `nox -r` reuses environments when speed matters more.
 nox.options.reuse_venv = "no"
-nox.options.sessions = ["lint", "types", "tests", "tests-slow", "wheel", "gate"]
+nox.options.sessions = ["lint", "types", "tests", "tests-slow", "docs", "wheel", "gate"]
 
 ROOT = Path(__file__).resolve().parent
 PROJECT: dict[str, Any] = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -56,7 +59,10 @@ def run_pytest(session: nox.Session, *arguments: str, env: dict[str, str] | None
     session.run(*command, *arguments, *session.posargs, env=env)
 
 
-FAST = ("-m", "not slow")
+# Use the versions of pyproject.toml, neither a node on PATH nor a newer pyright from npm.
+PYRIGHT = {"PYRIGHT_PYTHON_GLOBAL_NODE": "0", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+
+FAST = ("-m", "not slow", "--ignore=tests/docs")
 
 
 # --- tests -----------------------------------------------------------------------------------------------
@@ -264,7 +270,8 @@ def lint(session: nox.Session) -> None:
     flagged, expected = str(seen).count('"ASYNC119"'), YIELDS.count("yield")
     if flagged != expected:
         session.error(f"ASYNC119 flags {flagged} of {expected} yields inside task groups and deadlines")
-    # Without exceptions in the package, not even with a noqa comment.
+    # A noqa comment has no effect here: a yield inside a task group or a deadline can cancel other code, and
+    # no reason excuses that in the package.
     session.run("ruff", "check", "--select=ASYNC119", "--ignore-noqa", "unpod_async")
 
 
@@ -276,9 +283,35 @@ def types(session: nox.Session) -> None:
     # tests/typing is checked and never run. Strict types would add little to the other tests.
     where = ["unpod_async", *(["tests/typing"] if any((ROOT / "tests/typing").glob("*.py")) else [])]
     session.run("mypy", "--strict", *where)
-    # Use the versions of pyproject.toml, neither a node on PATH nor a newer pyright from npm.
-    env = {"PYRIGHT_PYTHON_GLOBAL_NODE": "0", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
-    session.run("pyright", *where, env=env)
+    session.run("pyright", *where, env=PYRIGHT)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build, and run its examples; warnings are errors."""
+    session.install("-e", EVERYTHING, *group("test", "docs"))
+    session.run("python", "docs/generate.py", "--check")
+    session.run("python", "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
+    # By itself: pytest drops a file that is in a folder it is given, and does not collect this one there.
+    session.run("python", "-m", "pytest", "tests/docs/site.py")
+    run_pytest(session, "tests/docs")
+
+
+@nox.session(name="docs-extra", default=False)
+def docs_extra(session: nox.Session) -> None:
+    """Run the examples for Postgres; parse or import those for cron, systemd and schedulers. Needs Debian."""
+    missing = [package for package, path in SERVERS.items() if not list(Path("/").glob(path))]
+    if missing:
+        command = ("apt-get", "install", "-y", "-q", *missing)
+        if os.geteuid() != 0:
+            session.error(f"these packages of Debian are missing; as root: {' '.join(command)}")
+        session.run("apt-get", "update", "-q", external=True)
+        session.run(*command, external=True)
+    session.install("-e", EVERYTHING, *group("test", "docs-extra"))
+    session.run("python", "-m", "pytest", "tests/docs/extra.py", *session.posargs)
+
+
+SERVERS = {"postgresql": "usr/lib/postgresql/*/bin/initdb", "systemd": "usr/bin/systemd-analyze"}
 
 
 @nox.session(default=False)
@@ -309,7 +342,7 @@ def torture(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def promises(session: nox.Session) -> None:
-    """Measure over real sockets that limits and deadlines hold as the README says; fail if one does not."""
+    """Measure over real sockets that limits and deadlines hold as documented; fail if one does not."""
     session.install(".")
     session.run("python", "benchmarks/promises.py", *session.posargs)
 
@@ -319,22 +352,22 @@ def promises(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks of benchmarks/README.md: table, targets, JSON and plots. Takes half an hour."""
-    session.install("-e", ".", *group("bench"))
+    """Run the benchmarks of benchmarks/README.md: table, targets, JSON and plots. Takes 40 minutes."""
+    session.install("-e", ".[parquet,speed]", *group("bench"))
     session.run("python", "benchmarks/bench.py", *session.posargs)
 
 
 @nox.session(name="bench-quick", default=False)
 def bench_quick(session: nox.Session) -> None:
     """Run the benchmarks with little data, in under a minute."""
-    session.install("-e", ".", *group("bench"))
+    session.install("-e", ".[parquet,speed]", *group("bench"))
     session.run("python", "benchmarks/bench.py", "--quick", *session.posargs)
 
 
 @nox.session
 def gate(session: nox.Session) -> None:
     """Compare the cost of exports and walks with benchmarks/gate.json, relative to hand-written aiohttp."""
-    session.install("-e", ".")
+    session.install("-e", ".[parquet]")
     session.run("python", "benchmarks/bench.py", "--gate", *session.posargs)
 
 
@@ -381,6 +414,27 @@ print(importlib.metadata.version("unpod-async"), "from", package, "lists", len(r
 """
 
 
+def build(session: nox.Session, folder: Path) -> tuple[Path, Path]:
+    """Build the sdist, and the wheel from it. Returns both."""
+    # Without --wheel or --sdist, `build` makes the wheel from the sdist: a file missing there fails here.
+    session.run("python", "-m", "build", "--installer=pip", "--outdir", str(folder))
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def install_elsewhere(session: nox.Session, folder: Path, *requirements: str) -> str:
+    """Install into a new environment and use the package there. Returns the Python of the environment."""
+    session.run("python", "-m", "virtualenv", "--quiet", str(folder / "env"))
+    python = str(folder / "env" / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", *requirements, external=True)
+    (folder / "elsewhere").mkdir()
+    (folder / "smoke.py").write_text(SMOKE, encoding="utf-8")
+    with session.chdir(folder / "elsewhere"):
+        # -I: no module comes from the working directory or PYTHONPATH. -W error: no warning.
+        session.run(python, "-I", "-W", "error", str(folder / "smoke.py"), str(ROOT), external=True)
+    return python
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build the sdist, and the wheel from it; install only the wheel in another place, and use it."""
@@ -388,24 +442,83 @@ def wheel(session: nox.Session) -> None:
     # session.create_tmp() would be in .nox, that is, inside the source tree.
     with tempfile.TemporaryDirectory(prefix="unpod-wheel-") as folder:
         tmp = Path(folder).resolve()
-        # Without --wheel or --sdist, `build` makes the wheel from the sdist: a file missing there fails here.
-        session.run("python", "-m", "build", "--installer=pip", "--outdir", str(tmp / "dist"))
-        (built,) = (tmp / "dist").glob("*.whl")
-        session.run("python", "-m", "virtualenv", "--quiet", str(tmp / "clean"))
-        python = str(tmp / "clean" / ("Scripts" if os.name == "nt" else "bin") / "python")
-        session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
-        (tmp / "elsewhere").mkdir()
-        (tmp / "smoke.py").write_text(SMOKE, encoding="utf-8")
-        with session.chdir(tmp / "elsewhere"):
-            # -I: no module comes from the working directory or PYTHONPATH. -W error: no warning.
-            session.run(python, "-I", "-W", "error", str(tmp / "smoke.py"), str(ROOT), external=True)
+        built, _ = build(session, tmp / "dist")
+        install_elsewhere(session, tmp, str(built))
+
+
+# pyright looks for the package in the environment of the first Python on PATH. nox puts that of the session
+# there.
+VERIFY_TYPES = """
+import os, subprocess, sys
+
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+command = [sys.executable, "-m", "pyright", "--verifytypes", "unpod_async", "--ignoreexternal"]
+sys.exit(subprocess.call(command))
+"""
+
+
+@nox.session(name="release-check", default=False)
+def release_check(session: nox.Session) -> None:
+    """Check that the package can be published: metadata, contents, installation, use and types.
+
+    `-- --unpublished` leaves out what needs the address of the repository: that pyproject.toml names it, that
+    the description on PyPI has no relative links, that the changelog has this version with a date, and that
+    hints install from PyPI. Without it, these checks come first.
+    """
+    unpublished = "--unpublished" in session.posargs
+    if not unpublished and (missing := missing_for_release()):
+        session.error("the package cannot be published yet:\n- " + "\n- ".join(missing))
+    session.install(*group("release"))
+    with tempfile.TemporaryDirectory(prefix="unpod-release-") as folder:
+        tmp = Path(folder).resolve()
+        built, source = build(session, tmp / "dist")
+        session.run("python", "-m", "twine", "check", "--strict", str(built), str(source))
+        session.run("check-wheel-contents", str(built))
+        if not unpublished and (links := relative_links(built)):
+            session.error(f"the description on PyPI has relative links: {', '.join(links)}")
+        for name, artifact in (("sdist", source), ("wheel", built)):
+            (tmp / name).mkdir()
+            types = group("types") if artifact == built else ()
+            python = install_elsewhere(session, tmp / name, f"{artifact}[cli,parquet]", *types)
+            session.run(python, "-I", "-m", "unpod_async", "--version", external=True)
+        shutil.copytree(ROOT / "tests" / "typing", tmp / "wheel" / "elsewhere" / "typing")
+        with session.chdir(tmp / "wheel" / "elsewhere"):
+            session.run(python, "-m", "mypy", "--strict", "typing", external=True)
+            session.run(python, "-c", VERIFY_TYPES, env=PYRIGHT, external=True)
+
+
+def missing_for_release() -> list[str]:
+    """Return what is missing for a release, each as a sentence that says what to do."""
+    missing: list[str] = []
+    hook = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    if not hook["substitutions"][-1]["replacement"].startswith("https://"):
+        missing.append(
+            "The address of the repository is empty: set it in pyproject.toml, in the last substitution of "
+            "fancy-pypi-readme, and add it to [project.urls]."
+        )
+    text = (ROOT / "unpod_async" / "_version.py").read_text(encoding="utf-8")
+    version = re.findall(r'^VERSION: Final = "(.+)"$', text, re.MULTILINE)[0]
+    if "IS_PUBLISHED: Final = True" not in text:
+        missing.append("Hints install from a clone: set IS_PUBLISHED to True in unpod_async/_version.py.")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    if re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE) is None:
+        missing.append(f"CHANGELOG.md has no section `## [{version}] - YYYY-MM-DD`.")
+    return missing
+
+
+def relative_links(built: Path) -> list[str]:
+    """Return the relative links of the description in a wheel."""
+    with zipfile.ZipFile(built) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        description = archive.read(metadata).decode().partition("\n\n")[2]
+    return [link for link in re.findall(r"\]\(([^)#][^)]*)\)", description) if "://" not in link]
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Export from a local sandbox, kill the export, resume it and compare. Needs no key and no network."""
     session.install(".[cli]")
-    session.run("python", "-m", "unpod_async.testing.demos.export", *session.posargs)
+    session.run("unpod-async", "demo", *session.posargs)
 
 
 @nox.session(name="demo-watch", default=False)

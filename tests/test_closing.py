@@ -71,7 +71,7 @@ async def held(*first: bytes, **options: Any) -> AsyncIterator[tuple[Held, RawSe
     async with RawServer(server) as raw:
         unpod = UnpodClient("t0ken", "acme", raw.base_url, **{"retry": None, **options})
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(200):
                 yield server, raw, unpod
         finally:
             await unpod.aclose(grace=0)
@@ -284,7 +284,7 @@ async def test_a_create_that_was_still_connecting_was_certainly_not_sent() -> No
 
 
 async def test_an_export_under_way_ends_and_does_not_take_it_for_an_outage(tmp_path: Path) -> None:
-    async with asyncio.timeout(20), Sandbox(runs=8) as sandbox:
+    async with asyncio.timeout(200), Sandbox(runs=8) as sandbox:
         sandbox.script(Fault(stall=FOR_EVER, path="/tasks/", times=100))
         unpod = UnpodClient(sandbox.token, sandbox.org_handle, sandbox.base_url)
         job = asyncio.ensure_future(unpod.export(sandbox.space_token, tmp_path / "data"))
@@ -317,7 +317,7 @@ async def test_closing_that_is_cancelled_closes_at_once(late: bool) -> None:
                 assert is_closed(flights[-1][0]), f"point {point}"
 
             await cancel_everywhere(close_while_reading, late=late, after_each=all_closed)
-            await asyncio.wait({flight for _, flight in flights}, timeout=20)
+            await asyncio.wait({flight for _, flight in flights}, timeout=200)
             assert {type(flight.exception()) for _, flight in flights} <= {TransportError, ConfigurationError}
         finally:
             for unpod, flight in flights:

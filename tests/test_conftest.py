@@ -176,7 +176,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     (folder / "test_suite.py").write_text(SUITE, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
     command = [*IGNORING_SIGINT, sys.executable, "-m", "pytest", "--junit-xml=report.xml", "-q"]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)  # noqa: S603
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)  # noqa: S603
     assert (folder / "report.xml").exists(), run.stdout + run.stderr
     # A test that fails during teardown is reported as a separate case.
     complaints: dict[str, str | None] = {}

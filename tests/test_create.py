@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ class TestCreated:
         ],
     )
     async def test_the_body_on_the_wire(self, schedule: Any, sent: dict[str, str]) -> None:
-        answer = {"status_code": 200, "data": {"run_id": "R1", "task_ids": [], "status": {}}}
+        answer = {"status_code": 200, "data": {"run_id": "R1", "task_ids": ["T1", "T2"], "status": {}}}
         async with saying(json_response(answer)) as (server, unpod):
             await unpod.tasks.create(
                 "S", pilot="agent-1", documents=[ANN, EVA], context="c", schedule=schedule
@@ -280,7 +281,10 @@ class TestUnknown:
             assert earlier <= error.started_at <= datetime.now(UTC)
             text = str(error)
             assert f"runs.list({sandbox.space_token!r})" in text
-            assert f"{error.started_at:%Y-%m-%dT%H:%M:%SZ}" in text
+            # Two minutes before the create by the clock of the server, whose `Date` header has whole seconds.
+            (shown,) = re.findall(r" from (\S+) on$", text, re.MULTILINE)
+            before = error.started_at - datetime.fromisoformat(shown)
+            assert timedelta(minutes=2) <= before <= timedelta(minutes=2, seconds=3)
             assert "doc-1, doc-2" in text
             assert max(map(len, text.splitlines()[1:])) <= 80
             assert "+49000" not in text

@@ -362,7 +362,7 @@ def test_two_documents_without_ids_are_two_calls() -> None:
 def test_an_integer_beyond_64_bits_is_refused_with_its_path(value: int) -> None:
     documents = [document(), document(), document(), document(nested={"ages": [1, {"age": value}]})]
     assert refusal(documents=documents).startswith(
-        "documents[3].nested.ages[1].age must be within signed 64 bits"
+        "documents[3].nested.ages[1].age must fit into a signed 64-bit integer"
     )
 
 

@@ -79,6 +79,12 @@ def posts(sandbox: Sandbox) -> int:
     return sum(request.method == "POST" for request in sandbox.log)
 
 
+async def retries_of(unpod: UnpodClient, count: int) -> None:
+    """Run the event loop until the client waits for this retry."""
+    while unpod.stats.retries.total() < count:  # noqa: ASYNC110 - the client has no event for it
+        await asyncio.sleep(0)
+
+
 # --- one create --------------------------------------------------------------------------------------------
 
 DECEIVED = {
@@ -104,6 +110,25 @@ DECEIVED = {
         "stall": Fault(method="POST", status=599, stall=2, processed=processed, times=9),
     }.items()
 }
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (1, "id-0"),
+        (3, "id-0, id-1, id-2"),
+        (4, "id-0, id-1, id-2 and 1 more"),
+        (2000, "id-0, id-1, id-2 and 1,997 more"),
+    ],
+)
+async def test_the_hint_names_at_most_three_documents(size: int, shown: str) -> None:
+    async with served(Fault(method="POST", status=504, times=9)) as (sandbox, unpod):
+        rows = [{"id": f"id-{one}", "name": "A", "contact_number": f"+1555{one:07}"} for one in range(size)]
+        with pytest.raises(OutcomeUnknown) as caught:
+            await unpod.tasks.create(
+                sandbox.space_token, pilot=sandbox.agent_handle, documents=rows, context="Ask."
+            )
+    assert (caught.value.hint or "").endswith(f"for tasks with ref_id {shown}")
 
 
 @pytest.mark.parametrize("name", DECEIVED)
@@ -168,6 +193,48 @@ OWN_ERROR = {
 }
 
 
+UNPROVEN: dict[str, dict[str, Any]] = {
+    "no data": {},
+    "null run": {"run_id": None, "status": "pending"},
+    "empty run id": {"run_id": ""},
+    "no tasks": {"run_id": "R1", "task_ids": []},
+    "fewer tasks": {"run_id": "R1", "task_ids": ["T1", "T2"]},
+    "repeated task": {"run_id": "R1", "task_ids": ["T1", "T2", "T2"]},
+    "empty task ids": {"run_id": "R1", "task_ids": ["", "T1", "T2"]},
+}
+"""Responses with status 200 that do not name all three calls."""
+
+
+@pytest.mark.parametrize("processed", [True, False])
+@pytest.mark.parametrize("name", UNPROVEN)
+async def test_a_success_that_does_not_name_the_calls_is_unknown(
+    name: str, processed: bool, tmp_path: Path
+) -> None:
+    body = json.dumps({"status_code": 200, "data": UNPROVEN[name]}).encode()
+    for status in (200, 201):
+        fault = Fault(method="POST", status=status, body=body, processed=processed)
+        async with served(fault) as (sandbox, unpod):
+            journal = tmp_path / str(status)
+            with pytest.raises(OutcomeUnknown, match=r"names neither|lists \d of 3 tasks") as caught:
+                await unpod.tasks.create_many(sandbox.space_token, requests(1), journal=journal)
+            found = await unpod.tasks.reconcile(caught.value)
+            (result,) = await unpod.tasks.create_many(sandbox.space_token, requests(1), journal=journal)
+            assert found.state == result.state == ("created" if processed else "not_found")
+            assert set(result.task_ids.values()) == {call.task_id for call in sandbox.ledger}
+            assert len(sandbox.ledger) == (3 if processed else 0)
+            assert posts(sandbox) == 1
+
+
+@pytest.mark.parametrize(
+    "data", [{"run_id": "R1", "status": "pending"}, {"run_id": "R1", "task_ids": ["T1", "T2", "T3", "T4"]}]
+)
+async def test_tasks_that_cannot_be_told_apart_are_not_assigned(data: dict[str, Any], tmp_path: Path) -> None:
+    body = json.dumps({"status_code": 200, "data": data}).encode()
+    async with served(Fault(method="POST", status=200, body=body)) as (sandbox, unpod):
+        (result,) = await unpod.tasks.create_many(sandbox.space_token, requests(1), journal=tmp_path / "j")
+        assert (result.state, result.run_id, dict(result.task_ids)) == ("created", "R1", {})
+
+
 @pytest.mark.parametrize("name", OWN_ERROR)
 async def test_a_refusal_keeps_its_own_error(name: str) -> None:
     fault, kind = OWN_ERROR[name]
@@ -198,7 +265,7 @@ async def test_a_refused_connection_is_retried_and_its_outcome_is_known() -> Non
 
 
 async def test_after_a_deadline_before_sending_the_outcome_is_known() -> None:
-    async with served(Fault(method="GET", stall=2), max_concurrency=1, timeout=5) as (sandbox, unpod):
+    async with served(Fault(method="GET", stall=60), max_concurrency=1, timeout=60) as (sandbox, unpod):
         busy = asyncio.ensure_future(unpod.runs.list(sandbox.space_token).collect())
         await sandbox.arrived(1)
         with pytest.raises(TransportError) as caught:
@@ -210,12 +277,11 @@ async def test_after_a_deadline_before_sending_the_outcome_is_known() -> None:
 
 async def test_after_a_deadline_at_the_rate_gate_the_outcome_is_known() -> None:
     """The create was refused with a 429, and then waits for the probe of another request."""
-    faults = Fault(method="POST", status=429, headers={"Retry-After": "0"}), Fault(method="GET", stall=2)
-    async with served(*faults, timeout=5, retry=RetryPolicy(base=0.2)) as (sandbox, unpod):
+    faults = Fault(method="POST", status=429, headers={"Retry-After": "0"}), Fault(method="GET", stall=60)
+    async with served(*faults, timeout=60, retry=RetryPolicy(base=0.2)) as (sandbox, unpod):
         msgspec.structs.force_setattr(unpod._context.executor, "jitter", lambda longest: longest)
-        task = asyncio.ensure_future(create(sandbox, unpod.with_options(deadline=0.5)))
-        await sandbox.arrived(1)
-        await asyncio.sleep(0.05)
+        task = asyncio.ensure_future(create(sandbox, unpod.with_options(deadline=1)))
+        await retries_of(unpod, 1)
         probe = asyncio.ensure_future(unpod.runs.list(sandbox.space_token).collect())
         with pytest.raises(TransportError) as caught:
             await task
@@ -225,26 +291,27 @@ async def test_after_a_deadline_at_the_rate_gate_the_outcome_is_known() -> None:
 
 
 async def test_after_a_deadline_after_sending_the_outcome_is_unknown() -> None:
-    async with served(Fault(method="POST", stall=2), timeout=5) as (sandbox, unpod):
+    async with served(Fault(method="POST", stall=60), timeout=60) as (sandbox, unpod):
         with pytest.raises(OutcomeUnknown):
-            await create(sandbox, unpod.with_options(deadline=0.2))
+            await create(sandbox, unpod.with_options(deadline=0.4))
         assert posts(sandbox) == 1
 
 
 @pytest.mark.parametrize(
     ("fault", "noted"),
     [
-        (Fault(method="POST", stall=5), True),
-        (Fault(method="POST", status=429, headers={"Retry-After": "5"}), False),
+        (Fault(method="POST", stall=60), True),
+        (Fault(method="POST", status=429, headers={"Retry-After": "50"}), False),
     ],
 )
 async def test_a_cancellation_after_sending_has_a_note(
     fault: Fault, noted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with served(fault, timeout=9) as (sandbox, unpod):
+    async with served(fault, timeout=60) as (sandbox, unpod):
         task = asyncio.ensure_future(create(sandbox, unpod))
         await sandbox.arrived(1)
-        await asyncio.sleep(0.05)
+        if not noted:
+            await retries_of(unpod, 1)
         caplog.clear()
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
@@ -341,19 +408,69 @@ async def test_a_partially_created_batch_is_recorded_and_not_sent_again(tmp_path
         assert posts(sandbox) == 1
 
 
+async def test_calls_that_are_stored_after_a_search_are_found_by_the_next(tmp_path: Path) -> None:
+    """The server stores the calls of a create one after another."""
+    async with served(Fault(method="POST", status=500, processed=True)) as (sandbox, unpod):
+        with pytest.raises(OutcomeUnknown):
+            await run_job(sandbox, unpod, tmp_path / "j", 1)
+        run_id = sandbox.ledger[0].run_id
+        for stored, state in (
+            (0, "not_found"),
+            (1, "partial"),
+            (0, "partial"),
+            (2, "partial"),
+            (3, "created"),
+        ):
+            rows = list(sandbox.task_rows(run_id))[:stored]
+            body = json.dumps({"count": len(rows), "status_code": 200, "data": rows}).encode()
+            sandbox.script(Fault(method="GET", path=f"runs/{run_id}/tasks", body=body))
+            assert await run_job(sandbox, unpod, tmp_path / "j", 1) == [state]
+        assert posts(sandbox) == 1
+
+
+@pytest.mark.parametrize("is_unclear", [False, True])
+async def test_a_call_that_was_found_once_was_placed(is_unclear: bool, tmp_path: Path) -> None:
+    """It may have been removed since. The batch is not sent again."""
+    async with served(Fault(method="POST", status=500, processed=True)) as (sandbox, unpod):
+        with pytest.raises(OutcomeUnknown):
+            await run_job(sandbox, unpod, tmp_path / "j", 1)
+        first, *others = (call.task_id for call in sandbox.ledger)
+        if is_unclear:
+            sandbox.poison(first)
+        else:
+            sandbox.delete_task(first)
+        (state,) = await run_job(sandbox, unpod, tmp_path / "j", 1)
+        assert state == ("unclear" if is_unclear else "partial")
+        for task_id in (*others, *([first] if is_unclear else [])):
+            sandbox.delete_task(task_id)
+        (result,) = await unpod.tasks.create_many(
+            sandbox.space_token, requests(1), journal=tmp_path / "j", resend_unknown=True
+        )
+        assert (result.state, set(result.task_ids.values())) == ("partial", set(others))
+        assert (result.run_id, posts(sandbox)) == (sandbox.ledger[0].run_id, 1)
+
+
 async def test_a_refused_batch_is_sent_again_by_a_rerun(tmp_path: Path) -> None:
     async with served(Fault(method="POST", status=400)) as (sandbox, unpod):
         with pytest.raises(InvalidRequestError):
             await run_job(sandbox, unpod, tmp_path / "j", 2)
+        sandbox.script(Fault(method="POST", status=502))
+        with pytest.raises(OutcomeUnknown):
+            await run_job(sandbox, unpod, tmp_path / "j", 2)
+        entries = [json.loads(line) for line in (tmp_path / "j").read_bytes().splitlines()]
+        # Nothing was queued before the second attempt, so a search begins there.
+        states = [entry["state"] for entry in entries]
+        assert states == ["sending", "refused", "sending", "sending"]  # the last one has the server's clock
+        assert entries[3]["at"] == entries[2]["at"] > entries[1]["at"]
+        assert await run_job(sandbox, unpod, tmp_path / "j", 2, resend_unknown=True) == ["created", "created"]
         assert await run_job(sandbox, unpod, tmp_path / "j", 2) == ["created", "created"]
         assert set(calls_by_number(sandbox).values()) == {1}
 
 
 async def test_a_cancelled_job_can_be_run_again(tmp_path: Path) -> None:
-    async with served(Fault(method="POST", stall=5), timeout=9) as (sandbox, unpod):
+    async with served(Fault(method="POST", stall=60), timeout=60) as (sandbox, unpod):
         task = asyncio.ensure_future(run_job(sandbox, unpod, tmp_path / "j", 2))
         await sandbox.arrived(1)
-        await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -421,6 +538,9 @@ def test_a_journal_may_have_the_file_number_0(tmp_path: Path) -> None:
     try:
         with Journal(tmp_path / "j") as journal:
             journal.write(entry)
+            assert os.fstat(0).st_size > 0
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(0)
     finally:
         os.dup2(stdin, 0)
         os.close(stdin)
@@ -481,11 +601,18 @@ async def test_an_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
         assert posts(sandbox) == sent
 
 
-@pytest.mark.parametrize("content", [b"hello\n", b"{}\n", b"[]\n", b'{"number": 1}\n', b"\xff\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"hello\n{}\n", b"{}\n", b"[]\n", b'{"number": 1}\n', b"\xff\n"),
+        # Without a line break at the end, it looks like a line that was not written completely.
+        *(b"hello", b'[{"name": "A"}]', b"name,contact_number\nA,9000000001"),
+    ],
+)
 async def test_a_file_that_is_not_a_journal_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(content)
     async with served() as (sandbox, unpod):
-        with pytest.raises(ConfigurationError, match="not a journal entry"):
+        with pytest.raises(ConfigurationError, match="line 1 of j is not a journal entry"):
             await run_job(sandbox, unpod, tmp_path / "j")
         assert sandbox.requests == 0
     assert (tmp_path / "j").read_bytes() == content
@@ -521,12 +648,23 @@ async def test_resend_unknown_and_dry_run_are_bool(resend: Any, tmp_path: Path) 
         assert not (tmp_path / "j").exists()
 
 
-@pytest.mark.parametrize("name", ["", "missing/j", "file/j", "x" * 300, "\ud800"])
-async def test_a_journal_that_cannot_be_opened_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "Is a directory"),
+        ("missing/j", "No such file or directory"),
+        ("file/j", "Not a directory"),
+        ("x" * 300, "File name too long"),
+        ("\ud800", "UnicodeEncodeError"),
+    ],
+)
+async def test_a_journal_that_cannot_be_opened_is_an_error_of_ours(
+    name: str, reason: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     async with served() as (sandbox, unpod):
         with pytest.raises(
-            ConfigurationError, match=r"journal cannot be opened: .+; nothing was sent"
+            ConfigurationError, match=rf"journal cannot be opened: {reason}; nothing was sent"
         ) as caught:
             await run_job(sandbox, unpod, Path(os.path.join(tmp_path, name)))  # noqa: PTH118
         assert caught.value.argument == "journal"
@@ -551,10 +689,10 @@ async def run_on_a_full_disk(sandbox: Sandbox, unpod: UnpodClient, journal: Path
     ("fault", "room", "outcome", "states"),
     [
         (None, 40, "request 0 was not sent", ["created", "created"]),
-        (None, 300, "request 0 was sent and its calls were queued", ["created", "created"]),
+        (None, 400, "request 0 was sent and its calls were queued", ["created", "created"]),
         (
             Fault(method="POST", status=400),
-            300,
+            400,
             "request 0 was refused by the service or did not leave this machine",
             ["not_found", "created"],
         ),
@@ -570,7 +708,7 @@ async def test_a_full_disk_is_an_error_of_ours_and_a_rerun_calls_nobody_twice(
             await run_on_a_full_disk(sandbox, unpod, journal, room)
         assert outcome in caught.value.summary
         assert caught.value.argument == "journal"
-        assert "it sends no request twice" in str(caught.value.hint)
+        assert "no request is sent twice" in str(caught.value.hint)
         assert await run_job(sandbox, unpod, journal, 2) == states
         assert set(calls_by_number(sandbox).values()) == {1}
 
@@ -586,9 +724,48 @@ async def test_a_journal_with_the_state_names_of_older_versions_is_read(
         unfinished = {**json.loads(created), "state": old, "document_ids": ["lost"], "task_ids": {}}
         journal.write_bytes(sending + json.dumps(unfinished).encode() + b"\n")
         sent = posts(sandbox)
-        # A batch that was not found is searched for again; one that was created in part is final.
+        # A batch that was not found is searched for again; one that was created in part stays so.
         assert await run_job(sandbox, unpod, journal, 1) == [state]
         assert posts(sandbox) == sent
+
+
+async def test_an_id_in_two_requests_of_a_job_is_refused(tmp_path: Path) -> None:
+    """A lost call would be found as the call of the other request."""
+
+    def call(**fields: str) -> dict[str, str]:
+        return {"name": "Ann", "contact_number": "+49000001", **fields}
+
+    def job(*batches: list[dict[str, str]]) -> list[CreateRequest]:
+        return [CreateRequest(pilot="agent", documents=batch, context="Call.") for batch in batches]
+
+    repeated = job(
+        [call(id="secret-1"), call(id="secret-2")],
+        [call(), call(document_id="secret-2")],
+        [call(id=""), call(id="secret-3", document_id="secret-1")],
+        [call(id="secret-1"), call(id="secret-2")],
+    )
+    different = job(
+        [call(id="secret-1"), call(id="secret-1-evening", contact="secret-1")],
+        [call(), call(id="")],
+        [call()],
+    )
+    async with served() as (sandbox, unpod):
+        with pytest.raises(InvalidArgument) as caught:
+            await unpod.tasks.create_many(sandbox.space_token, repeated, journal=tmp_path / "j")
+        assert caught.value.problems == (
+            "requests[1].documents[1] has the same id as requests[0].documents[1]",
+            "requests[3].documents[0] has the same id as requests[0].documents[0]",
+            "requests[3].documents[1] has the same id as requests[0].documents[1]",
+        )
+        assert caught.value.summary.startswith("requests: 2 of 4 cannot be sent: ")
+        assert "different id" in str(caught.value.hint)
+        assert "secret" not in str(caught.value)
+        assert not (tmp_path / "j").exists()
+        assert posts(sandbox) == 0
+        # The same person may be called several times.
+        results = await unpod.tasks.create_many(sandbox.space_token, different, journal=tmp_path / "j")
+        assert [result.state for result in results] == ["created"] * 3
+        assert len(sandbox.ledger) == 5
 
 
 async def test_requests_that_differ_from_the_journal_are_refused(tmp_path: Path) -> None:
@@ -608,7 +785,7 @@ async def test_requests_that_differ_from_the_journal_are_refused(tmp_path: Path)
 
 
 async def test_two_jobs_on_one_journal_are_refused(tmp_path: Path) -> None:
-    async with served(Fault(method="POST", stall=5), timeout=9) as (sandbox, unpod):
+    async with served(Fault(method="POST", stall=60), timeout=60) as (sandbox, unpod):
         first = asyncio.ensure_future(run_job(sandbox, unpod, tmp_path / "j", 1))
         await sandbox.arrived(1)
         with pytest.raises(ConfigurationError, match="in use"):
@@ -715,6 +892,14 @@ async def test_random_faults_cancellations_and_reruns_call_nobody_twice(tmp_path
             assert set(calls_by_number(sandbox).values()) <= {1}
 
 
+@pytest.mark.parametrize("requests", [None, 5, object()])
+async def test_requests_are_iterable(requests: Any, tmp_path: Path) -> None:
+    async with served() as (sandbox, unpod):
+        with pytest.raises(InvalidArgument, match="requests must be an iterable of CreateRequest"):
+            await unpod.tasks.create_many(sandbox.space_token, requests, journal=tmp_path / "j")
+        assert sandbox.requests == 0
+
+
 async def test_a_refused_resend_leaves_the_first_outcome_unknown(tmp_path: Path) -> None:
     """A "refused" after a resend must not hide that the first request may have queued calls."""
     request = CreateRequest(pilot="p", documents=[{"name": "n", "contact_number": "9000000001"}], context="c")
@@ -753,4 +938,5 @@ async def test_an_unknown_outcome_after_a_429_does_not_have_the_status_429() -> 
                 context="c",
             )
         assert (caught.value.status, caught.value.message) == (None, "")
+        assert "()" not in str(caught.value)
         assert [attempt.status for attempt in caught.value.attempts] == [429, None]

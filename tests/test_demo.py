@@ -1,4 +1,4 @@
-"""`python -m unpod_async.testing.demos.export`: what it exports and prints, and that it always cleans up."""
+"""`unpod-async demo`: what it exports and prints, and that it always cleans up."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cli.harness import Result, run_cli
 from unpod_async.testing import Sandbox
-from unpod_async.testing.demos.export import StagedRowCounter, compare, main, prepare_target
-from unpod_async.testing.demos.process import SandboxProcess, fingerprint
+from unpod_async.testing.demos.export import Resumption, compare, prepare_target, remove_target
+from unpod_async.testing.demos.export_process import (
+    StagedRowCounter,
+    task_ids_on_disk,
+    task_ids_on_pages,
+    task_pages,
+)
+from unpod_async.testing.demos.sandbox_process import SandboxProcess, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DEMO = [sys.executable, "-m", "unpod_async.testing.demos.export"]
+DEMO = [sys.executable, "-m", "unpod_async", "demo"]
 
 
 def start(*options: str | Path) -> subprocess.Popen[str]:
@@ -70,13 +77,12 @@ def test_an_export_that_was_killed_half_way_and_run_again_has_every_row(tmp_path
         == 2
     )
     assert f"of {sandbox.task_count:,} tasks on disk.\n" in out_text
-    kept = int(re.findall(r"KILLED with (\d+) of", out_text)[0])
+    numbers = r"the kill: +(\d+)\nSaved by the last checkpoint: +(\d+)\nFetched again by the second: +(\d+)\n"
+    kept, saved, again = map(int, re.findall(numbers, out_text)[0])
+    assert f"KILLED with {kept} of" in out_text
     assert sandbox.task_count / 2 <= kept < sandbox.task_count
-    first, second = re.findall(r"Pages of tasks: (\d+) by the first, (\d+) by the second", out_text)[0]
-    whole = -(-sandbox.task_count // 4)
-    assert kept / 4 <= int(first) < whole
-    assert int(second) <= whole - kept // 4
-    assert "The rows on disk were not fetched again.\n" in out_text
+    assert 0 < saved == kept - again
+    assert "Rows up to the last checkpoint are not fetched again.\n" in out_text
     assert re.search(r"^First export:  \d+\.\d s, \d+ requests, killed$", out_text, re.MULTILINE)
     assert re.search(r"^Second export: \d+\.\d s, \d+ requests, ran to its end$", out_text, re.MULTILINE)
     assert out_text.endswith(f"The files have each row of the data set once:\n{out}\n")
@@ -110,36 +116,40 @@ def test_a_wrong_file_gives_status_1_and_the_next_demo_replaces_it(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 @pytest.mark.parametrize(
-    ("number", "status", "word"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGKILL, -9, "")]
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "The demo has stopped. Its files are removed."), (signal.SIGKILL, -9, "")],
 )
 def test_the_server_and_the_export_end_with_the_demo(
     tmp_path: Path, number: int, status: int, word: str
 ) -> None:
-    out = tmp_path / "set"
+    out = tmp_path / "deep" / "set"
     process = start("--runs", "500", "--tasks-per-run", "20", "--latency", "0.5", "--out", out)
     assert process.stderr is not None
     assert "Listing runs" in process.stderr.readline()
     process.send_signal(number)
     # All three processes have stderr open, so it ends when they have ended.
-    out_text, err_text = process.communicate()
+    _, err_text = process.communicate()
 
     assert process.returncode == status
     assert "Traceback" not in err_text
     assert "ended at once" not in err_text
-    assert word in out_text
-    assert ("To resume" in err_text) == (number == signal.SIGINT)
-    assert str(out) in out_text
+    assert word in err_text
+    assert "To resume" not in err_text
+    assert out.exists() == (number == signal.SIGKILL)
+    assert out.parent.exists() == (number == signal.SIGKILL)
 
 
-def test_a_directory_that_is_not_of_a_demo_is_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def demo(*options: str | Path) -> Result:
+    return await run_cli({}, "demo", *(str(option) for option in options))
+
+
+async def test_a_directory_that_is_not_of_a_demo_is_kept(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     (theirs / ".unpod-export").mkdir(parents=True)
-    assert main(["--runs", "1", "--out", str(theirs)]) == 1
-    out_text = capsys.readouterr().out
-    message = f"this directory was not created by a demo:\n{theirs}\n"
-    assert out_text.startswith(f"FAILED: FileExistsError: {message}")
+    result = await demo("--runs", "1", "--out", theirs)
+    assert (result.status, result.out) == (1, "")
+    assert f"{theirs} was not created by a demo" in result.err
+    assert "hint: choose another directory with --out" in result.err
     assert (theirs / ".unpod-export").is_dir()
     assert len(list(theirs.iterdir())) == 1
 
@@ -153,47 +163,103 @@ def test_the_directory_of_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     assert not (ours / "tasks").exists()
 
 
-def test_an_error_is_printed_and_gives_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_what_the_demo_created_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "set"
+    (tmp_path / "a").mkdir()
+    created = prepare_target(target)
+    remove_target(target, created)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+
+    created = prepare_target(target)
+    (tmp_path / "a" / "b" / "other").touch()
+    remove_target(target, created)
+    assert sorted(tmp_path.rglob("*")) == [
+        tmp_path / "a",
+        tmp_path / "a" / "b",
+        tmp_path / "a" / "b" / "other",
+    ]
+
+    target.mkdir()
+    remove_target(target, prepare_target(target))
+    assert list(target.iterdir()) == []
+
+
+async def test_an_error_is_printed_and_gives_status_1(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert main(["--runs", "1", "--out", str(tmp_path / "file" / "set")]) == 1
-    assert capsys.readouterr().out.startswith("FAILED: ")
+    result = await demo("--runs", "1", "--out", tmp_path / "file" / "set")
+    assert result.status == 1
+    assert result.err.startswith("unpod-async: cannot write to ")
 
 
-def test_an_export_that_fails_fails_the_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_an_export_that_fails_fails_the_demo(tmp_path: Path) -> None:
     # One row above the limit of the client.
-    assert main(["--runs", "1", "--page-size", "2147483648", "--out", str(tmp_path / "set")]) == 1
-    out_text, err_text = capfd.readouterr()
-    assert out_text.endswith(
-        "FAILED: RuntimeError: the export ended with status 2.\nhint: see its output above\n"
-    )
+    process = start("--runs", "1", "--page-size", "2147483648", "--out", tmp_path / "deep" / "set")
+    _, err_text = process.communicate()
+    assert process.returncode == 1
+    assert err_text.endswith("unpod-async: the export ended with status 2\nhint: see its output above\n")
     assert "--page-size" in err_text
-
-
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "typer", None)
-    assert main(["--out", str(tmp_path / "set")]) == 1
-    out_text = capsys.readouterr().out
-    assert "FAILED: not installed: typer" in out_text
-    assert "pip install 'unpod-async[cli]'" in out_text
-    assert not (tmp_path / "set").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "option",
     [
         *(f"--tasks-per-run={text}" for text in ("", "x", "5..", "..5", "9..1", "-1")),
-        *("--runs=-1", "--runs=x", "--page-size=0", "--latency=-1", "--latency=nan", "--latency=x"),
+        *("--runs=-1", "--runs=x", "--page-size=1", "--latency=-1", "--latency=nan", "--latency=x"),
     ],
 )
-def test_invalid_options_are_refused_before_anything_starts(
-    option: str, capsys: pytest.CaptureFixture[str]
+async def test_invalid_options_are_refused_before_anything_starts(option: str, tmp_path: Path) -> None:
+    result = await demo(option, "--out", tmp_path / "set")
+    assert (result.status, result.out) == (2, "")
+    assert option.partition("=")[0] in result.err
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "is_consistent"),
+    [((9, 9, 0), True), ((9, 4, 5), True), ((9, 4, 4), False), ((9, 5, 5), False)],
+)
+def test_numbers_that_do_not_add_up_are_wrong(numbers: tuple[int, int, int], is_consistent: bool) -> None:
+    resumption = Resumption(*numbers)
+    assert resumption.is_consistent == is_consistent
+    assert ("WRONG" in "".join(resumption.lines())) == (not is_consistent)
+    assert max(map(len, resumption.lines())) <= 60
+
+
+def test_the_tasks_on_disk_are_those_in_whole_lines(tmp_path: Path) -> None:
+    (tmp_path / ".unpod-export").mkdir()
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / ".unpod-export" / "rows-000001").write_bytes(b'{"task_id":"a"}\n{"task_id":"b"}\n{"task_')
+    (tmp_path / "tasks" / "part-00001.jsonl").write_bytes(b'{"task_id":"b"}\n{"task_id":"c"}\n')
+    assert task_ids_on_disk(tmp_path) == {"a", "b", "c"}
+
+
+def test_the_tasks_on_a_page_follow_from_its_path_and_query() -> None:
+    tasks = [("r2", "e"), ("r2", "d"), ("r1", "c"), ("r1", "b"), ("r1", "a")]
+    assert task_ids_on_pages(["/spaces/s/tasks/?page=2&page_size=2"], tasks) == {"c", "b"}
+    assert task_ids_on_pages(["/spaces/s/runs/r1/tasks/?page=2&page_size=2"], tasks) == {"a"}
+    assert task_ids_on_pages([], tasks) == set()
+
+
+@pytest.mark.parametrize(
+    ("page_size", "targets", "expected"),
+    [
+        (
+            None,
+            ["/runs/?page=1&page_size=9", "/tasks/?page=1&page_size=10", "/tasks/?page=3&page_size=500"],
+            [2],
+        ),
+        (4, ["/tasks/?page=1&page_size=10", "/tasks/?page=1&page_size=1", "/tasks/?page=3&page_size=4"], [2]),
+        (10, ["/tasks/?page=1&page_size=10", "/runs/r1/tasks/?page=1&page_size=10"], [1]),
+        (None, ["/tasks/?page=1&page_size=10", "/runs/r1/tasks/?page=1&page_size=5"], [1]),
+        (None, [], []),
+    ],
+)
+def test_requests_that_only_look_at_the_first_rows_are_no_pages(
+    page_size: int | None, targets: list[str], expected: list[int]
 ) -> None:
-    with pytest.raises(SystemExit) as refusal:
-        main([option])
-    assert refusal.value.code == 2
-    assert option.partition("=")[0] in capsys.readouterr().err
+    assert task_pages(targets, page_size) == [targets[place] for place in expected]
 
 
 def test_rows_on_disk_are_counted_as_they_are_written(tmp_path: Path) -> None:

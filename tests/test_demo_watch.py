@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from unpod_async._version import install_command
 from unpod_async.testing import Sandbox
 from unpod_async.testing.demos.snapshots import (
     EventKey,
@@ -136,4 +137,4 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "rich", None)
     assert main([]) == 1
-    assert "FAILED: not installed: rich\nhint: pip install 'unpod-async[cli]'" in capsys.readouterr().out
+    assert f"FAILED: not installed: rich\nhint: {install_command('cli')}" in capsys.readouterr().out

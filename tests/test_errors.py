@@ -328,6 +328,7 @@ PUBLIC = [
     "CreatedRun",
     "DecodeError",
     "Disconnected",
+    "Document",
     "ExportError",
     "ExportProgress",
     "ExportSpec",

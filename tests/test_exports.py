@@ -71,11 +71,11 @@ def test_downloads_of_recordings_share_no_session_and_no_token_with_the_api() ->
     # Functions without state and numbers: none of them can reach a session, a setting or the token.
     assert shared == {
         "HEAD_LIMITS",
-        "REPLACEMENT_HINT",
-        "ReplacementFailed",
+        "MOCK_HINT",
+        "MockFailed",
         "describe_fault",
         "is_plain",
-        "is_replaced",
+        "is_mocked",
         "retry_after",
         "send_once",
     }

@@ -265,10 +265,11 @@ FORKED = """
         # Tell what the child can do with its copy of the descriptor, and live on.
         try:
             os.write(file, b"from the child")
-            os.write(writer, b"wrote")
+            os.write(writer, b"wrote ")
         except OSError as error:
-            os.write(writer, errno.errorcode[error.errno].encode())
+            os.write(writer, errno.errorcode[error.errno].encode() + b" ")
         time.sleep(60)
+        os._exit(0)  # not the rest of this script, which would wait for ever
 
     def holder():
         file = opened()
@@ -280,7 +281,7 @@ FORKED = """
 
     if ending == "closed":
         file, child = holder()
-        told = os.read(reader, 100).decode()
+        told = os.read(reader, 100).decode().strip()
         close_locked(file)
     else:
         middle = os.fork()

@@ -69,6 +69,17 @@ def test_nothing_follows_a_line_that_is_perhaps_incomplete(tmp_path: Path) -> No
         assert list(journal.entries) == [0, 1]
 
 
+@pytest.mark.parametrize("rest", [b"\0" * 40, b'{"num\0\0', b'{"number":1,"sta\0\0'])
+def test_a_last_line_that_power_loss_left_incomplete_is_dropped(tmp_path: Path, rest: bytes) -> None:
+    with Journal(tmp_path / "journal") as journal:
+        journal.write(entry(0))
+    complete = (tmp_path / "journal").read_bytes()
+    (tmp_path / "journal").write_bytes(complete + rest)
+    with Journal(tmp_path / "journal") as journal:
+        assert list(journal.entries) == [0]
+    assert (tmp_path / "journal").read_bytes() == complete
+
+
 # -- its folder ---------------------------------------------------------------------------------------------
 
 
@@ -121,4 +132,5 @@ async def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
             with pytest.raises(ConfigurationError, match="not a regular file") as caught:
                 await unpod.tasks.create_many(sandbox.space_token, [request()], journal=place)
             assert caught.value.hint
+            assert caught.value.argument == "journal"
         assert sandbox.requests == 0

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from tests.tables import each_row
-from unpod_async._paging import detach
+from unpod_async._paging import detach_from_body
 from unpod_async.errors import DecodeError
 from unpod_async.models import (
     Agent,
@@ -342,7 +342,7 @@ def test_a_detached_task_lets_go_of_its_page() -> None:
 
     tasks = msgspec.json.decode(body, type=list[Task])
     assert sys.getrefcount(body) > before
-    detach(tasks)
+    detach_from_body(tasks)
 
     assert sys.getrefcount(body) == before
     assert [task.output for task in tasks] == [row["output"] for row in rows]
@@ -355,7 +355,7 @@ def test_only_detached_tasks_free_the_buffer_they_came_from() -> None:
     with pytest.raises(BufferError):
         body.clear()
 
-    detach(tasks)
+    detach_from_body(tasks)
     body.clear()
 
     assert tasks[0].output == {"call_id": "c"}
@@ -364,8 +364,8 @@ def test_only_detached_tasks_free_the_buffer_they_came_from() -> None:
 def test_detaching_twice_or_without_an_output_changes_nothing() -> None:
     rows = [Run(run_id="R1"), task_with(b'{"a": 1}'), Task()]
 
-    detach(rows)
-    detach(rows)
+    detach_from_body(rows)
+    detach_from_body(rows)
 
     assert rows == [Run(run_id="R1"), task_with(b'{"a": 1}'), Task()]
     assert Task().output is None

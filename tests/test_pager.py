@@ -22,9 +22,11 @@ from unpod_async import (
     NotFoundError,
     Page,
     Pager,
+    PermissionDeniedError,
     RateLimitedError,
     RefusedError,
     RejectedRow,
+    RetryPolicy,
     Run,
     ServerError,
     StalledListing,
@@ -154,6 +156,25 @@ class TestWhatAPagerGives:
             assert await pager.count() == 0
             assert [row async for row in pager.raw()] == []
             assert sandbox.requests == 5
+
+    async def test_a_row_that_one_page_shows_twice_comes_once(self) -> None:
+        pages = [
+            json_response({"count": 4, "data": [{"run_id": run} for run in runs]})
+            for runs in (["R3", "R3", "R2"], ["R1"])
+        ]
+        async with saying(*pages) as (_, unpod):
+            rows, _ = await walked(unpod.runs.list("S1"))
+        assert run_ids(rows) == ["R3", "R2", "R1"]
+
+    async def test_a_count_that_later_pages_do_not_have_loses_no_row(self) -> None:
+        pages = [
+            json_response({"count": count, "data": [{"run_id": run} for run in runs]})
+            for count, runs in ((3, ["R3", "R2"]), (None, ["R1"]), (None, []))
+        ]
+        async with saying(*pages, page_size=2) as (_, unpod):
+            rows, error = await walked(unpod.runs.list("S1"))
+        assert run_ids(rows) == ["R3", "R2", "R1"]
+        assert error is None or isinstance(error, IncompleteListing)
 
     async def test_raw_gives_every_key_of_every_row(self) -> None:
         async with serving() as (sandbox, unpod):
@@ -298,6 +319,24 @@ class TestArguments:
                     assert [item async for item in stream] == items
                 assert sandbox.requests - before <= 7
             assert all(one.query == {} for one in sandbox.log)
+
+    async def test_listings_without_pages_and_single_objects_are_requested_again_after_a_500(self) -> None:
+        async with (
+            Sandbox() as sandbox,
+            UnpodClient(
+                sandbox.jwt,
+                sandbox.org_handle,
+                sandbox.base_url,
+                auth_scheme="JWT",
+                retry=RetryPolicy(base=0.001),
+            ) as unpod,
+        ):
+            sandbox.script(Fault(status=500))
+            assert await unpod.agents.list().collect()
+            assert sandbox.requests == 2
+            sandbox.script(Fault(status=500))
+            assert await unpod.spaces.get(sandbox.space_token)
+            assert sandbox.requests == 4
 
     async def test_a_listing_without_pages_that_counts_more_than_it_sends_is_incomplete(self) -> None:
         body = {"count": 3, "data": [{"handle": "a"}, {"handle": "b"}]}
@@ -521,6 +560,47 @@ class TestBadRows:
             assert b"task_id" in row.raw
             assert "task_id" not in repr(row)
 
+    async def test_the_error_lists_all_places_and_what_the_server_answered(self) -> None:
+        async def one_by_one(pager: Pager[Task]) -> None:
+            await pager.collect()
+
+        async def at_once(pager: Pager[Task]) -> None:
+            async with pager.prefetch(4) as stream:
+                async for _ in stream:
+                    pass
+
+        for read in (one_by_one, at_once):
+            async with serving(runs=1, tasks_per_run=30) as (sandbox, unpod):
+                ids = sandbox.task_ids()
+                bad = [2, 8, 9, 10, 25]
+                for position in bad:
+                    sandbox.poison(ids[position - 1])
+                pager = unpod.tasks.list(sandbox.space_token, page_size=10)
+                with pytest.raises(DecodeError) as caught:
+                    await read(pager)
+                text = str(caught.value)
+                assert list(caught.value.unreadable) == bad
+                assert "5 rows of tasks of space" in text
+                assert "the rows at positions 2, 8-10, 25 are unreadable (GET /spaces/" in text
+                assert "answered 206: " in text
+
+    async def test_the_error_lists_at_most_a_hundred_rows(self) -> None:
+        body = json_response({"count": 120, "data": [{"run_id": number} for number in range(60)]})
+        second = json_response({"count": 120, "data": [{"run_id": number} for number in range(60, 120)]})
+        async with saying(body, second, body, page_size=60) as (_, unpod):
+            with pytest.raises(DecodeError, match="120 rows") as caught:
+                await unpod.runs.list("S1").collect()
+        assert len(caught.value.rejected) == 100
+
+    async def test_an_error_has_a_note_about_the_bad_rows_before_it(self) -> None:
+        rows = [{"run_id": "R1"}, {"run_id": 2}, {"run_id": 3}]
+        page = json_response({"count": 9, "data": rows})
+        async with saying(page, json_response({"message": "No"}, 403)) as (_, unpod):
+            with pytest.raises(PermissionDeniedError) as caught:
+                await unpod.runs.list("S1").collect()
+        (note,) = caught.value.__notes__
+        assert note.startswith("2 rows could not be used: $.data[1].run_id, $.data[2].run_id: ")
+
     async def test_skip_logs_and_counts(self, caplog: pytest.LogCaptureFixture) -> None:
         async with serving(runs=1, tasks_per_run=7) as (sandbox, unpod):
             ids = sandbox.task_ids()
@@ -572,7 +652,7 @@ class TestBadRows:
             assert mine in row.reason
 
             raw: list[bytes] = []
-            with pytest.raises(DecodeError, match="another run"):
+            with pytest.raises(DecodeError, match="a run other than"):
                 await read_into(raw, pager.raw())
             assert foreign not in raw
             assert len(raw) == 6
@@ -814,7 +894,7 @@ async def test_a_field_that_changes_its_type_costs_no_row(
             assert unpod.stats.drift == {"Run.user": 5 * times, "Run.batch_count": 5 * times}
             assert (unpod.stats.rows, unpod.stats.rejected) == (5 * times, 0)
         requests = len(server.requests)
-        assert [record.getMessage().split(" has another type")[0] for record in caplog.records] == [
+        assert [record.getMessage().split(" does not have")[0] for record in caplog.records] == [
             "Run.user",
             "Run.batch_count",
         ]
@@ -828,3 +908,15 @@ async def test_a_field_that_changes_its_type_costs_no_row(
             assert {(run.user, run.batch_count) for run in runs} == {("7", 3)}
         assert unpod.stats.drift == {}
         assert len(server.requests) == requests
+
+
+async def test_rows_that_were_received_before_are_counted() -> None:
+    def page(*names: str) -> bytes:
+        rows = [{"run_id": name} for name in names]
+        return json_response({"count": 4, "status_code": 200, "data": rows})
+
+    async with saying(page("R1", "R2", "R3"), page("R3", "R4")) as (_, unpod):
+        rows, _ = await walked(unpod.runs.list("S"))
+        assert run_ids(rows) == ["R1", "R2", "R3", "R4"]
+        assert unpod.stats.rows == 4
+        assert unpod.stats.repeated > 0

@@ -19,4 +19,5 @@ async def test_nothing_is_sent_while_the_server_asks_for_a_pause_and_then_one_re
 
 
 async def test_no_deadline_is_overrun() -> None:
-    check(await deadlines(1))
+    # `nox -s promises` measures milliseconds. Here a deadline that is ignored is overrun by seconds.
+    check(await deadlines(1, limit=2000))

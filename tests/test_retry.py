@@ -224,6 +224,41 @@ def test_a_schedule_gives_up_when_the_budget_is_used_up() -> None:
     assert budget.left == 16
 
 
+def test_a_budget_is_full_until_a_retry_and_after_enough_successes() -> None:
+    budget = RetryBudget(20)
+    assert budget.is_full
+    cost = budget.withdraw(timed_out=False)
+    assert cost
+    assert not budget.is_full
+    budget.deposit(cost)
+    assert budget.is_full
+
+
+def test_a_schedule_that_starts_again_has_cost_nothing() -> None:
+    schedule = RetrySchedule(attempts=9, base=1, cap=1, budget=RetryBudget(100))
+    assert schedule.next_delay() is not None
+    assert schedule.cost > 0
+    schedule.reset()
+    assert schedule.cost == 0
+
+
+def test_a_delay_of_the_server_is_exceeded_by_a_tenth_at_most() -> None:
+    assert delay_before_retry(1, 10, lambda seconds: 100 * seconds) == 11
+    assert delay_before_retry(1, 10, lambda seconds: 0.0) == 10
+
+
+def test_a_gate_that_is_closed_again_while_its_probe_is_accepted_was_not_open() -> None:
+    gate = RateGate()
+    assert gate.close(0, 10)
+    assert gate.try_start(10) == 0
+    assert not gate.close(11, 10)
+    gate.probe_returned(accepted=True)
+    assert not gate.close(12, 1)
+    assert gate.close(21, 1) is False  # half open
+    gate.probe_returned(accepted=True)
+    assert gate.close(30, 1)
+
+
 def test_the_gate_is_half_open_after_the_requested_delay() -> None:
     gate = RateGate()
     assert gate.try_start(0) == 0
@@ -273,7 +308,7 @@ async def test_a_deadline_that_ends_as_a_slot_becomes_free_loses_no_slot(late: f
     now[0] = late
     with pytest.raises(TransportError, match="before the request was sent"):
         await limiter.acquire(slots, over)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         permit = await limiter.acquire(slots, Deadline(None))
     assert permit == (False, float("inf"))
 

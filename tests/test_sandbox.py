@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from unpod_async import AuthenticationError, ConfigurationError
 from unpod_async.testing import Fault, Oddities, Received, Sandbox, accounts
 
 if TYPE_CHECKING:
@@ -676,12 +677,12 @@ class TestBadRows:
         kinds = {row["execution_type"] for row in rows if row["task_id"] == task}
         assert kinds == ({None} if listing == "space" else {"call"} if listing == "agent" else set())
         assert (task in ids(list(sandbox.task_rows()))) is (listing == "agent")
-        sandbox.mend(task)
+        sandbox.restore(task)
         for path in paths:
             assert (await browser.get(path, page_size=0))[0] == 200
         sandbox.poison(run)
         assert (await browser.get(f"{browser.space}runs/"))[0] == 206
-        sandbox.mend(run)
+        sandbox.restore(run)
         assert (await browser.get(f"{browser.space}runs/"))[0] == 200
 
     async def test_the_space_with_bad_rows_has_one_of_each_kind(self, browser: Browser) -> None:
@@ -896,7 +897,7 @@ class TestServer:
     async def test_it_stops_at_once_despite_stalled_responses_and_idle_readers(self) -> None:
         sandbox = Sandbox(runs=400, latency=0.001)
         sandbox.script(Fault(stall=3600, path="/runs/", times=9))
-        async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+        async with aiohttp.ClientSession() as session, asyncio.timeout(200):
             async with sandbox:
                 browser = Browser(sandbox, session)
                 stalled = [asyncio.create_task(browser.get(f"{browser.space}runs/")) for _ in range(3)]
@@ -948,3 +949,28 @@ class TestServer:
                 assert response.status == status
                 assert response.headers["Allow"] == "GET, HEAD, OPTIONS"
                 assert (await response.read() == b"") == (method == "HEAD")
+
+
+# -- its client ---------------------------------------------------------------------------------------------
+
+
+async def test_a_sandbox_makes_clients_of_itself() -> None:
+    async with Sandbox(runs=3) as sandbox:
+        async with sandbox.client(page_size=2) as unpod:
+            assert unpod.settings.page_size == 2
+            assert unpod.settings.org_handle == sandbox.org_handle
+            assert [run.run_id async for run in unpod.runs.list(sandbox.space_token)] == sandbox.run_ids()
+        async with sandbox.client(auth_scheme="JWT") as unpod:
+            assert await unpod.spaces.list().first()  # an API key cannot list them
+        async with sandbox.client(token="wrong") as unpod:
+            with pytest.raises(AuthenticationError):
+                await unpod.agents.list().first()
+        with pytest.raises(ConfigurationError):
+            sandbox.client(page_size=0)
+        with pytest.raises(TypeError, match="colour"):
+            sandbox.client(colour="red")
+
+
+async def test_a_sandbox_that_is_not_running_has_no_client() -> None:
+    with pytest.raises(RuntimeError, match="not running"):
+        Sandbox().client()

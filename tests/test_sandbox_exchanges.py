@@ -85,7 +85,10 @@ async def test_the_response_equals_the_recorded_one(sandbox: Sandbox, exchange: 
         session.request(
             exchange["method"],
             url,
-            headers=exchange["request_headers"],
+            headers={
+                name: value.replace("<jwt-alice>", sandbox.jwt)
+                for name, value in exchange["request_headers"].items()
+            },
             data=payload(exchange),
             allow_redirects=False,
         ) as response,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import html
 import json
 import math
 import pickle
@@ -96,7 +97,16 @@ def test_no_form_of_the_value_survives_redaction(value: str, around: str) -> Non
     slashed = json.dumps(value)[1:-1].replace("/", "\\/")
     percent = [quote(value), quote(value, safe=""), quote_plus(value), quote(value, safe="").lower()]
     url = str(URL("http://h/").with_query(t=value)).partition("=")[2]
-    for form in (value, json.dumps(value)[1:-1], slashed, *percent[:3], url.replace("+", "%20")):
+    entities = [
+        html.escape(value),
+        html.escape(html.escape(value)),
+        "".join(f"&#{ord(character)};" for character in value),
+        "".join(one if one.isalnum() else f"&#x{ord(one):02X};" for one in value),
+        "".join(one if one.isalnum() else f"&#x{ord(one):x};" for one in value),
+        value.replace("&", "&amp;").replace("+", "&plus;").replace("/", "&sol;").replace("=", "&equals;"),
+    ]
+    forms = (value, json.dumps(value)[1:-1], slashed, *percent[:3], url.replace("+", "%20"), *entities)
+    for form in forms:
         assert secret.redact(f"{around}{form}{around}") == f"{around}***{around}"
     if value == value.lower():
         assert secret.redact(percent[3]) == "***"
@@ -105,10 +115,10 @@ def test_no_form_of_the_value_survives_redaction(value: str, around: str) -> Non
 @given(values, st.binary(max_size=30))
 def test_redaction_of_bytes_leaves_the_other_bytes_alone(value: str, around: bytes) -> None:
     data = around + b"\xff" + value.encode() + b"\xff" + around
-    redacted = Secret(value).redact_bytes(data)
-    assert value.encode() not in redacted
+    redact_response = Secret(value).redact_bytes(data)
+    assert value.encode() not in redact_response
     if value.encode() not in around:
-        assert redacted == around + b"\xff***\xff" + around
+        assert redact_response == around + b"\xff***\xff" + around
 
 
 def test_text_without_the_secret_is_unchanged() -> None:

@@ -294,7 +294,7 @@ async def test_a_redirect_is_not_followed_and_the_other_host_sees_nothing(status
         there = http_response(b"", status, [("Location", f"{other.base_url}/api/v2/platform/x/?a={TOKEN}")])
         async with RawServer(answering(there)) as server, client(server.base_url) as unpod:
             for call in CALLS.values():
-                with pytest.raises(APIError, match="redirects to") as caught:
+                with pytest.raises(APIError, match="redirects are not followed") as caught:
                     await call(unpod)
                 assert caught.value.status == status
                 assert leaks(caught.value, SECRET) == []
@@ -355,6 +355,56 @@ async def test_proxies_and_netrc_of_the_environment_are_not_read(
         async with client(server.base_url, proxy=proxy.base_url) as unpod:
             await unpod.runs.list(SPACE).collect()
         assert proxy.connections == 1
+        monkeypatch.setenv("UNPOD_PROXY", proxy.base_url)
+        async with client(server.base_url) as unpod:
+            await unpod.runs.list(SPACE).collect()
+        assert proxy.connections == 2
+
+
+@pytest.mark.parametrize("proxied", ["argument", "variable"])
+@each_row(
+    "proxy",
+    [
+        "user:5ecret@host:1",
+        "socks5://user:5ecret@host:1",
+        "http://user:5ec/ret@host:1",
+        "http://user:5ecret@",
+        "http://user:5ecret@host:port",
+        "http://user:5ecret@[::1",
+        "http://user:5ecret @host:1",
+        "'http://user:5ecret@host:1'",
+    ],
+)
+def test_no_message_shows_the_password_of_a_proxy(
+    proxy: str, proxied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if proxied == "variable":
+        monkeypatch.setenv("UNPOD_PROXY", proxy)
+    with pytest.raises(ConfigurationError) as caught:
+        UnpodClient(TOKEN, proxy=proxy if proxied == "argument" else None)
+    name = "proxy" if proxied == "argument" else "UNPOD_PROXY"
+    assert name in str(caught.value)
+    shown = f"{caught.value} {caught.value!r} {caught.value.hint}"
+    assert "5ec" not in shown
+    assert "ret" not in shown.replace("secret", "")
+
+
+async def test_no_error_shows_the_password_of_a_proxy_that_fails() -> None:
+    async def refuse(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            await connection.send(http_response(b"", 407, [("Proxy-Authenticate", "Basic")]))
+
+    async with RawServer(refuse) as server:
+        with_password = server.base_url.replace("://", "://user:5ecret@")
+        for base_url in ("https://api.invalid", "http://api.invalid"):
+            unpod = UnpodClient(TOKEN, None, base_url, proxy=with_password, allow_http=True, retry=None)
+            async with unpod:
+                with pytest.raises(UnpodError, match="407") as caught:
+                    await unpod.runs.list(SPACE).collect()
+            error: BaseException | None = caught.value
+            while error is not None:
+                assert "5ecret" not in f"{error} {error!r} {vars(error)}"
+                error = error.__cause__ or error.__context__
 
 
 @each_row("bad", ["a\r\nX: y", "a\nb", "a\0b", "a b", "é", "", " "])
@@ -400,7 +450,7 @@ async def test_control_and_direction_marks_are_escaped_when_shown() -> None:
         async with RawServer(answering(answer)) as server, client(server.base_url) as unpod:
             with pytest.raises(UnpodError) as caught:
                 await unpod.spaces.get(SPACE)
-        text = str(caught.value).replace("\nhint: ", " ", 1)
+        text = str(caught.value).replace("\nhint: ", " ", 1).replace("\n      ", " ")
         assert text.isprintable(), ascii(text)
         assert not re.search("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", text), ascii(text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unpod_async._paging import RowTracker, lean_keys
+from unpod_async._paging import RowTracker, compact_keys
 
 usual = st.integers(0, 2**128 - 1).map("T{:032x}".format)
 # What is nearly an id of the service: capitals, spaces (which `bytes.fromhex` skips), its own letter again.
@@ -15,14 +15,14 @@ ids = st.one_of(usual, near, st.text(max_size=40))
 
 @given(st.lists(ids, max_size=20))
 def test_different_ids_stay_different_and_equal_ones_equal(keys: list[str]) -> None:
-    together = lean_keys(keys)
+    together = compact_keys(keys)
     assert len(set(together)) == len(set(keys))
-    assert list(together) == [number for key in keys for number in lean_keys([key])]
+    assert list(together) == [number for key in keys for number in compact_keys([key])]
 
 
 @given(st.lists(usual, min_size=1, max_size=20, unique=True))
 def test_ids_of_the_service_are_numbers(keys: list[str]) -> None:
-    assert all(type(key) is int for key in lean_keys(keys))
+    assert all(type(key) is int for key in compact_keys(keys))
 
 
 @given(st.lists(ids, min_size=1, max_size=20, unique=True), st.data())
@@ -37,4 +37,4 @@ def test_a_row_has_the_place_where_it_was_seen_first(keys: list[str], data: st.D
         for index, key in enumerate(shown):
             places.setdefault(key, offset + index)
     assert len(sightings) == len(places)
-    assert [sightings.place(key) for key in keys] == [places.get(key) for key in keys]
+    assert [sightings.first_position(key) for key in keys] == [places.get(key) for key in keys]

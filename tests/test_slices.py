@@ -111,6 +111,17 @@ async def test_a_large_page_over_the_wire() -> None:
         while await connection.read_request():
             await connection.send(http_response(body, 200, [("Content-Type", "application/json")]))
 
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += unpod.stats.bytes > 0  # the whole response has arrived
+            await asyncio.sleep(0)
+
     async with RawServer(answer) as server, UnpodClient("t", "org", server.base_url) as unpod:
+        task = asyncio.create_task(others())
         tasks = await unpod.runs.tasks("S", "R1", page_size=number + 1).collect()
+        task.cancel()
     assert [task.task_id for task in tasks] == [f"T{n}" for n in range(number)]
+    assert turns >= len(body) // SLICE_BYTES

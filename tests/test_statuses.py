@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from tests.tables import each_row
-from unpod_async._common import is_terminal, is_terminal_run, run_has_ended
+from unpod_async._common import RunStatus, TaskStatus, is_terminal, is_terminal_run, run_has_ended
 
 ACTIVE = [
     "pending",
@@ -56,3 +58,10 @@ def test_a_run_has_ended_when_it_and_all_its_tasks_have(
 def test_terminal_statuses_of_a_task() -> None:
     assert is_terminal("completed")
     assert is_terminal("failed")
+
+
+def test_the_statuses_that_editors_suggest_include_all_that_end_a_task_or_a_run() -> None:
+    assert {status for status in get_args(TaskStatus) if is_terminal(status)} == {"completed", "failed"}
+    ended = {status for status in get_args(RunStatus) if is_terminal_run(status)}
+    assert ended == {"completed", "failed", "partially_completed"}
+    assert set(get_args(TaskStatus)) <= set(get_args(RunStatus))

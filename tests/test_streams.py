@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,18 @@ class TestPrefetch:
                             assert max(ahead) == pages_read + 2
             assert pages_read == 20
 
+    async def test_it_requests_as_many_pages_at_a_time_as_the_limit_has(self) -> None:
+        async with serving(runs=40, tasks_per_run=0) as (sandbox, unpod):
+            async with unpod.runs.list(sandbox.space_token, limit=5).prefetch(9) as stream:
+                names = []
+                async for run in stream:
+                    names.append(run.run_id)
+                    if len(names) == 3:  # the first of page 2
+                        await settle()
+                        # Page 1 is read, and three pages are ahead.
+                        assert {one.query["page"] for one in sandbox.log} == {"1", "2", "3", "4"}
+            assert names == sandbox.run_ids()[:5]
+
     async def test_the_page_after_a_full_last_page_is_prefetched(self) -> None:
         async with serving(runs=40, tasks_per_run=0) as (sandbox, unpod):
             async with unpod.runs.list(sandbox.space_token).prefetch(3) as stream:
@@ -232,6 +245,29 @@ class TestTasksFor:
             assert (found if ordered else sorted(found)) == (
                 sandbox.task_ids() if ordered else sorted(sandbox.task_ids())
             )
+
+    @pytest.mark.parametrize("last", [StopAsyncIteration, UnpodError("broken")])
+    async def test_no_run_is_asked_for_after_the_end_or_an_error(
+        self, last: BaseException | type[BaseException]
+    ) -> None:
+        """An iterator that is no generator may wait for ever, or start again, after its end."""
+        async with serving() as (sandbox, unpod):
+            ids, steps = sandbox.run_ids(), []
+
+            class Runs:
+                def __aiter__(self) -> Runs:
+                    return self
+
+                async def __anext__(self) -> str:
+                    steps.append(1)
+                    if len(steps) > 2:
+                        raise last
+                    return ids[len(steps)]
+
+            stream = unpod.runs.tasks_for(sandbox.space_token, Runs(), concurrency=4)
+            with contextlib.nullcontext() if last is StopAsyncIteration else pytest.raises(UnpodError):
+                await read(stream)
+            assert len(steps) == 3
 
     async def test_an_async_generator_of_the_caller_is_not_closed(self) -> None:
         async with serving() as (sandbox, unpod):
@@ -742,7 +778,7 @@ async def test_two_readers_share_the_rows_and_one_may_leave() -> None:
                         break
                     await asyncio.sleep(0)
 
-            async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(200), asyncio.TaskGroup() as tasks:
                 tasks.create_task(read(2))
                 tasks.create_task(read(1_000))
         assert sorted(got, key=str) == sorted(sandbox.task_ids())

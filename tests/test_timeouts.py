@@ -8,6 +8,7 @@ import pytest
 
 from tests.raw_server import RawConnection, RawServer, json_response
 from unpod_async import RetryPolicy, UnpodClient
+from unpod_async._common import TimeLimit
 from unpod_async._http import AttemptTimeout
 from unpod_async.errors import TransportError
 
@@ -55,6 +56,21 @@ async def test_a_touch_does_not_extend_the_timeout() -> None:
         await listen()
 
 
+async def test_a_request_that_is_not_sent_from_a_task_is_refused() -> None:
+    loop = asyncio.get_running_loop()
+    problem: asyncio.Future[str] = loop.create_future()
+
+    def enter() -> None:
+        try:
+            with AttemptTimeout(1, 1):
+                problem.set_result("")
+        except RuntimeError as error:
+            problem.set_result(str(error))
+
+    loop.call_soon(enter)
+    assert await problem == "requests must be sent from a task"
+
+
 async def test_an_error_of_the_block_is_its_own() -> None:
     with pytest.raises(KeyError), AttemptTimeout(NEVER, NEVER):
         raise KeyError
@@ -91,9 +107,51 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up_with_the_attempt() 
     once = RetryPolicy(attempts=1)
     async with (
         RawServer(drip) as server,
-        UnpodClient("t", "org", server.base_url, timeout=0.1, retry=once) as unpod,
+        UnpodClient("t", "org", server.base_url, timeout=0.3, retry=once) as unpod,
     ):
         with pytest.raises(TransportError, match="no response in time") as caught:
             await unpod.runs.list("S").collect()
     assert caught.value.timed_out
     assert caught.value.sent
+
+
+# --- limits that are no error ------------------------------------------------------------------------------
+
+
+async def test_a_time_limit_ends_its_block_without_an_error() -> None:
+    async with TimeLimit(0) as limit:
+        await hang()
+    assert limit.passed
+    for seconds in (NEVER, float("inf"), -1.0):
+        async with TimeLimit(seconds) as limit:
+            pass
+        assert not limit.passed
+
+
+async def test_an_error_of_the_block_is_raised() -> None:
+    with pytest.raises(TimeoutError, match="its own"):
+        async with TimeLimit(NEVER) as limit:
+            raise TimeoutError("its own")
+    assert not limit.passed
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_cancellation_in_the_turn_in_which_the_time_ends_is_not_lost(is_first: bool) -> None:
+    """It was: a create that waited for its turn after a 429 was sent although its task had been cancelled."""
+    loop = asyncio.get_running_loop()
+    continued = False
+
+    async def work() -> None:
+        nonlocal continued
+        if is_first:
+            loop.call_soon(task.cancel)
+        async with TimeLimit(0):  # ends in the next turn
+            if not is_first:
+                loop.call_soon(task.cancel)
+            await hang()
+        continued = True
+
+    task = asyncio.ensure_future(work())
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert not continued

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from aiohttp.compression_utils import HAS_BROTLI, HAS_ZSTD
 
 from tests.raw_server import RawConnection, RawServer, http_response, json_response
 from unpod_async import (
@@ -79,6 +80,9 @@ async def list_runs(unpod: UnpodClient) -> Any:
     return await unpod.runs.list("S").collect()
 
 
+ACCEPTED = ", ".join(("gzip", "deflate", *["br"] * HAS_BROTLI, *["zstd"] * HAS_ZSTD))
+
+
 def parsed(request: bytes) -> tuple[str, dict[str, str], bytes]:
     """Request line, headers (a repeated one is an error) and body."""
     head, _, body = request.partition(b"\r\n\r\n")
@@ -107,7 +111,7 @@ class TestRequests:
             "host": f"127.0.0.1:{server.port}",
             "accept": "application/json",
             "accept-language": "en",
-            "accept-encoding": "gzip, deflate",
+            "accept-encoding": ACCEPTED,
             "authorization": f"Token {TOKEN}",
             "org-handle": "acme",
         }
@@ -124,7 +128,7 @@ class TestRequests:
             "host": f"127.0.0.1:{server.port}",
             "accept": "application/json",
             "accept-language": "en",
-            "accept-encoding": "gzip, deflate",
+            "accept-encoding": ACCEPTED,
             "authorization": f"Token {TOKEN}",
             "org-handle": "acme",
             "content-type": "application/json",
@@ -716,6 +720,22 @@ class TestNoAnswer:
                 await create(unpod)
             assert not caught.value.sent
 
+    @pytest.mark.parametrize(
+        ("host", "hint"),
+        [
+            ("https://no-such-host.invalid", "HTTPS_PROXY is set but not read; if the network needs it,"),
+            # No network has a proxy for this machine itself.
+            ("http://127.0.0.1:{port}", "check base_url and the network"),
+        ],
+    )
+    async def test_a_proxy_variable_that_is_not_read_is_named(
+        self, host: str, hint: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+        url = host.format(port=free_port())
+        async with UnpodClient(TOKEN, "acme", url, retry=None) as unpod:
+            assert ((await failing(unpod)).hint or "").startswith(hint)
+
     async def test_a_name_that_cannot_be_resolved(self) -> None:
         async with UnpodClient(TOKEN, "acme", "https://no-such-host.invalid", retry=None) as unpod:
             error = await failing(unpod)
@@ -785,6 +805,12 @@ class TestNoAnswer:
         async with UnpodClient(TOKEN, "acme", "https://api.invalid", proxy=url, retry=None) as unpod:
             assert "proxy=" in ((await failing(unpod)).hint or "")
 
+    async def test_a_proxy_that_answers_nothing_is_a_lost_connection(self) -> None:
+        async with saying(b"") as (proxy, _):
+            options = {"base_url": "http://api.invalid", "allow_http": True, "proxy": proxy.base_url}
+            async with UnpodClient(TOKEN, "acme", **options, retry=None, timeout=0.3) as unpod:
+                assert (await failing(unpod)).hint is None
+
     @pytest.mark.parametrize(
         ("answer", "what"),
         [
@@ -807,6 +833,11 @@ class TestNoAnswer:
             error = await failing(unpod)
             assert error.sent
             assert what in str(error)
+            if what == "connection was lost" or what == "not valid HTTP":
+                assert error.hint == "if the server expects https, use https:// in base_url"
+            else:
+                assert "https" not in (error.hint or "")
+                assert ("shorten the headers" in (error.hint or "")) is error.permanent
             with pytest.raises(OutcomeUnknown, match=what):
                 await create(unpod)
             assert len(server.requests) == 2
@@ -827,10 +858,11 @@ class TestNoAnswer:
         gate = RateGate()
         async with (
             RawServer(gate) as server,
-            UnpodClient(TOKEN, "acme", server.base_url, retry=None, timeout=0.1) as unpod,
+            UnpodClient(TOKEN, "acme", server.base_url, retry=None, timeout=0.3) as unpod,
         ):
             error = await failing(unpod)
             assert error.sent
+            assert error.hint is None
             assert "in time" in str(error)
             with pytest.raises(OutcomeUnknown, match="in time"):
                 await create(unpod)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import random
+from typing import NamedTuple
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.walk_histories import KINDS, has_twin, judge, run_many
+from tests.walk_histories import KINDS, UNGUARANTEED, has_twin, judge, run_many
 from tests.walk_model import Case, Server, missing, unreported
 from unpod_async._paging import RowTracker
 from unpod_async.errors import IncompleteListing
@@ -36,41 +37,74 @@ def test_no_history_loses_a_row_in_silence(kind: str) -> None:
     assert counts["exception"] <= (0 if kind in STRICT else 0.02 * HISTORIES / len(KINDS))
 
 
+class Cost(NamedTuple):
+    """What 100 random histories of a kind cost."""
+
+    requests: int
+    not_retried: int
+    """Requests that look for a bad row, so that a failure is not retried."""
+    rows: int
+    """Rows that the requests ask for, without the requests far past the end."""
+    errors: int
+    """Walks that end in an error."""
+    passes: int
+    prefetched: int
+    """Requests that are sent before their page is needed."""
+    unreadable: int
+    """Rows that are reported as unreadable."""
+
+
 COSTS = {
-    "inserts_and_deletes": (1325, 2),
-    "counts_of_a_second_query": (2389, 0),
-    "counts_of_a_first_query": (2445, 0),
-    "missing_counts": (2462, 0),
-    "bad_rows": (5100, 1),
-    "bad_rows_and_a_second_query": (7029, 7),
-    "rows_that_break_and_mend": (2612, 3),
-    "bad_rows_without_counts": (5996, 1),
-    "bad_rows_and_an_end_that_fails": (4655, 4),
-    "ties": (1351, 3),
-    "ties_and_bad_rows": (4599, 25),
-    "still_ties_and_bad_rows": (5143, 54),
-    "bad_rows_on_odd_servers": (3417, 16),
-    "pages_that_change": (2374, 2),
-    "late_counts": (964, 0),
-    "wrong_counts": (1448, 23),
-    "wrong_counts_and_bad_rows": (6940, 43),
-    "long_listings": (887, 0),
-    "long_listings_with_a_bad_row": (4737, 0),
-    "long_listings_with_ties": (3586, 5),
+    "inserts_and_deletes": Cost(1325, 20, 4802, 2, 165, 245, 0),
+    "counts_of_a_second_query": Cost(2389, 37, 11630, 0, 211, 243, 0),
+    "counts_of_a_first_query": Cost(2445, 50, 18998, 0, 197, 282, 0),
+    "missing_counts": Cost(2462, 221, 14797, 0, 290, 0, 0),
+    "bad_rows": Cost(5076, 1679, 14195, 1, 352, 303, 217),
+    "bad_rows_and_a_second_query": Cost(7009, 2208, 22753, 7, 427, 307, 273),
+    "rows_that_break_and_mend": Cost(2612, 775, 7812, 3, 272, 269, 108),
+    "bad_rows_without_counts": Cost(5996, 2201, 36538, 1, 464, 0, 221),
+    "bad_rows_and_an_end_that_fails": Cost(4561, 2454, 8879, 4, 244, 208, 203),
+    "ties": Cost(1351, 30, 5009, 3, 190, 198, 0),
+    "ties_and_bad_rows": Cost(4599, 1495, 17940, 25, 431, 315, 145),
+    "still_ties_and_bad_rows": Cost(5068, 2854, 10375, 54, 539, 257, 192),
+    "bad_rows_on_odd_servers": Cost(3421, 1545, 13026, 16, 267, 193, 131),
+    "pages_that_change": Cost(2374, 63, 8288, 2, 282, 269, 0),
+    "late_counts": Cost(964, 42, 11383, 0, 213, 248, 0),
+    "wrong_counts": Cost(1448, 113, 20083, 23, 341, 96, 0),
+    "wrong_counts_and_bad_rows": Cost(6940, 4651, 13006, 43, 414, 158, 156),
+    "long_listings": Cost(890, 49, 45785, 0, 228, 179, 0),
+    "long_listings_with_a_bad_row": Cost(4737, 3221, 74532, 0, 282, 275, 107),
+    "long_listings_with_ties": Cost(3546, 2145, 124599, 6, 352, 316, 47),
+    "rows_of_known_size": Cost(1871, 0, 9392, 3, 154, 0, 0),
+    "outages": Cost(1574, 270, 3542, 64, 166, 277, 43),
+    "odd_servers": Cost(2158, 831, 5412, 33, 224, 58, 38),
 }
-"""The requests that 100 random histories of each kind take, and how many of these walks end in an error."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_walks_take_no_more_requests_and_end_in_no_more_errors_than_recorded(kind: str) -> None:
-    """If a fault of the walk is mended at the cost of more requests, raise the number in the table."""
-    requests = errors = 0
-    for seed in range(100):
-        _, out = KINDS[kind](random.Random(seed)).run()
-        requests += out.requests
-        errors += out.error is not None
-    assert requests <= COSTS[kind][0]
-    assert errors <= COSTS[kind][1]
+@pytest.mark.parametrize("kind", COSTS)
+def test_the_cost_of_walks_is_the_recorded_one(kind: str) -> None:
+    """Lower the numbers if a walk gets cheaper. Raise them only to mend a fault that loses rows."""
+    make = {**KINDS, **UNGUARANTEED}[kind]
+    outcomes = [make(random.Random(seed)).run()[1] for seed in range(100)]
+    requests = [request for out in outcomes for request, _ in out.transcript]
+    assert (
+        Cost(
+            len(requests),
+            sum(one.single_out for one in requests),
+            sum(one.size for one in requests if one.page * one.size < 10**6),
+            sum(out.error is not None for out in outcomes),
+            sum(out.passes for out in outcomes),
+            sum(out.prefetched for out in outcomes),
+            sum(len(out.unreadable) for out in outcomes),
+        )
+        == COSTS[kind]
+    )
+
+
+def test_no_row_is_lost_in_silence_in_an_outage() -> None:
+    for seed in range(1000):
+        listing, out = UNGUARANTEED["outages"](random.Random(seed)).run()
+        assert out.error is not None or len(missing(listing, out)) <= len(out.unreadable)
 
 
 def case_of(rows: str, script: dict[float, str], size: int, server: Server | None = None) -> Case:
@@ -93,8 +127,10 @@ EXCEPTIONS = {
     ),
     "E2": Case(range(3), Server(clamp=2), 3, script={0.5: [("delete", 1)]}),
     "E2, count first": Case(range(1), Server(clamp=1, count_first=True), 4, script={0.5: [("insert", 0)]}),
+    "E2, shown by the preview": KINDS["bad_rows_and_a_second_query"](random.Random(157253)),
     "E3": KINDS["late_counts"](random.Random(2873)),
     "E4": Case(range(3), Server(own_size=5, past_end="404"), 2, frozenset({"r2"})),
+    "E5, shown by the preview": KINDS["counts_of_a_first_query"](random.Random(546443)),
 }
 
 
@@ -119,6 +155,8 @@ KEPT = {
     # A page that was prefetched and not needed in the end showed the row.
     "prefetched": KINDS["counts_of_a_second_query"](random.Random(358021)),
     "prefetched, repeated": KINDS["counts_of_a_second_query"](random.Random(369881)),
+    # Only a request between two passes showed the row.
+    "between passes": KINDS["counts_of_a_first_query"](random.Random(14891)),
     # A prefetched page failed before the pages before it were read, and its row was read on a later page.
     "prefetched, failed": KINDS["rows_that_break_and_mend"](random.Random(193766)),
 }

@@ -208,7 +208,8 @@ async def test_uncounted_tied_rows_that_keep_their_places_end_behind_a_repeated_
             found, error = await walk(pager, 1, lambda: None)
             assert set(found) == set(sandbox.task_ids())
             assert error is None
-            assert sandbox.requests - before <= 4 * length + 64
+            # The last page is full or not, it comes again, and the closing request shows all rows.
+            assert sandbox.requests - before <= -(-length // size) + 2 + (length % size > 0)
 
 
 @pytest.mark.parametrize("past_end", ["empty", "404", "repeat"])

@@ -233,14 +233,18 @@ def test_unreadable_tied_rows_cost_only_themselves(
     check_promise(listing, Outcome(out.yielded, out.unreadable, None, out.requests))
 
 
-def test_a_server_that_ignores_page_is_told_from_one_that_has_no_more() -> None:
-    stalled = drive(Listing.of(9, Server(ignores_page=True)), Walk(page_size=3))
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_server_that_ignores_page_is_told_from_one_that_has_no_more(size: int) -> None:
+    stalled = drive(Listing.of(9, Server(ignores_page=True)), Walk(page_size=size))
     assert isinstance(stalled.error, StalledListing)
     assert stalled.requests <= 4
-    uncounted = drive(Listing.of(9, Server(ignores_page=True, count="null")), Walk(page_size=3))
+    uncounted = drive(Listing.of(9, Server(ignores_page=True, count="null")), Walk(page_size=size))
     assert isinstance(uncounted.error, StalledListing)
-    all_there = drive(Listing.of(3, Server(past_end="repeat", count="null")), Walk(page_size=3))
-    assert all_there.error is None
+    for server in (Server(past_end="repeat", count="null"), Server(everything=True, count="null")):
+        all_there = drive(Listing.of(size, server), Walk(page_size=size))
+        assert all_there.error is None
+        # Two equal pages, one far past the end, one that tells the servers apart, and the closing request.
+        assert all_there.requests == 5
 
 
 @pytest.mark.parametrize("size", [100, 50, 25])
@@ -257,6 +261,16 @@ def test_one_bad_row_costs_at_most_fourteen_requests_of_splitting(size: int) -> 
         assert out.requests <= clean.requests + 14 + 2
 
 
+def test_one_bad_row_costs_few_requests_for_every_page_size() -> None:
+    """Lower the number if looking for a bad row gets cheaper."""
+    requests = 0
+    for size in range(1, 101):
+        for bad in (0, size // 2, size - 1):
+            listing = Listing.of(3 * size, poisoned=frozenset({f"r{bad}"}))
+            requests += drive(listing, Walk(page_size=size)).requests
+    assert requests <= 4882
+
+
 def test_an_honest_listing_costs_no_request_too_many() -> None:
     # Rows and count are two queries: the first page is read once more.
     assert drive(Listing.of(250), Walk(page_size=100)).requests == 4
@@ -265,7 +279,7 @@ def test_an_honest_listing_costs_no_request_too_many() -> None:
     # A full last page may be that of a server that counts its page: one more request shows it.
     assert drive(Listing.of(100), Walk(page_size=100)).requests == 2
     assert drive(Listing.of(200), Walk(page_size=100)).requests == 4
-    # The closing look at page 1.
+    # The closing request for page 1.
     assert drive(Listing.of(250), Walk(page_size=100, ahead=4)).requests == 4
     assert (
         drive(Listing.of(250), Walk(page_size=100, ahead=4, preview=ListingPreview(250, "r249"))).requests

@@ -238,6 +238,22 @@ def long_listings_with_ties(rng: random.Random) -> Case:
     return _long(rng, bad=rng.choice([0, 0, 1]), second_query=rng.random() < 0.5, tied=True)
 
 
+def rows_of_known_size(rng: random.Random) -> Case:
+    """Whether one request may read the whole listing depends on the size of its rows."""
+    length, size, tied = rng.randint(1, 100), rng.choice([1, 5, 10, 40]), rng.random() < 0.3
+    groups = sorted(rng.randrange(length) for _ in range(length)) if tied else range(length)
+    row_bytes = rng.choice([1, 900, 1100, 2000, 70_000, 500_000])
+    rates = [("insert", 0.05), ("delete", 0.05)]
+    return Case(
+        groups,
+        Server(past_end=rng.choice(PAST_END), shuffles_ties=tied, row_bytes=row_bytes),
+        size,
+        script=_script(rng, rates, moments=20, most=6),
+        tied=tied,
+        seed=rng.randrange(2**32),
+    )
+
+
 KINDS: dict[str, Callable[[random.Random], Case]] = {
     make.__name__: make
     for make in (
@@ -261,18 +277,55 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
         long_listings,
         long_listings_with_a_bad_row,
         long_listings_with_ties,
+        rows_of_known_size,
     )
 }
+
+
+def outages(rng: random.Random) -> Case:
+    """Some requests in a row fail, whichever page they are for."""
+    case = _case(rng, rates=_changes(rng), bad=rng.choice([0, 1]), server=_splittable(rng))
+    case.script.setdefault(rng.randrange(6), []).append(("outage", rng.randint(1, 12)))
+    return case
+
+
+def odd_servers(rng: random.Random) -> Case:
+    """Several oddities at once, more than the guarantee allows, and walks that begin at a later page."""
+    odd = rng.choice([
+        {},
+        {"clamp": rng.randint(1, 3)},
+        {"own_size": rng.randint(1, 6)},
+        {"everything": True},
+    ])
+    server = Server(
+        count=rng.choice(["true", "true", "null", "zero", "page", "high", "low", "late"]),
+        past_end=rng.choice([*PAST_END, *FAILS_PAST_END]),
+        ignores_page=rng.random() < 0.1,
+        shuffles_ties=rng.random() < 0.1,
+        row_bytes=rng.choice([0, 0, 900, 70_000]),
+        **odd,  # type: ignore[arg-type]
+    )
+    tied, moves = rng.random() < 0.2, rng.random() < 0.5
+    case = _case(
+        rng, rates=_changes(rng) if moves else (), bad=rng.choice([0, 0, 1, 2]), tied=tied, server=server
+    )
+    case.start_page = rng.choice([1, 1, 1, 2, 3])
+    return case
+
+
+UNGUARANTEED: dict[str, Callable[[random.Random], Case]] = {
+    make.__name__: make for make in (outages, odd_servers)
+}
+"""Kinds of histories in which a walk may end in the error of a request, or lose a row."""
 
 
 def judge(case: Case, listing: Listing, out: Outcome) -> str:
     """Return how a walk ended.
 
     Returns:
-        "complete"; "raised"; "failed" for the error of a request; "unreported" if a row that cannot be
-        read was not
-        reported; "exception" if a row is missing and no client can tell; "lost" if a row is missing; or
-        "twice".
+        "complete"; "raised"; "failed" for the error of a request; "unreported" if a row that cannot be read
+        was not reported; "exception" if a row is missing and no client can tell; "lost" if a row is missing;
+        or "twice".
     """
     if len(out.yielded) != len(set(out.yielded)):
         return "twice"
@@ -290,8 +343,6 @@ def has_twin(case: Case, listing: Listing, out: Outcome, absent: set[str]) -> bo
     there = {key for moment in listing.moments for key, _ in moment.shown}
     if absent & shown:
         return False
-    if case.preview:  # the preview before the walk is the same as well
-        shown |= {key for key, _ in listing.moments[0].shown[:2]} - absent
     try:
         twin, again = case.run_twin(listing, there - shown - listing.ever_poisoned)
     except IndexError:  # another request than in the first history

@@ -24,9 +24,17 @@ from unpod_async.errors import NotFoundError, RefusedError, ServerError, UnpodEr
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 Change: TypeAlias = tuple[str, int]
-"""One change of a listing: its kind ("insert", "insert tied", "insert bad", "delete", "break", "mend",
-"clamp")
-and a number that chooses the row, or the page size."""
+"""One change of a listing: its kind, and a number that chooses the row, or the page size.
+
+The kinds are "insert", "insert tied", "insert bad", "delete", "break", "mend", "clamp" and "outage".
+"""
+
+
+_FAILURES = (
+    PageFailure(UpstreamError(206, "failed", "no connection"), unreadable=True),
+    PageFailure(ServerError(500, "failed"), unreadable=True),
+    PageFailure(ServerError(503, "failed")),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Server:
     past_end: str = "empty"  # empty, 404, 206, 206-string, 500, repeat
     shuffles_ties: bool = False
     count_first: bool = False  # the count is the first of the two queries
+    row_bytes: int = 0  # size of a row in a response; 0 if the client does not know it
 
     def __str__(self) -> str:
         odd = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -82,6 +91,8 @@ class Listing:
         """Rows before the walk, which a late count shows first."""
         self._late_count = self.length_before
         self.moments: list[Moment] = []
+        self.failing_answers = 0
+        """So many answers fail: as for an unreadable row, as an internal error, or as an outage."""
 
     @classmethod
     def of(cls, size: int, server: Server | None = None, **kwargs: object) -> Listing:
@@ -127,6 +138,8 @@ class Listing:
             self.break_row(number)
         elif kind == "mend":
             self.mend_row(number)
+        elif kind == "outage":
+            self.failing_answers = number
         else:
             self.clamp = number or None
 
@@ -150,6 +163,9 @@ class Listing:
         self.moments.append(moment)
         size = server.own_size or min(read.size, self.clamp or read.size)
         start = 0 if server.ignores_page else (read.page - 1) * size
+        if self.failing_answers:
+            self.failing_answers -= 1
+            return _FAILURES[self.reads % 3]
         shown = rows[:] if server.everything else rows[start : start + size]
         if not shown and read.page > 1:
             if server.past_end == "404":
@@ -183,7 +199,7 @@ class Listing:
         elif server.count == "late":
             count, self._late_count = self._late_count, total
         created = [EPOCH + timedelta(milliseconds=group) for _, group in shown]
-        return PageResult([key for key, _ in shown], count, created)
+        return PageResult([key for key, _ in shown], count, created, server.row_bytes * len(shown))
 
 
 @dataclasses.dataclass
@@ -193,6 +209,8 @@ class Outcome:
     error: Exception | None
     requests: int
     passes: int = 0
+    prefetched: int = 0
+    """Requests that were sent before their page was needed."""
     transcript: list[tuple[PageRequest, object]] = dataclasses.field(default_factory=list)
     """Every request and its answer, in the order of the answers."""
 
@@ -212,6 +230,7 @@ def drive(
     asked: list[PageRequest] = []
     answers: dict[PageRequest, PageResult | PageFailure] = {}
     numbers: dict[PageRequest, int] = {}  # of these answers, in the transcript
+    without_rows: list[PageResult] = []
     out = Outcome([], [], None, 0)
 
     def send(read: PageRequest) -> PageResult | PageFailure:
@@ -228,7 +247,8 @@ def drive(
             command = steps.send(reply)  # type: ignore[arg-type]
             reply = None
             if isinstance(command, Prefetch):
-                asked.append(command.read)
+                asked.append(command.request)
+                out.prefetched += 1
             elif isinstance(command, Discard):
                 # Requests under way may still be answered; nobody receives these answers.
                 for read in answers:
@@ -236,14 +256,17 @@ def drive(
                 asked.clear()
                 answers.clear()
             elif isinstance(command, Fetch):
-                while command.read in asked:
+                while command.request in asked:
                     read = asked.pop(pick(len(asked)))
                     numbers[read] = len(out.transcript)
                     answers[read] = send(read)
-                reply = answers.pop(command.read) if command.read in answers else send(command.read)
+                reply = answers.pop(command.request) if command.request in answers else send(command.request)
+                if isinstance(reply, PageResult) and command.are_known and command.are_known(reply.keys):
+                    without_rows.append(reply)
             else:
                 assert isinstance(command, Deliver)
                 for answer, fresh in command.parts:
+                    assert not any(answer is one for one in without_rows), "a driver has no rows of it"
                     out.yielded += [answer.keys[index] for index in fresh]
                 out.unreadable += command.unreadable
     except StopIteration:
@@ -268,23 +291,29 @@ def unreported(listing: Listing, out: Outcome) -> int:
 class Twin(Listing):
     """A second history with the same answers, in which some rows of the first one never existed.
 
-    Where such a row stood above the rows of an answer, or was counted, another row has entered at the head
-    and leaves before the next query.
+    With a preview, they existed until then, because it may have shown them. Where such a row stood above the
+    rows of an answer, or was counted, another row has entered at the head and leaves before the next query.
     """
 
-    def __init__(self, original: Listing, absent: set[str]) -> None:
+    def __init__(self, original: Listing, absent: set[str], *, preview: bool) -> None:
         first = original.moments[0]
         super().__init__(
-            [row for row in first.shown if row[0] not in absent],
+            list(first.shown) if preview else [row for row in first.shown if row[0] not in absent],
             dataclasses.replace(original.server, shuffles_ties=False),
             first.poisoned,
         )
         self.length_before = self._late_count = original.length_before
         self._original = original.moments
-        self._absent = absent
+        self._all_absent = absent
+        self._absent: set[str] = set() if preview else absent
         self.between_queries = self._count
         self._passing = 0
         self.persistent = {key for key, _ in first.shown} - absent
+
+    def preview(self) -> ListingPreview | None:
+        preview = super().preview()
+        self._absent = self._all_absent
+        return preview
 
     def answer(self, read: PageRequest) -> PageResult | PageFailure:
         moment = self._original[self.reads]
@@ -342,13 +371,20 @@ class Case:
     preview: bool = False
     tied: bool = False
     seed: int = 0
+    start_page: int = 1
 
     def listing(self) -> Listing:
         rows = [(f"r{n}", group) for n, group in enumerate(sorted(self.groups))][::-1]
         return Listing(rows, self.server, self.bad, random.Random(self.seed))
 
     def walk(self, preview: ListingPreview | None) -> Walk:
-        return Walk(page_size=self.size, ahead=self.ahead, tied=self.tied, preview=preview)
+        return Walk(
+            page_size=self.size,
+            start_page=self.start_page,
+            ahead=self.ahead,
+            tied=self.tied,
+            preview=preview,
+        )
 
     def run(self, listing: Listing | None = None) -> tuple[Listing, Outcome]:
         """Walk the listing, or another one in its place, while everything happens."""
@@ -373,7 +409,7 @@ class Case:
 
     def run_twin(self, listing: Listing, absent: set[str]) -> tuple[Listing, Outcome]:
         """Walk a history with the answers of `listing`, in which the rows `absent` never existed."""
-        twin = Twin(listing, absent)
+        twin = Twin(listing, absent, preview=self.preview)
         preview = twin.preview() if self.preview else None
         pick = random.Random(self.seed + 1).randrange
         return twin, drive(twin, self.walk(preview), pick=pick)

@@ -21,7 +21,7 @@ organization in UNPOD_ORG_HANDLE::
 
     asyncio.run(main())
 
-The calls of a client:
+What a client offers:
 
 - `organizations`, `spaces`, `agents`, `runs` and `tasks` list rows, page by page. A listing returns every row
   exactly once or raises `IncompleteListing`.
@@ -31,9 +31,10 @@ The calls of a client:
 - `export` writes runs and tasks to JSON Lines, CSV or Parquet files, and resumes an interrupted export.
 - `recordings.download` saves the recording of a call.
 
-Every error is an `UnpodError`; `unpod_async.errors` shows the tree. `unpod_async.events` describes the events
-of a watch, `unpod_async.create` the schedules of calls, and `unpod_async.testing` a sandbox server for tests.
-The command `unpod-async --help` offers the same on the command line.
+Every error is an `UnpodError`; `unpod_async.errors` shows the class hierarchy. `unpod_async.events` describes
+the events of a watch, `unpod_async.create` the schedules of calls, and `unpod_async.testing` a sandbox server
+for tests.
+The command `unpod-async` offers the same on the command line: see `unpod-async --help`.
 """
 
 import importlib as _importlib
@@ -41,6 +42,8 @@ import logging as _logging
 import typing as _typing
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
+
+from unpod_async._version import VERSION as _VERSION
 
 if _TYPE_CHECKING:
     from unpod_async._api import UnpodClient
@@ -59,7 +62,7 @@ if _TYPE_CHECKING:
         StreamIterator,
     )
     from unpod_async._watch import Watch, WatchedRun, WatchState
-    from unpod_async.create import CreateRequest, ScheduleAuto, ScheduleCustom, ScheduleNow
+    from unpod_async.create import CreateRequest, Document, ScheduleAuto, ScheduleCustom, ScheduleNow
     from unpod_async.errors import (
         APIError,
         Attempt,
@@ -122,6 +125,7 @@ __all__ = [
     "CreatedRun",
     "DecodeError",
     "Disconnected",
+    "Document",
     "ExportError",
     "ExportProgress",
     "ExportSpec",
@@ -179,6 +183,8 @@ __all__ = [
     "WatchedRun",
 ]
 
+__version__ = _VERSION
+
 # The module of each public name. It is imported on first use, so that `unpod-async --help` starts fast.
 _HOMES = {
     "_api": "UnpodClient",
@@ -188,7 +194,7 @@ _HOMES = {
     "_http": "RetryPolicy Settings Stats",
     "_paging": "Failed ListingIterator Ok Page Pager RejectedRow Stream StreamIterator",
     "_watch": "Watch WatchState WatchedRun",
-    "create": "CreateRequest ScheduleAuto ScheduleCustom ScheduleNow",
+    "create": "CreateRequest Document ScheduleAuto ScheduleCustom ScheduleNow",
     "errors": (
         "APIError Attempt AuthenticationError ConfigurationError DecodeError ExportError "
         "IncompleteListing InvalidArgument InvalidRequestError NotFoundError OutcomeUnknown "

@@ -7,7 +7,7 @@ Every error that the package raises on purpose is an `UnpodError`::
     ├── InvalidArgument             an argument was refused before anything was sent (also a ValueError)
     ├── TransportError              no usable response; `sent` says whether the request may have left
     ├── APIError                    the server answered with an error
-    │   ├── RefusedError            206 without `errors`: unknown or foreign space, role too low
+    │   ├── RefusedError            206 without `errors`: space unknown or not yours, or role too low
     │   ├── InvalidRequestError     206 validation, 400, 422
     │   ├── UpstreamError           206 with a string in `errors`: an upstream of the server failed
     │   ├── AuthenticationError     401
@@ -115,7 +115,7 @@ class UnpodError(Exception):
 
     @property
     def summary(self) -> str:
-        """What happened, without the hint: the message, the listing and the number of attempts."""
+        """The message with the listing and the number of attempts, without the hint."""
         text = self._message()
         if self.listing is not None:
             text = f"{text} [while reading {self.listing}, page {self.page}]"
@@ -215,7 +215,7 @@ class APIError(UnpodError):
     """The server answered with an error.
 
     Attributes:
-        status: HTTP status, or the `status_code` of an error body inside a 200.
+        status: HTTP status, or the `status_code` in the body of a 200 that reports an error.
         message: the server's message, or "" if it sent none.
         errors: the `errors` of the body as sent: field errors (dict), a string, or None.
         headers: Date, Retry-After, retry-after-ms, X-RateLimit-*, RateLimit-*, X-Request-ID and
@@ -254,7 +254,7 @@ class APIError(UnpodError):
 
 
 class RefusedError(APIError):
-    """206 without `errors`: the space token is unknown or foreign, or the role is too low."""
+    """206 without `errors`: the space is unknown or not yours, or the role is too low."""
 
 
 class InvalidRequestError(APIError):
@@ -266,7 +266,7 @@ class UpstreamError(APIError):
 
 
 class AuthenticationError(APIError):
-    """401: the server does not accept the token. The hint names the scheme that was used and alternatives."""
+    """401: the server does not accept the token. The hint says what to check."""
 
 
 class PermissionDeniedError(APIError):
@@ -274,7 +274,7 @@ class PermissionDeniedError(APIError):
 
 
 class NotFoundError(APIError):
-    """404: no such agent, space or organization; with an HTML body, a wrong path or base URL."""
+    """404: there is no such agent, space or organization. An HTML body means a wrong path or base URL."""
 
 
 class RateLimitedError(APIError):
@@ -309,8 +309,8 @@ class DecodeError(UnpodError):
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
-        self.rejected = tuple(rejected)
-        self.unreadable = tuple(unreadable)
+        self.rejected: tuple[Any, ...] = tuple(rejected)
+        self.unreadable: tuple[int, ...] = tuple(unreadable)
 
 
 class IncompleteListing(UnpodError):
@@ -332,17 +332,20 @@ class StalledListing(IncompleteListing):
 
 
 class OutcomeUnknown(UnpodError):
-    """A create was sent and it is unknown whether calls were queued. Sending it again may call twice.
+    """A create was sent and it is unknown whether calls were queued. Sending it again may call people twice.
 
-    `tasks.reconcile(error)` searches for its calls. To check by hand: look at the runs of the space created
-    since about `started_at`; their tasks carry the document ids as `ref_id`.
+    `tasks.reconcile(error)` searches for its calls. To check by hand, look at the runs of the space that
+    were created since about `started_at`: the `ref_id` of a task is the id of its document.
 
     Attributes:
         space_token: the space that would contain the calls.
         document_ids: ids of the documents in order, given or generated.
-        started_at: when the request was sent, as a timezone-aware datetime in UTC.
+        started_at: when the request was sent, as a timezone-aware datetime in UTC, by this machine's clock.
         status: HTTP status of the response, or None if there was none.
         message: the server's message, or "" if there was no response.
+        clocks: the same moment by other clocks, for `tasks.reconcile`. An error that you create yourself does
+            not have it. `reconcile` then cannot rule out that the clocks differ, so its result is "unclear"
+            instead of "not_found" if the space has older runs.
     """
 
     def __init__(
@@ -355,11 +358,13 @@ class OutcomeUnknown(UnpodError):
         status: int | None = None,
         server_message: str = "",
         hint: str | None = None,
+        clocks: object = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.space_token = space_token
-        self.document_ids = tuple(document_ids)
+        self.document_ids: tuple[str, ...] = tuple(document_ids)
         self.started_at = started_at
+        self.clocks = clocks
         self.status = status
         self.message = server_message
 
@@ -375,7 +380,7 @@ class RunNotFound(UnpodError):
     def __init__(self, space_token: str, run_ids: Sequence[str]) -> None:
         super().__init__(space_token, tuple(run_ids), hint="check the run ids and the space token")
         self.space_token = space_token
-        self.run_ids = tuple(run_ids)
+        self.run_ids: tuple[str, ...] = tuple(run_ids)
 
     def _message(self) -> str:
         names = ", ".join(self.run_ids[:3]) + (", …" if len(self.run_ids) > 3 else "")
@@ -401,15 +406,15 @@ class WaitTimeout(UnpodError):
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
-        self.runs = tuple(runs)
-        self.holding = tuple(holding)
+        self.runs: tuple[Any, ...] = tuple(runs)
+        self.holding: tuple[Any, ...] = tuple(holding)
 
 
 class RecordingError(UnpodError):
     """A recording was not downloaded. The message does not contain the URL: a signed URL is a secret.
 
     Attributes:
-        permanent: True if another attempt cannot help: a refused address, no recording, too long.
+        permanent: True if another attempt cannot help, as with a refused address or a missing recording.
     """
 
     def __init__(self, message: str, *, permanent: bool = False, hint: str | None = None) -> None:

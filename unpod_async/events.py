@@ -7,9 +7,9 @@ in order to the state at the start of the watch (by default empty) gives the cur
     TaskSeen TaskStatusChanged CallEnded TaskRemoved   a task of a run
     Disconnected Reconnected                           the connection to a space
 
-Use `match` or `isinstance` to tell them apart. `msgspec.json` encodes them as `{"event": "RunSeen", ...}`,
-with the complete rows: names, phone numbers, and the access token in `user_info`. Their `repr` contains none
-of these and is safe to log.
+Use `match` or `isinstance` to tell them apart. `event.to_dict()` and `event.to_json()` return
+`{"event": "RunSeen", ...}` with the complete rows: names and phone numbers, but not the access token in
+`user_info`, which `msgspec.json.encode` includes. Their `repr` contains none of these and is safe to log.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RunSeen(RunEvent, kw_only=True, frozen=True):
     Attributes:
         run: the row of the run.
         existing: True if the run may have existed before the watch: it was seen before the first resync
-            was complete, or the earlier watch did not include it.
+            was complete, or the watch resumed and the earlier watch did not include the run.
     """
 
     run: Run
@@ -82,7 +82,7 @@ class RunSeen(RunEvent, kw_only=True, frozen=True):
 
 
 class RunStatusChanged(RunEvent, kw_only=True, frozen=True):
-    """The status of a run changed. A status can also go back.
+    """The status of a run changed. A status can also return to an earlier value.
 
     Attributes:
         run: the row of the run.
@@ -135,7 +135,7 @@ class TaskSeen(TaskEvent, kw_only=True, frozen=True):
 
 
 class TaskStatusChanged(TaskEvent, kw_only=True, frozen=True):
-    """The status of a task changed. A status can also go back: failed tasks are retried.
+    """The status of a task changed. A status can also return to an earlier value: failed tasks are retried.
 
     Attributes:
         task: the row of the task.

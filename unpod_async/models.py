@@ -1,4 +1,4 @@
-"""The rows of the API, as frozen msgspec structs.
+"""Models of the rows of the API: frozen msgspec structs.
 
 Every field is optional and None if the service omits it or sends null. Attributes have the names of the JSON
 keys, except `_id`, which is `id`. Other keys are ignored. Ids are strings even if they consist of digits.
@@ -6,6 +6,10 @@ Statuses are plain strings, because the service adds new ones.
 
 Times are kept as sent (`created`). Each has a property with the suffix `_at` (`created_at`): the same time as
 a timezone-aware datetime in UTC, or None if it is not a time. Reading it never raises.
+
+`row.to_dict()` and `row.to_json()` return everything as standard types, without the access tokens of users.
+`msgspec.to_builtins` does not support these rows, because the output of a task is kept as JSON.
+`msgspec.json.encode` does, and its result contains the access token in `user_info`.
 
 The `repr` of a row is short and safe to log. Rows can be pickled, copied and hashed. Two rows are equal if
 all their fields are.
@@ -37,7 +41,7 @@ __all__ = [
 
 
 class Organization(Record, kw_only=True, frozen=True, gc=False):
-    """An organization. Documented in "Get All Organizations". As part of a space it has only some fields.
+    """An organization. Documented in "Get All Organizations". In a `Space`, it has only some fields.
 
     Attributes:
         domain_handle: the handle to pass to the client as `org_handle`.
@@ -55,12 +59,12 @@ class Organization(Record, kw_only=True, frozen=True, gc=False):
 
 
 class Agent(Record, kw_only=True, frozen=True, gc=False):
-    """A voice agent. Documented in "Tasks API", Get All Agents. As part of a space it has only some fields.
+    """A voice agent. Documented in "Tasks API", Get All Agents. In a `Space`, it has only some fields.
 
     Attributes:
         handle: identifies the agent in requests, also as the pilot of a create.
-        type: "Voice", "Chat" or another value of the server.
-        state: "published", "draft", "archived" or another value of the server.
+        type: "Voice", "Chat" or another value that the server sends.
+        state: "published", "draft", "archived" or another value that the server sends.
     """
 
     _brief: ClassVar[tuple[str, ...]] = ("handle", "name", "type", "state")
@@ -74,7 +78,7 @@ class Agent(Record, kw_only=True, frozen=True, gc=False):
 
 
 class Space(Record, kw_only=True, frozen=True, gc=False):
-    """A space. Documented in "Get All Spaces". `agents` and the times are sent only for a single space.
+    """A space. Documented in "Get All Spaces". `agents` and the times are sent only by `spaces.get`.
 
     Attributes:
         token: identifies the space in requests.
@@ -113,7 +117,7 @@ class Run(Record, kw_only=True, frozen=True, gc=False):
     Attributes:
         user: id of the user who created the run.
         status: "pending", "scheduled", "in_progress", "completed", "partially_completed", "failed" or another
-            value of the server. A status can also go back.
+            value that the server sends. A status can also return to an earlier value.
         batch_count: the number of tasks in the run.
         created, modified: as sent; see `created_at` and `modified_at`.
     """
@@ -171,11 +175,11 @@ class Task(Record, kw_only=True, frozen=True, dict=True):
     Attributes:
         id: id of the stored document, which most listings omit. Use `task_id` to identify a task.
         task: the instructions for the agent (`objective`).
-        input: the document with which the task was created, plus keys of the server (`token`, `quality`).
+        input: the document of the create, with keys that the server adds (`token`, `quality`).
         output_json: the JSON of the output, as sent; see `output` and `call`.
         assignee: handle of the agent.
         status: "pending", "scheduled", "in_progress", "processing", "hold", "completed", "failed" or another
-            value of the server. A status can also go back: failed tasks are retried.
+            value that the server sends. A status can return to an earlier value: failed tasks are retried.
         ref_id: the `id`, or else the `document_id`, of the document with which the task was created.
         run_mode: always "dev" in listings of a space, where it has no meaning.
         created, modified, last_status_change: as sent; see `created_at` and so on.

@@ -35,6 +35,7 @@ __all__ = [
 
 PROGRAM = (sys.executable, "-m", "unpod_async")
 _VARIABLES = ("UNPOD_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -59,7 +60,11 @@ def settings(sandbox: Sandbox, **more: str | None) -> dict[str, str]:
 
 def clean_environment() -> dict[str, str]:
     """Return the environment without the variables that the program reads."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_VARIABLES)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_VARIABLES) and name.upper() not in _PROXIES
+    }
 
 
 async def run_cli(environment: dict[str, str], *argv: str, typed: bytes = b"") -> Result:

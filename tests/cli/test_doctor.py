@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
-from tests.cli.harness import run_cli, settings
+from tests.cli.harness import run_cli, run_process, settings
+from tests.raw_server import RawServer, json_response
 from tests.tables import each_row
 from unpod_async.testing import Fault, Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.raw_server import RawConnection
 
 PAGE = b'{"count": 0, "status_code": 200, "message": "", "data": []}'
 
@@ -23,6 +28,7 @@ async def run_doctor(environment: dict[str, str], *argv: str) -> tuple[int, dict
     result = await run_cli(environment, "doctor", *argv)
     assert result.err == ""
     findings = [json.loads(line) for line in result.out.splitlines()]
+    assert all(len(finding["advice"] or "") <= 80 for finding in findings)
     return result.status, {finding["check"]: finding for finding in findings}
 
 
@@ -49,6 +55,23 @@ async def test_the_table_fits() -> None:
     assert (result.status, result.err) == (0, "")
     assert "ok       access    the token is accepted" in result.out
     assert max(len(line) for line in result.out.splitlines()) <= 60
+
+
+async def test_the_proxy_is_shown_without_its_password_and_others_are_named() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        # The sandbox answers a request that names the whole URL, as a proxy is asked.
+        proxy = sandbox.base_url.replace("://", "://user:5ecret@")
+        _, used = await run_doctor(settings(sandbox, UNPOD_PROXY=proxy, HTTPS_PROXY="http://127.0.0.1:9"))
+        _, given = await run_doctor(settings(sandbox), "--proxy", sandbox.base_url)
+        _, ignored = await run_doctor(settings(sandbox, https_proxy="http://127.0.0.1:9"))
+        _, none = await run_doctor(settings(sandbox))
+
+    address = sandbox.base_url.removeprefix("http://")
+    assert used["proxy"]["message"] == f"{address}, from the environment variable UNPOD_PROXY"
+    assert given["proxy"]["message"] == f"{address}, from --proxy"
+    assert (ignored["proxy"]["state"], ignored["proxy"]["message"].split()[0]) == ("note", "https_proxy")
+    assert "UNPOD_PROXY" in ignored["proxy"]["advice"]
+    assert "proxy" not in none
 
 
 async def test_there_is_no_token() -> None:
@@ -82,8 +105,8 @@ async def test_an_invalid_token(*, with_org: bool) -> None:
         status, findings = await run_doctor(settings(sandbox, UNPOD_PLATFORM_TOKEN="wrong", **more))
 
     assert (status, problems(findings)) == (4, ["access"])
-    assert "rejected with each of Token, JWT, Bearer" in findings["access"]["message"]
-    assert "asks for Token" in findings["access"]["message"]
+    assert findings["access"]["message"] == "the token is rejected with each of Token, JWT, Bearer"
+    assert findings["access"]["advice"].startswith("check that the key is complete")
 
 
 async def test_a_token_with_the_wrong_scheme() -> None:
@@ -109,7 +132,7 @@ async def test_without_an_organization_it_explains_how_to_find_it() -> None:
     assert findings["access"]["state"] == "ok"  # although the listing of organizations rejects the key
     assert findings["org"]["state"] == "note"
     assert "domain_handle" in findings["org"]["advice"]
-    assert jwt_findings["org"]["advice"] == "set UNPOD_ORG_HANDLE to one of yours: acme.example"
+    assert jwt_findings["org"]["advice"] == "set UNPOD_ORG_HANDLE to one of your handles: acme.example"
 
 
 async def test_an_unknown_organization() -> None:
@@ -117,7 +140,7 @@ async def test_an_unknown_organization() -> None:
         status, findings = await run_doctor(settings(sandbox, UNPOD_ORG_HANDLE="Acme.Example"))
 
     assert (status, problems(findings)) == (1, ["org"])
-    assert "case-sensitive" in findings["org"]["advice"]
+    assert "the case of the handle" in findings["org"]["advice"]
 
 
 async def test_a_space_of_another_account() -> None:
@@ -127,7 +150,7 @@ async def test_a_space_of_another_account() -> None:
     assert (status, problems(findings)) == (4, ["space"])
     assert findings["access"]["state"] == "ok"
     # An API key may not list spaces, so the command is not recommended.
-    assert "the web application shows yours" in findings["space"]["advice"]
+    assert "ask an administrator" in findings["space"]["advice"]
     assert "unpod-async spaces" not in findings["space"]["advice"]
 
 
@@ -139,7 +162,7 @@ async def test_it_recommends_the_list_of_spaces_if_that_works() -> None:
         listed = await run_cli(environment, "spaces", "--auth-scheme", "JWT")
 
     assert (status, problems(findings)) == (4, ["space"])
-    assert "`unpod-async spaces` lists yours" in findings["space"]["advice"]
+    assert "`unpod-async spaces` lists your spaces" in findings["space"]["advice"]
     assert listed.status == 0
 
 
@@ -148,7 +171,7 @@ async def test_a_handle_is_recommended_only_if_it_works() -> None:
         environment = settings(sandbox, UNPOD_ORG_HANDLE="Acme.Example", UNPOD_PLATFORM_TOKEN=sandbox.jwt)
         status, findings = await run_doctor(environment, "--auth-scheme", "JWT")
         assert (status, problems(findings)) == (1, ["org"])
-        assert "use one of yours: acme.example" in findings["org"]["advice"]
+        assert "use one of your handles: acme.example" in findings["org"]["advice"]
 
         for handle in (None, "Acme.Example"):
             environment = settings(sandbox, UNPOD_ORG_HANDLE=handle, UNPOD_PLATFORM_TOKEN=sandbox.jwt)
@@ -156,8 +179,38 @@ async def test_a_handle_is_recommended_only_if_it_works() -> None:
             _, findings = await run_doctor(environment, "--auth-scheme", "JWT")
             sandbox.script(Fault(path="/agents/"))
             assert "acme.example" not in findings["org"]["advice"]
-            assert "the web application shows" in findings["org"]["advice"]
+            assert "ask an administrator" in findings["org"]["advice"]
             await run_doctor(settings(sandbox))  # uses up what is left of the script
+
+
+async def test_a_certificate_of_a_private_authority(tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async def answer(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            await connection.send(json_response(PAGE))
+
+    async with RawServer(answer, context) as server:
+        environment = {"UNPOD_PLATFORM_TOKEN": "x" * 40, "UNPOD_BASE_URL": server.base_url}
+        _, findings = await run_doctor(environment, "SPACE")
+        trusted = {**environment, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        listing = await run_process(trusted, "runs", "SPACE")
+
+    assert problems(findings) == ["service"]
+    assert "certificate of 127.0.0.1 is refused" in findings["service"]["message"]
+    assert findings["service"]["advice"].endswith("for a private certificate authority, set SSL_CERT_FILE")
+    assert (listing.status, listing.err) == (0, "There are no runs in the space.\n")
+
+
+async def test_a_port_without_tls() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        url = sandbox.base_url.replace("http:", "https:")
+        _, findings = await run_doctor(settings(sandbox, UNPOD_BASE_URL=url))
+
+    assert problems(findings) == ["service"]
+    assert findings["service"]["advice"].startswith("check the port in --base-url; without TLS, use http://")
 
 
 async def test_a_token_without_permission() -> None:
@@ -167,7 +220,7 @@ async def test_a_token_without_permission() -> None:
 
     assert (status, problems(findings)) == (4, ["access"])
     # The service documents 403 for an expired token, too.
-    assert "the token has expired, or its account has no role" in findings["access"]["advice"]
+    assert "renew the token, or ask an administrator for a role" in findings["access"]["advice"]
 
 
 GATEWAYS = [

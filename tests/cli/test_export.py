@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
+import re
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -13,13 +15,14 @@ import pytest
 
 import unpod_async
 from tests.cli.harness import run_cli, run_process, settings, start_process
+from tests.tables import each_row
 from unpod_async import ExportProgress, ExportSpec, ExportSummary
 from unpod_async.cli.app import run
 from unpod_async.cli.commands.export import build_spec, write_summary
 from unpod_async.cli.errors import CliError
 from unpod_async.cli.export_progress import ProgressLines
 from unpod_async.cli.options import parse_age
-from unpod_async.testing import Fault, Sandbox
+from unpod_async.testing import Fault, Sandbox, faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +47,7 @@ async def test_the_summary_is_one_object_and_the_progress_is_plain_lines(tmp_pat
         summary = json.loads(line)
         assert summary["complete"] is True
         assert (summary["runs"], summary["tasks"]) == (25, 100)
-        assert result.err.splitlines()[-1].startswith("Done: 25/25 runs; 100 tasks, ")
+        assert result.err.splitlines()[-1].startswith("Done: 25 of 25 runs; 100 tasks, ")
         assert len(result.err.splitlines()) <= 6
         assert sorted(row["task_id"] for row in rows_in(tmp_path / "out", "tasks")) == sorted(
             sandbox.task_ids()
@@ -54,7 +57,7 @@ async def test_the_summary_is_one_object_and_the_progress_is_plain_lines(tmp_pat
 async def test_options_reach_the_export(tmp_path: Path) -> None:
     async with Sandbox(runs=6, tasks_per_run=2) as sandbox:
         target, chosen = tmp_path / "out", sandbox.run_ids()[1:3]
-        runs = [f"--run={run_id}" for run_id in chosen]
+        runs = [f"--run={chosen[0]}", f"--run={chosen[1][:9]}"]
         more = ("--format", "jsonl.gz", "--keep-user-tokens", "--table")
         result = await run_cli(settings(sandbox), "export", sandbox.space_token, str(target), *runs, *more)
         rows = rows_in(target, "tasks")
@@ -63,6 +66,19 @@ async def test_options_reach_the_export(tmp_path: Path) -> None:
         assert "Data set  2 runs, 4 tasks" in result.out
         assert {row["run_id"] for row in rows} == set(chosen)
         assert all(row["user_info"]["user_token"] for row in rows)
+
+
+async def test_an_unknown_run_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    async with Sandbox(runs=3) as sandbox:
+        argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--run")
+        whole = sandbox.run_ids()[0]
+        unknown = await run_cli(settings(sandbox), *argv, whole, "--run", "Rnone")
+        too_short = await run_cli(settings(sandbox), *argv, "R")
+
+    assert (unknown.status, unknown.out) == (1, "")
+    assert f"space {sandbox.space_token} has no run Rnone\nhint: `unpod-async runs " in unknown.err
+    assert (too_short.status, too_short.out) == (2, "")
+    assert await asyncio.to_thread(os.listdir, tmp_path) == []
 
 
 async def test_several_spaces(tmp_path: Path) -> None:
@@ -103,23 +119,70 @@ async def test_a_second_export_on_the_same_target_is_refused(tmp_path: Path) -> 
     assert b"run the same command again" in err
 
 
-async def test_a_rejected_token(tmp_path: Path) -> None:
+@each_row(
+    "space, token, kept",
+    [("right", "wrong", False), ("SPACEUNKNOWN000000000001", "right", False), ("right", "wrong", True)],
+)
+async def test_an_error_that_stays_asks_for_a_correction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: str, token: str, kept: bool
+) -> None:
+    """The same command would fail again, and an export that has fetched nothing leaves nothing."""
+    monkeypatch.chdir(tmp_path)
     async with Sandbox(runs=2) as sandbox:
-        environment = settings(sandbox, UNPOD_PLATFORM_TOKEN="wrong")
-        result = await run_cli(environment, "export", sandbox.space_token, str(tmp_path / "out"))
+        if kept:
+            assert (await run_cli(settings(sandbox), "export", sandbox.space_token, "out")).status == 0
+        wrong = {} if token == "right" else {"UNPOD_PLATFORM_TOKEN": token}
+        argv = ("export", sandbox.space_token if space == "right" else space, "out")
+        result = await run_cli(settings(sandbox, **wrong), *argv)
 
     assert result.status == 4
+    assert result.err.splitlines()[-1] == (
+        "What was fetched is kept in out. Correct the cause and run the command again: it resumes."
+        if kept
+        else "Nothing was fetched. Correct the cause and run the command again."
+    )
+    assert (tmp_path / "out").exists() == kept
+
+
+@pytest.mark.parametrize("makes_folder", [False, True])
+async def test_a_failed_first_export_leaves_a_folder_as_it_was(tmp_path: Path, makes_folder: bool) -> None:
+    target = tmp_path / "new" / "out"
+    if makes_folder:
+        target.mkdir(parents=True)
+        (target / "notes.txt").write_text("mine")
+    async with Sandbox(runs=2) as sandbox:
+        environment = settings(sandbox, UNPOD_PLATFORM_TOKEN="wrong")
+        assert (await run_cli(environment, "export", sandbox.space_token, str(target))).status == 4
+        left = sorted(file.name for file in target.iterdir()) if target.exists() else None
+        assert left == (["notes.txt"] if makes_folder else None)
+        assert (await run_cli(settings(sandbox), "export", sandbox.space_token, str(target))).status == 0
+
+
+async def test_a_resumed_export_says_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unpod_async._export.storage.checkpoint._INTERVAL", 0.0)
+    async with Sandbox(runs=20, tasks_per_run=2) as sandbox:
+        sandbox.script(
+            faults.refusal(path=f"{sandbox.space_token}/tasks/", times=1_000),
+            faults.token_revoked(path=f"/{sandbox.run_ids()[10]}/tasks/", times=1),
+        )
+        argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--concurrency", "1")
+        results = [await run_cli(settings(sandbox), *argv) for _ in range(3)]
+
+    assert [result.status for result in results] == [4, 0, 0]
+    assert [result.err.count("resuming: ") for result in results] == [0, 1, 0]
+    assert re.search(r"\nresuming: [1-9]\d? of 20 runs are stored\nFetching tasks: ", results[1].err)
 
 
 async def test_a_deadline_ends_the_retries_of_an_unreachable_service(tmp_path: Path) -> None:
     async with Sandbox(runs=2) as sandbox:
         environment = settings(sandbox)
-    argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--deadline", "1")
+    argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--deadline", "6")
     result = await run_cli(environment, *argv)
 
     assert result.status == 1
     assert "no connection" in result.err
-    assert "run the same command" in result.err
+    assert "Nothing was fetched. To try again, run the same command again:" in result.err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -233,6 +296,9 @@ class Clock:
         return self.now
 
 
+OUTAGE = "the service answers 503; retrying for up to 60 min"
+
+
 def test_a_log_has_a_line_for_each_tenth_and_each_half_minute() -> None:
     written: list[str] = []
     clock = Clock()
@@ -240,17 +306,52 @@ def test_a_log_has_a_line_for_each_tenth_and_each_half_minute() -> None:
 
     def at(now: float, done: int, *, phase: Any = "fetching", waiting: float = 0.0) -> int:
         before, clock.now = len(written), now
-        event = ExportProgress(phase=phase, runs_total=100, runs_done=done, waiting=waiting, rate=12.0)
+        event = ExportProgress(
+            phase=phase,
+            runs_total=100,
+            runs_done=done,
+            waiting=waiting,
+            outage=OUTAGE if waiting else None,
+            rate=12.0,
+        )
         progress(event)
         return len(written) - before
 
     assert at(0, 0, phase="listing") == 1
     assert [at(1, 0), at(2, 9), at(3, 10), at(3.5, 20), at(4.5, 21)] == [1, 0, 1, 0, 1]
     assert [at(30, 25), at(34.5, 25), at(40, 25)] == [0, 1, 0]  # nothing changes
-    assert [at(41, 25, waiting=5.0), at(43, 25, waiting=7.0), at(44, 26), at(71, 26)] == [1, 0, 0, 1]
-    assert at(72, 100, phase="done") == 1
-    assert written[1] == "Fetching tasks: 0/100 runs; 0 tasks, 0.0 MB, 12 tasks/s"
-    assert "no answer from the service for 5 s, retrying" in written[5]
+    assert [at(40.5, 25, waiting=1.0), at(41, 25)] == [0, 0]  # a short outage
+    assert [at(41, 25, waiting=5.0), at(43, 25, waiting=7.0), at(44, 26), at(74, 26)] == [1, 0, 1, 1]
+    assert at(75, 100, phase="done") == 1
+    assert written[1] == "Fetching tasks: 0 of 100 runs; 0 tasks, 0.0 MB, 12 tasks/s"
+    assert written[5].endswith(f"; {OUTAGE} (5 s so far)")
+    assert written[6] == "the service responds again after 7 s"
+
+
+@each_row(
+    "event, line, text",
+    [
+        ({"runs_seen": 1}, "Listing runs: 1 run found; 0 tasks, 0.0 MB", "listing: 1 run found"),
+        (
+            {"phase": "fetching", "runs_done": 63, "runs_total": 61, "rows": 1200},
+            "Fetching tasks: 63 of 63 runs; 1,200 tasks, 0.0 MB",
+            None,
+        ),
+        (
+            {"phase": "fetching", "runs_done": 0, "runs_total": 1},
+            "Fetching tasks: 0 of 1 run; 0 tasks, 0.0 MB",
+            "fetching: 0 of 1 run, 0 tasks",
+        ),
+    ],
+)
+def test_progress_is_never_of_none_or_more_than_everything(
+    event: dict[str, Any], line: str, text: str | None
+) -> None:
+    written: list[str] = []
+    progress = ExportProgress(**{"phase": "listing", **event})
+    ProgressLines(written.append)(progress)
+    assert written == [line]
+    assert text is None or str(progress) == text
 
 
 def test_a_summary_shows_a_few_problems_and_counts_the_others(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.cells import cell_len
 
 from tests.cli.harness import run_cli, run_process, settings
+from tests.tables import each_row
 from unpod_async.testing import Fault, Oddities, Sandbox
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ def without_tokens(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         info = row.get("user_info")
         found.append({**row, "user_info": {**info, "user_token": None}} if info else row)
     return found
+
+
+def short(row_id: str) -> str:
+    return f"{row_id[:9]}…"
 
 
 def rows_of(out: str) -> list[dict[str, Any]]:
@@ -72,12 +79,14 @@ async def test_the_listings_of_an_organization() -> None:
 async def test_a_table_has_the_first_rows_and_counts_the_others() -> None:
     async with Sandbox(runs=60) as sandbox:
         result = await run_cli(settings(sandbox), "runs", sandbox.space_token, "--table")
-        whole = await run_cli(settings(sandbox), "runs", sandbox.space_token, "--table", "--limit", "0")
+        whole = await run_cli(
+            settings(sandbox), "runs", sandbox.space_token, "--limit", "0", "--table", "--wide"
+        )
         ids = sandbox.run_ids()
 
-    assert [line.split()[0] for line in result.out.splitlines()] == ["RUN", *ids[:50]]
+    assert [line.split()[0] for line in result.out.splitlines()] == ["RUN", *map(short, ids[:50])]
     assert result.err == "The first 50 of 60 runs. --limit N shows more, --limit 0 shows all.\n"
-    assert [line.split()[0] for line in whole.out.splitlines()] == ["RUN", *ids]
+    assert [line.split()[0] for line in whole.out.splitlines()] == ["RUN", *ids]  # --wide
     assert whole.err == ""
 
 
@@ -95,6 +104,23 @@ async def test_control_and_bidi_characters_are_escaped() -> None:
     assert r"evil\u202e[bold] mark\x07" in result.out
 
 
+async def test_a_table_says_if_columns_do_not_fit() -> None:
+    async with Sandbox(runs=1, tasks_per_run=3) as sandbox:
+        argv = ("tasks", sandbox.space_token, "--table")
+        narrow = await run_cli(settings(sandbox, COLUMNS="60"), *argv)
+        cut = await run_cli(settings(sandbox, COLUMNS="60"), *argv, "--limit", "2")
+        broad = await run_cli(settings(sandbox, COLUMNS="140"), *argv)
+        wide = await run_cli(settings(sandbox, COLUMNS="60"), *argv, "--wide")
+
+    assert "NAME" not in narrow.out
+    assert narrow.err == "Some columns do not fit. --wide shows all columns.\n"
+    assert cut.err.splitlines()[0] == "Some columns do not fit. --wide shows all columns."
+    assert cut.err.splitlines()[1].startswith("The first 2 of 3 tasks.")
+    assert "NAME" in broad.out
+    assert "NAME" in wide.out
+    assert (broad.err, wide.err) == ("", "")
+
+
 async def test_wide_characters_take_two_cells() -> None:
     async with Sandbox(runs=1, tasks_per_run=2) as sandbox:
         wide, narrow = sandbox.task_ids()
@@ -106,7 +132,7 @@ async def test_wide_characters_take_two_cells() -> None:
             lines = result.out.splitlines()
 
             assert max(cell_len(line) for line in lines) <= columns
-            assert [line.split()[0][:10] for line in lines[1:]] == [wide[:10], narrow[:10]]
+            assert [line.split()[0][:9] for line in lines[1:]] == [wide[:9], narrow[:9]]
             assert "完了" in lines[1]
             assert "…" in lines[1]
 
@@ -116,12 +142,15 @@ async def test_an_unreadable_row_is_left_out_and_reported(form: str) -> None:
     async with Sandbox(runs=1, tasks_per_run=4) as sandbox:
         tasks = sandbox.task_ids()
         sandbox.poison(tasks[1])
-        result = await run_cli(settings(sandbox), "tasks", sandbox.space_token, form)
+        result = await run_cli(settings(sandbox), "tasks", sandbox.space_token, form, "--wide")
 
     assert result.status == 3
     for task in (tasks[0], tasks[2], tasks[3]):
         assert task in result.out
-    assert "1 rows of tasks of space" in result.err
+    assert (
+        "1 row of tasks of space SPACEMAIN000000000000001 cannot be used: the row at position 2 is "
+        "unreadable (GET /spaces/SPACEMAIN000000000000001/tasks/ answered 206: "
+    ) in result.err
     assert "on_bad_row" not in result.err
     assert result.err.splitlines()[1].startswith("hint: ")
     assert len(result.err.splitlines()) == 2
@@ -141,7 +170,7 @@ async def test_a_row_that_is_not_an_object_is_left_out_of_the_lines() -> None:
 @pytest.mark.parametrize("form", ["--json", "--table"])
 async def test_an_incomplete_listing_shows_its_rows_and_gives_status_3(form: str) -> None:
     async with Sandbox(runs=3, oddities=Oddities(count="high")) as sandbox:
-        result = await run_cli(settings(sandbox), "runs", sandbox.space_token, form)
+        result = await run_cli(settings(sandbox), "runs", sandbox.space_token, form, "--wide")
         ids = sandbox.run_ids()
 
     assert result.status == 3
@@ -201,11 +230,14 @@ async def test_a_rejected_token_has_its_own_exit_status(answer: int, status: int
 async def test_an_unreachable_service() -> None:
     async with Sandbox(runs=1) as sandbox:
         environment = settings(sandbox)
-    result = await run_cli(environment, "-v", "runs", sandbox.space_token)
+    result = await run_cli({**environment, "TZ": "UTC"}, "-v", "runs", sandbox.space_token)
 
     assert result.status == 1
     assert "no connection" in result.err
-    assert "WARNING GET spaces/{space_token}/runs/: " in result.err  # -v shows the retries
+    # -v shows the retries, at times whose zone is named.
+    assert re.search(
+        r"^\d\d:\d\d:\d\d \S+ WARNING GET spaces/{space_token}/runs/: ", result.err, re.MULTILINE
+    )
 
 
 async def test_an_option_after_the_command_overrides_the_one_before_it() -> None:
@@ -219,3 +251,201 @@ async def test_an_option_after_the_command_overrides_the_one_before_it() -> None
     assert (result.status, result.err) == (0, "")
     assert "DEBUG" not in quiet.err
     assert "DEBUG" in verbose.err  # -v before and after the command is -vv
+
+
+@pytest.mark.parametrize("form", ["--json", "--table"])
+async def test_an_empty_result_says_why(form: str) -> None:
+    async with Sandbox(runs=40, tasks_per_run=3) as sandbox:
+        space, agent, run = sandbox.space_token, sandbox.agent_handle, sandbox.run_ids()[0]
+        statuses = Counter(row["status"] for row in sandbox.run_rows())
+        expected = [
+            (
+                ("runs", space, "--status", "done"),
+                "no runs match --status done; 40 in the space; known statuses: "
+                + ", ".join(status for status, _ in statuses.most_common())
+                + "\n",
+            ),
+            (
+                ("tasks", space, "--outcome", "interested"),
+                "no tasks match --outcome interested; 120 in the space; known outcomes: ",
+            ),
+            (
+                ("tasks", space, "--search", "nobody", "--call-type", "inbound"),
+                "no tasks match --search nobody --call-type inbound; 120 in the space\n",
+            ),
+            (
+                ("tasks", space, "--from", "2040-01-01"),
+                "no tasks match --from 2040-01-01T00:00:00+00:00; 120 in the space\n",
+            ),
+            (
+                ("tasks", space, "--run", run, "--status", "done"),
+                "no tasks match --status done; 3 in the run; known statuses: ",
+            ),
+            (
+                ("tasks", "--agent", agent, "--search", "nobody"),
+                f"no tasks match --search nobody; 120 of agent {agent}\n",
+            ),
+        ]
+        for argv, message in expected:
+            result = await run_cli(settings(sandbox), *argv, form)
+            assert (result.status, result.out) == (0, ""), argv
+            assert result.err.startswith(message), argv
+            assert "Interested" in result.err or "outcomes" not in message
+
+    async with Sandbox(runs=0) as sandbox:
+        result = await run_cli(settings(sandbox), "runs", sandbox.space_token, "--status", "done", form)
+    assert result == (0, "", "There are no runs in the space.\n")
+
+
+@pytest.mark.parametrize("form", ["--json", "--table"])
+async def test_filters_keep_the_same_tasks_wherever_they_are_applied(form: str) -> None:
+    """The service filters the tasks of a space; those of a run or an agent are filtered here."""
+    async with Sandbox(runs=12, tasks_per_run=60) as sandbox:
+        run = next(row["run_id"] for row in sandbox.run_rows() if row["status"] == "completed")
+        rows = {row["task_id"]: row for row in sandbox.task_rows(run)}
+        middle = rows[sandbox.task_ids(run)[30]]["created"]
+        options = [
+            ("--outcome", "Interested"),
+            ("--outcome", "Interested", "--outcome", "Voicemail"),
+            ("--call-type", "outbound"),
+            ("--search", "PERSON .*1$"),
+            ("--from", f"{middle}Z"),
+            ("--to", f"{middle}Z"),
+            ("--status", "completed", "--outcome", "No Answer"),
+        ]
+        for chosen in options:
+            shown = []
+            for source in (("--run", run), ()):
+                argv = ("tasks", sandbox.space_token, *source, *chosen, form, "--wide", "--limit", "0")
+                result = await run_cli(settings(sandbox), *argv)
+                assert (result.status, result.err) == (0, ""), chosen
+                shown.append(rows.keys() & re.findall(r"T[0-9a-f]{32}", result.out))
+            assert shown[0] == shown[1], chosen
+            assert shown[0], chosen
+
+
+@pytest.mark.parametrize("option", ["--search"])
+async def test_a_pattern_that_is_no_regular_expression_is_refused(option: str) -> None:
+    async with Sandbox(runs=1) as sandbox:
+        result = await run_cli(settings(sandbox), "tasks", sandbox.space_token, option, "[")
+        sent = sandbox.requests
+
+    assert (result.status, sent) == (2, 0)
+    assert "invalid value for '--search': '[' is not a regular expression" in result.err
+
+
+async def test_a_table_of_tasks_shows_the_call() -> None:
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox:
+        (task,) = sandbox.task_ids()
+        output = {
+            "call_id": "c",
+            "contact_number": "9000000001",
+            "duration": 87,
+            "cost": 0.1291,
+            "post_call_data": {"summary": {"status": "No Answer"}},
+        }
+        row = {
+            "task_id": task,
+            "status": "completed",
+            "created": "2026-01-15T13:16:00",
+            "input": {"name": "A. Person"},
+            "output": output,
+        }
+        sandbox.malform(task, json.dumps(row).encode())
+        found = {}
+        for columns, zone in ((60, "Asia/Kolkata"), (80, "Asia/Kolkata"), (120, "Asia/Kolkata")):
+            environment = settings(sandbox, COLUMNS=str(columns), TZ=zone)
+            argv = ("tasks", sandbox.space_token, "--table")
+            found[columns] = (await run_process(environment, *argv)).out
+            utc = (await run_process(environment, *argv, "--utc", "--wide")).out
+
+    for columns, text in found.items():
+        assert max(map(len, text.splitlines())) <= columns
+        for value in (f"{task[:9]}…", "completed", "No Answer", "1:27", "9000000001"):
+            assert value in text, columns
+    assert "$0.129" in found[80]
+    assert "CREATED (IST)" in found[120]
+    assert "2026-01-15 18:46" in found[120]
+    assert "A. Person" in found[120]
+    assert ("CREATED (UTC)" in utc, "2026-01-15 13:16" in utc, task in utc) == (True, True, True)
+
+
+async def test_whole_listings_use_pages_of_500() -> None:
+    async with Sandbox(runs=3) as sandbox:
+        space = sandbox.space_token
+        for argv in (
+            ("runs", space),
+            ("runs", space, "--table", "--limit", "0"),
+            ("runs", space, "--status", "failed", "--table"),
+            ("tasks", space),
+            ("run", space, sandbox.run_ids()[0]),
+            ("recordings", space, sandbox.task_ids()[0]),
+        ):
+            await run_cli(settings(sandbox), *argv)
+        await run_cli(settings(sandbox), "runs", space, "--limit", "5", "--table")
+
+        sizes = [received.query["page_size"] for received in sandbox.log]
+    assert set(sizes[:-1]) == {"500"}
+    assert sizes[-1] == "6"
+
+
+async def test_ids_are_longer_where_short_ones_would_be_equal() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        row = next(iter(sandbox.run_rows()))
+        ids = ["R0123456789a", "R0123456789b", "Rother000000"]
+        body = {
+            "count": 3,
+            "status_code": 200,
+            "message": "",
+            "data": [{**row, "run_id": one} for one in ids],
+        }
+        sandbox.script(Fault(status=200, body=json.dumps(body).encode(), times=9))
+        result = await run_cli(settings(sandbox), "runs", sandbox.space_token, "--table")
+
+    assert [line.split()[0] for line in result.out.splitlines()[1:]] == ids
+
+
+@each_row(
+    ("argv", "hint"),
+    [
+        (("spaces",), "the server asks for a JWT here: pass one with --auth-scheme JWT"),
+        (
+            ("agents", "--auth-scheme", "JWT"),
+            "check that the token is complete; an API key needs --auth-scheme Token",
+        ),
+        (("agents", "--org-handle", "nobody"), "check the handle or id and --org-handle"),
+        (
+            ("runs", "SPACEFOREIGN000000000006"),
+            "the space may not exist, belong to another account, or need a higher role",
+        ),
+    ],
+)
+async def test_hints_name_options_instead_of_python_arguments(argv: tuple[str, ...], hint: str) -> None:
+    async with Sandbox(runs=1) as sandbox:
+        result = await run_cli(settings(sandbox), *argv)
+
+    assert " ".join(result.err.splitlines()[1:]) == f"hint: {hint}"
+    assert "while reading" not in result.err  # the path names the listing
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (401, "check that the API key is complete and not expired; a JWT needs --auth-scheme JWT"),
+        (403, "the account of the token needs a role there"),
+        (404, "check the handle or id and --org-handle"),
+        (429, "the service limits requests"),
+        (503, "the service has a problem"),
+    ],
+)
+async def test_an_error_has_two_lines(answer: int, hint: str) -> None:
+    async with Sandbox(runs=1) as sandbox:
+        sandbox.script(
+            Fault(status=answer, body=b'{"message": "No."}', headers={"Retry-After": "0"}, times=99)
+        )
+        result = await run_cli(settings(sandbox), "runs", sandbox.space_token)
+
+    assert result.status in {1, 4}
+    first, second = result.err.splitlines()
+    assert first.startswith("unpod-async: GET ")
+    assert second.startswith(f"hint: {hint}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -25,6 +26,8 @@ from tests.leaks import SANDBOX_SECRETS
 from unpod_async.testing import Fault, Sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")
+
+STDOUT_HINT = "hint: check where the output goes; > /dev/null discards it\n"
 
 
 async def test_a_closed_pipe_ends_the_program_silently() -> None:
@@ -63,13 +66,86 @@ async def test_a_full_disk(argv: tuple[str, ...], unbuffered: str) -> None:
             _, err = await process.communicate()
 
     assert process.returncode == 1
-    assert err.decode() == "unpod-async: cannot write to stdout: No space left on device\n"
+    assert err.decode() == f"unpod-async: cannot write to stdout: No space left on device\n{STDOUT_HINT}"
+
+
+def open_broken(kind: str) -> int:
+    """Return a descriptor that cannot be written: of a full disk, or a pipe whose reader has exited."""
+    if kind == "full":
+        return os.open("/dev/full", os.O_WRONLY)
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    return writing_end
+
+
+async def run_broken(
+    sandbox: Sandbox, *argv: str, stdout: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+) -> Result:
+    """Run the program with these streams, and close them."""
+    process = await asyncio.create_subprocess_exec(
+        *(*PROGRAM, *argv),
+        env={**clean_environment(), **settings(sandbox)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+    )
+    for descriptor in (stdout, stderr):
+        if descriptor >= 0:
+            os.close(descriptor)
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Result(process.returncode, (out or b"").decode(), (err or b"").decode())
+
+
+CREATE = ("--name", "A", "--number", "9000000001", "--context", "x", "--yes")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("kind", ["full", "pipe"])
+@pytest.mark.parametrize("option", ["--json", "--table"])
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_calls_that_were_placed_are_reported_although_stdout_is_broken(
+    kind: str, option: str, is_lost: bool
+) -> None:
+    """Otherwise the exit status looks as if nothing had been placed, and people are called twice."""
+    async with Sandbox(runs=1) as sandbox:
+        if is_lost:
+            sandbox.script(Fault(method="POST", status=502, processed=True))
+        argv = ("create", sandbox.space_token, "--agent", sandbox.agent_handle, *CREATE, option)
+        result = await run_broken(sandbox, *argv, stdout=open_broken(kind))
+
+        (call,) = sandbox.ledger
+        assert result.status == (141 if kind == "pipe" else 1)
+        assert f"run {call.run_id}: 1 call queued; do not send it again\n" in result.err
+        assert ("cannot write to stdout" in result.err) is (kind == "full")
+        assert "Traceback" not in result.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("kind", ["full", "pipe"])
+@pytest.mark.parametrize("verbose", [(), ("-vv",)])
+async def test_a_broken_stderr_changes_nothing_else(
+    kind: str, verbose: tuple[str, ...], tmp_path: Path
+) -> None:
+    async with Sandbox(runs=2, tasks_per_run=1) as sandbox:
+        space = sandbox.space_token
+        agent = ("--agent", sandbox.agent_handle)
+        for argv, status, lines in (
+            (("runs", space), 0, 2),
+            (("runs", "NOSUCHSPACE"), 4, 0),
+            (("runs", "a/b"), 2, 0),
+            (("export", space, str(tmp_path / "data")), 0, 1),
+            (("create", space, *agent, *CREATE), 0, 1),
+        ):
+            result = await run_broken(sandbox, *verbose, *argv, stderr=open_broken(kind))
+            assert (argv[0], result.status, len(result.out.splitlines())) == (argv[0], status, lines)
+        assert len(sandbox.ledger) == 1
 
 
 async def test_a_closed_stdout_is_an_error_before_anything_is_done() -> None:
     async with Sandbox(runs=2) as sandbox:
         for redirections, err in (
-            (">&-", "unpod-async: cannot write to stdout: it is closed\n"),
+            (">&-", f"unpod-async: cannot write to stdout: it is closed\n{STDOUT_HINT}"),
             (">&- 2>&-", ""),
         ):
             program = ("sh", "-c", f'exec "$@" {redirections}', "sh", *PROGRAM)
@@ -87,7 +163,7 @@ async def run_without_stdout(sandbox: Sandbox, *argv: str, also: str = "") -> Re
 @pytest.mark.slow
 async def test_without_a_stdout_nothing_is_called_and_an_export_ends_as_usual(tmp_path: Path) -> None:
     """As started by some daemons and schedulers."""
-    closed = "unpod-async: cannot write to stdout: it is closed\n"
+    closed = f"unpod-async: cannot write to stdout: it is closed\n{STDOUT_HINT}"
     async with Sandbox(runs=2, tasks_per_run=1) as sandbox:
         sandbox.advance(50)
         space, run = sandbox.space_token, sandbox.run_ids()[-1]
@@ -229,13 +305,55 @@ async def test_a_signal_that_is_ignored_at_the_start_stays_ignored() -> None:
     assert (process.returncode, err) == (7, b"")
 
 
+async def printed_variables(process: asyncio.subprocess.Process) -> dict[str, str]:
+    """Return what the sandbox printed for the shell, as the shell reads it."""
+    assert process.stdout is not None
+    async with asyncio.timeout(200):
+        lines = [(await process.stdout.readline()).decode() for _ in range(6)]
+    words = (shlex.split(line) for line in lines)
+    return dict(word.split("=", 1) for export, word in words if export == "export")
+
+
+async def test_a_live_sandbox_starts_soon_and_its_calls_are_watched_and_waited_for() -> None:
+    process = await start_process({}, "sandbox", "--live", "--speed", "20", "--port", "0", "--runs", "20")
+    names = await printed_variables(process)
+    try:
+        async with asyncio.timeout(200):
+            watch = await start_process(names, "watch", names["SPACE"], "--interval", "1", "--json")
+            assert watch.stdout is not None
+            while b"CallEnded" not in (line := await watch.stdout.readline()):
+                assert line, (await watch.communicate())[1]
+            watch.send_signal(signal.SIGINT)
+            await watch.communicate()
+            person = ("--name", "A", "--number", "9000000001", "--context", "x", "--agent", names["AGENT"])
+            created = await run_cli(names, "create", names["SPACE"], *person, "--yes", "--json")
+            run = json.loads(created.out)["run_id"]
+            waited = await run_cli(names, "wait", names["SPACE"], run, "--interval", "1", "--json")
+            with_jwt = {**names, "UNPOD_PLATFORM_TOKEN": names["JWT"]}
+            spaces = await run_cli(with_jwt, "spaces", "--auth-scheme", "JWT")
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert (created.status, waited.status, waited.err) == (0, 0, "")
+    assert run in waited.out
+    assert names["SPACE"] in spaces.out
+    assert b"It is live" in err
+    assert b"Traceback" not in err
+
+
+async def test_a_speed_needs_a_live_sandbox() -> None:
+    result = await run_cli({}, "sandbox", "--speed", "2")
+
+    assert result.status == 2
+    assert "--speed: needs --live" in result.err
+
+
 @pytest.mark.slow
 async def test_the_sandbox_prints_its_variables_and_ends_with_ctrl_c() -> None:
     argv = ("sandbox", "--port", "0", "--runs", "3", "--tasks-per-run", "2..2", "--seed", "5")
     process = await start_process({}, *argv)
     assert process.stdout is not None
-    lines = [(await process.stdout.readline()).decode() for _ in range(5)]
-    names = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+    names = await printed_variables(process)
     listed = await run_cli(names, "tasks", names["SPACE"])
     of_agent = await run_cli(names, "tasks", "--agent", names["AGENT"])
     process.send_signal(signal.SIGINT)

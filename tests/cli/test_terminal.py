@@ -27,16 +27,16 @@ def check_screen(terminal: Terminal, columns: int = 60) -> None:
     assert "Traceback" not in terminal.shown
 
 
-async def test_a_table_fits_and_keeps_the_ids_whole() -> None:
+async def test_a_table_fits_and_shortens_the_ids() -> None:
     async with Sandbox(runs=60) as sandbox:
-        async with Terminal(settings(sandbox), "runs", sandbox.space_token) as terminal:
+        async with Terminal(settings(sandbox, TZ="UTC"), "runs", sandbox.space_token) as terminal:
             assert await terminal.wait() == 0
         ids = sandbox.run_ids()[:50]
 
     check_screen(terminal)
     lines = [line for line in terminal.lines() if line]
-    assert lines[0].split() == ["RUN", "STATUS", "TASKS"]
-    assert [line.split()[0] for line in lines[1:51]] == ids
+    assert lines[0].split() == ["RUN", "STATUS", "CREATED", "(UTC)", "TASKS"]
+    assert [line.split()[0] for line in lines[1:51]] == [f"{one[:9]}…" for one in ids]
     assert lines[51].startswith("The first 50 of 60 runs")
     assert "\x1b[1m" in terminal.shown  # the headings
 
@@ -59,12 +59,14 @@ async def test_the_prompt_for_the_token_does_not_show_it() -> None:
             await terminal.until("not shown while you type): ")
             terminal.type(f"{sandbox.token}\n")
             assert await terminal.wait() == 0
-            assert sandbox.run_ids()[0] in terminal.shown
+            assert sandbox.run_ids()[0][:9] in terminal.shown
 
     check_screen(terminal, 100)
 
 
-@pytest.mark.parametrize(("typed", "status", "calls"), [("y\n", 0, 1), ("\n", 1, 0), ("\x03", 130, 0)])
+@pytest.mark.parametrize(
+    ("typed", "status", "calls"), [("y\n", 0, 1), ("\n", 1, 0), ("\x03", 130, 0), ("\x04", 1, 0)]
+)
 async def test_calls_are_placed_only_after_a_yes(typed: str, status: int, calls: int) -> None:
     async with Sandbox(runs=1) as sandbox:
         argv = ("create", sandbox.space_token, "--agent", sandbox.agent_handle, *PERSON)
@@ -77,6 +79,8 @@ async def test_calls_are_placed_only_after_a_yes(typed: str, status: int, calls:
         assert sum(received.method == "POST" for received in sandbox.log) == calls
     check_screen(terminal)
     assert "9000000001 A. Example" in terminal.shown
+    lines = terminal.lines()
+    assert status != 1 or "unpod-async: nothing was sent" in lines, lines  # on a line of its own
 
 
 async def test_an_export_shows_its_progress(tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ async def test_an_export_shows_its_progress(tmp_path: Path) -> None:
 
     check_screen(terminal)
     text = "\n".join(terminal.lines())
-    assert "Done: 30/30 runs" in text
+    assert "Done: 30 of 30 runs" in text
     assert "100%" in text
     assert "Complete  yes" in text
     assert "Data set  30 runs, 90 tasks" in text
@@ -114,7 +118,7 @@ async def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, kind: str) -> No
 
     check_screen(terminal)
     assert "\x1b" not in terminal.shown + waited.shown + watched.shown
-    assert "Done: 3/3 runs; 9 tasks" in terminal.shown
+    assert "Done: 3 of 3 runs; 9 tasks" in terminal.shown
 
 
 @pytest.mark.slow

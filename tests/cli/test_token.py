@@ -50,10 +50,10 @@ async def test_from_stdin() -> None:
         (b"Token abc", "scheme"),
         (b"two\nlines", ""),
         (b"\xff\xfe", "contains no token"),
-        (b"\xff\xfe\0", "neither UTF-8, nor UTF-16 with a byte order mark"),
-        (b"k\xff", "neither UTF-8, nor UTF-16 with a byte order mark"),
-        ("k3y".encode("utf-16-le"), "neither UTF-8, nor UTF-16 with a byte order mark"),
-        ("k3y".encode("utf-32"), "neither UTF-8, nor UTF-16 with a byte order mark"),
+        (b"\xff\xfe\0", "neither UTF-8 nor UTF-16 with a byte order mark"),
+        (b"k\xff", "neither UTF-8 nor UTF-16 with a byte order mark"),
+        ("k3y".encode("utf-16-le"), "neither UTF-8 nor UTF-16 with a byte order mark"),
+        ("k3y".encode("utf-32"), "neither UTF-8 nor UTF-16 with a byte order mark"),
         (b'"k3y"', "must not be in quotes"),
         (b"\xef\xbb\xbf'k3y'", "must not be in quotes"),
         ("“k3y”".encode(), "must not be in quotes"),
@@ -146,3 +146,48 @@ async def test_neither_the_log_nor_a_traceback_shows_the_token() -> None:
     assert "AuthenticationError" in result.err
     assert "DEBUG GET spaces/{space_token}/runs/: 401" in result.err
     assert "k3y" not in result.out + result.err
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_the_password_of_a_proxy_is_no_argument(before: bool) -> None:
+    option, command = ("--proxy", "http://user:5ecret@127.0.0.1:9"), ("runs", "SPACE")
+    argv = (*option, *command) if before else (*command, *option)
+    result = await run_cli({"UNPOD_PLATFORM_TOKEN": "key"}, *argv)
+
+    assert (result.status, result.out) == (2, "")
+    assert "Set UNPOD_PROXY to the whole URL" in result.err
+    assert "5ecret" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("environment", "hint"),
+    [
+        ({"HTTPS_PROXY": "http://user:5ecret@127.0.0.1:9"}, "HTTPS_PROXY is set but not read; "),
+        ({"UNPOD_PROXY": "http://user:5ecret@127.0.0.1:9"}, "check --proxy"),
+        ({"UNPOD_PROXY": "ftp://user:5ecret@127.0.0.1:9"}, "write it as http://host:port; "),
+        ({}, "check --base-url and the network"),
+    ],
+)
+async def test_a_failed_connection_says_what_to_do_about_proxies(
+    environment: dict[str, str], hint: str
+) -> None:
+    settings = {"UNPOD_PLATFORM_TOKEN": "key", "UNPOD_BASE_URL": "https://unpod.invalid", **environment}
+    # One attempt is enough: the name is never found.
+    result = await run_cli(settings, "doctor", "--json")
+    listed = await run_cli(
+        settings,
+        "create",
+        "S",
+        "--agent",
+        "a",
+        "--context",
+        "c",
+        "--name",
+        "n",
+        "--number",
+        "9000000001",
+        "--yes",
+    )
+
+    assert "5ecret" not in result.out + result.err + listed.err
+    assert f"hint: {hint}" in listed.err

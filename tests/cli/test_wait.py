@@ -44,6 +44,21 @@ async def test_ended_runs_are_reported_in_the_order_of_the_arguments() -> None:
         assert sandbox.requests - before == 1 + len(names)  # the runs are listed once
 
 
+async def test_a_run_may_be_given_by_the_start_of_its_id() -> None:
+    async with Sandbox(runs=12, tasks_per_run=3) as sandbox:
+        rows = [row for row in sandbox.run_rows() if row["status"] in {"completed", "failed"}]
+        first, second = (row["run_id"] for row in rows[:2])
+        result = await wait(sandbox, second, f"{first[:9]}…", second[:12])
+        unknown = await wait(sandbox, first[:9], "Rnone")
+        too_short = await wait(sandbox, "R")
+
+    assert (result.status, result.err) == (0, "")
+    assert [json.loads(line)["run"] for line in result.out.splitlines()] == [second, first]
+    assert (unknown.status, unknown.out) == (1, "")
+    assert (too_short.status, too_short.out) == (2, "")
+    assert "hint: give at least its first 4 characters" in too_short.err
+
+
 async def test_a_table_counts_the_tasks() -> None:
     async with Sandbox(runs=12, tasks_per_run=3) as sandbox:
         row = next(row for row in sandbox.run_rows() if row["status"] == "partially_completed")
@@ -52,7 +67,7 @@ async def test_a_table_counts_the_tasks() -> None:
     assert result.status == 0
     heads, line = result.out.splitlines()
     assert heads.split() == ["RUN", "STATUS", "TASKS"]
-    assert line.startswith(row["run_id"])
+    assert line.startswith(f"{row['run_id'][:9]}…")
     assert max(map(len, (heads, line))) <= 60
 
 
@@ -63,10 +78,10 @@ async def test_a_timeout_names_the_tasks_that_have_not_ended() -> None:
         result = await wait(sandbox, run, other, *QUICK, "--deadline", "0.5s")
         alone = await wait(sandbox, run, *QUICK, "--deadline", "0.2s")
 
-    assert alone.err.startswith("unpod-async: the deadline of 0.2 s passed while waiting for 1 of 1 run: ")
+    assert alone.err.startswith("unpod-async: the deadline passed while waiting for 1 of 1 run: ")
     assert result.status == 5
     assert f"run {run} is in_progress, with open tasks {task} (hold)" in result.err
-    assert result.err.startswith("unpod-async: the deadline of 0.5 s passed while waiting for 1 of 2 runs: ")
+    assert result.err.startswith("unpod-async: the deadline passed while waiting for 1 of 2 runs: ")
     held, done = map(json.loads, result.out.splitlines())
     assert held == {
         "run": run,
@@ -86,7 +101,7 @@ async def test_a_terminal_has_a_progress_line_that_disappears(columns: int) -> N
         other = sandbox.run_ids()[1]
         argv = ("wait", SPACE, run, *QUICK)
         async with Terminal(settings(sandbox), *argv, columns=columns) as terminal:
-            await terminal.until("0 of 1 run ended, 2 calls to go, 0:0")
+            await terminal.until("0 of 1 run ended, 2 calls left, 0:0")
             while next(sandbox.run_rows())["status"] not in {"completed", "failed", "partially_completed"}:
                 sandbox.advance()
             assert await terminal.wait() == 0
@@ -94,7 +109,7 @@ async def test_a_terminal_has_a_progress_line_that_disappears(columns: int) -> N
     lines = [line for line in terminal.lines() if line]
     assert max(map(cell_len, lines)) <= columns
     assert lines[-2].split() == ["RUN", "STATUS", "TASKS"]
-    assert lines[-1].startswith(run)
+    assert lines[-1].startswith(f"{run[:9]}…")
     assert other not in terminal.shown
     assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind(
         "\x1b[?25l"
@@ -107,7 +122,7 @@ async def test_the_progress_line_is_on_stderr_and_the_result_on_stdout() -> None
     async with Sandbox(runs=3, tasks_per_run=2) as sandbox:
         run = sandbox.insert_run(2)
         async with Terminal(settings(sandbox), "wait", SPACE, run, *QUICK, stdout=False) as terminal:
-            await terminal.until("0 of 1 run ended, 2 calls to go")
+            await terminal.until("0 of 1 run ended, 2 calls left")
             while next(sandbox.run_rows())["status"] not in {"completed", "failed", "partially_completed"}:
                 sandbox.advance()
             assert terminal.process.stdout is not None
@@ -138,14 +153,17 @@ async def test_ctrl_c_ends_the_wait() -> None:
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
 
-    assert (process.returncode, out, err) == (130, b"", b"unpod-async: interrupted\n")
+    message = (
+        b"unpod-async: interrupted\nhint: the calls go on; run the same command again to wait for their end\n"
+    )
+    assert (process.returncode, out, err) == (130, b"", message)
 
 
 @pytest.mark.parametrize(
     ("argv", "environment", "status", "message"),
     [
-        ((SPACE, "Rnone"), {}, 1, f"run Rnone is not listed in space {SPACE}"),
-        ((SPACE, "Rnone", "Rnowhere"), {}, 1, "2 runs (Rnone, Rnowhere) are not listed"),
+        ((SPACE, "Rnone"), {}, 1, f"space {SPACE} has no run Rnone\nhint: `unpod-async runs "),
+        ((SPACE, "Rnone", "Rnowhere"), {}, 1, f"space {SPACE} has no runs Rnone, Rnowhere"),
         (("NOSPACE", "R1"), {}, 4, "Invalid Space Token"),
         ((SPACE, "R1"), {"UNPOD_PLATFORM_TOKEN": "wrong"}, 4, "answered 401"),
         ((SPACE, "a/b"), {}, 2, "RUN 'a/b' is not a valid id"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.harness import PROGRAM, clean_environment, run_cli, settings
-from tests.cli.watching import QUICK, SPACE, WatchTerminal, last_table, posix, watch_process
+from tests.cli.watching import QUICK, SPACE, WatchTerminal, identity, last_table, posix, watch_process
 from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
@@ -69,6 +69,32 @@ async def test_a_watch_resumes_from_its_state(tmp_path: Path, by: signal.Signals
         max(Counter(tuple(map(line.get, ("event", "run", "task", "new"))) for line in watch.lines).values())
         == 1
     )
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_an_event_that_cannot_be_written_is_not_in_the_state(tmp_path: Path) -> None:
+    """The disk of the lines is full, and that of the state is not."""
+    file = tmp_path / "state.json"
+    argv = ("watch", SPACE, *QUICK, "--json", "--state", str(file))
+    async with Sandbox(runs=4, tasks_per_run=2) as sandbox:
+        with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
+            process = await asyncio.create_subprocess_exec(
+                *(*PROGRAM, *argv),
+                env={**clean_environment(), **settings(sandbox)},
+                stdout=full,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, err = await process.communicate()
+        assert process.returncode == 1
+        message, hint = err.splitlines()
+        assert message == b"unpod-async: cannot write to stdout: No space left on device"
+        assert hint.startswith(b"hint: ")
+        async with watch_process(sandbox, "--state", str(file)) as watch:
+            await watch.until_all(set(sandbox.task_ids()))
+            await watch.interrupt()
+
+    assert {line["run"] for line in watch.lines if line["event"] == "RunSeen"} == set(sandbox.run_ids())
 
 
 @pytest.mark.slow
@@ -224,13 +250,13 @@ async def test_what_is_no_regular_file_is_refused_at_once(
 ) -> None:
     file = tmp_path / "state.json"
     make(file)
-    before = file.lstat()
+    before = identity(file)
     async with Sandbox(runs=1) as sandbox:
         result = await run_cli(settings(sandbox), "watch", SPACE, "--state", str(file))
         assert (result.status, sandbox.requests) == (2, 0)
     assert "is not a regular file" in result.err
     assert "hint:" in result.err
-    assert file.lstat() == before
+    assert identity(file) == before
 
 
 @posix
@@ -240,7 +266,7 @@ async def test_a_loop_of_links_is_refused_at_once(tmp_path: Path) -> None:
     async with Sandbox(runs=1) as sandbox:
         result = await run_cli(settings(sandbox), "watch", SPACE, "--state", str(file))
         assert (result.status, sandbox.requests) == (2, 0)
-    assert "--state: cannot use" in result.err
+    assert "--state: cannot read" in result.err
 
 
 @pytest.mark.parametrize("content", [b"", b'{"tasks":true,"spaces":{}}'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +11,8 @@ import pytest
 
 from tests.cli.watching import SPACE
 from unpod_async import Run, Task
-from unpod_async.cli.watch_lines import duration_of, json_line, outcome_of, text_line
+from unpod_async.cli.fields import duration_of, outcome_of
+from unpod_async.cli.watch_lines import json_line, text_line
 from unpod_async.cli.watch_table import WatchView, draw
 from unpod_async.events import (
     CallEnded,
@@ -114,9 +115,10 @@ def test_the_table_fits_every_size(spaces: tuple[str, ...], tasks: bool) -> None
 
 
 def test_the_ascii_table_is_ascii() -> None:
-    view = view_of(EVENTS[:6])
-    view.set_polls(1, NOW)
-    assert all(line.plain.isascii() for line in draw(view, NOW, width=120, height=40, ascii_only=True))
+    for view in (view_of(EVENTS[:6]), busy((SPACE, "A" * 80), tasks=True)):
+        view.set_polls(1, NOW)
+        lines = draw(view, NOW, width=60, height=40, ascii_only=True)
+        assert all(line.plain.isascii() for line in lines if "保" not in line.plain)
 
 
 def test_a_call_is_in_progress_and_then_ends() -> None:
@@ -147,14 +149,41 @@ def test_an_outage_is_shown_until_its_end() -> None:
     view = view_of(EVENTS[:8], (SPACE, "OTHER"))
     view.set_polls(3, NOW)
     lines = table(view, NOW + timedelta(seconds=62))
-    assert lines[0].startswith("● 1 of 2 spaces  connected ")
-    assert lines[1].startswith(f"● {SPACE}  disconnected since ")
-    assert lines[1].endswith(", 1:02")
-    assert lines[2] == "  GET /x answered 503"
+    assert lines[1].startswith("● 1 of 2 spaces  connected ")
+    assert lines[2].startswith(f"● {SPACE}  disconnected since ")
+    assert lines[2].endswith(", 1:02")
+    assert lines[3] == "  GET /x answered 503"
 
     view(EVENTS[8])
-    assert table(view)[0].startswith("● 2 of 2 spaces  connected ")
-    assert table(view_of([]))[0] == f"● {SPACE}  connecting"
+    assert table(view)[1].startswith("● 2 of 2 spaces  connected ")
+    assert table(view_of([]))[1] == f"● {SPACE}  connecting"
+
+
+def test_the_title_names_the_zone_and_each_status_has_its_share() -> None:
+    statuses = ["completed"] * 996 + ["failed"] * 3 + ["pending"]
+    seen = [RunSeen(**{**OF_RUN, "run_id": f"R{n}"}, new=one, run=Run()) for n, one in enumerate(statuses)]
+    view = WatchView((SPACE,), tasks=True, interval=2.5, zone=timezone(timedelta(hours=1), "CET"))
+    for event in seen:
+        view(event)
+    view.set_polls(1, NOW)
+    lines = table(view, width=70)
+    assert lines[0] == "unpod-async watch  every 2.5 s, times in CET"
+    assert lines[1].endswith("polled 13:00:00")
+    rows = lines[lines.index("RUNS  1,000") + 1 :][:3]
+    assert [row.split()[:3] for row in rows] == [
+        ["pending", "1", "<1%"],
+        ["completed", "996", ">99%"],
+        ["failed", "3", "<1%"],
+    ]
+
+
+def test_a_call_that_did_not_reach_the_person_is_not_green() -> None:
+    no_answer = {**CALL, "post_call_data": {"summary": {"status": "No Answer"}}}
+    for output, style in ((no_answer, "yellow"), (CALL, "green"), ({"error": "busy"}, "green")):
+        row = task("completed", output)
+        view = view_of([CallEnded(**OF_TASK, old="in_progress", new="completed", task=row)])
+        (line,) = (one for one in draw(view, NOW, width=120, height=40) if one.plain.startswith("T1"))
+        assert [str(span.style) for span in line.spans if span.style] == [style], output
 
 
 def test_without_tasks_the_table_shows_changes_of_runs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import struct
@@ -18,10 +19,20 @@ from tests.leaks import SANDBOX_SECRETS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from unpod_async.testing import Sandbox
 
-__all__ = ["QUICK", "SPACE", "WatchProcess", "WatchTerminal", "last_table", "posix", "watch_process"]
+__all__ = [
+    "QUICK",
+    "SPACE",
+    "WatchProcess",
+    "WatchTerminal",
+    "identity",
+    "last_table",
+    "posix",
+    "watch_process",
+]
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and terminals of POSIX")
 QUICK = ("--interval", "0.05", "--resync", "0.2")
@@ -34,7 +45,7 @@ class WatchTerminal(Terminal):
     async def until(self, pattern: str) -> None:
         """Wait until a line matches the pattern."""
         try:
-            async with asyncio.timeout(50):
+            async with asyncio.timeout(200):
                 while not any(re.search(pattern, line) for line in self.lines()):
                     assert not self._closed, f"the program ended without {pattern!r}: {self.shown}"
                     self._output.clear()
@@ -51,6 +62,12 @@ class WatchTerminal(Terminal):
         import termios
 
         fcntl.ioctl(self._own_end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+
+def identity(file: Path) -> tuple[object, ...]:
+    """What changes if a file is replaced or written to. Reading a link or a folder may change its times."""
+    found = file.lstat()
+    return (found.st_dev, found.st_ino, found.st_mode, found.st_size, os.path.realpath(file))
 
 
 def last_table(terminal: Terminal) -> list[str]:

@@ -62,6 +62,8 @@ async def summary(request: web.Request) -> web.Response:
     outcomes = Counter[str]()
     async for task in unpod.runs.tasks(space, run):
         outcomes[(task.call and task.call.outcome) or task.status or "unknown"] += 1
+    if not outcomes and await unpod.runs.find(space, run) is None:  # an unknown run also has no tasks
+        return json({"detail": "there is no such run"}, 404)
     return json(Summary(run, outcomes.total(), outcomes))
 
 

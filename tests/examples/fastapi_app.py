@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -58,7 +58,18 @@ async def summary(space: str, run: str, unpod: Unpod) -> Summary:
     outcomes = Counter[str]()
     async for task in unpod.runs.tasks(space, run):
         outcomes[(task.call and task.call.outcome) or task.status or "unknown"] += 1
+    if not outcomes and await unpod.runs.find(space, run) is None:  # an unknown run also has no tasks
+        raise HTTPException(404, "there is no such run")
     return Summary(run_id=run, calls=outcomes.total(), outcomes=outcomes)
+
+
+@app.get("/spaces/{space}/runs/{run}/calls")
+async def calls_of_run(space: str, run: str, unpod: Unpod) -> list[Row]:
+    """All calls of a run as one list: complete, or an error."""
+    rows = [row_of(task) async for task in unpod.runs.tasks(space, run)]
+    if not rows and await unpod.runs.find(space, run) is None:
+        raise HTTPException(404, "there is no such run")
+    return rows
 
 
 @app.get("/spaces/{space}/calls")

@@ -16,6 +16,7 @@ import msgspec
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
+from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Stream
 
@@ -66,6 +67,8 @@ async def summary(space: FromPath[str], run: FromPath[str], unpod: NamedDependen
     outcomes = Counter[str]()
     async for task in unpod.runs.tasks(space, run):
         outcomes[(task.call and task.call.outcome) or task.status or "unknown"] += 1
+    if not outcomes and await unpod.runs.find(space, run) is None:  # an unknown run also has no tasks
+        raise NotFoundException("there is no such run")
     return Summary(run, outcomes.total(), outcomes)
 
 

@@ -35,7 +35,7 @@ class Running:
 
     async def stop(self) -> None:
         self._stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(200):
             await self._ended
 
 

@@ -50,7 +50,7 @@ async def browsing(url: str) -> AsyncIterator[Browser]:
 async def running(
     app: str, monkeypatch: pytest.MonkeyPatch, *, grace: int = NO_LIMIT, **data: Any
 ) -> AsyncIterator[tuple[Sandbox, Running, Browser]]:
-    async with asyncio.timeout(40), Sandbox(**data) as sandbox:
+    async with asyncio.timeout(200), Sandbox(**data) as sandbox:
         for name, value in environment(sandbox).items():
             monkeypatch.setenv(name, value)
         async with serving(app, grace=grace) as server, browsing(server.url) as browser:
@@ -103,6 +103,15 @@ async def test_200_concurrent_requests_all_get_a_response(app: str, monkeypatch:
             assert last == {"end": True, "rows": sandbox.task_count}
             assert [row["task_id"] for row in rows] == sandbox.task_ids()
             assert set(rows[0]) == {"task_id", "status", "outcome", "seconds"}
+
+
+async def test_an_unknown_run_is_not_a_run_without_calls(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(app, monkeypatch, runs=2) as (sandbox, _, browser):
+        empty = sandbox.insert_run(tasks=0)
+        answer = await browser.get(summary_of(sandbox, empty))
+        assert (answer.status, answer.json) == (200, {"run_id": empty, "calls": 0, "outcomes": {}})
+        answer = await browser.get(summary_of(sandbox, "R0000"))
+        assert (answer.status, answer.json["detail"]) == (404, "there is no such run")
 
 
 async def test_every_error_has_an_http_status(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +217,7 @@ async def test_a_server_that_gets_sigterm_finishes_open_streams_and_ends_cleanly
     words = command.removeprefix("python ").split()
     if words[0] == "uvicorn":
         words = ["-m", *words, "--port", str(free_tcp_port)]
-    async with asyncio.timeout(40), Sandbox(runs=50, tasks_per_run=6) as sandbox:
+    async with asyncio.timeout(200), Sandbox(runs=50, tasks_per_run=6) as sandbox:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-X", "dev", "-W", "error", *words),
             stdout=subprocess.PIPE,

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from unpod_async._export import row_line
-from unpod_async._export.formats import COLUMNS, FORMATS, CsvOptions, RowKind, cells
+from unpod_async._export.formats import COLUMNS, FORMATS, CsvOptions, RowKind, split_into_cells
 from unpod_async.testing import Sandbox
 
 KINDS: list[RowKind] = ["runs", "tasks"]
@@ -72,11 +72,11 @@ def written(
 
 
 def table(kind: RowKind, rows: list[bytes]) -> Table:
-    return [tuple(cells(kind, row)) for row in rows]
+    return [tuple(split_into_cells(kind, row)) for row in rows]
 
 
 LONGEST = 64 << 20
-"""The limit of a row that readers get, in bytes. The README names the option of each reader."""
+"""The limit of a row that readers get, in bytes. docs/howto/load.md names the option of each reader."""
 
 DUCK_TYPES = {
     "text": "VARCHAR",

@@ -17,7 +17,7 @@ from tests.tables import each_row
 from unpod_async._call_output import Call
 from unpod_async._common import parse_time
 from unpod_async._export import row_line
-from unpod_async._export.formats import COLUMNS, SCHEMA_VERSION, RowKind, cells, describe
+from unpod_async._export.formats import COLUMNS, SCHEMA_VERSION, RowKind, describe, split_into_cells
 from unpod_async.models import Run, Task
 from unpod_async.testing import Sandbox
 
@@ -26,7 +26,7 @@ TYPES = {"text": str, "json": str, "integer": int, "number": float, "timestamp":
 
 
 def named(kind: RowKind, line: bytes) -> dict[str, Any]:
-    return dict(zip([column.name for column in COLUMNS[kind]], cells(kind, line), strict=True))
+    return dict(zip([column.name for column in COLUMNS[kind]], split_into_cells(kind, line), strict=True))
 
 
 def cell(name: str, value: str, kind: RowKind = "tasks") -> tuple[object, object]:

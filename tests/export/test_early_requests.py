@@ -13,7 +13,7 @@ from tests.export.dataset import assert_holds
 from unpod_async import Page, UnpodClient
 from unpod_async._export import EarlyRequests, RowPages, plan_scan, space_tasks
 from unpod_async._paging import PageResult, Walk, decode_rows
-from unpod_async.testing import Fault, Sandbox
+from unpod_async.testing import Fault, Received, Sandbox
 
 SIZE = 5
 
@@ -35,6 +35,31 @@ async def test_pages_are_requested_while_the_runs_are_listed(tmp_path: Path) -> 
         assert requests.index(("tasks", "4", str(SIZE))) < final_check
         assert len(requests) == len(set(requests)) + 1  # the check at the end of the tasks
         assert summary.requests == len(sandbox.log)
+
+
+async def test_pages_of_runs_are_requested_before_the_pages_in_front_of_them_arrive(tmp_path: Path) -> None:
+    async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        sandbox.script(Fault(path="/runs/", page=2, stall=0.2))
+        export = asyncio.create_task(unpod.export(sandbox.space_token, tmp_path, page_size=SIZE))
+
+        def requests(page: int) -> list[Received]:
+            return [
+                one for one in sandbox.log if one.path.endswith("/runs/") and one.query["page"] == str(page)
+            ]
+
+        while not requests(3):
+            await sandbox.arrived(sandbox.requests + 1)
+        assert [one.status for one in requests(2)] == [None]
+        await export
+
+
+async def test_short_tasks_are_read_in_pages_of_500(tmp_path: Path) -> None:
+    async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        await unpod.export(sandbox.space_token, tmp_path)
+        assert {one.query["page_size"] for one in sandbox.log if one.path.endswith("/tasks/")} == {
+            "10",
+            "500",
+        }
 
 
 @pytest.mark.parametrize(
@@ -121,4 +146,33 @@ async def test_a_scan_with_early_pages_is_complete(change: Callable[[Sandbox], N
         gc.collect()
         in_memory = [one for one in gc.get_objects() if isinstance(one, PageResult)]
         assert in_memory == [sample]  # no page of the scan
+        await early.aclose()
+
+
+@pytest.mark.parametrize("ahead", [2, 4])
+async def test_early_pages_of_a_listing_that_has_changed_are_cancelled(ahead: int) -> None:
+    async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        space, reader = sandbox.space_token, unpod._context.executor
+        deadline = reader.deadline()
+        early = EarlyRequests(reader, deadline, decode_rows, page_size=SIZE, concurrency=4)
+        sample = await early.request_sample(space)
+        assert isinstance(sample, PageResult)
+        new_run(sandbox)
+        sandbox.script(*(Fault(path=f"{space}/tasks/", page=page, stall=60) for page in (2, 3, 4)))
+        early.request_pages(space, runs=50)
+        await sandbox.arrived(5)
+        requests = list(early.pages.values())
+        plan = plan_scan(sample, SIZE, 50)
+        assert plan is not None
+        found: list[str | None] = []
+
+        async def take(page: Page[object]) -> None:
+            assert page.number == 1 or all(request.done() for request in requests)
+            found.extend(getattr(task, "task_id", None) for task in page.items)
+
+        pages = RowPages(reader, space_tasks(space), plan.page_size, deadline, decode_rows)
+        await pages.prefetch(
+            Walk(page_size=plan.page_size, ahead=ahead, preview=plan.preview), take, early.pages
+        )
+        assert set(sandbox.task_ids()) == set(found)
         await early.aclose()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.cancel import cancel_everywhere
 from tests.export.dataset import assert_holds, assert_manifest, found_rows
+from tests.export.model_space import SPACE, model_space, run_id
 from tests.leaks import SANDBOX_SECRETS
 from unpod_async import (
     AuthenticationError,
@@ -20,10 +24,11 @@ from unpod_async import (
     RateLimitedError,
     RefusedError,
     RetryPolicy,
+    TransportError,
     UnpodClient,
     UnpodError,
 )
-from unpod_async.testing import Sandbox, faults
+from unpod_async.testing import Oddities, Sandbox, faults
 
 FAST = RetryPolicy(attempts=2, base=0.001, cap=0.002)
 
@@ -66,6 +71,43 @@ async def test_an_outage_is_waited_out(tmp_path: Path, page_size: int | None, do
         assert_holds(tmp_path, sandbox)
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings of the client, with the durations that vary replaced by N."""
+    found = [one for one in caplog.records if one.name == "unpod_async" and one.levelno >= logging.WARNING]
+    return [re.sub(r"after \d+ s", "after N s", one.getMessage()) for one in found]
+
+
+@pytest.mark.parametrize(("deadline", "longest"), [(None, "60 min"), (600, "10 min")])
+async def test_an_outage_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, deadline: float | None, longest: str
+) -> None:
+    events: list[ExportProgress] = []
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox, deadline=deadline) as unpod:
+        sandbox.script(faults.server_error(503, path="/runs/", times=4))
+        summary = await unpod.export(sandbox.space_token, tmp_path, on_progress=events.append)
+    assert summary.complete
+    text = f"the service answers 503; retrying for up to {longest}"
+    assert warnings_of(caplog) == [text, "the service responds again after N s"]
+    assert {event.outage for event in events} == {None, text}
+    assert all((event.waiting > 0) == (event.outage is not None) for event in events)
+    assert any(str(event).endswith(f"; {text}") for event in events)
+
+
+async def test_an_outage_without_a_connection_names_the_address(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Sandbox(runs=1) as sandbox:
+        unpod = client(sandbox, deadline=2)
+        address = sandbox.base_url.removeprefix("http://")
+    async with unpod:
+        with pytest.raises(
+            TransportError, match=rf"no connection to {address} \(refused\); nothing was sent"
+        ):
+            await unpod.export("SPACE", tmp_path / "set")
+    (warning,) = warnings_of(caplog)
+    assert re.fullmatch(rf"no connection to {address} \(refused\); retrying for up to [12] s", warning)
+
+
 async def test_a_retry_after_beyond_the_retry_policy_is_waited_out(tmp_path: Path) -> None:
     policy = RetryPolicy(base=0.001, max_retry_after=0.5)
     async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox, retry=policy) as unpod:
@@ -77,6 +119,65 @@ async def test_a_retry_after_beyond_the_retry_policy_is_waited_out(tmp_path: Pat
         sandbox.script(faults.rate_limited(1))
         with pytest.raises(RateLimitedError):  # other calls do not wait that long
             await unpod.runs.list(sandbox.space_token).first()
+
+
+async def test_outages_do_not_count_as_attempts_to_read_a_run(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        space.has_space_tasks = False
+        for number in range(3):
+            space.add_run(number, 2)
+        failures, is_down = 0, False
+
+        def before(request: web.Request) -> web.Response | None:
+            nonlocal failures, is_down
+            if request.path.endswith(of_run(run_id(1))) and failures < 6:
+                failures += 1
+                is_down = failures % 2 == 0  # the service goes down three times
+            elif is_down and request.query["page_size"] == "1":  # to find out whether it is back
+                is_down = False
+            else:
+                return None
+            return web.json_response({"message": "No"}, status=503)
+
+        space.before = before
+        summary = await unpod.export(SPACE, tmp_path)
+        assert failures == 6
+        assert (summary.complete, summary.failed_runs) == (True, 0)
+
+
+async def test_the_service_responds_if_only_its_newest_run_and_pages_past_the_end_fail(
+    tmp_path: Path,
+) -> None:
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        without_the_space_wide_listing(sandbox)
+        sandbox.page_oddly(Oddities(past_end="404"))
+        newest, busy = sandbox.run_ids()[:2]
+        sandbox.poison(newest)
+        sandbox.script(faults.server_error(503, path=of_run(busy), times=2))
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert (summary.failed_runs, summary.bad_rows) == (0, 1)
+        assert summary.fetched_runs >= 4
+
+
+@pytest.mark.parametrize(("failures", "failed"), [(4, 0), (6, 1)])
+async def test_a_run_that_fails_while_others_can_be_read_has_three_rounds_of_attempts(
+    tmp_path: Path, failures: int, failed: int
+) -> None:
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        without_the_space_wide_listing(sandbox)
+        sandbox.script(faults.server_error(503, path=of_run(sandbox.run_ids()[1]), times=failures))
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert summary.failed_runs == failed
+
+
+async def test_only_the_retries_of_the_export_are_counted(tmp_path: Path) -> None:
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        sandbox.script(faults.server_error(503))
+        await unpod.runs.list(sandbox.space_token).first()
+        sandbox.script(faults.server_error(503))
+        events: list[ExportProgress] = []
+        summary = await unpod.export(sandbox.space_token, tmp_path, on_progress=events.append)
+        assert summary.retries == events[-1].retries == 1
 
 
 async def test_an_empty_retry_budget_fails_no_run(tmp_path: Path) -> None:
@@ -94,8 +195,36 @@ async def test_the_deadline_limits_the_waiting(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(UnpodError):
             await unpod.with_options(deadline=1).export(sandbox.space_token, tmp_path / "set")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
         assert not (tmp_path / "set" / "_manifest.json").exists()
+
+
+async def test_a_deadline_may_end_while_the_target_is_opened(tmp_path: Path) -> None:
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        await unpod.export(sandbox.space_token, tmp_path / "first")  # imports what exports need
+        with pytest.raises(TransportError, match="while the target was being opened"):
+            await unpod.with_options(deadline=1e-6).export(sandbox.space_token, tmp_path / "set")
+
+
+async def test_a_token_that_is_refused_during_an_outage_ends_the_export(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        space.has_space_tasks = False
+        space.add_run(1, 2)
+        is_refused = False
+
+        def before(request: web.Request) -> web.Response | None:
+            nonlocal is_refused
+            if request.path.endswith(of_run(run_id(1))) and space.requests(of_run(run_id(1))) <= 2:
+                return web.json_response({"message": "No"}, status=503)
+            if request.query["page_size"] == "1" and not is_refused:  # to find out whether it responds
+                is_refused = True
+                return web.json_response({"message": "No"}, status=401)
+            return None
+
+        space.before = before
+        with pytest.raises(AuthenticationError):
+            await unpod.export(SPACE, tmp_path)
+        assert is_refused
 
 
 async def test_a_client_without_retries_waits_for_nothing(tmp_path: Path) -> None:
@@ -289,3 +418,13 @@ async def test_a_target_that_cannot_be_created_is_an_error(tmp_path: Path) -> No
             await unpod.export("S", tmp_path / "file")
         with pytest.raises(ExportError, match="cannot be written"):
             await unpod.export("S", tmp_path / "file" / "set")
+
+
+async def test_contacts_have_the_same_hash_in_targets_with_the_same_key(tmp_path: Path) -> None:
+    found: dict[str, set[str]] = {}
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        for name, key in (("one", b"k" * 16), ("again", b"k" * 16), ("other", b"x" * 16)):
+            await unpod.export(sandbox.space_token, tmp_path / name, redact="hash", redact_key=key)
+            found[name] = {*found_rows(tmp_path / name, "jsonl", "tasks")}
+    assert found["one"] == found["again"]
+    assert found["one"].isdisjoint(found["other"])

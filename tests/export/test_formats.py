@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ from tests.export.parts import (
 )
 from tests.tables import each_row
 from unpod_async import ExportError, UnpodClient
-from unpod_async._export.formats import COLUMNS, FORMATS, SCHEMA_VERSION, CsvOptions, RowKind, safe
+from unpod_async._export.formats import COLUMNS, FORMATS, SCHEMA_VERSION, CsvOptions, RowKind, escape_formula
 from unpod_async._export.redaction import Redactor
 from unpod_async.testing import Sandbox
 
@@ -66,6 +67,18 @@ def test_jsonl_is_the_lines(tmp_path: Path, form: str, kind: RowKind) -> None:
         assert content[4:8] == b"\0\0\0\0", "a time would make every file another"
         content = gzip.decompress(content)
     assert content == b"".join(line + b"\n" for line in lines(kind))
+
+
+def test_rows_are_compressed_with_zlib_ng_if_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("zlib_ng")
+    with_zlib_ng = written(tmp_path / "a", "jsonl.gz", "tasks", lines("tasks")).read_bytes()
+    monkeypatch.setitem(sys.modules, "zlib_ng", None)  # as if it were not installed
+    with_zlib = written(tmp_path / "b", "jsonl.gz", "tasks", lines("tasks")).read_bytes()
+    assert with_zlib != with_zlib_ng
+    assert gzip.decompress(with_zlib) == gzip.decompress(with_zlib_ng)
+    assert with_zlib[:4] + with_zlib[4:8] == with_zlib_ng[:4] + b"\0\0\0\0"
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz"])
@@ -268,12 +281,12 @@ FORMULAS = [
 
 @each_row("text", SAFE)
 def test_a_harmless_cell_does_not_change(text: str) -> None:
-    assert safe(text) == text
+    assert escape_formula(text) == text
 
 
 @each_row("text", FORMULAS)
 def test_a_cell_that_looks_like_a_formula_gets_an_apostrophe(text: str) -> None:
-    assert safe(text) == f"'{text}"
+    assert escape_formula(text) == f"'{text}"
 
 
 def test_csv_safe_applies_to_all_cells_of_a_part(tmp_path: Path) -> None:

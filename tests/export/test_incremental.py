@@ -48,7 +48,7 @@ def unsettled(sandbox: Sandbox, newest: int) -> list[str]:
 
 
 def has_ended(sandbox: Sandbox, run: dict[str, Any]) -> bool:
-    """Return whether a run has ended, by the rule in the README."""
+    """Return whether a run has ended, by the rule in docs/howto/export.md."""
     tasks = sandbox.task_rows(run["run_id"])
     return run["status"] in ENDED_RUN and all(task["status"] in ENDED for task in tasks)
 

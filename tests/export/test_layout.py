@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,20 @@ async def test_the_target_has_a_folder_for_each_kind_of_row(tmp_path: Path) -> N
     tasks = names_in(tmp_path / "tasks")
     assert len(tasks) > 1
     assert tasks == [f"part-{number:05d}.jsonl" for number in range(1, len(tasks) + 1)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+async def test_only_the_owner_can_read_a_target(tmp_path: Path) -> None:
+    target = tmp_path / "new"
+    before = os.umask(0)
+    try:
+        async with Sandbox(runs=2, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+            await unpod.export(sandbox.space_token, target)
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (target, *target.rglob("*"))}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
 
 
 @pytest.mark.parametrize("kind", ["runs", "tasks"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -135,6 +136,82 @@ async def test_an_older_state_is_refused(
             assert_holds(target, sandbox)
 
 
+@pytest.mark.parametrize(
+    ("form", "manifest"),
+    [
+        *(("jsonl", manifest) for manifest in ("older", "missing", "newer", "killed")),
+        ("csv", "older"),
+        ("parquet", "missing"),
+    ],
+)
+async def test_an_older_state_whose_parts_have_the_same_sizes_is_refused(
+    tmp_path: Path, form: Any, manifest: str
+) -> None:
+    """The whole state is restored from a backup, after an export that changed no size."""
+    target, backup = tmp_path / "set", tmp_path / "backup"
+    options: dict[str, Any] = {"full": True, "format": form, "part_bytes": PART}
+    async with Sandbox(runs=12, tasks_per_run=3) as sandbox, client(sandbox) as unpod:
+        rows = {row["task_id"]: json.dumps(row).encode() for row in sandbox.task_rows(sandbox.run_ids()[4])}
+        for mode in (b"dev", b"DEV"):
+            for task, row in rows.items():
+                sandbox.malform(task, row.replace(b"dev", mode))
+            before = files_of(target)
+            await unpod.export(sandbox.space_token, target, **options)
+            if mode == b"dev":
+                shutil.copytree(target, backup)
+        after = files_of(target)
+        assert {name for name in before if before[name] != after[name]} >= {"_manifest.json"}
+        sizes = [
+            {name: len(data) for name, data in files.items() if "part" in name} for files in (before, after)
+        ]
+        shutil.move(target / ".unpod-export", tmp_path / "newer")
+        shutil.copytree(backup / ".unpod-export", target / ".unpod-export")
+        if manifest == "older":
+            shutil.copy2(backup / "_manifest.json", target)
+        elif manifest != "newer":
+            (target / "_manifest.json").unlink()
+        if manifest == "killed":  # as if the last export had been killed
+            statement("UPDATE meta SET value = 0 WHERE name = 'ended'")(state_of(target))
+        assert form == "parquet" or sizes[0] == sizes[1]
+        assert "older" in str(await refused(unpod, sandbox, target, **options))
+        shutil.rmtree(target / ".unpod-export")
+        shutil.copytree(tmp_path / "newer", target / ".unpod-export")
+        assert (await unpod.export(sandbox.space_token, target, **options)).complete
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_restored_target_is_read_once_at_most(
+    tmp_path: Path, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup may have other times. Then the content of the parts is compared, once."""
+    target, copy = tmp_path / "set", tmp_path / "copy"
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+
+    def note(file: Any, name: Any) -> Any:
+        hashed.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", note)
+    async with Sandbox(runs=12, tasks_per_run=3) as sandbox, client(sandbox) as unpod:
+        await unpod.export(sandbox.space_token, target, part_bytes=PART)
+        await unpod.export(sandbox.space_token, target, part_bytes=PART)
+        shutil.copytree(target, copy, copy_function=shutil.copy2 if kept else shutil.copy)
+        hashed.clear()
+        (copy / "_manifest.json").unlink()
+        for expected in ((0 if kept else len(list(copy.glob("*/part-*")))), 0):
+            assert (await unpod.export(sandbox.space_token, copy, part_bytes=PART)).complete
+            assert len(hashed) == expected
+            hashed.clear()
+        assert_holds(copy, sandbox)
+        # A target of an earlier version knows no times.
+        statement("DROP TABLE part_time")(state_of(copy))
+        for expected in (True, False):
+            assert (await unpod.export(sandbox.space_token, copy, part_bytes=PART)).complete
+            assert bool(hashed) == expected
+            hashed.clear()
+
+
 async def test_a_stale_or_odd_manifest_is_not_evidence(tmp_path: Path) -> None:
     """Only the files themselves decide, for example after a power cut that brought a manifest back."""
     async with Sandbox(runs=8, tasks_per_run=3) as sandbox, client(sandbox) as unpod:
@@ -193,6 +270,33 @@ async def test_a_part_that_is_not_ours_is_refused(tmp_path: Path, name: str) -> 
         assert name in str(await refused(unpod, sandbox, tmp_path))
         (tmp_path / name).unlink()
         assert (await unpod.export(sandbox.space_token, tmp_path)).complete
+        assert_holds(tmp_path, sandbox)
+
+
+@pytest.mark.parametrize("folders", [(), ("tasks",), ("tasks", "runs")])
+async def test_empty_folders_of_parts_do_not_keep_an_export_from_starting(
+    folders: tuple[str, ...], tmp_path: Path
+) -> None:
+    """An export whose state was removed before it published anything leaves them behind."""
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        for folder in folders:
+            (tmp_path / folder).mkdir()
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert summary.complete
+        assert_holds(tmp_path, sandbox)
+
+
+async def test_the_state_can_be_removed_after_an_export_that_published_nothing(tmp_path: Path) -> None:
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        sandbox.script(faults.stall(60))
+        job = asyncio.ensure_future(unpod.export(sandbox.space_token, tmp_path))
+        await sandbox.arrived(1)
+        shutil.rmtree(tmp_path / ".unpod-export")
+        job.cancel()
+        with pytest.raises((asyncio.CancelledError, ExportError)):
+            await job
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert summary.complete
         assert_holds(tmp_path, sandbox)
 
 
@@ -309,6 +413,21 @@ async def test_a_state_on_another_file_system_is_noticed_at_once(
         shutil.copytree(other_file_system / "state", work)
         assert (await unpod.export(sandbox.space_token, tmp_path, format=form)).complete
         assert_holds(tmp_path, sandbox, form)
+
+
+async def test_a_folder_of_parts_on_another_file_system_is_noticed_at_once(
+    tmp_path: Path, other_file_system: Path
+) -> None:
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        (tmp_path / "tasks").symlink_to(other_file_system)
+        error = await refused(unpod, sandbox, tmp_path)
+        assert "cross-device" in str(error)
+        names = [
+            path.name
+            for folder in (tmp_path / ".unpod-export", other_file_system)
+            for path in folder.iterdir()
+        ]
+        assert not any("probe" in name for name in names)
 
 
 FEW_FILES = """

@@ -72,5 +72,51 @@ async def test_no_more_runs_are_done_than_there_are(
     assert len(counted) > 20
     for event in counted:
         assert event.runs_done + event.runs_failed <= (event.runs_total or 0), event
+        assert event.runs_done >= 0, event
+        assert event.runs_failed >= 0, event
+    # The last total is known before the last run is read.
+    assert any(event.runs_total == 12 > event.runs_done + event.runs_failed for event in counted)
     last = events[-1]
     assert (last.phase, last.runs_total, last.runs_done + last.runs_failed) == ("done", 12, 12)
+
+
+async def test_progress_says_how_long_the_service_has_not_responded(tmp_path: Path) -> None:
+    events: list[ExportProgress] = []
+    async with model_space() as space, space.client() as unpod:
+        space.add_run(0, 2)
+
+        def before(request: web.Request) -> web.Response | None:
+            # Two attempts and two probes.
+            return web.json_response({"message": "No"}, status=503) if len(space.log) <= 4 else None
+
+        space.before = before
+        summary = await unpod.export(SPACE, tmp_path, on_progress=events.append)
+    assert summary.complete
+    waiting = [event.waiting for event in events]
+    longest = waiting.index(max(waiting))
+    assert waiting[longest] > 0.7  # two delays; the first is at least 0.25 s, the second 0.5 s
+    assert waiting[-1] == 0.0
+
+
+async def test_rates_are_those_of_the_last_ten_seconds(tmp_path: Path) -> None:
+    events: list[ExportProgress] = []
+    async with model_space() as space, space.client() as unpod:
+        for number in range(40):
+            space.add_run(number, 5)
+        summary = await unpod.export(SPACE, tmp_path, page_size=5, on_progress=events.append)
+    assert 0 < events[-2].seconds <= summary.seconds
+    moments = [(0.0, 0), *((event.seconds, event.rows) for event in events)]
+    since = compared = 0
+    for number, event in enumerate(events, start=1):
+        # The last moment that is more than ten seconds ago; on most machines, the start.
+        while since + 1 < number and moments[since + 1][0] < event.seconds - 10:
+            since += 1
+        seconds, rows = moments[since]
+        if event.seconds - seconds > 0.001:
+            compared += event.rows > rows
+            assert event.rate == pytest.approx((event.rows - rows) / (event.seconds - seconds), rel=1e-6)
+    assert compared > 10
+    # All rows have been read, and the parts are being written.
+    read = [event for event in events if event.rows == 200 and event.remaining is not None]
+    assert read
+    assert {event.remaining for event in read} == {0.0}

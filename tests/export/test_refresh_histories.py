@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.export.model_space import LONG_AGO, SPACE, ModelSpace, model_space
-from unpod_async import UnpodClient, UnpodError
+from unpod_async import ExportSummary, UnpodClient, UnpodError
 from unpod_async._common import parse_time
 from unpod_async._http import TimeWindow
 
@@ -51,6 +51,7 @@ class History:
         self._unpod = unpod
         self._target = target
         self._options = options
+        self.summaries: list[ExportSummary] = []
         self._numbers = itertools.count()
 
     async def apply(self, change: str, number: int) -> None:
@@ -102,6 +103,7 @@ class History:
 
     async def export(self) -> bool:
         summary = await self._unpod.export(SPACE, self._target, **self._options)
+        self.summaries.append(summary)
         for kind in ("runs", "tasks"):
             found = self._found(kind)
             assert len(found) == len(set(found)), f"{kind}: a row is there twice"

@@ -322,6 +322,71 @@ def test_any_row_keeps_everything_but_the_user_tokens(row: bytes) -> None:
         assert line == kept
 
 
+HIDDEN = "91375"  # not one of its characters is in a key
+
+
+def cased(word: str) -> st.SearchStrategy[str]:
+    return st.tuples(*(st.sampled_from([one, one.upper()]) for one in word)).map("".join)
+
+
+def in_string(text: str) -> st.SearchStrategy[str]:
+    """A string with this value, in which quotes, backslashes and the characters of keys are often escaped."""
+    return st.tuples(*map(written, text)).map(lambda written: f'"{"".join(written)}"')
+
+
+def written(character: str) -> st.SearchStrategy[str]:
+    plain = json.dumps(character)[1:-1]
+    if character.lower() not in 'usertokn_-. "\\':
+        return st.just(plain)
+    code = f"{ord(character):04x}"
+    return st.sampled_from([plain] * 6 + [f"\\u{code}", f"\\u{code.upper()}"])
+
+
+@st.composite
+def with_a_token(draw: st.DrawFn) -> str:
+    """An object that has a user token."""
+    name = draw(cased("user")) + draw(st.sampled_from(["", "_", "_", "-", ".", " "])) + draw(cased("token"))
+    key = draw(st.one_of(st.just(f'"{name}"'), in_string(name)))
+    value = draw(st.sampled_from([f'"{HIDDEN}"', HIDDEN, f'{{"a":["{HIDDEN}"]}}', f'["}}",{HIDDEN}]']))
+    before, after = (
+        draw(st.sampled_from(["", '"a":1,', '"a":"user_token",'])),
+        draw(st.sampled_from(["", ',"b":"\\n"'])),
+    )
+    return f"{{{before}{draw(SPACE)}{key}{draw(SPACE)}:{draw(SPACE)}{value}{draw(SPACE)}{after}}}"
+
+
+def around(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        inner.map("[1,{}]".format),
+        inner.map('{{"a":{}}}'.format),
+        inner.flatmap(in_string),
+        inner.flatmap(in_string),
+    )
+
+
+HIDING = st.recursive(with_a_token(), around, max_leaves=4)
+USUAL = st.sampled_from([
+    f'{{"task_id":"T","user_info":{{"id":"1","user_token":"{HIDDEN}"}},"output":{{}}}}',
+    f'{{"task_id": "T", "user_info": {{"user_token": "{HIDDEN}", "id": "1"}}}}',
+    '{"task_id":"T","user_info":{"user_token":null},"input":{"token":"é"}}',
+    '{"task_id":"T","user_info":null}',
+    '{"task_id":"T","output":{"said":"the user token"}}',
+])  # fmt: skip
+
+
+UNUSUAL = st.one_of(
+    HIDING.map('{{"task_id":"T","output":{}}}'.format), HIDING.map('{{"user_info":{}}}'.format)
+)
+
+
+@given(st.lists(st.one_of(USUAL, UNUSUAL), max_size=4))
+def test_no_spelling_of_the_key_shows_a_token(rows: list[str]) -> None:
+    sent = [row.encode() for row in rows]
+    lines = [row_line(row, keep_user_token=False) for row in sent]
+    assert lines_of(*sent) == lines
+    assert HIDDEN.encode() not in b"".join(lines)
+
+
 @given(ROW, st.integers(0, 200), st.sampled_from([b"\xff", b"\n", b"\x00", b'"', b"{", b"}", b",", b"\\"]))
 def test_a_damaged_row_is_a_line_or_an_invalid_row(row: bytes, place: int, damage: bytes) -> None:
     row = row[:place] + damage + row[place:]

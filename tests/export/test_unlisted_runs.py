@@ -105,6 +105,37 @@ async def test_chosen_runs_that_cannot_be_read_are_read_by_their_id(tmp_path: Pa
         assert of_the_space(space) == 0
 
 
+@pytest.mark.parametrize("run", [b"null", b"4", b'""', b"{}"])
+async def test_a_chosen_run_whose_row_has_no_id_keeps_its_tasks(tmp_path: Path, run: bytes) -> None:
+    async with model_space() as space, space.client() as unpod:
+        filled(space)
+        chosen = [run_id(4), run_id(6)]
+        for target in (tmp_path / "first", tmp_path / "later"):
+            if target.name == "later":  # the run was exported when its row had an id
+                assert (await unpod.export(SPACE, target, runs=chosen)).complete
+            space.raw[run_id(4)] = DEEP % (b"x", b"1")
+            space.raw[run_id(4)] = space.raw[run_id(4)].replace(b'"x"', run, 1)
+            for _ in range(2):
+                summary = await unpod.export(SPACE, target, runs=chosen)
+                assert (summary.complete, summary.tasks, summary.gone_runs) == (False, 6, 0)
+                assert "1 selected run is not listed" in summary.reasons[0]
+            space.raw.clear()
+            summary = await unpod.export(SPACE, target, runs=chosen)
+            assert (summary.complete, summary.runs, summary.tasks) == (True, 2, 6)
+
+
+async def test_a_row_without_an_id_does_not_matter_if_all_chosen_runs_are_listed(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        filled(space)
+        chosen = [run_id(4), run_id(6)]
+        without_id(space, 7)
+        before = space.requests()
+        for _ in range(2):
+            summary = await unpod.export(SPACE, tmp_path, runs=chosen, settle_after=0)
+            assert (summary.complete, summary.runs, summary.tasks) == (True, 2, 6)
+        assert space.requests() - before == 4  # the runs, the tasks of two runs, and the runs again
+
+
 async def test_only_hidden_runs_of_the_window_are_exported(tmp_path: Path) -> None:
     since, until = LONG_AGO + timedelta(seconds=3), LONG_AGO + timedelta(seconds=6)
     async with model_space() as space, space.client() as unpod:
@@ -154,6 +185,19 @@ async def test_what_cannot_be_found_is_counted(tmp_path: Path, fault: Any) -> No
         assert reason in told
 
 
+@pytest.mark.parametrize("row", [b"5", b'{"task_id": "T1", "run_id": 5}', b'{"task_id": "T1"}'])
+async def test_a_row_of_the_space_that_belongs_to_no_run_is_looked_for_in_the_runs(
+    tmp_path: Path, row: bytes
+) -> None:
+    async with model_space() as space, space.client() as unpod:
+        filled(space)
+        space.raw[space.tasks[run_id(2)][1]["task_id"]] = row
+        summary = await unpod.export(SPACE, tmp_path)
+        assert space.requests(f"{SPACE}/tasks/") > 0
+        assert space.requests(f"/{run_id(2)}/tasks/") > 0
+        assert (summary.tasks, summary.bad_rows) == ((23, 1) if row == b"5" else (24, 0))
+
+
 async def test_the_tasks_of_a_run_without_an_id_are_written(tmp_path: Path) -> None:
     async with model_space() as space, space.client() as unpod:
         filled(space)
@@ -162,6 +206,7 @@ async def test_the_tasks_of_a_run_without_an_id_are_written(tmp_path: Path) -> N
             summary = await unpod.export(SPACE, tmp_path, settle_after=0)
             assert (summary.complete, summary.runs, summary.tasks, summary.gone_runs) == (False, 8, 24, 0)
             assert (summary.failed_runs, summary.failed[0].run_id) == (1, "")
+            assert "the run has no valid id" in summary.failed[0].reason
             assert written(tmp_path, "tasks").keys() == space.task_ids
         space.raw.clear()
         for _ in range(2):

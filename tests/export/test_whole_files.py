@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.export.dataset import assert_holds
+from tests.export.model_space import SPACE, model_space
 from tests.export.test_incremental import folder
 from unpod_async import UnpodClient
 from unpod_async._export.storage import Spool, spool_path, sync
@@ -50,6 +51,44 @@ async def test_no_spool_file_stays_and_a_run_is_in_one_part(tmp_path: Path, page
             assert spool_files(tmp_path) == []
             sandbox.insert_task(sandbox.run_ids()[10])
             sandbox.insert_run(4)
+
+
+async def test_a_full_spool_file_becomes_a_part_without_being_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unpod_async._export.storage.checkpoint._INTERVAL", 0.0)
+    target = tmp_path / "set"
+    names_before: dict[Path, str] = {}
+    replace = Path.replace
+
+    def note_and_replace(path: Path, target: Path) -> Path:
+        names_before[target] = path.name
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", note_and_replace)
+    async with model_space() as space, space.client() as unpod:
+        space.has_space_tasks = False
+        for number in range(60):
+            space.add_run(number, 20)
+        await unpod.export(SPACE, target, part_bytes=PART, concurrency=1)
+        parts = list((target / "tasks").iterdir())
+        assert len(parts) > 5
+        copied = [part for part in parts if not names_before[part].startswith("rows-")]
+        assert len(copied) <= 1
+
+
+async def test_a_part_that_is_full_is_not_filled_again(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        space.add_run(0, 100)
+        await unpod.export(SPACE, tmp_path / "measured")
+        (part,) = (tmp_path / "measured" / "tasks").iterdir()
+        part_bytes = part.stat().st_size * 5 // 3
+        # The first run fills three fifths of a part, and the second one the rest.
+        for number, parts in ((0, 1), (1, 1), (2, 2)):
+            if number:
+                space.add_run(number, 100)
+            await unpod.export(SPACE, tmp_path / "set", part_bytes=part_bytes)
+            assert len(list((tmp_path / "set" / "tasks").iterdir())) == parts
 
 
 APPENDED = st.lists(st.tuples(st.integers(0, 50), st.lists(st.binary(max_size=30), min_size=1, max_size=4)))

@@ -16,7 +16,10 @@ ROWS: dict[int, tuple[str, str]] = {
     7: ("no length, closed early", "read: retried once, then DecodeError; create: OutcomeUnknown"),
     8: ("gzip truncated, framing complete", "read: retried once, then DecodeError; create: OutcomeUnknown"),
     9: ("gzip damaged", _RETRIED_OR_UNKNOWN),
-    10: ("br or zstd without request", f"{_RETRIED_OR_UNKNOWN}; only gzip and deflate are requested"),
+    10: (
+        "a content coding that cannot be decoded",
+        "read: one send, TransportError that names it; create: OutcomeUnknown",
+    ),
     11: (
         "not HTTP",
         f"{_RETRIED_OR_UNKNOWN}; never a 400; over 64 KiB or 256 headers: a read fails at once",

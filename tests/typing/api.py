@@ -19,6 +19,7 @@ from typing import Any, Literal, assert_type
 
 import aiohttp
 
+import unpod_async
 from unpod_async import (
     Agent,
     APIError,
@@ -33,6 +34,7 @@ from unpod_async import (
     CreateRequest,
     DecodeError,
     Disconnected,
+    Document,
     ExportError,
     ExportProgress,
     ExportSpec,
@@ -90,13 +92,16 @@ from unpod_async import (
     WatchState,
 )
 from unpod_async.events import Event
-from unpod_async.testing import CreatedCall, Fault, Oddities, Received, Sandbox, faults
+from unpod_async.testing import CreatedCall, Fault, ManualClock, Oddities, Received, Sandbox, faults
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 async def new_token() -> str:
     return "…"
+
+
+assert_type(unpod_async.__version__, str)
 
 
 async def client(session: aiohttp.ClientSession, tls: ssl.SSLContext) -> None:
@@ -127,6 +132,11 @@ async def client(session: aiohttp.ClientSession, tls: ssl.SSLContext) -> None:
     UnpodClient(retry=None, deadline=None, rate_limit=None, token_provider=None, proxy=None, ssl_context=None)
 
     UnpodClient("…", "acme.example", "unpod.ai")
+    with UnpodClient():  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    await UnpodClient()  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    for _ in UnpodClient().runs:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+        pass
     UnpodClient("…", None, None, "JWT")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     UnpodClient(retries=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     UnpodClient(retry=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -161,6 +171,15 @@ async def listings(unpod: UnpodClient) -> None:
     assert_type(await unpod.spaces.get("S"), Space)
     assert_type(unpod.agents.list(start_page=2, page_size=10), Pager[Agent])
     assert_type(unpod.agents.tasks("agent", status="completed"), Pager[Task])
+    # Editors suggest the known statuses, and every other str is accepted.
+    other = str(datetime.now(UTC))
+    unpod.agents.tasks("agent", status=["completed", "a new status", other])
+    unpod.runs.list("S", status="a new status")
+    unpod.runs.list("S", status=(other, "partially_completed"))
+    unpod.tasks.list("S", status=other, call_type="inbound")
+    unpod.tasks.list("S", status=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    unpod.runs.list("S", status=["completed", None])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    unpod.tasks.list("S", call_type="outgoing")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(unpod.runs.list("S", status=["pending", "in_progress"]), Pager[Run])
     assert_type(unpod.runs.tasks("S", "R"), Pager[Task])
     tasks = unpod.tasks.list(
@@ -171,12 +190,16 @@ async def listings(unpod: UnpodClient) -> None:
         created_from=MOMENT,
         created_to=MOMENT,
         status="failed",
+        limit=100,
         start_page=3,
         page_size=20,
         on_bad_row="raise",
     )
     assert_type(tasks, Pager[Task])
 
+    assert_type(unpod.runs.list("S", limit=None), Pager[Run])
+    assert_type(unpod.spaces.list(limit=1), Pager[Space])
+    unpod.runs.list("S", limit="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     unpod.runs.list("S", on_bad_row="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     unpod.tasks.list("S", call_type="web")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     unpod.tasks.list("S", created_from="2026")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -212,6 +235,19 @@ async def pager(runs: Pager[Run]) -> None:
     assert_type(await runs.first(), Run | None)
     assert_type(await runs.count(), int)
     assert_type(runs.prefetch(4), Stream[Run])
+    await runs.to_arrow()
+    await runs.to_polars()
+    await runs.to_pandas()
+
+    for _ in runs:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+        pass
+    list(runs)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    runs[0]  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    await runs  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    with runs:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    async with runs:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
     async with runs.prefetch(4) as stream:
         assert_type(stream, Stream[Run])
         assert_type(aiter(stream), StreamIterator[Run])
@@ -261,6 +297,7 @@ async def watch(unpod: UnpodClient, run: Run, state: WatchState) -> None:
             assert_type(event, Event)
             assert_type(event.seen_at, datetime)
             assert_type(event.old, str | None)
+            assert_type(event.to_json(keep_user_tokens=False), str)
             match event:
                 case RunSeen() | RunStatusChanged():
                     assert_type(event.run, Run)
@@ -281,6 +318,8 @@ async def watch(unpod: UnpodClient, run: Run, state: WatchState) -> None:
                 case _:
                     pass
     assert_type(state.tasks, bool)
+    assert_type(WatchState.load(Path("state.json")), WatchState | None)
+    state.save("state.json")
 
 
 async def wait(unpod: UnpodClient, run: Run) -> None:
@@ -327,6 +366,28 @@ async def create(unpod: UnpodClient) -> None:
 
     await unpod.tasks.create("S", pilot="a", documents=documents)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     await unpod.tasks.create("S", pilot="a", documents=documents, context="w", schedule="soon")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+class Lead(Document):
+    """A document with a key of the user's own."""
+
+    age: int
+
+
+async def documents(unpod: UnpodClient) -> None:
+    one: Document = {"name": "A", "contact_number": "+1", "email": None, "labels": ["new"]}
+    lead: Lead = {"name": "A", "contact_number": "+1", "age": 7}
+    assert_type(one["name"], str)
+    mapping: Mapping[str, object] = lead
+    await unpod.tasks.create("S", pilot="a", documents=[one, lead, mapping, {"name": "A"}], context="w")
+    await unpod.tasks.create("S", pilot="a", documents=iter([lead]), context="w")
+    many: list[Document] = [one, lead]
+    CreateRequest(pilot="a", documents=many, context="w")
+    CreateRequest(pilot="a", documents=[{"name": "A", "contact_number": "+1", "age": 7}, one], context="w")
+    bad: Document = {"name": "A"}  # type: ignore[typeddict-item]  # pyright: ignore[reportAssignmentType]
+    wrong: Document = {"name": "A", "contact_number": 1}  # type: ignore[typeddict-item]  # pyright: ignore[reportAssignmentType]
+    await unpod.tasks.create("S", pilot="a", documents=[bad, wrong], context="w")
+    await unpod.tasks.create("S", pilot="a", documents=["+1"], context="w")  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 def requests() -> Iterator[CreateRequest]:
@@ -378,6 +439,9 @@ def rows(task: Task, run: Run, space: Space, agent: Agent, organization: Organiz
         assert_type(call.transcript, str | None)
         assert_type(call.labels, list[str])
         assert_type(call.cost, float | None)
+    assert_type(task.to_dict(), dict[str, Any])
+    assert_type(run.to_dict(keep_user_tokens=True), dict[str, Any])
+    assert_type(agent.to_json(), str)
     assert_type(run.batch_count, int | None)
     assert_type(run.created_at, datetime | None)
     assert_type(space.organization, Organization | None)
@@ -451,6 +515,7 @@ async def export(unpod: UnpodClient, moment: datetime, runs: list[Run]) -> None:
         del export_error
     else:
         assert_type(summary, ExportSummary)
+        assert_type(summary.to_duckdb(), Any)
         assert_type(summary.complete, bool)
         assert_type(summary.failed, tuple[FailedRun, ...])
         assert_type(summary.bad, tuple[BadRow, ...])
@@ -479,6 +544,7 @@ async def sandbox() -> None:
         runs=2, tasks_per_run=(1, 3), seed=1, latency=0.1, oddities=Oddities(past_end="404")
     ) as service:
         assert_type(service, Sandbox)
+        assert_type(service.client(retry=None), UnpodClient)
         assert_type(service.base_url, str)
         assert_type(service.token, str)
         assert_type(service.jwt, str)
@@ -502,3 +568,7 @@ async def sandbox() -> None:
         assert_type(faults.server_error(503, processed=True), Fault)
         assert_type(faults.poisoned_row(service), str)
         await service.arrived(1)
+    clock = ManualClock(MOMENT)
+    assert_type(clock(), datetime)
+    assert_type(clock.advance(2.5), datetime)
+    Sandbox(live=True, speed=2, now=clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -69,7 +70,10 @@ class Stepper:
     async def first_poll(self, take: Callable[[Event], object]) -> None:
         async def read() -> None:
             async for event in self.watch:
-                if take(event) is False:
+                taken = take(event)
+                if inspect.isawaitable(taken):
+                    await taken
+                if taken is False:
                     break
             self._asleep.set()
 
@@ -100,7 +104,10 @@ async def stepping(
     runs: Iterable[str] | None = None,
     state: WatchState | None = None,
 ) -> AsyncIterator[Stepper]:
-    """Yield a watch after its first poll. `take` receives each event, and returns False to stop there."""
+    """Yield a watch after its first poll.
+
+    `take` receives each event. It returns False to stop there, or an awaitable that takes time for the event.
+    """
     stepper = Stepper(time or Time())
     if state is not None:
         stepper.time.reboot()

@@ -350,3 +350,20 @@ async def test_an_outage_during_the_check_of_missing_runs_interrupts_the_poll(
                 await step.poll()
             assert unreadable in replay.runs
             assert removed not in replay.runs
+
+
+async def test_a_missing_run_whose_tasks_are_refused_is_not_reported_and_does_not_disturb_others() -> None:
+    replay = Replay()
+    async with Sandbox(runs=12, tasks_per_run=2) as sandbox, client(sandbox, page_size=4) as unpod:
+        settle_all(sandbox)
+        unreadable, refused, removed = (sandbox.run_ids()[place] for place in (7, 9, 10))
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=300) as step:
+            sandbox.poison(unreadable)
+            sandbox.delete_run(refused)
+            sandbox.delete_run(removed)
+            sandbox.script(faults.rejected(403, path=f"/{refused}/tasks/", times=1000))
+            while step.watch.resyncs < 2:
+                await step.poll()
+            assert removed not in replay.runs
+            assert {unreadable, refused} <= replay.runs.keys()
+            assert replay.connected

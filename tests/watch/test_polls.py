@@ -18,6 +18,7 @@ from unpod_async import (
     UnpodClient,
     WatchState,
 )
+from unpod_async.events import Event
 from unpod_async.testing import Oddities, Sandbox, faults
 
 
@@ -56,6 +57,38 @@ async def test_existing_runs_that_are_read_one_by_one_are_read_twenty_in_a_poll(
             assert (replay.runs, replay.tasks) == held_by(sandbox)
 
 
+async def test_existing_runs_that_have_not_ended_take_turns() -> None:
+    replay = Replay()
+    async with Sandbox(runs=50, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        set_all(sandbox, "hold")
+        sandbox.script(faults.rejected(404, path=tasks_path(sandbox), times=1000))
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=3600) as step:
+            assert len(replay.tasks) == 20
+            await step.poll()
+            assert len(replay.tasks) == 40
+            await step.poll()
+            assert len(replay.tasks) == 50
+
+
+async def test_the_tasks_of_four_runs_are_read_at_a_time() -> None:
+    async with Sandbox(runs=8, tasks_per_run=1) as sandbox, client(sandbox, deadline=1) as unpod:
+        sandbox.script(faults.rejected(404, path=tasks_path(sandbox)))
+        sandbox.script(*(faults.stall(60, path=f"/runs/{run}/tasks/") for run in sandbox.run_ids()))
+        async with stepping(unpod, sandbox.space_token, Replay().add):
+            assert sandbox.requests == 2 + 4
+
+
+async def test_many_settled_runs_are_read_one_by_one_within_half_of_the_time_to_the_next_resync() -> None:
+    async with Sandbox(runs=150, tasks_per_run=1) as sandbox, client(sandbox, page_size=200) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, Replay().add, resync=100) as step:
+            sandbox.script(faults.rejected(404, path=tasks_path(sandbox)))
+            step.time.now += 100
+            requests = await requests_of(step, sandbox, 8)
+            # Half of 100 seconds are 5 polls, and 150 runs in 5 polls are 30.
+            assert requests.count(1 + 30) == 5
+
+
 async def test_resyncs_that_fail_are_repeated_less_and_less_often() -> None:
     time = Time()
     async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
@@ -80,6 +113,22 @@ async def test_resyncs_that_fail_are_repeated_less_and_less_often() -> None:
         # Interrupted polls pause for 10, 20, 40 seconds; the resync for 80, 160, 320 and 640 seconds.
         assert attempts[:3] == [7, 24, 57]
         assert len(sandbox.log) - began < 130
+
+
+async def test_a_resync_that_fails_after_complete_ones_is_repeated_as_soon_as_the_first_one() -> None:
+    async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, Replay().add, resync=1000) as step:
+            polls: list[int] = []
+            for _ in range(3):
+                resyncs, number = step.watch.resyncs, 0
+                step.time.now += 1000
+                sandbox.script(faults.server_error(503, path="/runs/", page=2))
+                while step.watch.resyncs == resyncs:
+                    await step.poll()
+                    number += 1
+                polls.append(number)
+            assert len(set(polls)) == 1
 
 
 async def test_new_runs_that_could_not_be_read_are_followed_by_an_early_resync() -> None:
@@ -141,6 +190,39 @@ async def test_tasks_are_read_one_by_one_if_that_takes_fewer_requests() -> None:
             assert not any(request.path.endswith(tasks_path(sandbox)) for request in sandbox.log[began:])
 
 
+@pytest.mark.parametrize("lacks", [None, "task_id", "run_id"])
+async def test_a_run_is_whole_if_the_listing_of_the_space_has_the_tasks_it_was_ordered_with(
+    lacks: str | None,
+) -> None:
+    """More tasks than that are whole only if no row of the listing is without its ids."""
+    async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        set_all(sandbox, "completed")
+        longer, _, broken = sandbox.run_ids()
+        rows = [{**row, "batch_count": int(row["run_id"] != longer)} for row in sandbox.run_rows()]
+        body = {"count": 3, "status_code": 200, "message": "", "data": rows}
+        sandbox.script(faults.no_json(msgspec.json.encode(body), path="/runs/", page=1))
+        if lacks is not None:
+            (task,) = sandbox.task_ids(broken)
+            row = {"task_id": task, "run_id": broken, "status": "completed"}
+            del row[lacks]
+            sandbox.malform(task, msgspec.json.encode(row))
+        async with stepping(unpod, sandbox.space_token, Replay().add, resync=36_000):
+            read = {request.path.split("/")[-3] for request in sandbox.log if "/runs/R" in request.path}
+            assert read == (set() if lacks is None else {longer, broken})
+
+
+async def test_tasks_belong_to_the_run_whose_tasks_were_listed_even_if_they_do_not_name_it() -> None:
+    events: list[Event] = []
+    async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        run = sandbox.run_ids()[1]
+        (task,) = sandbox.task_ids(run)
+        sandbox.malform(task, f'{{"task_id": "{task}", "status": ""}}'.encode())
+        async with stepping(unpod, sandbox.space_token, events.append):
+            seen = [event for event in events if isinstance(event, TaskSeen) and event.task_id == task]
+            # An empty status is none.
+            assert [(event.run_id, event.new) for event in seen] == [(run, None)]
+
+
 @pytest.mark.parametrize("place", [4, 5, 9, 10, 24, 29])
 async def test_an_old_run_is_found_with_one_request(place: int) -> None:
     replay = Replay()
@@ -158,6 +240,26 @@ async def test_an_old_run_is_found_with_one_request(place: int) -> None:
             assert run in replay.settled
             sandbox.set_status(other, "hold")
             assert (run, other) in replay.tasks
+
+
+async def test_the_row_of_an_old_run_is_found_after_the_server_sent_no_counts_for_a_while() -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox, page_size=10) as unpod:
+        set_all(sandbox, "completed")
+        run = sandbox.run_ids()[25]
+        sandbox.set_status(*sandbox.task_ids(run), "hold")
+        sandbox.page_oddly(Oddities(count="null"))
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            await step.poll()
+            sandbox.page_oddly(Oddities())
+            sandbox.delete_task(*sandbox.task_ids(run))
+            step.time.now += 100
+            await step.poll()  # reads the listing down to this run, to see whether it is still there
+            assert "TaskRemoved" in replay.kinds()
+            sandbox.set_status(sandbox.insert_task(run), "completed")
+            step.time.now += 1000
+            await step.poll()
+            assert replay.runs[run] == held_by(sandbox)[0][run] == "completed"
 
 
 async def test_a_page_of_older_runs_is_retried_in_the_same_poll() -> None:
@@ -178,6 +280,64 @@ async def test_a_page_of_older_runs_is_retried_in_the_same_poll() -> None:
             sandbox.script(faults.server_error(500, path="/runs/", page=5))
             await step.poll()
             assert run in replay.settled
+
+
+async def test_a_page_of_older_runs_that_fails_interrupts_the_poll(caplog: pytest.LogCaptureFixture) -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=1) as sandbox, client(sandbox, page_size=5) as unpod:
+        set_all(sandbox, "completed")
+        run = sandbox.run_ids()[20]
+        (task,) = sandbox.task_ids(run)
+        sandbox.set_status(task, "hold")
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            await step.poll()
+            sandbox.set_status(task, "completed")
+            step.time.now += 1000
+            sandbox.script(faults.server_error(503, path="/runs/", page=5))
+            await step.poll()
+            assert ", page 5]" in caplog.text
+            assert run not in replay.settled
+            await step.poll()
+            assert run in replay.settled
+
+
+async def test_the_listing_of_runs_is_read_no_further_than_to_the_last_chosen_one() -> None:
+    async with Sandbox(runs=4, tasks_per_run=1) as sandbox, client(sandbox, page_size=2) as unpod:
+        for chosen, pages in ((4, 2), (2, 1)):
+            before = sandbox.requests
+            runs = sandbox.run_ids()[:chosen]
+            async with stepping(unpod, sandbox.space_token, Replay().add, runs=runs, tasks=False):
+                assert sandbox.requests - before == pages
+
+
+async def test_a_settled_run_is_reported_even_if_a_resync_has_read_its_tasks_before() -> None:
+    replay = Replay()
+    async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        set_all(sandbox, "completed")
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100) as step:
+            run = sandbox.insert_run(1)
+            await step.poll()
+            sandbox.set_status(*sandbox.task_ids(run), "completed")
+            sandbox.script(faults.rejected(400, path=f"/runs/{run}/tasks/", times=3))
+            step.time.now += 100
+            resyncs = step.watch.resyncs
+            while step.watch.resyncs == resyncs:
+                await step.poll()
+            assert replay.runs[run] == "completed"
+            assert run not in replay.settled
+            await requests_of(step, sandbox, 30)
+            assert run in replay.settled
+
+
+async def test_a_count_that_is_always_zero_does_not_make_polls_read_twice() -> None:
+    replay = Replay()
+    async with Sandbox(runs=9, tasks_per_run=1) as sandbox, client(sandbox, page_size=4) as unpod:
+        set_all(sandbox, "completed")
+        sandbox.page_oddly(Oddities(count="zero"))
+        async with stepping(unpod, sandbox.space_token, replay.add, tasks=False, resync=36_000) as step:
+            new = [sandbox.insert_run(0) for _ in range(6)]
+            assert await requests_of(step, sandbox, 1) == [2]
+            assert set(new) <= replay.runs.keys()
 
 
 async def test_an_interrupted_poll_becomes_an_outage_only_at_the_third_time() -> None:
@@ -281,7 +441,7 @@ async def test_only_runs_with_unreadable_tasks_are_read_by_themselves_at_the_sta
             assert read == {bad}
             known = step.watch.state.spaces[sandbox.space_token].runs
             assert [run for run, saved in known.items() if not saved.settled] == [bad]
-            sandbox.mend(sandbox.task_ids(bad)[0])
+            sandbox.restore(sandbox.task_ids(bad)[0])
             step.time.now += 1000
             await step.poll()
             known = step.watch.state.spaces[sandbox.space_token].runs

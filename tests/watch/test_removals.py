@@ -112,7 +112,7 @@ async def test_a_known_task_that_cannot_be_read_is_not_reported_as_removed(reaso
             for _ in range(15):
                 await step.poll()
             assert "TaskRemoved" not in replay.kinds()
-            sandbox.mend(bad)
+            sandbox.restore(bad)
             for _ in range(25):
                 await step.poll()
             assert replay.kinds().count("TaskRemoved") == 1
@@ -167,6 +167,78 @@ async def test_a_run_is_reported_as_removed_only_if_two_listings_of_a_resync_agr
             while step.watch.resyncs < 3:
                 await step.poll()
             assert replay.runs == held_by(sandbox)[0]
+
+
+async def test_rows_behind_a_run_are_counted_anew_by_the_second_listing_of_a_resync() -> None:
+    async with Sandbox(runs=9, tasks_per_run=1) as sandbox, client(sandbox, page_size=5) as unpod:
+        settle_all(sandbox)
+        async with stepping(unpod, sandbox.space_token, Replay().add, resync=100) as step:
+            sandbox.delete_run(sandbox.run_ids()[-1])
+            step.time.now += 100
+            while step.watch.resyncs < 2:
+                await step.poll()
+            known = step.watch.state.spaces[sandbox.space_token].runs
+            assert [known[run].depth for run in sandbox.run_ids()] == [*range(7, -1, -1)]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b'{"count": 1, "status_code": 200, "message": "", "data": []}',
+        b'{"count": null, "status_code": 200, "message": "", "data": [{"task_id": 5}]}',
+        b'{"count": null, "status_code": 200, "message": "", "data": [{"task_id": "T1"}]}',
+        b"",
+    ],
+    ids=["only a count", "a row of another type", "no count", "no count and no row"],
+)
+async def test_a_run_whose_row_and_tasks_cannot_be_read_is_not_removed(page: bytes) -> None:
+    replay = Replay()
+    async with Sandbox(runs=9, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        settle_all(sandbox)
+        run = sandbox.run_ids()[4]
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100) as step:
+            sandbox.poison(run)
+            if page:
+                sandbox.script(faults.no_json(page, path=f"/runs/{run}/tasks/", times=1000))
+            else:
+                sandbox.page_oddly(Oddities(count="null"))
+                sandbox.poison(*sandbox.task_ids(run))
+            for _ in range(25):
+                await step.poll()
+            assert any(run in request.path for request in sandbox.log)
+            assert "RunRemoved" not in replay.kinds()
+
+
+async def test_a_run_that_a_poll_reports_as_removed_during_a_resync_is_reported_once() -> None:
+    replay = Replay()
+    async with Sandbox(runs=4, tasks_per_run=30) as sandbox, client(sandbox, page_size=6) as unpod:
+        settle_all(sandbox)
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100) as step:
+            lost, bad = sandbox.run_ids()[1:3]
+            sandbox.delete_run(lost)
+            sandbox.poison(bad)
+            step.time.now += 100
+            await step.poll()
+            assert lost in replay.runs
+            sandbox.restore(bad)
+            await step.poll()
+            assert lost not in replay.runs
+            assert step.watch.resyncs == 1  # the resync is still reading tasks
+            while step.watch.resyncs == 1:
+                await step.poll()
+            assert replay.kinds().count("RunRemoved") == 1
+
+
+async def test_a_chosen_run_whose_row_cannot_be_read_is_not_taken_for_one_that_does_not_exist() -> None:
+    replay = Replay()
+    async with Sandbox(runs=5, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        run = sandbox.run_ids()[2]
+        sandbox.poison(run)
+        async with stepping(unpod, sandbox.space_token, replay.add, runs=[run]) as step:
+            await step.poll()
+            sandbox.restore(run)
+            await step.poll()
+            assert replay.runs.keys() == {run}
 
 
 @pytest.mark.parametrize("chosen", [False, True])
@@ -243,8 +315,52 @@ async def test_a_run_with_a_task_that_cannot_be_read_does_not_settle(reason: str
             await step.poll()
         assert (replay.runs[run], replay.tasks[run, good]) == ("completed", "completed")
         assert run not in replay.settled
-        sandbox.mend(bad)
+        sandbox.restore(bad)
         for _ in range(25):
             await step.poll()
         assert run in replay.settled
         assert (run, bad) in replay.tasks
+
+
+@pytest.mark.parametrize("row", [b"", b'{"run_id": 5}', b'{"status": "pending"}'])
+async def test_no_run_is_reported_as_removed_if_no_row_of_the_listing_can_be_read(row: bytes) -> None:
+    replay = Replay()
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        settle_all(sandbox)
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            if row:
+                body = b'{"count": 1, "status_code": 200, "message": "", "data": [%s]}' % row
+                sandbox.script(faults.no_json(body, path="/runs/", times=100))
+            else:
+                sandbox.poison(*sandbox.run_ids())
+            await step.poll()
+            await step.poll()
+            assert "RunRemoved" not in replay.kinds()
+
+
+async def test_no_run_is_reported_as_removed_if_a_row_has_no_id() -> None:
+    replay = Replay()
+    async with Sandbox(runs=2, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        settle_all(sandbox)
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=100) as step:
+            first, second = sandbox.run_rows()
+            rows = [first, {**second, "run_id": None}]
+            body = msgspec.json.encode({"count": 2, "status_code": 200, "message": "", "data": rows})
+            sandbox.script(faults.no_json(body, path="/runs/", times=1000))
+            while step.watch.resyncs < 3:
+                await step.poll()
+            assert "RunRemoved" not in replay.kinds()
+
+
+async def test_a_run_on_an_earlier_page_that_cannot_be_read_is_not_reported_as_removed() -> None:
+    replay = Replay()
+    async with Sandbox(runs=2, tasks_per_run=1) as sandbox, client(sandbox, page_size=1) as unpod:
+        settle_all(sandbox)
+        newest, other = sandbox.run_ids()
+        sandbox.poison(other)
+        async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
+            assert list(replay.runs) == [newest]
+            sandbox.poison(newest)
+            sandbox.restore(other)
+            await step.poll()
+            assert list(replay.runs) == [newest, other]

@@ -165,6 +165,19 @@ async def test_the_tasks_of_active_runs_are_read_one_by_one_if_they_cannot_be_re
             assert replay.connected
 
 
+async def test_tasks_are_read_run_by_run_if_only_a_later_page_of_the_listing_always_fails() -> None:
+    replay = Replay()
+    async with Sandbox(runs=30, tasks_per_run=2) as sandbox, client(sandbox, page_size=20) as unpod:
+        settle_all(sandbox)
+        path = f"/spaces/{sandbox.space_token}/tasks/"
+        sandbox.script(faults.server_error(503, path=path, page=2, times=100_000))
+        async with stepping(unpod, sandbox.space_token, replay.add) as step:
+            for _ in range(10):
+                await step.poll()
+            assert (replay.runs, replay.tasks) == held_by(sandbox)
+            assert replay.connected
+
+
 async def test_polls_try_the_listing_again_after_a_while() -> None:
     replay = Replay()
     async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from unpod_async import (
@@ -22,7 +24,8 @@ from unpod_async import (
     UnpodClient,
     WaitTimeout,
 )
-from unpod_async._watch import PollDelays, PollSchedule
+from unpod_async._http import Deadline
+from unpod_async._watch import Clock, PollDelays, PollSchedule, wait_for_runs
 from unpod_async.testing import Sandbox, faults
 
 
@@ -41,6 +44,26 @@ def settled_runs(sandbox: Sandbox) -> list[str]:
 
 def listings(sandbox: Sandbox) -> int:
     return sum(request.path.endswith("/runs/") for request in sandbox.log)
+
+
+async def timeout_of(unpod: UnpodClient, sandbox: Sandbox, *names: str) -> WaitTimeout:
+    """Wait in vain, on a clock that only the delays between polls advance: no poll is cut short."""
+    now = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.raises(WaitTimeout) as caught:
+        await wait_for_runs(
+            unpod._context,
+            sandbox.space_token,
+            names,
+            "settled",
+            deadline=Deadline(300, clock=lambda: now[0]),
+            interval=50,
+            clock=Clock(sleep=sleep),
+        )
+    return caught.value
 
 
 async def test_one_id_gives_one_run_with_its_tasks() -> None:
@@ -103,13 +126,11 @@ async def test_a_timeout_names_the_open_tasks() -> None:
         hold, ended, pending = sandbox.task_ids(name)
         sandbox.set_status(hold, "hold")
         sandbox.set_status(ended, "completed")
-        with pytest.raises(WaitTimeout) as caught:
-            await unpod.runs.wait(sandbox.space_token, [name, done], interval=0.05, deadline=0.3)
-    error = caught.value
+        error = await timeout_of(unpod, sandbox, name, done)
     assert [task.task_id for task in error.holding] == [hold, pending]
     assert [seen.run.run_id for seen in error.runs] == [name, done]
     text = str(error)
-    assert text.startswith("the deadline of 0.3 s passed while waiting for 1 of 2 runs: ")
+    assert text.startswith("the deadline passed while waiting for 1 of 2 runs: ")
     assert f"{hold} (hold)" in text
     assert f"{pending} (pending)" in text
     assert ended not in text
@@ -117,13 +138,26 @@ async def test_a_timeout_names_the_open_tasks() -> None:
     assert (str(copy), copy.runs) == (text, error.runs)
 
 
+async def test_a_timeout_carries_no_user_token() -> None:
+    async with service() as (sandbox, unpod):
+        name = sandbox.insert_run(1)
+        (task,) = sandbox.task_ids(name)
+        row = next(sandbox.task_rows(name))
+        row["user_info"] = {"user_token": "SYNALICE"}
+        row["output"] = {"call": {"userToken": "SYNALICE"}, "note": '{"User-Token": "SYNALICE"}', "cost": 1}
+        sandbox.malform(task, msgspec.json.encode(row))
+        error = await timeout_of(unpod, sandbox, name)
+    assert b"SYNALICE" not in pickle.dumps(error)
+    (held,) = error.holding
+    assert held.output == {"call": {"userToken": None}, "note": '{"User-Token": null}', "cost": 1}
+
+
 @pytest.mark.parametrize(("runs", "tasks"), [(5, 5), (6, 6), (7, 8)])
 async def test_a_timeout_names_at_most_five_runs_and_five_tasks_of_each(runs: int, tasks: int) -> None:
     async with service() as (sandbox, unpod):
         names = [sandbox.insert_run(tasks) for _ in range(runs)]
-        with pytest.raises(WaitTimeout) as caught:
-            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=0.2)
-        reasons = caught.value.args[0].partition(": ")[2].split("; ")
+        error = await timeout_of(unpod, sandbox, *names)
+        reasons = error.args[0].partition(": ")[2].split("; ")
         shown = sandbox.task_ids(names[0])[:5]
         open_tasks = ", ".join(f"{task} (pending)" for task in shown)
         if tasks > 5:
@@ -138,16 +172,28 @@ async def test_a_timeout_says_how_many_runs_and_tasks_could_not_be_read() -> Non
         bad, slow, good = sandbox.insert_run(2), sandbox.insert_run(1), sandbox.insert_run(1)
         sandbox.poison(sandbox.task_ids(bad)[0])
         sandbox.script(faults.server_error(503, path=f"/runs/{slow}/tasks/", times=1000))
-        with pytest.raises(WaitTimeout) as caught:
-            await unpod.runs.wait(sandbox.space_token, [bad, slow, good], interval=0.05, deadline=0.3)
-        text = str(caught.value)
+        text = str(await timeout_of(unpod, sandbox, bad, slow, good))
         assert "waiting for 3 of 3 runs" in text
         assert f"run {bad} is pending, with open tasks {sandbox.task_ids(bad)[1]} (pending), 1 of its" in text
         assert f"run {slow} is pending, its tasks could not be read: GET" in text
         assert "could not be read;" not in text
         sandbox.script(faults.server_error(503, path="/runs/", times=1000))
-        with pytest.raises(WaitTimeout, match=r"1 could not be read\. The last poll failed: GET"):
-            await unpod.runs.wait(sandbox.space_token, good, interval=0.05, deadline=0.2)
+        text = str(await timeout_of(unpod, sandbox, good))
+        assert "1 could not be read. The last poll failed: GET" in text
+
+
+async def test_a_timeout_without_a_connection_says_what_to_check() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        run = sandbox.insert_run(1)
+    # The sandbox has ended, so its port refuses connections.
+    async with UnpodClient(sandbox.token, base_url=sandbox.base_url, retry=None) as unpod:
+        refused = await timeout_of(unpod, sandbox, run)
+    assert "1 could not be read. The last poll failed: GET" in refused.summary
+    assert "(refused)" in refused.summary
+    assert refused.hint == "check base_url and the network"
+    async with service() as (sandbox, unpod):
+        pending = await timeout_of(unpod, sandbox, sandbox.insert_run(1))
+    assert pending.hint == "the runs continue; wait again with a longer deadline"
 
 
 async def test_every_wait_needs_a_deadline() -> None:
@@ -178,24 +224,55 @@ async def test_an_outage_is_retried_until_the_deadline() -> None:
         sandbox.script(faults.server_error(503, times=2), faults.reset_before_status())
         assert (await unpod.runs.wait(sandbox.space_token, name, interval=0.01, deadline=30)).settled
         sandbox.script(faults.server_error(503, times=10_000))
-        with pytest.raises(WaitTimeout, match=r"1 could not be read.*503"):
-            await unpod.runs.wait(sandbox.space_token, name, interval=0.01, deadline=0.2)
+        error = await timeout_of(unpod, sandbox, name)
+        assert re.search(r"1 could not be read.*503", str(error))
 
 
 async def test_one_unreadable_run_does_not_delay_the_others() -> None:
     async with service() as (sandbox, unpod):
         names = settled_runs(sandbox)[:4]
         sandbox.script(faults.server_error(502, times=10_000, path=names[0]))
-        with pytest.raises(WaitTimeout) as caught:
-            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=0.5)
-        assert [seen.settled for seen in caught.value.runs] == [False, True, True, True]
-        assert "waiting for 1 of 4 runs" in str(caught.value)
-        assert f"run {names[0]} is completed, its tasks could not be read: " in str(caught.value)
+        error = await timeout_of(unpod, sandbox, *names)
+        assert [seen.settled for seen in error.runs] == [False, True, True, True]
+        assert "waiting for 1 of 4 runs" in str(error)
+        assert f"run {names[0]} is completed, its tasks could not be read: " in str(error)
         sandbox.script()
         for wanted in ([names[1], names[2], names[1]], iter([names[3]])):
             names = [*wanted]
-            seen = await unpod.runs.wait(sandbox.space_token, names, interval=0.01, deadline=5)
+            seen = await unpod.runs.wait(sandbox.space_token, names, interval=0.01, deadline=30)
             assert [run.run.run_id for run in seen] == names
+
+
+async def test_the_last_poll_is_shortly_before_the_deadline() -> None:
+    pauses: list[float] = []
+    async with service() as (sandbox, unpod):
+        name = sandbox.insert_run(1)
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            for task in sandbox.task_ids(name):
+                sandbox.set_status(task, "completed")
+
+        (seen,) = await wait_for_runs(
+            unpod._context,
+            sandbox.space_token,
+            [name],
+            "settled",
+            deadline=Deadline(600),
+            interval=3600,
+            clock=Clock(sleep=sleep),
+        )
+    assert seen.settled
+    assert len(pauses) == 1
+    assert 500 < pauses[0] <= 540
+
+
+async def test_the_tasks_of_four_runs_are_read_at_a_time() -> None:
+    async with service() as (sandbox, unpod):
+        sandbox.script(faults.stall(60, path="/tasks/", times=100))
+        with pytest.raises(WaitTimeout):
+            await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[:8], deadline=1)
+        assert sandbox.requests == 1 + 4
 
 
 async def test_errors_of_until_are_raised_at_once() -> None:
@@ -228,10 +305,10 @@ async def test_errors_of_the_whole_service_are_no_errors_of_one_run(caplog: pyte
         names = [sandbox.insert_run(1) for _ in range(6)]
         sandbox.script(faults.token_revoked(path=f"/runs/{names[0]}/tasks/"))
         with pytest.raises(AuthenticationError):
-            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=5)
+            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=30)
         sandbox.script(faults.reset_before_status(path="/tasks/", times=1000))
-        with pytest.raises(WaitTimeout, match=r"6 could not be read\. The last poll failed: .*connection"):
-            await unpod.runs.wait(sandbox.space_token, names, interval=0.05, deadline=0.3)
+        error = await timeout_of(unpod, sandbox, *names)
+        assert re.search(r"6 could not be read\. The last poll failed: .*connection", str(error))
         assert "the tasks of run" not in caplog.text
 
 
@@ -239,9 +316,9 @@ async def test_a_run_with_an_unreadable_task_does_not_settle() -> None:
     async with service() as (sandbox, unpod):
         name = settled_runs(sandbox)[0]
         sandbox.poison(sandbox.task_ids(name)[0])
-        with pytest.raises(WaitTimeout, match="1 of its tasks cannot be read") as caught:
-            await unpod.runs.wait(sandbox.space_token, name, interval=0.05, deadline=1)
-        assert [seen.unreadable for seen in caught.value.runs] == [1]
+        error = await timeout_of(unpod, sandbox, name)
+        assert "1 of its tasks cannot be read" in str(error)
+        assert [seen.unreadable for seen in error.runs] == [1]
 
 
 @pytest.mark.parametrize(
@@ -317,3 +394,9 @@ def test_a_resync_takes_half_of_its_interval() -> None:
     schedule = PollSchedule(10, 3600)
     assert [schedule.resync_pages_per_poll(pages) for pages in (1, 180, 181, 1800)] == [1, 1, 2, 10]
     assert PollSchedule(10, 10).resync_pages_per_poll(50) == 50
+
+
+def test_a_resync_of_another_process_is_overdue_after_the_interval_or_if_it_lies_in_the_future() -> None:
+    schedule = PollSchedule(10, 3600)
+    overdue = [schedule.is_resync_overdue(age) for age in (-0.5, 0, 0.5, 3599.5, 3600)]
+    assert overdue == [True, False, False, False, True]

@@ -89,7 +89,7 @@ class Rows:
     def _mend(self, row_id: str) -> None:
         self._unreadable.remove(row_id)
         if row_id in {*self._sandbox.run_ids(), *self._sandbox.task_ids()}:
-            self._sandbox.mend(row_id)
+            self._sandbox.restore(row_id)
 
     def mend_all(self) -> None:
         for row_id in list(self._unreadable):

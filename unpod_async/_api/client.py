@@ -1,4 +1,4 @@
-"""`UnpodClient`: creates the parts of a client, holds its resources, and closes it."""
+"""The class `UnpodClient`, which creates, connects and closes the parts of a client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 import os
 import sys
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 import anyio
@@ -16,6 +16,7 @@ from unpod_async._api.directory import Agents, Organizations, Spaces
 from unpod_async._api.exporting import Exporting
 from unpod_async._api.runs import Runs
 from unpod_async._api.tasks import Tasks
+from unpod_async._common import AsyncOnly
 from unpod_async._http import (
     DEFAULT_RETRY,
     GRACE,
@@ -34,6 +35,7 @@ from unpod_async._http import (
     check_seconds,
     request_options,
     resolve,
+    resolve_proxy,
 )
 from unpod_async._paging import ClientContext
 from unpod_async._recordings import Recordings
@@ -52,17 +54,17 @@ class _Keep(enum.Enum):
 
 
 KEEP: Final = _Keep.KEEP
-"""An option that is left as it is. None cannot say this, because it is a value of some options."""
+"""Marks an option that does not change. None cannot mark it, because some options accept None."""
 
 KeepType: TypeAlias = Literal[_Keep.KEEP]
 
 
-class UnpodClient(Exporting):
+class UnpodClient(AsyncOnly, Exporting):
     """Client of the Unpod platform API. One client serves a whole application.
 
     A client can be created without a running event loop. Its connections are opened by the first request, and
-    it belongs to the event loop of that request from then on. Many tasks of that loop can use it at the same
-    time.
+    it belongs to the event loop of that request from then on. Any number of coroutines of that loop can use
+    it at the same time.
 
     Use it with `async with`, or call `aclose()` at the end.
 
@@ -81,22 +83,26 @@ class UnpodClient(Exporting):
             UNPOD_PLATFORM_BASE_URL, UNPOD_BASE_URL or "https://unpod.ai".
         auth_scheme: first word of the Authorization header: "Token" (default), "JWT" or "Bearer".
         page_size: rows per request of a listing, 100 by default; calls can override it.
-        max_concurrency: number of requests in flight at the same time, 8 by default, over all calls of this
-            client. The service reads listings one after another, so more than about four do not make a single
-            server faster.
+        max_concurrency: maximum number of requests in flight, 8 by default, over all calls of this client.
+            The service answers listings one after another, so more than about four requests gain little.
         allow_http: allow `http://` to other machines, which sends the token unencrypted. False by default.
-        session: an `aiohttp.ClientSession` of yours, used for reads. The client does not close it and ignores
-            its middlewares. Creates always use a connection of their own.
+        session: your own `aiohttp.ClientSession`, used for reads. The client does not close it and ignores
+            its middlewares. Each create uses a new connection.
         retry: how failed attempts are retried (`RetryPolicy`); None disables retries.
-        timeout: seconds for one attempt, 60 by default, counted from when the limits let the request start.
+        timeout: seconds for one attempt, 60 by default. It does not include waits for the limits on requests.
         deadline: seconds for everything that one call or one iteration does; None (default) means no limit.
             See `with_options`.
         rate_limit: requests per second, evenly spaced; None (default) means no limit.
-        token_provider: async function that returns a new token; called once when the server answers 401.
+        token_provider: async function that returns a new token; called once when the server answers 401. The
+            new token follows the rules for `token`. If the function fails, the hint of the
+            `AuthenticationError` says so.
         max_response_bytes: size of the largest decompressed response that is read, 256 MiB by default. A
             larger response is dropped while it arrives.
-        proxy: proxy URL, as for aiohttp. Proxies and .netrc of the environment are not used.
-        ssl_context: TLS settings, as for aiohttp. There is no option to disable certificate checks.
+        proxy: URL of an HTTP proxy, "http://host:port" or "http://user:password@host:port". Default:
+            UNPOD_PROXY. Other variables, such as HTTPS_PROXY, and .netrc are not used. Recordings are
+            downloaded without a proxy.
+        ssl_context: TLS settings, as for aiohttp. There is no option to disable certificate checks. Downloads
+            of recordings do not use it; `recordings.download` has its own `ssl_context`.
 
     Attributes:
         organizations: `organizations.list`.
@@ -106,12 +112,19 @@ class UnpodClient(Exporting):
         tasks: `tasks.list`, `tasks.create`, `tasks.create_many` and `tasks.reconcile`.
         recordings: `recordings.download`.
 
-    A client can be pickled and copied. The copy takes the token from the environment, and has the default
-    values of `retry` and of all arguments after it.
+    A client can be pickled and copied. The copy keeps `org_handle`, `base_url`, `auth_scheme`, `page_size`,
+    `max_concurrency` and `allow_http`. It reads the token and the proxy from the environment, and uses the
+    defaults of all other arguments.
 
     Raises:
         ConfigurationError: there is no token, or an argument is not accepted.
     """
+
+    _instead_of_for = (
+        "iterate over one of its listings, as in `async for run in unpod.runs.list(space_token)`"
+    )
+    _instead_of_await = "write `async with UnpodClient() as unpod`, or `unpod = UnpodClient()`"
+    _instead_of_with = "write `async with UnpodClient() as unpod`"
 
     organizations: Organizations
     spaces: Spaces
@@ -151,17 +164,17 @@ class UnpodClient(Exporting):
                 allow_http=allow_http,
                 environ=os.environ,
             )
+            proxy_url = resolve_proxy(proxy, os.environ)
         except ConfigurationError as error:
             # The frames of the functions below contain the token.
             error.__traceback__ = error.__context__ = None
             raise
         finally:
-            token = None  # tracebacks of all errors below show the variables of this frame
+            token = proxy = None  # tracebacks of all errors below show the variables of this frame
         options = request_options(retry, timeout, deadline)
         if rate_limit is not None:
             check_number("rate_limit", rate_limit, error=ConfigurationError)
         check_integer("max_response_bytes", max_response_bytes, error=ConfigurationError)
-        caller_frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         lifecycle = ClientLifecycle()
         transport = Transport(
             settings,
@@ -170,9 +183,9 @@ class UnpodClient(Exporting):
             session=session,
             token_provider=token_provider,
             max_response_bytes=max_response_bytes,
-            proxy=proxy,
+            proxy=proxy_url,
             ssl_context=ssl_context,
-            created_at=f"{caller_frame.f_code.co_filename}:{caller_frame.f_lineno}",
+            created_at=_caller(),
         )
         stats = Stats()
         executor = RequestExecutor(
@@ -209,7 +222,8 @@ class UnpodClient(Exporting):
         """Return a view of this client with other options.
 
         The view uses the connections, limits, retry budget and counters of this client. Closing it does
-        nothing. Arguments that are left out keep their value.
+        nothing. Arguments that are left out keep their value. The token, the organization and the base URL
+        cannot be changed: for another organization, create a second `UnpodClient(org_handle=...)`.
 
         ================  ====================================================================================
         What ends a call  What happens
@@ -219,21 +233,21 @@ class UnpodClient(Exporting):
                           raised at once, with its `attempts`. For a create that may have been sent:
                           `OutcomeUnknown`.
         cancellation      The requests are dropped and their slots are freed. If a create may have been sent,
-                          the `CancelledError` carries a note and a warning is logged. After a cancelled step
-                          of an iterator, the next step continues.
+                          the `CancelledError` carries a note and a warning is logged. After a cancelled
+                          `anext()`, the next one continues.
         `break`           Nothing is open between two rows of a listing. Leaving the `async with` of a stream
                           cancels its tasks and waits for them.
         ================  ====================================================================================
 
         Args:
             retry: a `RetryPolicy`; None disables retries. The retry budget remains that of the client.
-            timeout: seconds for one attempt, counted from when the limits let the request start.
+            timeout: seconds for one attempt. It does not include waits for the limits on requests.
             deadline: seconds for one whole call or iteration, counted from its first request. This includes
                 waits for limits, attempts, delays, decoding, and the time that the caller takes between two
                 pages. None means no limit.
             page_size: rows per request of a listing.
-            max_concurrency: number of requests of this view in flight at the same time. They also count
-                towards the limit of the client.
+            max_concurrency: maximum number of requests of this view in flight. They also count towards the
+                limit of the client.
 
         Returns:
             The view.
@@ -300,13 +314,13 @@ class UnpodClient(Exporting):
         """Wait for the calls in progress, then close the client's connections.
 
         From now on, new calls and the next pages of listings raise `ConfigurationError`. Calls in progress
-        continue, with their retries and delays. When `grace` is over, or this is cancelled, the remaining
-        calls end with `TransportError`, and creates that may have been sent with `OutcomeUnknown`. Without
-        calls in progress, this returns at once.
+        continue, with their retries and delays. When `grace` is over, or `aclose` is cancelled, the remaining
+        calls raise `TransportError`; creates that may have been sent raise `OutcomeUnknown`. If no call is
+        in progress, `aclose` returns at once.
 
-        Leaving `async with UnpodClient()` calls this; after an exception or a cancellation, with `grace=0`.
-        A `session` that was passed in stays open. Downloads of recordings have connections of their own and
-        are not affected. Closing a view, or a closed client, does nothing.
+        Leaving `async with UnpodClient()` calls `aclose()`, with `grace=0` after an exception or a
+        cancellation. A `session` that was passed in stays open. Downloads of recordings use separate
+        connections and are not affected. Closing a view, or a closed client, does nothing.
 
         Args:
             grace: seconds to wait for calls in progress, 5 by default; 0 closes at once.
@@ -333,3 +347,12 @@ def _from_settings(settings: Settings) -> UnpodClient:
         max_concurrency=settings.max_concurrency,
         allow_http=settings.allow_http,
     )
+
+
+def _caller() -> str:
+    """Return the source line outside this package that creates a client, or "" if there is none."""
+    package = __name__.partition(".")[0]
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+        frame = frame.f_back
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

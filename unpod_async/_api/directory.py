@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unpod_async._http import endpoints
-from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
+from unpod_async._paging import Listing, OnBadRow, Pager, Resource, TaskStatusFilter, status_filter
 from unpod_async.models import Agent, Organization, Space, Task
 
 __all__ = ["Agents", "Organizations", "Spaces"]
@@ -13,7 +13,12 @@ class Organizations(Resource):
     """Organizations of the account. Use it as `client.organizations`."""
 
     def list(
-        self, *, start_page: int = 1, page_size: int | None = None, on_bad_row: OnBadRow = "raise"
+        self,
+        *,
+        limit: int | None = None,
+        start_page: int = 1,
+        page_size: int | None = None,
+        on_bad_row: OnBadRow = "raise",
     ) -> Pager[Organization]:
         """List all organizations of the account, in one request without pages.
 
@@ -21,10 +26,11 @@ class Organizations(Resource):
         only a JWT here (auth_scheme "JWT" or "Bearer"). Documented by the service in "Get All Organizations".
 
         Args:
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
             start_page: has no effect, because the listing has no pages.
             page_size: has no effect, because the listing has no pages.
-            on_bad_row: "raise" (default) ends the listing with a `DecodeError`, after all other rows, if
-                rows cannot be used; "skip" logs and skips them.
+            on_bad_row: what happens if some rows cannot be used. "raise" (default): the listing yields all
+                other rows and then raises `DecodeError`. "skip": it logs and skips them.
 
         Returns:
             A `Pager`. No request is sent until it is iterated.
@@ -34,14 +40,19 @@ class Organizations(Resource):
             UnpodError: while iterating: see `Pager`.
         """
         listing = Listing(endpoints.organizations(), Organization, ("domain_handle", "token"), paged=False)
-        return self._context.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row, limit)
 
 
 class Spaces(Resource):
     """Spaces of the organization. Use it as `client.spaces`."""
 
     def list(
-        self, *, start_page: int = 1, page_size: int | None = None, on_bad_row: OnBadRow = "raise"
+        self,
+        *,
+        limit: int | None = None,
+        start_page: int = 1,
+        page_size: int | None = None,
+        on_bad_row: OnBadRow = "raise",
     ) -> Pager[Space]:
         """List all spaces of the organization, in one request without pages.
 
@@ -49,6 +60,7 @@ class Spaces(Resource):
         (auth_scheme "JWT" or "Bearer"). Documented by the service in "Get All Spaces".
 
         Args:
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
             start_page: has no effect, because the listing has no pages.
             page_size: has no effect, because the listing has no pages.
             on_bad_row: "raise" (default) or "skip", as in `organizations.list`.
@@ -68,7 +80,7 @@ class Spaces(Resource):
             ```
         """
         listing = Listing(endpoints.spaces(), Space, ("token",), paged=False, needs_org=True)
-        return self._context.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row, limit)
 
     async def get(self, space_token: str) -> Space:
         """Return one space, with its agents.
@@ -89,7 +101,12 @@ class Agents(Resource):
     """Agents of the organization, and the tasks assigned to them. Use it as `client.agents`."""
 
     def list(
-        self, *, start_page: int = 1, page_size: int | None = None, on_bad_row: OnBadRow = "raise"
+        self,
+        *,
+        limit: int | None = None,
+        start_page: int = 1,
+        page_size: int | None = None,
+        on_bad_row: OnBadRow = "raise",
     ) -> Pager[Agent]:
         """List all agents of the organization, in one request without pages.
 
@@ -97,6 +114,7 @@ class Agents(Resource):
         All Agents".
 
         Args:
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
             start_page: has no effect, because the listing has no pages.
             page_size: has no effect, because the listing has no pages.
             on_bad_row: "raise" (default) or "skip", as in `organizations.list`.
@@ -110,13 +128,14 @@ class Agents(Resource):
             UnpodError: while iterating: see `Pager`.
         """
         listing = Listing(endpoints.agents(), Agent, ("handle",), paged=False, needs_org=True)
-        return self._context.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row, limit)
 
     def tasks(
         self,
         agent_handle: str,
         *,
-        status: Status = None,
+        status: TaskStatusFilter = None,
+        limit: int | None = None,
         start_page: int = 1,
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
@@ -132,6 +151,7 @@ class Agents(Resource):
             agent_handle: handle of the agent.
             status: only tasks with this status, or with one of these statuses; filtered on the client,
                 because the server has no such filter.
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
             start_page: number of the first page to read, counted from 1.
             page_size: rows per request; by default the client's `page_size`.
             on_bad_row: "raise" (default) or "skip", as in `organizations.list`.
@@ -151,4 +171,4 @@ class Agents(Resource):
             tied=True,
             statuses=status_filter(status),
         )
-        return self._context.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row, limit)

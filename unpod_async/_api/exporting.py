@@ -25,7 +25,7 @@ __all__ = ["Exporting"]
 
 
 class Exporting:
-    """The part of the client that exports."""
+    """The part of `UnpodClient` that has `export`."""
 
     _context: ClientContext
 
@@ -60,8 +60,8 @@ class Exporting:
 
         Returns:
             A summary. Its `complete` is False if rows are missing. A run that cannot be read does not stop
-            the export: the rows that came are kept, the summary names the run, and the next export reads it
-            again.
+            the export: the rows that were received are kept, the summary names the run, and the next export
+            reads it again.
 
         Raises:
             InvalidArgument: An option is not accepted. Nothing was sent.

@@ -24,10 +24,11 @@ from unpod_async._paging import (
     OnRunError,
     Pager,
     Resource,
+    RunStatusFilter,
     SendBatch,
     SequentialWalk,
-    Status,
     Stream,
+    TaskStatusFilter,
     fan_out,
     run_tasks,
     space_runs,
@@ -49,7 +50,8 @@ class Runs(Resource):
         self,
         space_token: str,
         *,
-        status: Status = None,
+        status: RunStatusFilter = None,
+        limit: int | None = None,
         start_page: int = 1,
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
@@ -61,11 +63,13 @@ class Runs(Resource):
         Args:
             space_token: token of the space.
             status: only runs with this status, or with one of these statuses, such as "completed". The filter
-                is applied on the client, because the server has none.
+                is applied on the client, because the server has none. A status that no run has, such as
+                "done", yields no rows and no error, because the service may add statuses.
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
             start_page: number of the first page to read, counted from 1.
             page_size: rows per request; by default the client's `page_size`.
-            on_bad_row: "raise" (default) ends the listing with a `DecodeError`, after all other rows, if
-                rows cannot be used; "skip" logs and skips them.
+            on_bad_row: what happens if some rows cannot be used. "raise" (default): the listing yields all
+                other rows and then raises `DecodeError`. "skip": it logs and skips them.
 
         Returns:
             A `Pager`. No request is sent until it is iterated.
@@ -82,27 +86,29 @@ class Runs(Resource):
             ```
         """
         listing = space_runs(space_token, status)
-        return self._context.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row, limit)
 
     def tasks(
         self,
         space_token: str,
         run_id: str,
         *,
-        status: Status = None,
+        status: TaskStatusFilter = None,
+        limit: int | None = None,
         start_page: int = 1,
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
     ) -> Pager[Task]:
         """List the tasks of a run, newest first.
 
-        The listing is empty for a run that does not exist: the server does not report this. Rows of another
+        If the run does not exist, the listing is empty, because the server reports no error. Rows of another
         run are rejected. Documented by the service in "Get Detailed Tasks for a Specific Run".
 
         Args:
             space_token: token of the space.
             run_id: id of the run.
             status: only tasks with this status, or with one of these statuses; filtered on the client.
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
             start_page: number of the first page to read, counted from 1.
             page_size: rows per request; by default the client's `page_size`.
             on_bad_row: "raise" (default) or "skip", as in `list`.
@@ -116,7 +122,7 @@ class Runs(Resource):
             UnpodError: while iterating: see `Pager`.
         """
         listing = run_tasks(space_token, run_id, status)
-        return self._context.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row, limit)
 
     @overload
     def tasks_for(
@@ -127,7 +133,7 @@ class Runs(Resource):
         concurrency: int = ...,
         ordered: bool = ...,
         errors: Literal["raise"] = ...,
-        status: Status = ...,
+        status: TaskStatusFilter = ...,
         page_size: int | None = ...,
         on_bad_row: OnBadRow = ...,
     ) -> Stream[Task]: ...
@@ -140,7 +146,7 @@ class Runs(Resource):
         concurrency: int = ...,
         ordered: bool = ...,
         errors: Literal["yield"],
-        status: Status = ...,
+        status: TaskStatusFilter = ...,
         page_size: int | None = ...,
         on_bad_row: OnBadRow = ...,
     ) -> Stream[Ok | Failed]: ...
@@ -152,7 +158,7 @@ class Runs(Resource):
         concurrency: int = 4,
         ordered: bool = False,
         errors: OnRunError = "raise",
-        status: Status = None,
+        status: TaskStatusFilter = None,
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
     ) -> Stream[Any]:
@@ -162,13 +168,13 @@ class Runs(Resource):
             space_token: token of the space.
             runs: the runs, as ids or `Run`s, in an iterable or async iterable; None (default) means all runs
                 of the space.
-            concurrency: number of runs read at a time, 4 by default. Each of these workers holds at most one
-                page in memory.
+            concurrency: number of runs read at the same time, 4 by default, each with at most one page in
+                memory.
             ordered: yield the tasks in the order of the runs. By default they are yielded as they arrive. The
                 order within a run is always the server's.
             errors: "raise" (default) ends the stream with the first error of a run. "yield" yields
                 `Ok(run_id, task)` for each task and `Failed(run_id, error)` for each run that cannot be read,
-                so that one bad run does not end the job; an `AuthenticationError` still does.
+                so that one such run does not end the stream. An `AuthenticationError` still ends it.
             status: only tasks with this status, or with one of these statuses; filtered on the client.
             page_size: rows per request, for runs and for tasks; by default the client's `page_size`.
             on_bad_row: "raise" (default) or "skip", as in `list`, for the runs and for their tasks.
@@ -195,7 +201,9 @@ class Runs(Resource):
         """
         # Listing the runs and reading their tasks share one deadline, which starts with the first request.
         deadline = self._context.executor.deadline()
-        all_runs = Lookahead(self._context.pager(space_runs(space_token), 1, page_size, on_bad_row, deadline))
+        all_runs = Lookahead(
+            self._context.pager(space_runs(space_token), 1, page_size, on_bad_row, deadline=deadline)
+        )
         check_integer("concurrency", concurrency, maximum=None)
         check_choice("errors", errors, ("raise", "yield"))
         if runs is not None and not _is_iterable(runs):
@@ -243,14 +251,14 @@ class Runs(Resource):
         change once:
 
         - New runs and their tasks: at the next poll.
-        - Changes of runs that have not settled: at the next poll. If a run has not changed for a while, up to
-          a tenth of that time later. Each poll reads 20 of the unsettled runs that have not changed
-          since the watch started.
+        - Changes of runs that have not settled: at the next poll, or later if the run has not changed for a
+          while. The delay is at most a tenth of the time since its last change. Unsettled runs that have not
+          changed since the watch started are read in turn, 20 in each poll.
         - Changes of settled runs, and removed runs and tasks: by the end of the next resync, or in the polls
-          after it. If the tasks of the space cannot be listed together, these polls read the tasks of 20 runs
-          each.
+          after it. If the tasks of the space cannot be listed together, each of these polls reads the tasks
+          of 20 runs.
 
-        A status that came and went between two reads is not reported.
+        A status that appears and disappears between two reads is not reported.
 
         During an outage it reports `Disconnected` once and keeps polling until the service recovers. If the
         server asks for a delay, it waits that long, up to about 15 minutes. The client's `deadline` limits
@@ -262,8 +270,8 @@ class Runs(Resource):
 
         Args:
             space_token: one space, or several, which share this client and its limits.
-            interval: seconds between two polls, varied by a fifth. A poll without changes is one request,
-                whatever the size of the space. 10 by default.
+            interval: seconds between two polls, varied randomly by up to a fifth; 10 by default. A poll
+                without changes is one request, whatever the size of the space.
             resync: seconds between two resyncs, at least `interval`. A resync reads all runs and all tasks of
                 the space, spread over the polls of half this time. 3600 by default.
             tasks: whether to watch tasks too. True by default.
@@ -279,7 +287,8 @@ class Runs(Resource):
             RunNotFound: while iterating: one of `runs` is not listed.
             AuthenticationError: while iterating: the token is refused. It ends the watch of all spaces.
             RefusedError, NotFoundError, other UnpodError: while iterating: an error that a retry cannot fix.
-                It is raised at once in the first poll of a space, and later after three such polls in a row.
+                The first poll of a space raises it. A later poll raises it only if it is the third such
+                error in a row.
         """
         from unpod_async._watch import Clock, Known, PollSchedule, Watch, restore_known
 
@@ -337,19 +346,20 @@ class Runs(Resource):
     ) -> WatchedRun | builtins.list[WatchedRun]:
         """Wait until runs have settled, or meet another condition.
 
-        Outages are retried until the deadline, and so are runs whose tasks cannot be read.
+        During an outage, polling continues until the deadline. Runs whose tasks cannot be read are retried.
 
         Args:
             space_token: the space of the runs.
             run_ids: one run or several, given as ids or `Run`s.
             until: "settled", the default: the status of the run is "completed", "failed" or
                 "partially_completed", all its tasks were read, and each of them is "completed" or "failed".
-                Or a function that takes a `WatchedRun` and returns whether the condition is met; what it
-                raises is raised by `wait`.
+                Or a function that takes a `WatchedRun` and returns whether the condition is met; `wait`
+                raises its exceptions.
             deadline: seconds for the whole wait, 600 by default. A deadline is required, because a task on
                 hold never ends.
-            interval: seconds between two polls, varied by a fifth; 10 by default. A poll lists the runs once,
-                as far as necessary, and reads the tasks of the runs that have not met the condition yet.
+            interval: seconds between two polls, varied randomly by up to a fifth; 10 by default. A poll lists
+                the runs once, as far as necessary, and reads the tasks of the runs that have not met the
+                condition yet.
 
         Returns:
             The `WatchedRun` of one run, with its tasks. For several runs, a list in the given order.
@@ -362,7 +372,9 @@ class Runs(Resource):
             AuthenticationError, RefusedError: the service refused access.
         """
         limit = Deadline(
-            check_seconds("deadline", deadline, hint="every wait needs a deadline: a task on hold never ends")
+            check_seconds(
+                "deadline", deadline, hint="a deadline is required, because a task on hold never ends"
+            )
         )
         limit.start()  # before the import, which takes 0.03 s the first time
         from unpod_async._watch import Clock, wait_for_runs
@@ -421,11 +433,11 @@ def _check_state(state: object) -> None:
         raise InvalidArgument(
             f"state must be a WatchState, not {type(state).__name__}",
             argument="state",
-            hint="decode a saved state with msgspec.json.decode(data, type=WatchState)",
+            hint="load a saved state with WatchState.load(path)",
         )
     if state.version != STATE_VERSION:
         raise InvalidArgument(
             f"state has format {state.version}; this version reads format {STATE_VERSION}",
             argument="state",
-            hint="start the watch without a state; it reports everything that exists first",
+            hint="start the watch without a state: it then first reports everything that exists",
         )

@@ -15,10 +15,11 @@ from unpod_async._create import (
     encode_create,
     reconcile,
     send_create,
+    sent_at,
 )
 from unpod_async._http import check_bool, check_choice, check_id, check_str, check_str_or_list, endpoints
-from unpod_async._paging import Listing, OnBadRow, Pager, Resource, Status, status_filter
-from unpod_async.create import CreateRequest, Schedule
+from unpod_async._paging import Listing, OnBadRow, Pager, Resource, TaskStatusFilter, status_filter
+from unpod_async.create import CreateRequest, Document, Schedule
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 from unpod_async.models import CreatedRun, Task
 
@@ -37,20 +38,22 @@ class Tasks(Resource):
         call_type: Literal["inbound", "outbound"] | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
-        status: Status = None,
+        status: TaskStatusFilter = None,
+        limit: int | None = None,
         start_page: int = 1,
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
     ) -> Pager[Task]:
         """List the tasks of a space, newest first.
 
-        With `search`, `outcome` or `call_type`, a task whose call ends during the walk enters the listing in
-        the middle and may or may not be yielded. Documented by the service in "Get Tasks by Space Token".
+        With `search`, `outcome` or `call_type`, a task whose call ends while the listing is read may or may
+        not be yielded, because it enters the listing in the middle. Documented by the service in "Get Tasks
+        by Space Token".
 
         Args:
             space_token: token of the space.
-            search: regular expression, case-insensitive, that the server applies to name and phone number in
-                the input and the output.
+            search: case-insensitive regular expression that the server applies to the name and the phone
+                number in the input and the output.
             outcome: only calls with this outcome, such as "Interested", or with one of these; case-sensitive
                 and filtered by the server. (The server's parameter is called `status`; it is not the status
                 of the task.)
@@ -58,13 +61,14 @@ class Tasks(Resource):
             created_from: only tasks created at this time or later, as a timezone-aware datetime. The server
                 shows whole seconds, so the whole second of this time is included.
             created_to: only tasks created at this time or earlier, as a timezone-aware datetime. The server
-                filters by whole seconds; the rest is filtered on the client.
+                filters by whole seconds; the client filters by fractions of a second.
             status: only tasks with this status, or with one of these statuses; filtered on the client,
                 because the server has no such filter.
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
             start_page: number of the first page to read, counted from 1.
             page_size: rows per request; by default the client's `page_size`.
-            on_bad_row: "raise" (default) ends the listing with a `DecodeError`, after all other rows, if
-                rows cannot be used; "skip" logs and skips them.
+            on_bad_row: what happens if some rows cannot be used. "raise" (default): the listing yields all
+                other rows and then raises `DecodeError`. "skip": it logs and skips them.
 
         Returns:
             A `Pager`. No request is sent until it is iterated.
@@ -97,7 +101,7 @@ class Tasks(Resource):
             statuses=status_filter(status),
             window=endpoints.TimeWindow(created_from, created_to) if is_bounded else None,
         )
-        return self._context.pager(listing, start_page, page_size, on_bad_row)
+        return self._context.pager(listing, start_page, page_size, on_bad_row, limit)
 
     @overload
     async def create(
@@ -105,7 +109,7 @@ class Tasks(Resource):
         space_token: str,
         *,
         pilot: str,
-        documents: Iterable[Mapping[str, Any]],
+        documents: Iterable[Document | Mapping[str, Any]],
         context: str,
         schedule: Schedule = ...,
         dry_run: Literal[False] = ...,
@@ -116,7 +120,7 @@ class Tasks(Resource):
         space_token: str,
         *,
         pilot: str,
-        documents: Iterable[Mapping[str, Any]],
+        documents: Iterable[Document | Mapping[str, Any]],
         context: str,
         schedule: Schedule = ...,
         dry_run: Literal[True],
@@ -126,7 +130,7 @@ class Tasks(Resource):
         space_token: str,
         *,
         pilot: str,
-        documents: Iterable[Mapping[str, Any]],
+        documents: Iterable[Document | Mapping[str, Any]],
         context: str,
         schedule: Schedule = "now",
         dry_run: bool = False,
@@ -144,11 +148,11 @@ class Tasks(Resource):
             space_token: token of the space.
             pilot: handle of the agent. The server does not check it: with a wrong handle, calls are queued
                 and never placed.
-            documents: a mapping for each call, with at least the strings `name` and `contact_number`. A
-                number has 3 to 20 ASCII digits, an optional leading plus, and spaces, dots, hyphens or round
-                brackets between the digits. The `id` or `document_id` of a document is returned as the task's
-                `ref_id`. A document with neither gets a generated `document_id`, so that its call can be
-                found again.
+            documents: a mapping or `Document` for each call, with at least the strings `name` and
+                `contact_number`. A number has 3 to 20 ASCII digits, an optional leading plus, and spaces,
+                dots, hyphens or round brackets between the digits. The `id` or `document_id` of a document is
+                returned as the task's `ref_id`. A document with neither gets a generated `document_id`, so
+                that its call can be found again.
             context: what the call is about. The server refuses a create without it.
             schedule: "now" (default), "auto", `ScheduleNow()`, `ScheduleAuto()` or
                 `ScheduleCustom(date, time)`.
@@ -198,19 +202,25 @@ class Tasks(Resource):
         """Place calls in batches. After a crash, call it again: no call is placed twice.
 
         All requests are checked before the first is sent or recorded. Before each request, the journal
-        records on disk what is about to be sent. A second call with the same requests in the same order skips
-        the complete batches and looks for the one batch whose outcome is unknown. If that batch was created,
-        completely or in part, this is recorded. If it is not found, it is reported and not sent again, unless
-        `resend_unknown` is True. If a run or task that may belong to it cannot be read, it is reported as
-        "unclear" and never sent again.
+        records on disk what is about to be sent.
+
+        A second call with the same requests in the same order skips the complete batches. It searches for the
+        calls of each batch whose calls are not all known:
+
+        - Some calls are found: the batch is never sent again.
+        - No call is found: the batch is reported as "not_found". It is sent again only if `resend_unknown`
+          is True.
+        - No call is found, but calls may exist: the batch is reported as "unclear" and never sent again. See
+          `reconcile`.
 
         Args:
             space_token: token of the space.
-            requests: the batches, in a fixed order.
+            requests: the batches, in a fixed order. An `id` or `document_id` may occur only once in all of
+                them, because `create_many` uses it to find the call.
             journal: path of the journal file; created if it does not exist. It contains ids and digests, no
                 contact data.
-            resend_unknown: send a batch again if an earlier call sent it and it is not found. False by
-                default, because its calls may be placed twice.
+            resend_unknown: send a batch again if an earlier call sent it and its calls are not found. False
+                by default, because the calls may then be placed twice.
 
         Returns:
             The result of each batch, in the order of `requests`.
@@ -228,10 +238,14 @@ class Tasks(Resource):
     async def reconcile(self, error: UnpodError) -> Reconciliation:
         """Look for the calls of a create whose outcome is unknown.
 
-        Reads the runs created since two minutes before the request, by the server's clock if its responses
-        have a `Date` header, and looks for tasks with exactly its document ids. "not_found" does not mean
-        that nothing was created: the server may still be storing the calls. "unclear" means that a run or
-        task that may belong to the create could not be read, or that this machine's clock was set back.
+        Reads the runs created since two minutes before the request, by the server's clock, and looks for
+        tasks with exactly its document ids. "not_found" and "partial" do not mean that no other call was
+        created: the server may still be storing the calls. "unclear" means one of these:
+
+        - A run or task that may belong to the create could not be read.
+        - No response had a `Date` header, and a run that may be older than the create has its ids.
+        - No response near the create had that header, and the error comes from another machine or an earlier
+          boot.
 
         Args:
             error: the `OutcomeUnknown` that `create` or `create_many` raised.
@@ -256,7 +270,7 @@ class Tasks(Resource):
             raise InvalidArgument(
                 f"error must be an OutcomeUnknown, not {type(error).__name__}", argument="error"
             )
-        return await reconcile(self._context, error.space_token, error.document_ids, error.started_at)
+        return await reconcile(self._context, error.space_token, error.document_ids, sent_at(error))
 
 
 def _filter_value(name: str, value: object) -> str:

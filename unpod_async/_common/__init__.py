@@ -1,20 +1,30 @@
 """Helpers without network access and without knowledge of the API.
 
 Modules: `text` (text that is safe to display), `json_text` (JSON that is not decoded), `times`, `files`
-(fsync, locks), `concurrency` (workers, cancellation) and `statuses` (when a task or a run has ended).
+(fsync, atomic replacement, locks), `concurrency` (workers, cancellation), `statuses` (when a task or a run
+has ended), `user_tokens` (tokens in rows) and `async_only` (errors for synchronous use).
 """
 
 from __future__ import annotations
 
-from unpod_async._common.concurrency import cancel_and_wait, ignore_error, join_shielded, run_workers
+from unpod_async._common.async_only import AsyncOnly
+from unpod_async._common.concurrency import (
+    TimeLimit,
+    cancel_and_wait,
+    ignore_error,
+    join_shielded,
+    run_workers,
+)
 from unpod_async._common.files import (
     O_BINARY,
     FileLock,
     FlockLock,
     RegionLock,
+    check_replaceable,
     close_locked,
     lock,
     path_text,
+    replace_file,
     sync_file,
     sync_folder,
     write_all,
@@ -31,24 +41,38 @@ from unpod_async._common.json_text import (
     object_members,
     string_value,
 )
-from unpod_async._common.statuses import count_active, is_terminal, is_terminal_run, run_has_ended
-from unpod_async._common.text import looks_like_markup, printable, shorten, summarise_body
-from unpod_async._common.times import is_before, parse_time
+from unpod_async._common.statuses import (
+    RunStatus,
+    TaskStatus,
+    count_active,
+    is_terminal,
+    is_terminal_run,
+    run_has_ended,
+)
+from unpod_async._common.text import html_table, looks_like_markup, printable, shorten, summarise_body
+from unpod_async._common.times import is_before, parse_time, parse_usual_times
+from unpod_async._common.user_tokens import replace_user_tokens, search_rows
 
 __all__ = [
     "MAX_DEPTH",
     "O_BINARY",
     "STRING",
+    "AsyncOnly",
     "FileLock",
     "FlockLock",
     "RegionLock",
+    "RunStatus",
+    "TaskStatus",
+    "TimeLimit",
     "array_items",
     "cancel_and_wait",
+    "check_replaceable",
     "close_locked",
     "count_active",
     "cut_at_depth",
     "end_of_value",
     "has_few_brackets",
+    "html_table",
     "ignore_error",
     "is_before",
     "is_terminal",
@@ -60,10 +84,14 @@ __all__ = [
     "looks_like_markup",
     "object_members",
     "parse_time",
+    "parse_usual_times",
     "path_text",
     "printable",
+    "replace_file",
+    "replace_user_tokens",
     "run_has_ended",
     "run_workers",
+    "search_rows",
     "shorten",
     "string_value",
     "summarise_body",

@@ -1,14 +1,44 @@
-"""Run a fixed number of workers, and wait for tasks that have to end before anything else happens."""
+"""Run a fixed number of workers, limit the time of a block, and wait for tasks that have to end first."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from math import inf
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
 
-__all__ = ["cancel_and_wait", "ignore_error", "join_shielded", "run_workers"]
+__all__ = ["TimeLimit", "cancel_and_wait", "ignore_error", "join_shielded", "run_workers"]
+
+
+class TimeLimit:
+    """`async with TimeLimit(seconds) as limit:` ends the block after some seconds, without an error.
+
+    `anyio.move_on_after` does the same. But before anyio 4.16, if the task is cancelled in the turn of the
+    event loop in which the time ends, the cancellation is lost and the task continues.
+
+    Attributes:
+        passed: Whether the time ended the block.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._timeout = asyncio.timeout(None if seconds == inf else seconds)
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            self.passed = True
+        return self.passed
 
 
 async def join_shielded(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:

@@ -7,6 +7,7 @@ import errno
 import importlib
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,9 +22,11 @@ __all__ = [
     "FileLock",
     "FlockLock",
     "RegionLock",
+    "check_replaceable",
     "close_locked",
     "lock",
     "path_text",
+    "replace_file",
     "sync_file",
     "sync_folder",
     "write_all",
@@ -102,6 +105,59 @@ def sync_folder(folder: Path) -> None:
                 path_text(folder),
                 os.strerror(error.errno or 0),
             )
+
+
+# Replacing
+
+
+def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file completely or not at all. Afterwards only its owner can read it.
+
+    If `path` is a symbolic link, the file that it points to is replaced.
+
+    Raises:
+        OSError: the file cannot be replaced; it is unchanged.
+        ValueError: the path contains a NUL character.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = _write_temporary(target, data)
+    try:
+        temporary.replace(target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(target.parent)
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Check that `replace_file` works, without changing the content of the file or creating it.
+
+    Raises:
+        OSError, ValueError: as `replace_file`.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        data = target.read_bytes()
+    except FileNotFoundError:
+        _write_temporary(target, b"").unlink()
+    else:
+        replace_file(target, data)
+
+
+def _write_temporary(target: Path, data: bytes) -> Path:
+    """Write and sync a file in the folder of `target`, readable by its owner only."""
+    file, name = tempfile.mkstemp(prefix=f".{target.name[:100]}-", dir=target.parent)
+    try:
+        write_all(file, data)
+        sync_file(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    finally:
+        os.close(file)
+    return Path(name)
 
 
 # Locks

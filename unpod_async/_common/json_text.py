@@ -125,9 +125,9 @@ def end_of_value(text: bytes, start: int) -> int:
 
 def has_few_brackets(text: bytes, limit: int = MAX_DEPTH) -> bool:
     """Return whether there are at most `limit` opening brackets, including those in strings."""
-    # Replacing `limit` of them and searching for one more takes half as long as counting them. `count` takes
-    # three times as long on Python 3.11: it does not use memchr.
-    return b"{" not in text.replace(b"[", b"{").replace(b"{", b"x", limit)
+    # `bytes.count` is slower on Python 3.11, because it does not use memchr: 7.0 us for a row of 3.8 kB
+    # instead of 1.5 us.
+    return text.replace(b"[", b"{").replace(b"{", b"x", limit).find(b"{") < 0
 
 
 def is_too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:

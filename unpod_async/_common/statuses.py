@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-__all__ = ["count_active", "is_terminal", "is_terminal_run", "run_has_ended"]
+__all__ = ["RunStatus", "TaskStatus", "count_active", "is_terminal", "is_terminal_run", "run_has_ended"]
+
+TaskStatus: TypeAlias = Literal[
+    "pending", "scheduled", "hold", "in_progress", "processing", "completed", "failed"
+]
+"""The statuses of tasks that the service documents or sends. It may add others."""
+
+RunStatus: TypeAlias = Literal[
+    "pending",
+    "scheduled",
+    "hold",
+    "in_progress",
+    "processing",
+    "running",
+    "completed",
+    "partially_completed",
+    "failed",
+]
+"""The statuses of runs that the service documents or sends. It may add others."""
 
 _TERMINAL: Final = frozenset({"completed", "failed"})
 # The service sets "partially_completed" when some tasks of a run failed and the others completed.

@@ -1,9 +1,11 @@
-"""Makes text from a server safe to display: short, on one line, without control and direction characters."""
+"""Make text from a server safe to display: short, on one line, without control and direction characters."""
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -35,6 +37,18 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in flat
     )
+
+
+def html_table(names: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> str:
+    """Return a table for a notebook. Everything in it is escaped; None is an empty cell."""
+
+    def cells(values: Iterable[object], tag: str) -> str:
+        texts = ("" if value is None else html.escape(printable(str(value))) for value in values)
+        return "".join(f"<{tag}>{text}</{tag}>" for text in texts)
+
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    head = f"<thead><tr>{cells(names, 'th')}</tr></thead>"
+    return f"<table><caption>{html.escape(caption)}</caption>{head}<tbody>{body}</tbody></table>"
 
 
 def shorten(value: object, limit: int = _READABLE) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["is_before", "parse_time"]
+__all__ = ["is_before", "parse_time", "parse_usual_times"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
@@ -23,9 +24,14 @@ _NO_ZONE = frozenset({19, 26})
 def parse_time(value: object) -> datetime | None:
     """Return `value` as a timezone-aware datetime in UTC, or None if it is not a time. Never raises.
 
-    Accepted are ISO 8601 strings with `T` or a space, with or without a fraction (truncated to microseconds),
-    with `Z`, an offset, or neither (then UTC); dates (midnight UTC); and unix seconds as a number or a string
-    of digits. Everything else gives None: "", "N/A", "NULL", "None", null, booleans, NaN, times that do not
+    These values are times:
+
+    - ISO 8601 strings with `T` or a space between date and time. A fraction is truncated to microseconds. A
+      time without `Z` or an offset is in UTC.
+    - Dates, which mean midnight in UTC.
+    - Unix seconds, as a number or a string of digits.
+
+    For everything else the result is None: "", "N/A", "NULL", "None", null, booleans, NaN, times that do not
     exist, and numbers outside the years 1 to 9999.
     """
     try:
@@ -36,6 +42,39 @@ def parse_time(value: object) -> datetime | None:
     except (ValueError, OverflowError, OSError):
         pass
     return None
+
+
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_USUAL_NO_ZONE = frozenset(
+    f"0000-00-00{separator}00:00:00{fraction}".encode() for separator in "T " for fraction in ("", ".000000")
+)
+_USUAL_UTC = frozenset(
+    f"0000-00-00{separator}00:00:00{fraction}Z".encode()
+    for separator in "T "
+    for fraction in ("", ".000", ".000000")
+)
+
+
+def parse_usual_times(values: Sequence[Any]) -> list[datetime | None] | None:
+    """Return `parse_time` of each value, in a quarter of the time, if all have the same usual form.
+
+    The usual forms of the service are dates with times, without a zone or with `Z`. None and "" are accepted,
+    and their time is None. Returns None if any value has another form.
+    """
+    if 0 in values:
+        return None  # unix seconds, which are false like None and ""
+    present: list[Any] = [value for value in values if value]
+    try:
+        text = "\n".join(present)
+        forms = set(text.encode().translate(_DIGITS).split(b"\n"))
+        if forms <= _USUAL_NO_ZONE:
+            present = (text.replace("\n", "Z\n") + "Z").split("\n")
+        elif not forms <= _USUAL_UTC:
+            return None
+        times = map(datetime.fromisoformat, present)
+        return [next(times) if value else None for value in values]
+    except (TypeError, ValueError):
+        return None  # a value that is not a string, or a time that does not exist
 
 
 def is_before(created: datetime, bound: datetime) -> bool:

@@ -23,8 +23,11 @@ _CHUNK: Final = 2**20  # bytes
 
 JournalState: TypeAlias = Literal["sending", "created", "partial", "not_found", "unclear", "refused"]
 
+_ENTRY_START: Final = b'{"number":'
+
 _OLD_STATES: Final = {"partly": "partial", "not seen": "not_found"}
-"""State names of older versions, still read: a job whose journal is refused could call people twice."""
+"""State names that older versions wrote. They are still read: without its journal, a job could call people
+twice."""
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,7 +41,9 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         at: when the request was first sent, in Unix seconds.
         space: the token of the space.
         clock_offset: seconds by which the server's clock was ahead of this machine's when the request was
-            first sent; None if no earlier response had a `Date` header.
+            first sent; None if no response until then had a `Date` header.
+        uptime: when the request was first sent, as `Instant.uptime`.
+        boot: names the clock of `uptime`.
         run_id: the run it created, if known.
         task_ids: task id by document id, as far as known.
     """
@@ -50,6 +55,8 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     at: float
     space: str
     clock_offset: float | None = None
+    uptime: float | None = None
+    boot: str | None = None
     run_id: str | None = None
     task_ids: dict[str, str] = {}
 
@@ -109,7 +116,7 @@ class Journal:
         if not is_locked:
             raise ConfigurationError(
                 f"the journal {self._name} is in use by another process",
-                hint="wait until the other job has ended, or use another journal",
+                hint="wait until the other job has ended. With another journal, its calls are placed again",
             )
 
     def __exit__(self, *exc_info: object) -> None:
@@ -124,21 +131,26 @@ class Journal:
 
     def _read(self) -> None:
         content = b"".join(iter(lambda: os.read(self._file, _CHUNK), b""))
-        # The process died while it wrote a last line without a line break. That write never returned.
         complete = content[: content.rfind(b"\n") + 1]
-        if len(complete) < len(content):
-            os.ftruncate(self._file, len(complete))
         for number, line in enumerate(complete.splitlines(), 1):
             try:
                 entry = _decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                entry = None
-            if entry is None:
-                raise ConfigurationError(
-                    f"line {number} of {self._name} is not a journal entry",
-                    hint="pass the journal of this job, or a file that does not exist yet",
-                )
+                raise self._not_an_entry(number) from None
             self.entries[entry.number] = entry
+        rest = content[len(complete) :]
+        if rest:
+            # The process died while it wrote a last line without a line break. That write never returned.
+            # Anything else is a file of the user, which must stay as it is.
+            if not _is_start_of_entry(rest):
+                raise self._not_an_entry(complete.count(b"\n") + 1)
+            os.ftruncate(self._file, len(complete))
+
+    def _not_an_entry(self, line: int) -> ConfigurationError:
+        return ConfigurationError(
+            f"line {line} of {self._name} is not a journal entry",
+            hint="pass the journal of this job, or a file that does not exist yet",
+        )
 
     def write(self, entry: JournalEntry) -> None:
         """Append an entry and sync it to disk. Blocks; once it returns, the entry survives a crash.
@@ -158,6 +170,12 @@ class Journal:
                 self._close()  # the line may be incomplete, so nothing may follow it
                 raise
             self.entries[entry.number] = entry
+
+
+def _is_start_of_entry(rest: bytes) -> bool:
+    """Return whether an incomplete last line is that of a journal. Power loss can leave NUL bytes in it."""
+    written = rest.rstrip(b"\0")
+    return written.startswith(_ENTRY_START) or _ENTRY_START.startswith(written)
 
 
 def _decode(line: bytes) -> JournalEntry:

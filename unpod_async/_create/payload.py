@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 import msgspec
 
 from unpod_async._common import shorten
-from unpod_async._create.phone_numbers import NUMBER_HINT, number_problem
 from unpod_async._http import check_id
 from unpod_async.create import Schedule, ScheduleAuto, ScheduleCustom, ScheduleNow
 from unpod_async.errors import InvalidArgument
@@ -23,12 +23,22 @@ from unpod_async.errors import InvalidArgument
 __all__ = ["CheckedCreate", "EncodedCreate", "check_create", "combine_problems", "encode_create"]
 
 _MAX_DEPTH: Final = 100
-_LISTED: Final = 100
+_MAX_LISTED: Final = 100
 """Maximum number of problems that a message lists. `problems` of the error has all of them."""
 
-_UNSENDABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_INVALID_CHARACTER: Final = re.compile("[\x00\ud800-\udfff]")
 # Errors show a key only if it looks like the name of a field: any other key may be personal data.
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+
+
+_NUMBER_HINT: Final = "use 3 to 20 ASCII digits, optionally a leading + and spaces . - ( )"
+
+_NUMBER_DIGITS: Final = range(3, 21)
+_NUMBER: Final = re.compile(r"\+?\(?[0-9](?:[ .()-]*[0-9])*\)?")
+# A float: a spreadsheet or a data frame has converted the number.
+_FLOAT: Final = re.compile(r"[^.]*\.0+\)?")
+_SCIENTIFIC: Final = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]*)?[eE][+-]?[0-9]+")
+_NUMBER_CHARACTERS: Final = frozenset("0123456789+ .-()")
 
 
 class EncodedCreate(NamedTuple):
@@ -56,14 +66,14 @@ class CheckedCreate(NamedTuple):
         """Return a copy in which each document has an id. `make_id` gets the index of one without an id."""
         return self._replace(
             documents=[
-                document if own_id(document) else {**document, "document_id": make_id(index)}
+                document if id_of_document(document) else {**document, "document_id": make_id(index)}
                 for index, document in enumerate(self.documents)
             ]
         )
 
     def encode(self) -> EncodedCreate:
         """Encode the request."""
-        ids = [str(document_id) for document in self.documents if (document_id := own_id(document))]
+        ids = [str(document_id) for document in self.documents if (document_id := id_of_document(document))]
         return EncodedCreate(msgspec.json.encode(self._asdict()), tuple(ids))
 
 
@@ -115,12 +125,12 @@ def check_create(
     return CheckedCreate(
         documents=_copy_documents(documents),
         pilot=check_id("pilot", pilot),
-        context=_non_blank("context", context),
+        context=_check_not_blank("context", context),
         schedule=_schedule_object(schedule),
     )
 
 
-def own_id(document: Mapping[str, object]) -> object:
+def id_of_document(document: Mapping[str, object]) -> object:
     """Return the id of a document; a false value if it has none.
 
     An empty id counts as none: spreadsheet exports write one into every row that has no id.
@@ -167,9 +177,9 @@ def combine_problems(argument: str, refused: Sequence[InvalidArgument], total: i
     problems = tuple(problem for error in refused for problem in error.problems or (error.summary,))
     if len(problems) == 1:
         return InvalidArgument(problems[0], argument=argument, hint=refused[0].hint, problems=problems)
-    more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    more = f"; and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
     return InvalidArgument(
-        f"{argument}: {len(refused)} of {total} cannot be sent: {'; '.join(problems[:_LISTED])}{more}",
+        f"{argument}: {len(refused)} of {total} cannot be sent: {'; '.join(problems[:_MAX_LISTED])}{more}",
         argument=argument,
         hint=next((error.hint for error in refused if error.hint), None),
         problems=problems,
@@ -183,19 +193,19 @@ def _copy_document(where: str, document: object) -> dict[str, object]:
     for key in ("name", "contact_number"):
         if key not in copy:
             raise _invalid(where, f"must have {key!r}, a non-empty str")
-        _non_blank(f"{where}.{key}", copy[key])
-    problem = number_problem(str(copy["contact_number"]))
+        _check_not_blank(f"{where}.{key}", copy[key])
+    problem = _number_problem(str(copy["contact_number"]))
     if problem is not None:
-        raise _invalid(f"{where}.contact_number", f"is not a phone number: {problem}", NUMBER_HINT)
+        raise _invalid(f"{where}.contact_number", f"is not a phone number: {problem}", _NUMBER_HINT)
     for key in ("id", "document_id"):
         if copy.get(key) is not None:
-            _sendable(f"{where}.{key}", copy[key])
+            _check_text(f"{where}.{key}", copy[key])
     return copy
 
 
 def _check_unique(index: int, document: Mapping[str, object], index_of: dict[object, int]) -> None:
     """Record the id of a document. Raises InvalidArgument if an earlier document has the same id."""
-    document_id = own_id(document)
+    document_id = id_of_document(document)
     if not document_id:
         return
     first = index_of.setdefault(document_id, index)
@@ -212,7 +222,7 @@ def _copy_json(where: str, value: object, depth: int) -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _sendable(where, value)
+        return _check_text(where, value)
     if isinstance(value, int | float):
         return _copy_number(where, value)
     if isinstance(value, Mapping):
@@ -232,7 +242,7 @@ def _copy_json(where: str, value: object, depth: int) -> object:
 def _copy_number(where: str, value: float) -> float:
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            raise _invalid(where, "must be within signed 64 bits", "send a longer number as a str")
+            raise _invalid(where, "must fit into a signed 64-bit integer", "send a longer number as a str")
         return int(value)
     if not math.isfinite(value):
         raise _invalid(where, "must be a finite number", "JSON has neither NaN nor infinity")
@@ -243,7 +253,7 @@ def _copy_mapping(where: str, value: Mapping[object, object], depth: int) -> dic
     _check_depth(where, depth)
     copy: dict[str, object] = {}
     for index, (key, item) in enumerate(value.items()):
-        field = _sendable(f"key {index} of {where}", key)
+        field = _check_text(f"key {index} of {where}", key)
         inner = f"{where}.{field}" if _FIELD.fullmatch(field) else f"{where}.<key {index}>"
         copy[field] = _copy_json(inner, item, depth + 1)
     return copy
@@ -254,22 +264,62 @@ def _check_depth(where: str, depth: int) -> None:
         raise _invalid(shorten(where, 120), f"is nested more than {_MAX_DEPTH} levels deep")
 
 
-def _sendable(where: str, value: object) -> str:
+def _check_text(where: str, value: object) -> str:
     if not isinstance(value, str):
         raise _invalid(where, f"must be a str, not {type(value).__name__}")
     text = str.__str__(value)
-    if _UNSENDABLE.search(text):
+    if _INVALID_CHARACTER.search(text):
         raise _invalid(where, "must not contain a NUL character or a lone surrogate")
     return text
 
 
-def _non_blank(where: str, value: object) -> str:
-    text = _sendable(where, value)
+def _check_not_blank(where: str, value: object) -> str:
+    text = _check_text(where, value)
     if not text.strip():
         raise _invalid(where, "must be a str that is not only whitespace")
     return text
 
 
 def _invalid(where: str, problem: str, hint: str | None = None) -> InvalidArgument:
-    argument = "documents" if "documents" in where else where
-    return InvalidArgument(f"{where} {problem}", argument=argument, hint=hint)
+    return InvalidArgument(f"{where} {problem}", argument=where, hint=hint)
+
+
+def _number_problem(text: str) -> str | None:
+    """Return why `text` is not a phone number that can be called, or None if it is one.
+
+    The service queues a call to any string. So this accepts only strings that every dialler reads as the same
+    number. The reason contains no digits of the number.
+    """
+    strange = next((character for character in text if character not in _NUMBER_CHARACTERS), None)
+    if strange is not None:
+        if _SCIENTIFIC.fullmatch(text):
+            return "it is in scientific notation, as spreadsheets write long numbers"
+        return f"it contains {_describe_character(strange)}"
+    digits = sum(character.isdigit() for character in text)
+    if digits not in _NUMBER_DIGITS:
+        return f"it has {digits} digit{'' if digits == 1 else 's'}"
+    if "+" in text[1:]:
+        return "it has a plus sign that is not its first character"
+    if _NUMBER.fullmatch(text) is None:
+        return "it has a space, a dot, a hyphen or a bracket before its first or after its last digit"
+    if _FLOAT.fullmatch(text):
+        return "it ends in a decimal point and zeros, as spreadsheets and data frames write numbers"
+    return None
+
+
+def _describe_character(character: str) -> str:
+    """Describe a character that a phone number cannot have."""
+    if character == "'":
+        return "an apostrophe"
+    if character in "\t\r\n":
+        return "a tab or a line break"
+    code = f"U+{ord(character):04X}"
+    if not character.isprintable():
+        # Control, format and direction characters, and spaces other than the ASCII one.
+        return f"an invisible character ({code})"
+    kind = unicodedata.category(character)
+    if kind[0] == "N":
+        return f"a digit that is not ASCII ({code})"
+    if kind[0] in "LM":
+        return "a letter" if character.isascii() else f"a letter or a mark that is not ASCII ({code})"
+    return f"the character {character}" if character.isascii() else f"a character that is not ASCII ({code})"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from unpod_async._common import shorten
 from unpod_async._create.payload import EncodedCreate
-from unpod_async._create.server_clock import ServerClock
+from unpod_async._create.server_clock import SentAt, ServerClock, read_clocks
 from unpod_async._http import Request, Response, SentFlag, message_of, space_tasks
 from unpod_async._paging import ClientContext, decode_single
 from unpod_async.errors import (
@@ -23,13 +22,15 @@ from unpod_async.errors import (
 )
 from unpod_async.models import CreatedRun
 
-__all__ = ["send_create"]
+__all__ = ["send_create", "sent_at", "some_ids"]
 
 _log = logging.getLogger("unpod_async")
+_SHOWN_IDS = 3
+"""Maximum number of document ids in a message."""
 
 
 class _LastResponse(NamedTuple):
-    """The status and the message of the last response; the response itself would show in tracebacks."""
+    """The status and the message of the last response. The response itself would appear in tracebacks."""
 
     status: int | None = None
     message: str = ""
@@ -41,7 +42,7 @@ async def send_create(
     """POST a create that has been checked.
 
     Args:
-        clock: records the `Date` headers of the responses.
+        clock: the server's clock; records the `Date` headers of the responses.
 
     If the call is cancelled after the request may have left, the `CancelledError` gets a note, and a warning
     is logged, because calls may be queued.
@@ -51,23 +52,28 @@ async def send_create(
         TransportError: the request did not leave this machine.
         APIError: the server refused the create; no call was queued.
     """
-    started_at = datetime.now(UTC)
+    started_at = read_clocks()
+    clock = ServerClock() if clock is None else clock
     sent = SentFlag()
     last = _LastResponse()
 
     def parse(request: Request, response: Response) -> CreatedRun:
         nonlocal last
         last = _LastResponse(response.status, message_of(response))
-        if clock is not None:
-            clock.note(response.headers.get("date"))
-        return decode_single(request, response, CreatedRun)
+        clock.update(response.headers.get("date"))
+        created = decode_single(request, response, CreatedRun)
+        problem = _describe_missing(created, len(create.document_ids))
+        if problem is not None:
+            raise DecodeError(f"{request.method} {request.path} answered {response.status}: {problem}")
+        return created
 
     endpoint = space_tasks(space_token)
     try:
         return await context.executor.create(endpoint, create.body, parse, context.executor.deadline(), sent)
     except asyncio.CancelledError as cancelled:
         if sent.sent:
-            advice = " ".join(_how_to_look(space_token, create.document_ids, started_at).split())
+            look = _search_advice(space_token, create.document_ids, clock.sent_at(started_at))
+            advice = " ".join(look.split())
             cancelled.add_note(f"a create was cancelled after it was sent: calls may be queued; {advice}")
             _log.warning("a create was cancelled after it was sent: calls may be queued; %s", advice)
         raise
@@ -78,8 +84,21 @@ async def send_create(
             raise error
         last = _LastResponse()  # any earlier response refused an earlier attempt
     if isinstance(error, TransportError | ServerError | UpstreamError | DecodeError):
-        raise _outcome_unknown(error, last, space_token, create.document_ids, started_at)
+        raise _outcome_unknown(error, last, space_token, create.document_ids, clock.sent_at(started_at))
     raise error
+
+
+def _describe_missing(created: CreatedRun, calls: int) -> str | None:
+    """Return why a response does not prove that this number of calls was queued, or None if it does.
+
+    The documented form of the response has the id of the run and lists no tasks.
+    """
+    if created.task_ids is None:
+        return None if created.run_id else "the response names neither a run nor tasks"
+    tasks = len({task_id for task_id in created.task_ids if task_id})
+    if tasks >= calls:
+        return None
+    return f"the response lists {tasks} of {calls} task{'' if calls == 1 else 's'}"
 
 
 def _outcome_unknown(
@@ -87,26 +106,39 @@ def _outcome_unknown(
     last: _LastResponse,
     space_token: str,
     document_ids: tuple[str, ...],
-    started_at: datetime,
+    sent: SentAt,
 ) -> OutcomeUnknown:
     quoted = f" ({shorten(last.message)})" if last.message and not isinstance(error, APIError) else ""
     unknown = OutcomeUnknown(
         f"the create was sent and calls may be queued: {error.summary}{quoted}",
         space_token=space_token,
         document_ids=document_ids,
-        started_at=started_at,
+        started_at=sent.wall,
         status=last.status,
         server_message=last.message,
-        hint=_how_to_look(space_token, document_ids, started_at),
+        hint=_search_advice(space_token, document_ids, sent),
+        clocks=sent,
     )
     unknown.attempts = error.attempts
     return unknown
 
 
-def _how_to_look(space_token: str, document_ids: tuple[str, ...], started_at: datetime) -> str:
+def sent_at(error: OutcomeUnknown) -> SentAt:
+    """Return when the create of an error was sent: by the wall clock only, if a user created the error."""
+    return error.clocks if isinstance(error.clocks, SentAt) else SentAt(error.started_at)
+
+
+def _search_advice(space_token: str, document_ids: tuple[str, ...], sent: SentAt) -> str:
     """Return what to do before the create is sent again, in lines for a terminal of 80 columns."""
     return (
         "call tasks.reconcile(error) before you send it again, or look in\n"
-        f"runs.list({space_token!r}) from {started_at:%Y-%m-%dT%H:%M:%SZ} on\n"
-        f"for tasks with ref_id {shorten(', '.join(document_ids), 50)}"
+        f"runs.list({space_token!r}) from {sent.search_start:%Y-%m-%dT%H:%M:%SZ} on\n"
+        f"for tasks with ref_id {some_ids(document_ids)}"
     )
+
+
+def some_ids(document_ids: tuple[str, ...]) -> str:
+    """Return at most three ids, and the number of the others."""
+    some = ", ".join(shorten(one, 40) for one in document_ids[:_SHOWN_IDS])
+    others = len(document_ids) - _SHOWN_IDS
+    return f"{some} and {others:,} more" if others > 0 else some

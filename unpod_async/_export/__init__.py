@@ -2,7 +2,8 @@
 
 `spec` has the options and `results` the summary and progress; `job` runs an export. It lists the runs
 (`run_sync`) and reads their tasks, run by run (`run_tasks`) or from the listing of the whole space
-(`space_scan`). `storage` keeps the state, the rows and the finished parts.
+(`space_scan`). `storage` keeps the state, the rows and the finished parts, and
+`queries` opens them with DuckDB.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unpod_async._export.job import run_export
+    from unpod_async._export.outage import is_transient
     from unpod_async._export.results import BadRow, ExportProgress, ExportSummary, FailedRun
     from unpod_async._export.rows import (
         InvalidRow,
@@ -50,6 +52,7 @@ __all__ = [
     "RowPages",
     "differing_options",
     "field_types",
+    "is_transient",
     "plan_scan",
     "row_decoder",
     "row_header",
@@ -62,6 +65,7 @@ __all__ = [
 # Modules are imported on first use: `unpod-async export --help` needs `spec` only, and no database.
 _MODULES = {
     "job": "run_export",
+    "outage": "is_transient",
     "results": "BadRow ExportProgress ExportSummary FailedRun",
     "rows": "InvalidRow Row RowPages row_decoder row_header row_line row_lines",
     "run_tasks": "FetchContext",

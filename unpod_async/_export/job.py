@@ -25,7 +25,7 @@ from unpod_async._export.space_scan import (
     FEW_REQUESTS,
     EarlyRequests,
     ScanPlan,
-    find_unlisted_runs,
+    find_runs_without_row,
     plan_scan,
     scan_space,
 )
@@ -42,13 +42,13 @@ Phase: TypeAlias = Literal["listing", "fetching", "recordings", "writing", "done
 _log = logging.getLogger("unpod_async")
 
 _RATE_SECONDS = 10.0
-"""The rate is measured over this time."""
+"""Seconds over which the rate is measured."""
 
 _EMIT_SECONDS = 0.2
-"""Time between two progress events."""
+"""Seconds between two progress events."""
 
-_NAMED = 100
-"""Failed runs and bad rows that the summary names."""
+_MAX_EXAMPLES = 100
+"""Maximum number of failed runs, and of bad rows, that the summary names."""
 
 
 async def run_export(
@@ -62,7 +62,7 @@ async def run_export(
     retrier = OutageRetrier(
         client.executor, lambda: probe_service(client.executor, spec.spaces[0], deadline), deadline
     )
-    progress = ProgressReporter(on_progress, client.executor.stats, lambda: retrier.waiting)
+    progress = ProgressReporter(on_progress, client.executor.stats, retrier)
     dataset_options = spec.dataset_options(client.settings.base_url)
     async with open_workspace(target, spec, dataset_options, deadline) as workspace:
         summary = await _ExportJob(client, spec, workspace, deadline, retrier, progress).run()
@@ -95,7 +95,7 @@ class _ExportJob:
         self._reasons: list[str] = []
         self._has_unreadable_runs = False
         # The spaces with runs that are known only through their tasks.
-        self._unlisted: list[tuple[int, str, RunReader, RunSync]] = []
+        self._spaces_with_runs_without_row: list[tuple[int, str, RunReader, RunSync]] = []
         self._redact = (
             None
             if spec.redact is None or workspace.redact_key is None
@@ -112,13 +112,14 @@ class _ExportJob:
             concurrency=spec.concurrency,
             redact=self._redact,
             recording_url=recording_url if spec.recordings else None,
+            on_resume=progress.resume,
         )
-        self._opened = contextlib.AsyncExitStack()
+        self._resources = contextlib.AsyncExitStack()
         progress.counts = lambda: (self._staging.runs, self._staging.failed, self._staging.rows)
 
     @functools.cached_property
-    def _early(self) -> EarlyRequests:
-        """Requests for scans. A small export sends none, so they are opened on first use."""
+    def _early_requests(self) -> EarlyRequests:
+        """Requests for scans. A small export sends none, so the object is created on first use."""
         early = EarlyRequests(
             self._retrier,
             self._deadline,
@@ -126,17 +127,17 @@ class _ExportJob:
             page_size=self._spec.page_size,
             concurrency=self._spec.concurrency,
         )
-        self._opened.push_async_callback(early.aclose)
+        self._resources.push_async_callback(early.aclose)
         return early
 
     async def run(self) -> ExportSummary:
         """Run the export up to its end."""
-        async with self._ticking(), self._opened:
+        async with self._emit_in_background(), self._resources:
             for space, token in self._workspace.spaces:
                 await self._list_runs(space, token)
             await self._fetch_tasks()
-            for unlisted in self._unlisted:
-                await self._fetch_unlisted(*unlisted)
+            for arguments in self._spaces_with_runs_without_row:
+                await self._fetch_runs_without_row(*arguments)
             if self._spec.recordings:
                 await self._download_recordings()
             self._progress.enter("writing")
@@ -147,7 +148,7 @@ class _ExportJob:
         return self._summarise(found, gone, runs)
 
     @contextlib.asynccontextmanager
-    async def _ticking(self) -> AsyncGenerator[None, None]:
+    async def _emit_in_background(self) -> AsyncGenerator[None, None]:
         """Emit progress in the background."""
         ticker = asyncio.create_task(self._tick())
         try:
@@ -198,30 +199,36 @@ class _ExportJob:
         self._has_unreadable_runs = self._has_unreadable_runs or not reader.readable
         if reader.missing:
             missing = sorted(reader.missing)
-            self._reasons.append(f"{len(missing)} selected runs are not listed, such as {missing[0]}")
+            verb = "run is" if len(missing) == 1 else "runs are"
+            self._reasons.append(f"{len(missing):,} selected {verb} not listed, such as {missing[0]}")
             if not reader.readable:
-                await self._io.run(sync.add_unlisted, missing)
+                await self._io.run(sync.add_runs_without_row, missing)
         elif reader.missing is None and reader.unidentified:
-            self._unlisted.append((space, token, reader, sync))
+            self._spaces_with_runs_without_row.append((space, token, reader, sync))
 
     def _request_early(self, token: str, runs: int) -> None:
         """Send requests for a scan while the runs of a first export are still being listed."""
         if runs > FEW_REQUESTS and self._spec.concurrency > 1 and self._spec.selects_all_runs:
-            self._early.request_sample(token)
+            self._early_requests.request_sample(token)
             # With several spaces, the pages would stay in memory while the other spaces are listed.
             if len(self._workspace.spaces) == 1:
-                self._early.request_pages(token, runs)
+                self._early_requests.request_pages(token, runs)
 
     # -- reading the tasks --------------------------------------------------------------------------------
 
     async def _fetch_tasks(self) -> None:
         wanted = WantedRuns(self._context, self._workspace.spaces)
-        self._progress.runs_total, scans = await self._io.run(self._plan_fetching, wanted)
+        total, scans = await self._io.run(self._plan_fetching, wanted)
+        self._progress.runs_total = total
+        if self._workspace.resumed_since is not None:
+            stored = await self._io.run(self._catalog.count_runs, RunState.STAGED, RunState.DONE)
+            if stored:
+                self._progress.resume(f"{stored:,} of {stored + total:,} runs")
         self._progress.enter("fetching")
         for space, token, requests, interrupted in scans:
             plan = await self._scan_plan(token, requests, interrupted)
             if plan is not None:
-                await scan_space(self._context, space, token, plan, self._early.pages)
+                await scan_space(self._context, space, token, plan, self._early_requests.pages)
             else:
                 await self._io.run(self._catalog.discard_scan, space)
             self._progress.rows_total = None
@@ -256,7 +263,7 @@ class _ExportJob:
         if interrupted is not None:
             self._progress.rows_total = interrupted.length
             return ScanPlan(self._spec.page_size or interrupted.page_size, None)
-        sample = await self._early.request_sample(token)
+        sample = await self._early_requests.request_sample(token)
         if isinstance(sample, PageFailure):
             if self._context.is_fatal(sample.error):
                 raise sample.error
@@ -265,9 +272,9 @@ class _ExportJob:
         self._progress.rows_total = None if plan is None else sample.count
         return plan
 
-    async def _fetch_unlisted(self, space: int, token: str, reader: RunReader, sync: RunSync) -> None:
+    async def _fetch_runs_without_row(self, space: int, token: str, reader: RunReader, sync: RunSync) -> None:
         """Read the tasks of runs whose own row cannot be read, or record how many are missing."""
-        found = await find_unlisted_runs(
+        found = await find_runs_without_row(
             self._context,
             space,
             token,
@@ -276,11 +283,11 @@ class _ExportJob:
             ignored=reader.unselected,
         )
         if found.ids:
-            await self._io.run(sync.add_unlisted, found.ids)
+            await self._io.run(sync.add_runs_without_row, found.ids)
             self._progress.runs_total = (self._progress.runs_total or 0) + len(found.ids)
             await fetch_runs(self._context, WantedRuns(self._context, [(space, token)]))
         if found.read_all and found.tasks is not None:
-            await self._io.run(self._catalog.explain_count, space, found.tasks)
+            await self._io.run(self._catalog.accept_count, space, found.tasks)
         if found.error is None:
             return
         missing = ""
@@ -315,7 +322,7 @@ class _ExportJob:
         """
         return ExportSummary(
             target=path_text(self._workspace.directory),
-            complete=found.is_whole and not self._reasons,
+            complete=found.is_complete and not self._reasons,
             runs=found.runs,
             tasks=found.tasks,
             files=len(found.parts),
@@ -325,9 +332,9 @@ class _ExportJob:
             unchanged_runs=max(0, runs - self._staging.runs - found.failed_runs),
             gone_runs=gone,
             failed_runs=found.failed_runs,
-            failed=tuple(found.failed[:_NAMED]),
+            failed=tuple(found.failed[:_MAX_EXAMPLES]),
             bad_rows=found.bad_rows,
-            bad=tuple(found.bad[:_NAMED]),
+            bad=tuple(found.bad[:_MAX_EXAMPLES]),
             recordings=found.recordings,
             failed_recordings=found.failed_recordings,
             reasons=tuple(self._reasons),
@@ -343,7 +350,7 @@ class ProgressReporter:
     Args:
         on_progress: Called with each event. Its first exception is logged.
         stats: Counters of the client.
-        waiting: Returns the seconds since the service stopped responding.
+        retrier: Knows whether the service responds.
 
     Attributes:
         rows_total: Number of rows at the end, if it is known.
@@ -354,12 +361,12 @@ class ProgressReporter:
         self,
         on_progress: Callable[[Any], object] | None,
         stats: Stats,
-        waiting: Callable[[], float],
+        retrier: OutageRetrier,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_progress = on_progress
         self._stats = stats
-        self._waiting = waiting
+        self._retrier = retrier
         self._clock = clock
         self._started = clock()
         self._attempts_before = stats.attempts
@@ -367,6 +374,7 @@ class ProgressReporter:
         self._bytes_before = stats.bytes
         self._recent: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
         self._failed = False
+        self._resumed: str | None = None
         self.phase: Phase = "listing"
         self.runs_seen = 0
         self.runs_total: int | None = None
@@ -388,6 +396,11 @@ class ProgressReporter:
     def enter(self, phase: Phase) -> None:
         """Begin a phase and emit an event."""
         self.phase = phase
+        self.emit()
+
+    def resume(self, stored: str) -> None:
+        """Note what an interrupted export has stored, and emit an event."""
+        self._resumed = stored
         self.emit()
 
     def emit(self) -> None:
@@ -419,15 +432,18 @@ class ProgressReporter:
         return ExportProgress(
             phase=self.phase,
             runs_seen=self.runs_seen,
-            runs_total=self.runs_total,
+            # Runs can be found while their tasks are read.
+            runs_total=None if self.runs_total is None else max(self.runs_total, done + failed),
             runs_done=done,
             runs_failed=failed,
             rows=rows,
             bytes=self._stats.bytes - self._bytes_before,
             requests=self.requests,
             retries=self.retries,
-            waiting=self._waiting(),
-            seconds=self.seconds,
+            waiting=self._retrier.waiting,
+            outage=self._retrier.outage,
+            resumed=self._resumed,
+            seconds=now - self._started,  # of the same moment as the rate
             rate=(rows - rows_then) / seconds,
             remaining=self._remaining(left, speed),
         )

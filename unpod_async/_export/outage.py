@@ -8,12 +8,15 @@ more rounds of attempts.
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn, TypeVar
 
 import anyio
+import msgspec
 
 from unpod_async._http import (
     Deadline,
@@ -40,6 +43,8 @@ __all__ = ["OutageRetrier", "probe_service"]
 
 T = TypeVar("T")
 
+_log = logging.getLogger("unpod_async")
+
 ROUNDS = 3
 """Rounds of attempts for a request that fails while the service responds to others."""
 
@@ -58,12 +63,13 @@ class OutageRetrier:
 
     Args:
         executor: The executor of the client, which has its own retries. With `retry=None`, nothing is waited
-            for.
+            for. The log has one warning for each outage, and those of single retries only at DEBUG.
         probe: Sends one small request, and raises its error.
         deadline: Deadline of the export.
 
     Attributes:
         gave_up: The error after which the export sends no more requests, or None.
+        outage: Why all requests wait, and for how long at most; None if they do not.
     """
 
     def __init__(
@@ -74,7 +80,7 @@ class OutageRetrier:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._executor: Reader = executor
+        self._executor: Reader = msgspec.structs.replace(executor, retry_level=logging.DEBUG)
         self.stats = executor.stats
         self.count_page = executor.count_page
         self.count_drift = executor.count_drift
@@ -86,6 +92,8 @@ class OutageRetrier:
         self._turn = anyio.Lock()  # held by the request that finds out whether the service responds
         self._responses = 0
         self._down_since: float | None = None
+        self._is_reported = False
+        self.outage: str | None = None
         self._resume_at = float("-inf")
         self.gave_up: UnpodError | None = None
 
@@ -145,7 +153,12 @@ class OutageRetrier:
 
     def _note_response(self) -> None:
         self._responses += 1
-        self._down_since = None
+        if self._down_since is None:
+            return
+        if self._is_reported:
+            _log.warning("the service responds again after %.0f s", self.waiting)
+        self._down_since = self.outage = None
+        self._is_reported = False
 
     async def _was_outage(self, error: UnpodError, responses: int) -> bool:
         """Wait until another attempt makes sense. Returns True if the service did not respond at all."""
@@ -178,12 +191,22 @@ class OutageRetrier:
             delay = schedule.next_delay(retry_after=retry_after_of(error))
             if delay is None:
                 self._give_up(error)
-            await self._wait_while_down(delay, error)
+            await self._wait_while_down(delay, error, report=True)
 
-    async def _wait_while_down(self, seconds: float, error: UnpodError) -> None:
-        """Sleep while all other requests wait too."""
+    async def _wait_while_down(self, seconds: float, error: UnpodError, *, report: bool = False) -> None:
+        """Sleep while all other requests wait too.
+
+        Args:
+            report: log a warning, unless this outage has one. A rate limit has its own.
+        """
         if self._down_since is None:
             self._down_since = self._clock()
+            left = self._deadline.left()
+            longest = _duration(MAX_OUTAGE if left == float("inf") else left)
+            self.outage = f"{_cause(error)}; retrying for up to {longest}"
+        if report and not self._is_reported:
+            self._is_reported = True
+            _log.warning("%s", self.outage)
         if self._deadline.left() == float("inf") and self.waiting + seconds > MAX_OUTAGE:
             self._give_up(error)
         await self._sleep(seconds, error)
@@ -196,6 +219,20 @@ class OutageRetrier:
     def _give_up(self, error: UnpodError) -> NoReturn:
         self.gave_up = error
         raise error
+
+
+def _cause(error: UnpodError) -> str:
+    """Return in a few words why a request failed, without its method and path."""
+    if isinstance(error, UpstreamError):
+        return f"a service behind the server fails ({error.status})"
+    if isinstance(error, APIError):
+        return f"the service answers {error.status}"
+    message = str(error.args[0])
+    return (message.partition(": ")[2] or message).removesuffix("; nothing was sent")
+
+
+def _duration(seconds: float) -> str:
+    return f"{math.ceil(seconds)} s" if seconds < 100 else f"{math.ceil(seconds / 60)} min"
 
 
 def _equal_jitter(longest: float) -> float:

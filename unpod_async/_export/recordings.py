@@ -76,7 +76,7 @@ async def download_recordings(
                 try:
                     path = await loader.fetch(task, url, directory, deadline)
                 except RecordingError as error:
-                    await io.run(catalog.recording_failed, task, run, shorten(error.summary))
+                    await io.run(catalog.record_download_failure, task, run, shorten(error.summary))
                 else:
                     await io.run(_note_downloaded, catalog, task, path)
 
@@ -84,4 +84,4 @@ async def download_recordings(
 
 
 def _note_downloaded(catalog: Catalog, task: str, path: Path) -> None:
-    catalog.recording_downloaded(task, path.name, path.stat().st_size)
+    catalog.record_download(task, path.name, path.stat().st_size)

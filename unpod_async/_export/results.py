@@ -1,16 +1,21 @@
-"""What an export reports: its progress while it runs, and its summary."""
+"""The progress of an export while it runs, and its summary."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
+
+from unpod_async._common import html_table
 
 __all__ = ["BadRow", "ExportProgress", "ExportSummary", "FailedRun"]
 
 
 class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a running export. The last event has the phase "done".
+
+    `str` and `print` show it on one line, such as "fetching: 12 of 61 runs, 340 tasks".
 
     Attributes:
         phase: "listing" the runs, "fetching" their tasks, downloading "recordings", "writing" the files, or
@@ -24,6 +29,10 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
         requests: HTTP requests sent, including retries.
         retries: Retries among the requests.
         waiting: Seconds since the service stopped responding; 0 if it responds.
+        outage: Why the service does not respond, and for how long the export retries, such as "the service
+            answers 503; retrying for up to 60 min"; None if it responds.
+        resumed: What an interrupted export had stored when this one resumed it, such as "65 of 300 runs";
+            None if this export starts anew.
         seconds: Seconds since the export began.
         rate: Tasks per second, measured over the last ten seconds.
         remaining: Estimated seconds until the tasks are read; None if unknown.
@@ -39,9 +48,19 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     retries: int = 0
     waiting: float = 0.0
+    outage: str | None = None
+    resumed: str | None = None
     seconds: float = 0.0
     rate: float = 0.0
     remaining: float | None = None
+
+    def __str__(self) -> str:
+        runs = self.runs_seen if self.runs_total is None else self.runs_total
+        noun = "run" if runs == 1 else "runs"
+        outage = f"; {self.outage}" if self.outage else ""
+        if self.runs_total is None:
+            return f"{self.phase}: {runs:,} {noun} found{outage}"
+        return f"{self.phase}: {self.runs_done:,} of {runs:,} {noun}, {self.rows:,} tasks{outage}"
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,3 +139,32 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     retries: int = 0
     seconds: float = 0.0
+
+    def _repr_html_(self) -> str:
+        """Return the HTML that notebooks show: a table of the fields, without lists of runs and rows."""
+        shown = {
+            name: getattr(self, name) for name in self.__struct_fields__ if name not in {"failed", "bad"}
+        }
+        shown |= {"reasons": "; ".join(self.reasons), "seconds": f"{self.seconds:.1f}"}
+        return html_table(["field", "value"], shown.items(), type(self).__name__)
+
+    def to_duckdb(self) -> Any:
+        """Return a DuckDB connection in memory with the views `runs` and `tasks` of this export.
+
+        Their columns are those of a Parquet export, whatever the format of the files, even without rows.
+        Each query reads the Parquet or CSV files, so the data set can be larger than memory. The views are
+        valid until the next export replaces files. JSONL files are read into memory now; this needs pyarrow.
+
+        Example:
+            ```python
+            summary = await unpod.export(space_token, "data", format="parquet")
+            print(summary.to_duckdb().sql("SELECT status, count(*) FROM tasks GROUP BY status"))
+            ```
+
+        Raises:
+            ConfigurationError: DuckDB, or pyarrow for JSONL, is not installed.
+            ExportError: the target has no manifest, for example because another export is in progress.
+        """
+        from unpod_async._export.queries import open_duckdb
+
+        return open_duckdb(Path(self.target))

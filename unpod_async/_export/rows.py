@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
+import operator
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from unpod_async._common import MAX_DEPTH, is_too_deep, parse_time
+from unpod_async._common import (
+    is_too_deep,
+    parse_time,
+    replace_user_tokens,
+    search_rows,
+)
 from unpod_async._http import Deadline, Reader
 from unpod_async._paging import (
     Collector,
@@ -27,7 +32,6 @@ from unpod_async._paging import (
     Walk,
     decode_with,
     prefetch_pages,
-    replace_user_tokens,
 )
 
 __all__ = [
@@ -37,6 +41,7 @@ __all__ = [
     "RowPages",
     "row_decoder",
     "row_header",
+    "row_headers",
     "row_line",
     "row_lines",
 ]
@@ -68,21 +73,14 @@ class RowHeader(msgspec.Struct, gc=False):
         return parse_time(self.created)
 
 
-class _UserInfoHeader(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """The documented keys of `user_info`."""
-
-    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    email: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    full_name: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    location: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+class _UserInfoHeader(msgspec.Struct, gc=False):
     user_token: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _WellFormedHeader(RowHeader, gc=False):
-    """The header of a row whose `user_info`, if there is one, is an object with the documented keys."""
+    """The header of a row whose `user_info`, if there is one, is an object."""
 
     user_info: _UserInfoHeader | None = None
-    userInfo: None = None  # noqa: N815 - a spelling that the service does not use so far
 
 
 _WELL_FORMED = msgspec.json.Decoder(_WellFormedHeader)
@@ -102,6 +100,14 @@ def row_header(row: bytes | msgspec.Raw) -> RowHeader:
         return RowHeader()
 
 
+def row_headers(rows: Sequence[msgspec.Raw]) -> list[RowHeader]:
+    """Return the `row_header` of each row."""
+    try:
+        return list(map(_WELL_FORMED.decode, rows))
+    except _UNREADABLE:
+        return list(map(row_header, rows))
+
+
 # -- the line of a row --------------------------------------------------------------------------------------
 
 
@@ -116,11 +122,8 @@ class InvalidRow(Exception):
 _ANY_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # Valid JSON has line breaks between tokens only, never inside a string.
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
-_NAME = b"user_token"
-_TO_VALUE = len(b'user_token":')
-_TO_OKEN = len(b"user_t")
-# An escape for a character of a key that is searched here, or for the quote before a key inside a string.
-_ESCAPE_IN_KEY = re.compile(rb"\\u00(?:[4-7]|2[02dDeE])")
+_KEY = b'"user_token":'
+_KEY_AND_NULL = b'"user_token":null'
 _TOO_DEEP = "the row is nested too deeply"
 
 
@@ -146,73 +149,72 @@ def row_lines(
 ) -> list[bytes | InvalidRow]:
     """Return `row_line` of each row of a page, or its `InvalidRow`.
 
-    Most rows take a shortcut that needs 6 µs for a row of 4 kB, where `row_line` needs 20.
-
     Args:
         body: The page.
         headers: `row_header` of each of its rows.
     """
-    is_plain = b"\n" not in body and b"\r" not in body and (keep_user_token or not _has_odd_key(body))
-    is_ascii = body.isascii()
+    rows = list(map(bytes, raws))
+    if body.find(b"\n") >= 0 or body.find(b"\r") >= 0:
+        return [_line_or_error(row, keep_user_token=keep_user_token) for row in rows]
+    plain = _plain_lines(rows, headers, keep_user_token=keep_user_token)
+    if plain is not None:
+        return list(plain)
     lines: list[bytes | InvalidRow] = []
-    for raw, header in zip(raws, headers, strict=True):
-        row = bytes(raw)
-        line: bytes | None = None
-        if (
-            is_plain
-            and type(header) is _WellFormedHeader
-            and (is_ascii or row.isascii() or _is_utf8(row))
-            # The same test as `has_few_brackets`, without a call for each row. `in` is slower than `find`.
-            and (
-                row.replace(b"[", b"{").replace(b"{", b"x", MAX_DEPTH).find(b"{") < 0 or not is_too_deep(row)
-            )
-        ):
-            line = row if keep_user_token else _without_user_token(row, header.user_info)
-        lines.append(_line_or_error(row, keep_user_token=keep_user_token) if line is None else line)
+    for row, header in zip(rows, headers, strict=True):
+        plain = _plain_lines([row], [header], keep_user_token=keep_user_token)
+        lines += plain or [_line_or_error(row, keep_user_token=keep_user_token)]
     return lines
 
 
-def _has_odd_key(body: bytes) -> bool:
-    """Return whether the name of a user token may be escaped or in capitals."""
-    # From the end: Python searches faster in that direction.
-    # Few pages have a K, and a search for one letter is much faster.
-    if body.find(b"K") >= 0 and body.rfind(b"OKEN") >= 0:
-        return True
-    return body.rfind(b"\\u00") >= 0 and _ESCAPE_IN_KEY.search(body) is not None
+def _plain_lines(
+    rows: list[bytes], headers: Sequence[RowHeader], *, keep_user_token: bool
+) -> list[bytes] | None:
+    """Return the lines of rows without line breaks, or None if `row_line` must make the line of any of them.
 
-
-def _without_user_token(row: bytes, info: _UserInfoHeader | None) -> bytes | None:
-    """Return the line of a row without line breaks and escaped keys, or None if `row_line` must make it."""
-    start = row.find(_NAME)
-    if _has_other_name(row, start):
+    One search in all rows takes fewer instructions than one in each row.
+    """
+    well_formed = cast("Sequence[_WellFormedHeader]", headers)
+    if set(map(type, headers)) != {_WellFormedHeader} or not _are_utf8(rows):
         return None
-    token = msgspec.UNSET if info is None else info.user_token
-    if token is msgspec.UNSET:
-        return row if start < 0 else None
-    # The name occurs once and the header has it, so this is its place, unless there is more whitespace before
-    # the value.
-    value = start + _TO_VALUE
-    old = bytes(token)
-    if not row.startswith(old, value):
-        value += 1
-        if not row.startswith(b" %b" % old, value - 1):
-            return None
-    return b"%bnull%b" % (row[:value], row[value + len(old) :])
+    found = search_rows(rows)
+    if found.has_many_levels and any(map(is_too_deep, rows)):
+        return None
+    if keep_user_token:
+        return rows
+    tokens = [msgspec.UNSET if (info := one.user_info) is None else info.user_token for one in well_formed]
+    # A row with a token has its name at least once. If there are as many names as tokens, each token has one
+    # name, and there are no others.
+    count = len(tokens) - tokens.count(msgspec.UNSET)
+    if found.max_names != count:
+        return None
+    if not count:
+        return rows
+    lines = [
+        row if token is msgspec.UNSET else row.replace(_KEY + bytes(token), _KEY_AND_NULL, 1)
+        for row, token in zip(rows, tokens, strict=True)
+    ]
+    if not any(map(operator.eq, lines, rows)):
+        return lines
+    checked = list(map(_with_null, rows, tokens))
+    return None if None in checked else cast("list[bytes]", checked)
 
 
-def _has_other_name(row: bytes, start: int) -> bool:
-    """Return whether the name of a user token, such as userToken, may also occur outside `start`."""
-    at = row.find(b"oken")
-    while at >= 0:
-        if at != start + _TO_OKEN and row[max(0, at - _TO_OKEN) : at].lower().find(b"user") >= 0:
-            return True
-        at = row.find(b"oken", at + 4)
-    return False
+def _with_null(row: bytes, token: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
+    """Return a row with null instead of its only token, or None if the token is not right after its key."""
+    if token is msgspec.UNSET or bytes(token) == b"null":
+        return row
+    for space in (b" ", b""):
+        line = row.replace(_KEY + space + bytes(token), _KEY + space + b"null", 1)
+        if line != row:
+            return line
+    return None
 
 
-def _is_utf8(row: bytes) -> bool:
+def _are_utf8(rows: list[bytes]) -> bool:
     try:
-        row.decode()
+        for row in rows:
+            if not row.isascii():
+                row.decode()
     except UnicodeDecodeError:
         return False
     return True
@@ -308,10 +310,10 @@ def row_decoder(*, keep_user_token: bool) -> Decode:
 
     def rows_of(body: bytes, raws: Sequence[msgspec.Raw], headers: Sequence[RowHeader]) -> list[Any]:
         page = _PageLines(body, raws, headers, keep_user_token=keep_user_token)
-        # Without a loop: that takes twice as many instructions.
+        # `map` is faster than a loop: 14 us for 100 rows instead of 25 us.
         return list(map(Row, raws, headers, range(len(raws)), itertools.repeat(page)))
 
-    return functools.partial(decode_with, head_of=row_header, rows_of=rows_of)
+    return functools.partial(decode_with, heads_of=row_headers, rows_of=rows_of)
 
 
 class RowPages(NamedTuple):

@@ -1,14 +1,21 @@
 """Bring the stored runs of a space up to date with the server's listing.
 
-The listing shows runs newest first and keeps their order. So reading can stop early, at a settled run that is
-older than every unsettled run, if no count has dropped: all runs behind it are settled too. The server's
-count must confirm this: it must equal the rows up to that run plus the rows known behind it. Otherwise a run
-that moved to the front would hide all runs newer than its old position. If a stored run should have appeared
-by then and did not, it was deleted.
-
 A run is *settled* when it has ended (see `run_has_ended`) and is older than `settle_after`. Later exports do
 not read a settled run again. The age is measured by the server's clock, the `Date` header of each
 response, so a wrong local clock settles no run too early. A response without a `Date` settles no run.
+
+The listing shows runs newest first and keeps their order. So reading can stop early, at a settled run that is
+older than every unsettled run. No run is missed, because of three conditions:
+
+- No count has dropped. After a drop, a run may have moved to a page that was read before.
+- The server's count equals the number of rows up to this run plus the number of stored runs that follow it.
+  Otherwise a run may have moved to the front, and the runs between its old position and this run would be
+  missed.
+- If reading stops after a later page than the first, the start of the listing is read again and has not
+  changed. Otherwise a deletion may be missed: if a run is deleted after the server has read the rows of the
+  first page and before it counts, all counts are equal.
+
+A stored run that should have appeared by then and did not was deleted.
 """
 
 from __future__ import annotations
@@ -29,10 +36,10 @@ from unpod_async._paging import Page, Walk
 __all__ = ["RunReader", "RunSync", "StablePrefix"]
 
 PAGE_SIZE = 1000
-"""Rows of this listing are short."""
+"""Rows per page of the listing of runs, whose rows are short."""
 
 _AHEAD = 4
-"""Pages requested at a time when all pages have to be read."""
+"""Number of pages requested at a time if all pages have to be read."""
 
 FRESH = 3600.0
 """Seconds for which a resumed export keeps the tasks of a run whose row has not changed."""
@@ -92,7 +99,7 @@ class RunSync:
         return not self._catalog.has_runs(self._space), not had_bad_rows
 
     def add_page(self, rows: Sequence[ListedRun | None], count: int | None) -> bool:
-        """Store a page. Return True if all runs behind it are known, in the known order, and settled.
+        """Store a page. Return True if all runs after it are known, in the known order, and settled.
 
         Args:
             rows: The rows of the page in their order; None for a run that is not selected.
@@ -131,9 +138,9 @@ class RunSync:
     def _is_rest_known(self) -> bool:
         if self._oldest_rank is None or not (self._in_order and self._was_read_to_end):
             return False
-        runs, are_settled = self._catalog.runs_behind(self._space, self._listing, self._oldest_rank)
-        behind = runs + self._catalog.rows_behind(self._space)
-        return are_settled and self._count == self._last_known + behind
+        runs, are_settled = self._catalog.runs_after(self._space, self._listing, self._oldest_rank)
+        after_last_selected = runs + self._catalog.rows_after(self._space)
+        return are_settled and self._count == self._last_known + after_last_selected
 
     def _is_up_to_date(self, run: KnownRun) -> bool:
         """Return whether the stored tasks of a run, whose row has not changed, need not be read again."""
@@ -143,7 +150,7 @@ class RunSync:
             and run.fetched is not None
             and run.fetched >= self._resumed_since
             and 0 <= self._now - run.fetched < FRESH
-            and bool(run.is_whole)
+            and bool(run.fully_read)
         )
 
     def end(self, *, read_to_end: bool, readable: bool) -> None:
@@ -156,36 +163,36 @@ class RunSync:
             readable: False if some rows could not be read. Then no run is gone: it may be one of those rows.
         """
         if not readable:
-            self._want_unlisted()
+            self._mark_missing_for_reading()
         oldest = -1 if read_to_end or self._oldest_rank is None else self._oldest_rank
         self._catalog.end_listing(
             self._space,
             self._listing,
             oldest,
-            behind=self._rows - self._last_selected if read_to_end and readable else None,
+            after_last_selected=self._rows - self._last_selected if read_to_end and readable else None,
             mark_gone=readable and (read_to_end or self._rest_is_known),
             discard_scan=self._changed,
         )
 
     def end_incomplete(self) -> None:
         """Finish a listing that did not reach its end. No run is marked as gone."""
-        self._want_unlisted()
+        self._mark_missing_for_reading()
         if self._changed:
             self._catalog.discard_scan(self._space)
 
-    def _want_unlisted(self) -> None:
+    def _mark_missing_for_reading(self) -> None:
         """Mark known runs that did not appear, so that their tasks are read: their rows may be unreadable."""
         runs = [
             run.number
-            for run in self._catalog.unlisted_runs(self._space, self._listing)
+            for run in self._catalog.runs_not_in_listing(self._space, self._listing)
             if run.state != RunState.WANTED and not self._is_up_to_date(run)
         ]
-        self._catalog.want(runs)
+        self._catalog.mark_for_reading(runs)
         self._changed = self._changed or bool(runs)
 
-    def add_unlisted(self, ids: Sequence[str]) -> None:
+    def add_runs_without_row(self, ids: Sequence[str]) -> None:
         """Add runs whose rows cannot be read, and mark them so that their tasks are read."""
-        self._catalog.add_unlisted(self._space, self._listing, ids)
+        self._catalog.add_runs_without_row(self._space, self._listing, ids)
 
 
 class RunReader:
@@ -239,14 +246,20 @@ class RunReader:
         self.is_first, self._may_stop_early = await self._io.run(self._sync.begin)
         read_to_end = True
         if self.is_first and self.missing is None:
-            await pages.prefetch(Walk(page_size=pages.page_size, ahead=self._ahead), self._take)
+            await pages.prefetch(Walk(page_size=pages.page_size, ahead=self._ahead), self._add_page)
         else:
             walk = pages.sequential()
+            first_runs: list[object] = []
             while read_to_end and (page := await walk.next_page()) is not None:
-                read_to_end = not await self._take(page)
+                first_runs = first_runs or [row.header.run_id for row in page.items]
+                if await self._add_page(page):
+                    may_stop = (
+                        page.number == 1 or self.missing is not None or await _still_lists(pages, first_runs)
+                    )
+                    self._may_stop_early, read_to_end = may_stop, not may_stop
         await self._io.run(self._sync.end, read_to_end=read_to_end, readable=self.readable)
 
-    async def _take(self, page: Page[Row]) -> bool:
+    async def _add_page(self, page: Page[Row]) -> bool:
         """Store a page. Returns True if the rest of the listing need not be read."""
         self._prefix.add_page(page)
         self.readable = self.readable and not (page.unreadable or page.rejected)
@@ -277,6 +290,8 @@ class RunReader:
         run_id = header.run_id if isinstance(header.run_id, str) and header.run_id else None
         created = header.created_at
         if self.missing is not None and run_id not in self.missing:
+            if run_id is None:  # it may be a selected run
+                self.readable = False
             return None
         if self._window is not None and not self._window.contains(created):
             self.unselected.add(run_id or "")
@@ -298,3 +313,21 @@ class RunReader:
             self.missing.discard(name)
         can_settle = created is not None and created < settled_before and is_terminal_run(header.status)
         return ListedRun(name, line, digest, can_settle, header.expected_tasks)
+
+
+async def _still_lists(pages: RowPages, first_runs: Sequence[object]) -> bool:
+    """Read the start of the listing again. Return whether it still has all runs of the first page, in a row.
+
+    The server reads the rows of a page before it counts. If a run of the first page is deleted between the
+    two, all counts are equal although a run has moved from the second page to the first and was not read.
+    """
+    walk, run_ids = pages.sequential(), list[object]()
+    for _ in range(2):  # runs that were added since move the end of the first page to the second
+        page = await walk.next_page()
+        if page is None:
+            break
+        run_ids += [row.header.run_id for row in page.items]
+        start = run_ids.index(first_runs[0]) if first_runs[0] in run_ids else len(run_ids)
+        if run_ids[start : start + len(first_runs)] == first_runs:
+            return True
+    return False

@@ -35,13 +35,14 @@ UNREADABLE = "the server fails to send it"
 
 @dataclass(frozen=True, slots=True)
 class FetchContext:
-    """What reading tasks needs.
+    """The settings and functions that are needed to read tasks.
 
     Attributes:
         page_size: Rows per page of the tasks of a run.
         concurrency: Maximum number of requests in flight.
         redact: Returns the line to write for a line; None writes lines as they are.
         recording_url: Returns the URL of a task's recording, or None without one; None exports no recordings.
+        on_resume: Called with what an interrupted export has stored, such as "65 of 300 runs".
     """
 
     catalog: Catalog
@@ -54,6 +55,7 @@ class FetchContext:
     concurrency: int
     redact: Callable[[bytes], bytes] | None
     recording_url: Callable[[bytes], str | None] | None
+    on_resume: Callable[[str], None]
 
     def is_fatal(self, error: UnpodError) -> bool:
         """Return whether an error ends the export."""
@@ -63,11 +65,11 @@ class FetchContext:
         """Stage rows of one run.
 
         The run has ended (see `run_has_ended`) if all its tasks were staged, none of them is active, and no
-        row is invalid. So those rows are counted.
+        row is invalid. So active tasks and invalid rows are counted.
         """
         made = Row.lines(rows)
         if self.redact is None and self.recording_url is None and InvalidRow not in set(map(type, made)):
-            # Most pages. The loop takes three times as many instructions.
+            # Most pages. This takes 15 us for 100 rows, the loop below 27 us.
             valid = cast("list[bytes]", made)
             self.staging.add(run, valid, count_active([row.header.status for row in rows]))
             return

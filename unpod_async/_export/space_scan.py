@@ -1,9 +1,9 @@
 """Read the tasks of a space from its space-wide listing instead of run by run.
 
 This takes a tenth of the requests or fewer. Pages are requested ahead, so their responses arrive in any order
-and prove completeness only together: nothing entered or left the listing if every response has the same count
-and the listing still begins with the same row at the end. `Walk` checks the end. An interrupted scan resumes
-only if both still hold.
+and prove completeness only together. Nothing entered or left the listing if two conditions hold: every
+response has the same count, and at the end the listing still begins with the same row. `Walk` checks the end.
+An interrupted scan resumes only if both conditions still hold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 import msgspec
 
 from unpod_async._common import cancel_and_wait, shorten
-from unpod_async._export.rows import Row, RowHeader, RowPages, row_header
+from unpod_async._export.rows import Row, RowHeader, RowPages, row_headers
 from unpod_async._export.run_sync import FRESH
 from unpod_async._export.run_tasks import FetchContext
 from unpod_async._export.storage import ScanProgress
@@ -44,9 +44,9 @@ __all__ = [
     "FEW_REQUESTS",
     "EarlyRequests",
     "PrefetchWindow",
+    "RunsWithoutRow",
     "ScanPlan",
-    "UnlistedRuns",
-    "find_unlisted_runs",
+    "find_runs_without_row",
     "plan_scan",
     "scan_space",
     "space_tasks",
@@ -64,7 +64,7 @@ _PAGE_BYTES = 2 * 2**20
 
 _MIN_WINDOW = 4
 _MAX_WINDOW = 12
-"""Pages of 2 MB."""
+"""Minimum and maximum number of pages to request ahead; a page has 2 MB."""
 
 _BUSY = 0.8
 """The window grows if the processor is busy for less than this share of the time."""
@@ -233,7 +233,7 @@ class PrefetchWindow:
 # -- runs whose own row cannot be read ----------------------------------------------------------------------
 
 
-class UnlistedRuns(NamedTuple):
+class RunsWithoutRow(NamedTuple):
     """Runs that are known only through their tasks.
 
     Attributes:
@@ -250,7 +250,7 @@ class UnlistedRuns(NamedTuple):
     read_all: bool = False
 
 
-async def find_unlisted_runs(
+async def find_runs_without_row(
     context: FetchContext,
     space: int,
     token: str,
@@ -258,7 +258,7 @@ async def find_unlisted_runs(
     page_size: int | None,
     window: TimeWindow | None,
     ignored: Container[str],
-) -> UnlistedRuns:
+) -> RunsWithoutRow:
     """Find the runs of a space that have tasks and whose own row cannot be read.
 
     The server's count is compared with the number of known tasks, to decide whether there can be such runs.
@@ -282,10 +282,12 @@ async def find_unlisted_runs(
     tasks = sample.count if isinstance(sample, DecodedPage) and window is None else None
     known = None if tasks is None else await context.io.run(context.catalog.expected_tasks, space)
     if tasks is not None and tasks == known:
-        return UnlistedRuns([], tasks, None)
+        return RunsWithoutRow([], tasks, None)
     rows = sample.rows if isinstance(sample, DecodedPage) else ()
-    pages = RowPages(context.retrier, listing, page_size or _page_size_for(rows), context.deadline, _headers)
-    search = _UnlistedSearch(context, space, known)
+    pages = RowPages(
+        context.retrier, listing, page_size or _page_size_for(rows), context.deadline, _decode_headers
+    )
+    search = _RunsWithoutRowSearch(context, space, known)
     error: str | None = None
     try:
         await search.read(pages)
@@ -296,7 +298,7 @@ async def find_unlisted_runs(
     else:
         if search.has_bad_rows:
             error = "rows of the space-wide listing cannot be read"
-    return UnlistedRuns(
+    return RunsWithoutRow(
         [name for name in search.found if name not in ignored],
         tasks,
         error,
@@ -304,7 +306,7 @@ async def find_unlisted_runs(
     )
 
 
-class _UnlistedSearch:
+class _RunsWithoutRowSearch:
     """Searches a space-wide listing for tasks of runs that are not known.
 
     Args:
@@ -318,8 +320,8 @@ class _UnlistedSearch:
     def __init__(self, context: FetchContext, space: int, known: int | None) -> None:
         self._context = context
         self._space = space
-        self._known_behind = known
-        self._behind: int | None = None  # rows after the page
+        self._known_after_page = known
+        self._rows_after_page: int | None = None  # rows after the page
         self.found: dict[str, None] = {}
         self.has_bad_rows = False
         self.stopped_early = False
@@ -328,29 +330,29 @@ class _UnlistedSearch:
         """Read to the end, or until all remaining tasks are known."""
         walk = pages.sequential()
         while not self.stopped_early and (page := await walk.next_page()) is not None:
-            await self._take(page)
+            await self._add_page(page)
 
-    async def _take(self, page: Page[Any]) -> None:
+    async def _add_page(self, page: Page[Any]) -> None:
         names = [header.run_id for header in cast("list[RowHeader]", page.items)]
         valid = [name for name in names if isinstance(name, str) and name]
         catalog = self._context.catalog
         known = await self._context.io.run(catalog.known_runs, self._space, list(set(valid)))
         self.found.update((name, None) for name in valid if name not in known)
         self.has_bad_rows = self.has_bad_rows or bool(page.unreadable) or len(valid) < len(names)
-        if self._behind is None:
-            self._behind = page.count  # rows that are added later are not after any page
-        if self._behind is None or self._known_behind is None:
+        if self._rows_after_page is None:
+            self._rows_after_page = page.count  # rows that are added later are not after any page
+        if self._rows_after_page is None or self._known_after_page is None:
             return
-        self._behind -= len(names)
-        self._known_behind -= sum(name in known for name in valid)
-        self.stopped_early = self._behind == self._known_behind and not self.has_bad_rows
+        self._rows_after_page -= len(names)
+        self._known_after_page -= sum(name in known for name in valid)
+        self.stopped_early = self._rows_after_page == self._known_after_page and not self.has_bad_rows
 
 
 def _header_rows(body: bytes, raws: Sequence[msgspec.Raw], headers: Sequence[RowHeader]) -> list[Any]:
     return list(headers)
 
 
-_headers: Decode = functools.partial(decode_with, head_of=row_header, rows_of=_header_rows)
+_decode_headers: Decode = functools.partial(decode_with, heads_of=row_headers, rows_of=_header_rows)
 """Decodes pages into the headers of their rows."""
 
 
@@ -363,14 +365,13 @@ class _UnattributableRow(Exception):
 
 async def scan_space(
     context: FetchContext, space: int, token: str, plan: ScanPlan, early_pages: PrefetchedPages
-) -> bool:
+) -> None:
     """Read the tasks of all wanted runs of a space from its space-wide listing.
+
+    If the scan does not reach its end, nothing of it is kept, and the runs are still wanted.
 
     Args:
         early_pages: Pages that were requested after `plan.preview`.
-
-    Returns:
-        True if the scan reached its end. Otherwise nothing of it is kept, and the runs are still wanted.
 
     Raises:
         UnpodError: an error that ends the export.
@@ -389,9 +390,8 @@ async def scan_space(
         await staging.checkpoint()
         await context.io.run(context.catalog.discard_scan, space)
         staging.runs, staging.rows = runs_before, rows_before
-        return False
+        return
     staging.runs = runs_before + await context.io.run(context.catalog.finish_scan, space, time.time())
-    return True
 
 
 async def _can_resume(context: FetchContext, token: str, page_size: int, progress: ScanProgress) -> bool:
@@ -441,9 +441,10 @@ class _SpaceScan:
         context = self._context
         if self._resumed is not None:
             self._staged_tasks = await context.io.run(context.staging.scanned_tasks, self._space)
+            context.on_resume(f"{len(self._staged_tasks):,} of {self._resumed.length:,} tasks")
         pages = RowPages(context.retrier, self._listing, self._page_size, context.deadline, context.decode)
         try:
-            await pages.prefetch(self._machine, self._take, early_pages)
+            await pages.prefetch(self._machine, self._add_page, early_pages)
         finally:
             if self._run is not None:
                 context.staging.release(self._run)
@@ -451,7 +452,7 @@ class _SpaceScan:
             raise _UnattributableRow  # the earlier pages are of a listing that has changed since
         await context.staging.checkpoint()
 
-    async def _take(self, page: Page[Task]) -> None:
+    async def _add_page(self, page: Page[Task]) -> None:
         rows = cast("list[Row]", page.items)  # the decoder makes these
         if page.unreadable or page.rejected:
             raise _UnattributableRow

@@ -43,7 +43,7 @@ They are stored in the target. A later export into the same target must have the
 """
 
 _SHORTEST_KEY = 8
-"""Bytes. A shorter key can be guessed."""
+"""Minimum length of the key in bytes. A shorter key can be guessed."""
 
 
 class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +135,7 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
     settle_after: Annotated[
         timedelta,
         msgspec.Meta(
-            description="Age from which a run that has ended is settled: later exports do not read it again. "
+            description="Later exports do not read a run again if it has ended and is at least this old. "
             "A timedelta or seconds."
         ),
     ] = timedelta(days=7)
@@ -216,7 +216,7 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
 class ExportOptions(TypedDict, total=False):
     """The keyword arguments of `UnpodClient.export`: the fields of `ExportSpec` without `spaces`.
 
-    Some accept more types than the field holds.
+    Some arguments accept more types than their field holds.
     """
 
     runs: Iterable[str | Run] | None

@@ -1,6 +1,6 @@
-"""Sends one request to the API reliably: transport, retries, rate limits and closing.
+"""Send one request to the API reliably: transport, retries, rate limits and closing.
 
-Modules from the bottom up: `secret`, `validate`, `endpoints`, `heads`, `codings`, `responses` and `timeouts`
+Modules from the bottom up: `secret`, `validate`, `endpoints`, `headers`, `responses` and `timeouts`
 (no I/O); `retry`, `settings`, `stats` and `limits` (the decisions); `lifecycle`, `sessions`,
 `transport_errors` and `transport` (HTTP with aiohttp); `executor`, which sends a request under the limits and
 retries it.
@@ -9,7 +9,6 @@ retries it.
 from __future__ import annotations
 
 from unpod_async._http import endpoints
-from unpod_async._http.codings import is_plain
 from unpod_async._http.endpoints import (
     Endpoint,
     TimeWindow,
@@ -21,17 +20,18 @@ from unpod_async._http.endpoints import (
     unix_bounds,
 )
 from unpod_async._http.executor import Reader, RequestExecutor
+from unpod_async._http.headers import is_plain
 from unpod_async._http.lifecycle import GRACE, ClientLifecycle
 from unpod_async._http.limits import AFTER_PROBE, RateGate, RequestLimiter
 from unpod_async._http.responses import (
     Request,
     Response,
     classify,
-    classify_inside,
+    classify_body,
     message_of,
     parse_http_date,
     retry_after,
-    shown_headers,
+    safe_headers,
 )
 from unpod_async._http.retry import (
     DEFAULT_RETRY,
@@ -46,15 +46,16 @@ from unpod_async._http.retry import (
     retry_after_of,
 )
 from unpod_async._http.secret import Secret
-from unpod_async._http.sessions import HEAD_LIMITS, KEEP_ALIVE, SentFlag, is_replaced
-from unpod_async._http.settings import Settings, request_options, resolve
+from unpod_async._http.sessions import HEAD_LIMITS, KEEP_ALIVE, SentFlag, is_mocked
+from unpod_async._http.settings import Settings, request_options, resolve, resolve_proxy
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import AttemptTimeout, Deadline
-from unpod_async._http.transport import CONNECT, SILENCE, TokenProvider, Transport
+from unpod_async._http.transport import CONNECT, SILENCE, TokenProvider, Transport, decompress_with_isal
 from unpod_async._http.transport_errors import (
-    REPLACEMENT_HINT,
-    ReplacementFailed,
+    MOCK_HINT,
+    MockFailed,
     describe_fault,
+    ignored_proxy_variable,
     send_once,
 )
 from unpod_async._http.validate import (
@@ -82,15 +83,15 @@ __all__ = [
     "HEAD_LIMITS",
     "KEEP_ALIVE",
     "MAX_INTEGER",
-    "REPLACEMENT_HINT",
+    "MOCK_HINT",
     "SILENCE",
     "AttemptTimeout",
     "ClientLifecycle",
     "Deadline",
     "Endpoint",
+    "MockFailed",
     "RateGate",
     "Reader",
-    "ReplacementFailed",
     "Request",
     "RequestExecutor",
     "RequestLimiter",
@@ -121,13 +122,15 @@ __all__ = [
     "check_str",
     "check_str_or_list",
     "classify",
-    "classify_inside",
+    "classify_body",
+    "decompress_with_isal",
     "delay_before_retry",
     "describe_fault",
     "endpoints",
+    "ignored_proxy_variable",
     "is_internal_error",
+    "is_mocked",
     "is_plain",
-    "is_replaced",
     "is_retryable_create",
     "is_retryable_get",
     "message_of",
@@ -135,12 +138,13 @@ __all__ = [
     "parse_http_date",
     "request_options",
     "resolve",
+    "resolve_proxy",
     "retry_after",
     "retry_after_of",
     "run_tasks",
     "runs",
+    "safe_headers",
     "send_once",
-    "shown_headers",
     "space_tasks",
     "unix_bounds",
 ]

@@ -1,4 +1,4 @@
-"""Sends a request under the client's limits and retries it."""
+"""Send a request under the client's limits and retry it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import anyio
 import backoff
 import msgspec
 
+from unpod_async._common import TimeLimit
 from unpod_async._http.endpoints import Endpoint
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.limits import Permit, RequestLimiter
-from unpod_async._http.responses import Request, Response, redact_error, redacted
+from unpod_async._http.responses import Request, Response, redact_error, redact_response
 from unpod_async._http.retry import (
     DEFAULT_RETRY,
     Jitter,
@@ -49,7 +50,7 @@ _log = logging.getLogger("unpod_async")
 
 
 class Reader(Protocol):
-    """What a listing needs to send its requests."""
+    """The methods that a listing needs to send its requests."""
 
     def deadline(self) -> Deadline: ...
 
@@ -140,6 +141,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
     semaphores: tuple[anyio.Semaphore, ...]
     options: RequestOptions
     jitter: Jitter = backoff.full_jitter
+    retry_level: int = logging.WARNING
 
     def with_options(self, options: RequestOptions, max_concurrency: int | None) -> RequestExecutor:
         """Return the executor of a view; `max_concurrency` limits its requests, None adds no limit."""
@@ -159,11 +161,11 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         stats.repeated += repeated
 
     def count_drift(self, model: str, fields: Sequence[str]) -> None:
-        """Count fields with another type than documented, and log each name the first time."""
+        """Count values of a type other than documented, and log the name of each field once."""
         for name, count in Counter(f"{model}.{field}" for field in fields).items():
             if name not in self.stats.drift:
                 _log.warning(
-                    "%s has another type than documented, so it is None; raw() returns the value "
+                    "%s does not have the documented type, so it is None; raw() returns the value "
                     "(logged once, counted in stats.drift)",
                     name,
                 )
@@ -278,11 +280,12 @@ class RequestExecutor(msgspec.Struct, frozen=True):
                     self.options.retry, jitter=self.jitter, deadline=call.deadline, budget=self.budget
                 )
             if isinstance(error, AuthenticationError) and not has_new_token:
-                with anyio.move_on_after(call.deadline.left()):
+                async with TimeLimit(call.deadline.left()):
                     has_new_token = await self.transport.renew(token)
                 if has_new_token:
                     schedule.retry_at_once()
                     continue
+                error.hint = self.transport.renewal_problem or error.hint
             delay = schedule.next_delay(
                 retryable=call.is_retryable(error, len(call.attempts)),
                 retry_after=retry_after_of(error),
@@ -341,7 +344,8 @@ class RequestExecutor(msgspec.Struct, frozen=True):
     async def _sleep(self, call: _RetriedRequest[T], error: UnpodError, delay: float) -> None:
         cause = str(error.status) if isinstance(error, APIError) else type(error).__name__
         self.stats.retries[cause] += 1
-        _log.warning(
+        _log.log(
+            self.retry_level,
             "%s %s: attempt %d failed: %s; next attempt in %.2f s",
             call.request.method,
             call.endpoint.template,
@@ -361,7 +365,9 @@ def _parse(call: _RetriedRequest[T], response: Response, token: Secret) -> T:
         pass
     # Create the error again, from the response without the token.
     try:
-        return call.parse(call.request._replace(jwt_expiry=token.jwt_expiry()), redacted(response, token))
+        return call.parse(
+            call.request._replace(jwt_expiry=token.jwt_expiry()), redact_response(response, token)
+        )
     except UnpodError as error:
         redact_error(error, token)
         raise

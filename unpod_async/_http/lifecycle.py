@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import anyio
 
+from unpod_async._common import TimeLimit
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["GRACE", "ClientLifecycle", "InFlightRequest"]
@@ -93,7 +94,7 @@ class ClientLifecycle:
             if is_ours and self._in_flight:
                 if self._all_done is None:
                     self._all_done = anyio.Event()
-                with anyio.move_on_after(grace):
+                async with TimeLimit(grace):
                     await self._all_done.wait()
         finally:
             self._closed = True
@@ -114,7 +115,7 @@ class InFlightRequest:
     __slots__ = ("_cancel_delivered", "_cancellations", "_lifecycle", "_task", "cancelled")
 
     def __init__(self, lifecycle: ClientLifecycle) -> None:
-        self.cancelled = False
+        self.cancelled: bool = False
         self._lifecycle = lifecycle
         self._task: asyncio.Task[Any] | None = None
         self._cancellations = 0

@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 
 import anyio
 
+from unpod_async._common import TimeLimit
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import Deadline
 
 __all__ = ["AFTER_PROBE", "Permit", "RateGate", "RequestLimiter"]
 
 AFTER_PROBE: Final = inf
-"""The delay of a request that has to wait for the probe: check again when the probe has returned."""
+"""Returned instead of a delay if a request has to wait until the probe has returned."""
 
 
 class RateGate:
@@ -118,7 +119,7 @@ class RequestLimiter:
             if self._probe_returned is None:
                 self._probe_returned = anyio.Event()
             began = self._clock()
-            with anyio.move_on_after(min(delay, left)):
+            async with TimeLimit(min(delay, left)):
                 await self._probe_returned.wait()
             self._stats.waited += self._clock() - began
 
@@ -153,9 +154,9 @@ class RequestLimiter:
                 try:
                     semaphore.acquire_nowait()
                 except anyio.WouldBlock:
-                    with anyio.move_on_after(deadline.left()) as scope:
+                    async with TimeLimit(deadline.left()) as limit:
                         await semaphore.acquire()
-                    if scope.cancelled_caught:
+                    if limit.passed:
                         raise deadline.error("while waiting for a free slot", sent=False) from None
                 acquired.append(semaphore)
         except BaseException:

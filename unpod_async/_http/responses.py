@@ -1,4 +1,4 @@
-"""Maps a response to the error it stands for. No I/O: status, headers and body in, exception out.
+"""Map a response to the error it stands for. No I/O: status, headers and body in, exception out.
 
 Nothing depends on the text of a message, because the server translates it.
 """
@@ -25,13 +25,13 @@ __all__ = [
     "Request",
     "Response",
     "classify",
-    "classify_inside",
+    "classify_body",
     "message_of",
     "parse_http_date",
     "redact_error",
-    "redacted",
+    "redact_response",
     "retry_after",
-    "shown_headers",
+    "safe_headers",
 ]
 
 PROXY_LOGIN: Final = 407
@@ -40,10 +40,23 @@ PROXY_LOGIN_HINT: Final = "pass the user name and password in proxy=http://user:
 
 _JWT_SCHEMES: Final = frozenset({"jwt", "bearer"})
 
-_KEPT_BODY: Final = 4096
+_HINTS: Final[dict[type[APIError], str]] = {
+    errors.RefusedError: "the space may not exist, belong to another account, or need a higher role",
+    errors.PermissionDeniedError: "the account of the token needs a role there: ask an administrator",
+    errors.NotFoundError: "check the handle or id and org_handle",
+}
+"""Hints for errors whose cause is known by their class only."""
 
-_SHOWN: Final = frozenset({"date", "retry-after", "retry-after-ms", "x-request-id", "www-authenticate"})
-_SHOWN_PREFIXES: Final = ("x-ratelimit-", "ratelimit-")
+_MAX_KEPT_BODY: Final = 4096
+
+_SAFE_HEADERS: Final = frozenset({
+    "date",
+    "retry-after",
+    "retry-after-ms",
+    "x-request-id",
+    "www-authenticate",
+})
+_SAFE_HEADER_PREFIXES: Final = ("x-ratelimit-", "ratelimit-")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,30})?")
 _UNIX_TIME: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,30})?")
 # A reset is a Unix time. A smaller number is a delay in seconds: some gateways send that instead.
@@ -66,7 +79,7 @@ class Request(NamedTuple):
 
     method: str
     path: str
-    scheme: str = "Token"
+    scheme: str
     jwt_expiry: float | None = None
 
 
@@ -78,7 +91,7 @@ class Response(NamedTuple):
     body: bytes
 
 
-def redacted(response: Response, token: Secret) -> Response:
+def redact_response(response: Response, token: Secret) -> Response:
     """Return the response without the token, which some servers repeat when they refuse it."""
     headers = {name: token.redact(value) for name, value in response.headers.items()}
     return Response(response.status, headers, token.redact_bytes(response.body))
@@ -104,17 +117,19 @@ def _redact(value: Any, token: Secret) -> Any:
     return value
 
 
-def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that may be shown: an allow-list, because others may contain secrets."""
     return {
-        name: value for name, value in headers.items() if name in _SHOWN or name.startswith(_SHOWN_PREFIXES)
+        name: value
+        for name, value in headers.items()
+        if name in _SAFE_HEADERS or name.startswith(_SAFE_HEADER_PREFIXES)
     }
 
 
 def classify(request: Request, response: Response) -> APIError | None:
     """Return the error of a response according to its HTTP status, or None for a success.
 
-    Only the body of a success can tell whether it contains an error; see `classify_inside`.
+    Only the body of a success can tell whether it contains an error; see `classify_body`.
     """
     if 200 <= response.status < 300 and response.status != 206:
         return None
@@ -126,7 +141,7 @@ def message_of(response: Response) -> str:
     return _message(_json_object(response.body))
 
 
-def classify_inside(request: Request, response: Response) -> APIError | None:
+def classify_body(request: Request, response: Response) -> APIError | None:
     """Return the error that the body of a 200 states as its `status_code`, or None.
 
     It decodes the body a second time, untyped. Call it for responses that did not decode or that state
@@ -142,24 +157,24 @@ def classify_inside(request: Request, response: Response) -> APIError | None:
 def _error(request: Request, response: Response, status: int, payload: Mapping[str, Any]) -> APIError:
     data = payload.get("data")
     inner = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-    errors_field = _first_stated(payload.get("errors"), inner.get("errors"))
+    errors_field = _first_present(payload.get("errors"), inner.get("errors"))
     error_class = _error_class(status, errors_field, readable=bool(payload))
     error = error_class(
         status,
         _message(payload),
         inner.get("detail") or None if errors_field is None else errors_field,
-        shown_headers(response.headers),
-        response.body[:_KEPT_BODY],
+        safe_headers(response.headers),
+        response.body[:_MAX_KEPT_BODY],
         method=request.method,
         path=request.path,
-        hint=_hint(request, response, status),
+        hint=_hint(request, response, status, error_class),
     )
     if isinstance(error, errors.RateLimitedError):
         error.retry_after = retry_after(response.headers)
     return error
 
 
-def _first_stated(*candidates: object) -> object:
+def _first_present(*candidates: object) -> object:
     """Return the first `errors` that is present, even "": an upstream may fail without a message."""
     return next((found for found in candidates if found or isinstance(found, str)), None)
 
@@ -199,30 +214,36 @@ def _message(payload: Mapping[str, Any]) -> str:
     return ""
 
 
-def _hint(request: Request, response: Response, status: int) -> str | None:
+def _hint(request: Request, response: Response, status: int, error_class: type[APIError]) -> str | None:
     if 300 <= status < 400:
         target = _redirect_target(response.headers.get("location", ""))
-        return f"the server redirects to {target} and redirects are not followed: check base_url"
-    if status in (401, 403) and (expired := _expired(request, response)) is not None:
+        return f"check base_url: redirects are not followed, such as this one to {target}"
+    if status in (401, 403) and (expired := _expiry_hint(request, response)) is not None:
         return expired
     if status == 401:
-        scheme = printable(response.headers.get("www-authenticate", ""))[:80]
-        wanted = f" and the server asks for {scheme!r}" if scheme else ""
-        sent = f"the token was sent with auth_scheme={request.scheme!r}{wanted}: check that it is complete"
-        if request.jwt_expiry is not None and request.scheme.lower() in _JWT_SCHEMES:
-            return f"{sent} and that this server issued it"
-        return (
-            f"{sent} and not expired; API keys need 'Token', and some servers accept only a JWT with 'JWT' "
-            "or 'Bearer' for spaces and organizations"
-        )
+        return _rejected_token_hint(request, response.headers.get("www-authenticate", ""))
     if status == PROXY_LOGIN:
         return PROXY_LOGIN_HINT
     if status == 404 and looks_like_markup(response.body):
         return "an HTML page means that the path does not exist: check base_url"
-    return None
+    return _HINTS.get(error_class)
 
 
-def _expired(request: Request, response: Response) -> str | None:
+def _rejected_token_hint(request: Request, challenge: str) -> str:
+    """Return the hint for a 401. What helps depends on the kind of the token and on how it was sent."""
+    is_sent_as_jwt = request.scheme.lower() in _JWT_SCHEMES
+    if request.jwt_expiry is not None:
+        if is_sent_as_jwt:
+            return "check that the token is complete and that this server issued it"
+        return "the token is a JWT: use auth_scheme='JWT' or 'Bearer'"
+    if is_sent_as_jwt:
+        return "check that the token is complete; an API key needs auth_scheme='Token'"
+    if challenge.partition(" ")[0].lower() in _JWT_SCHEMES:
+        return "the server asks for a JWT here: pass one with auth_scheme='JWT'"
+    return "check that the API key is complete and not expired;\na JWT needs auth_scheme='JWT'"
+
+
+def _expiry_hint(request: Request, response: Response) -> str | None:
     """Return the hint for a JWT that has expired by the server's clock, or None."""
     expiry = request.jwt_expiry
     date = parse_http_date(response.headers.get("date", ""))
@@ -231,7 +252,7 @@ def _expired(request: Request, response: Response) -> str | None:
         return None
     moment = datetime.fromtimestamp(expiry, UTC) if expiry > 0 else None
     when = f" at {moment:%Y-%m-%dT%H:%M:%SZ}" if moment is not None else ""
-    return f"the token is a JWT that expired{when}: use a new one, or pass token_provider= to renew it"
+    return f"the token is a JWT that expired{when}: use a new one,\nor pass token_provider= to renew it"
 
 
 def _redirect_target(location: str) -> str:
@@ -264,23 +285,23 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
     """
     date = parse_http_date(headers.get("date", ""))
     current = now() if date is None else date.timestamp()
-    asked = [
-        *(_delay(value, current) for value in _values(headers.get("retry-after", ""))),
-        *(_milliseconds(value) for value in _values(headers.get("retry-after-ms", ""))),
+    retry_delays = [
+        *(_parse_retry_after(value, current) for value in _split_header(headers.get("retry-after", ""))),
+        *(_parse_milliseconds(value) for value in _split_header(headers.get("retry-after-ms", ""))),
     ]
-    resets = [
-        _reset(value, current)
+    reset_delays = [
+        _parse_reset(value, current)
         for name in ("x-ratelimit-reset", "ratelimit-reset")
-        for value in _values(headers.get(name, ""))
+        for value in _split_header(headers.get(name, ""))
     ]
-    for delays in (asked, resets):
+    for delays in (retry_delays, reset_delays):
         known = [delay for delay in delays if delay is not None]
         if known:
             return float(math.ceil(max(known)))
     return None
 
 
-def _values(header: str) -> list[str]:
+def _split_header(header: str) -> list[str]:
     """Return the items of a list. A comma after the weekday of a date does not separate items."""
     values: list[str] = []
     for part in header.split(","):
@@ -291,7 +312,7 @@ def _values(header: str) -> list[str]:
     return values
 
 
-def _delay(value: str, current: float) -> float | None:
+def _parse_retry_after(value: str, current: float) -> float | None:
     """Return the seconds of a Retry-After: a number of seconds, or a date."""
     if _SECONDS.fullmatch(value):
         return float(value)
@@ -299,11 +320,11 @@ def _delay(value: str, current: float) -> float | None:
     return None if date is None else max(0.0, date.timestamp() - current)
 
 
-def _milliseconds(value: str) -> float | None:
+def _parse_milliseconds(value: str) -> float | None:
     return float(value) / 1000 if _SECONDS.fullmatch(value) else None
 
 
-def _reset(value: str, current: float) -> float | None:
+def _parse_reset(value: str, current: float) -> float | None:
     """Return the seconds of a rate limit's reset: a Unix time in seconds or milliseconds, or a delay."""
     if not _UNIX_TIME.fullmatch(value):
         return None

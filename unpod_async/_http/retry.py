@@ -79,8 +79,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         base: the first delay is random between 0 and this many seconds; the range doubles for each retry.
         cap: upper limit of that range, in seconds.
         max_retry_after: longest delay in seconds to accept from the server.
-        budget: limit of the retries of all calls of a client together. A retry costs 5, or 10 after a
-            timeout; a success pays it back. During an outage this limits the load to little more than one
+        budget: number of tokens for the retries of all calls of a client. A retry costs 5 tokens, or 10 after
+            a timeout; a success returns them. During an outage this limits the load to little more than one
             attempt per call.
 
     Raises:
@@ -116,8 +116,9 @@ DEFAULT_RETRY: Final = RetryPolicy()
 class RetryBudget:
     """Limits the retries of all calls of a client.
 
-    A retry withdraws from the budget and a success deposits. When the budget is used up, nothing is retried.
-    After an outage it grows by one for each success, so retries resume gradually.
+    A retry withdraws tokens from the budget, and a success deposits tokens. When the budget is used up,
+    nothing is retried. After an outage the budget grows by one token for each success, so retries resume
+    gradually.
 
     Attributes:
         left: what can still be withdrawn.
@@ -126,11 +127,11 @@ class RetryBudget:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self.left = size
-        self.is_full = True
+        self.left: float = size
+        self.is_full: bool = True
 
     def withdraw(self, *, timed_out: bool) -> int:
-        """Pay for one retry. Returns its cost, or 0 if the budget does not suffice."""
+        """Withdraw the tokens for one retry. Returns their number, or 0 if the budget does not suffice."""
         cost = _RETRY_COST_AFTER_TIMEOUT if timed_out else _RETRY_COST
         if cost > self.left:
             return 0
@@ -139,7 +140,7 @@ class RetryBudget:
         return cost
 
     def deposit(self, cost: int) -> None:
-        """Note a success after retries that cost `cost`, or 0 if it was the first attempt."""
+        """Deposit tokens after a success. `cost` is what its retries cost, or 0 for a first attempt."""
         self.left = min(self._size, self.left + (cost or _SUCCESS_DEPOSIT))
         self.is_full = self.left == self._size
 
@@ -168,14 +169,14 @@ class RetrySchedule:
         attempts: maximum number of attempts, including the first; None is no limit.
         base: longest delay before the second attempt, in seconds; it doubles for each further attempt.
         cap: upper limit of the longest delay, in seconds.
-        jitter: returns the delay to use for a longest delay.
+        jitter: takes the longest delay and returns the delay to use.
         max_retry_after: if the server asks for a longer delay, in seconds, the loop gives up.
         deadline: the loop gives up if a delay does not fit.
-        budget: the loop gives up if it does not suffice.
+        budget: the loop gives up if the budget does not suffice.
 
     Attributes:
         failures: failed attempts since the start or the last `reset`.
-        cost: what was withdrawn from the budget. Pass it to `RetryBudget.deposit` after a success.
+        cost: tokens that were withdrawn from the budget. Pass this to `RetryBudget.deposit` after a success.
     """
 
     __slots__ = (

@@ -27,8 +27,8 @@ __all__ = [
     "SENDING_METHODS",
     "SentFlag",
     "Sessions",
-    "is_own",
-    "is_replaced",
+    "is_aiohttp_method",
+    "is_mocked",
 ]
 
 KEEP_ALIVE: Final = 4.0
@@ -48,8 +48,8 @@ class HeadLimits(TypedDict):
 
 HEAD_LIMITS: Final[HeadLimits] = {"max_line_size": 2**20, "max_field_size": 2**20, "max_headers": 1024}
 """The limits of the parser of a session. With aiohttp's defaults (8,190 bytes, 128 headers), a long cookie or
-the headers of several proxies make a response unreadable and the outcome of a create unknown. `heads` has the
-limits for reads."""
+the headers of several proxies make a response unreadable and the outcome of a create unknown. `headers` has
+the limits for reads."""
 
 
 SENDING_METHODS: Final = ("_request", "request", "get", "post")
@@ -119,7 +119,7 @@ class Sessions:
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
-                trace_configs=[_tracing()],
+                trace_configs=[_trace_sent()],
                 **HEAD_LIMITS,
             )
         return self.creates
@@ -131,7 +131,7 @@ class Sessions:
             self._closed = True
             return
         self._closed = True
-        reads, creates = self._own()
+        reads, creates = self._created_sessions()
         try:
             if reads is not None:
                 await self._close(reads)
@@ -159,7 +159,7 @@ class Sessions:
         else:
             await asyncio.to_thread(loop.run_until_complete, closing)
 
-    def _own(self) -> tuple[aiohttp.ClientSession | None, aiohttp.ClientSession | None]:
+    def _created_sessions(self) -> tuple[aiohttp.ClientSession | None, aiohttp.ClientSession | None]:
         return (None if self.reads is self.given else self.reads), self.creates
 
     def __del__(self) -> None:
@@ -167,7 +167,9 @@ class Sessions:
         lifecycle: ClientLifecycle | None = getattr(self, "_lifecycle", None)
         if lifecycle is None or lifecycle.loop is None or lifecycle.forked or self._closed:
             return
-        unclosed = [session for session in self._own() if session is not None and not session.closed]
+        unclosed = [
+            session for session in self._created_sessions() if session is not None and not session.closed
+        ]
         if unclosed:
             warnings.warn(
                 f"the UnpodClient created at {self._created_at or 'an unknown place'} was never closed: use "
@@ -185,16 +187,16 @@ class Sessions:
                 _run_first_step(closing)
 
 
-def is_replaced(session: aiohttp.ClientSession) -> bool:
-    """Return whether other code than aiohttp sends the requests of a session.
+def is_mocked(session: aiohttp.ClientSession) -> bool:
+    """Return whether code outside aiohttp sends the requests of a session.
 
     Mocks, VCR and some tracing libraries replace methods of the session by functions of their own.
     """
-    return not all(is_own(session, name) for name in SENDING_METHODS)
+    return not all(is_aiohttp_method(session, name) for name in SENDING_METHODS)
 
 
-def is_own(session: aiohttp.ClientSession, name: str) -> bool:
-    """Return whether aiohttp defines a method of a session. A wrapper has other globals than aiohttp."""
+def is_aiohttp_method(session: aiohttp.ClientSession, name: str) -> bool:
+    """Return whether aiohttp defines a method of a session. A wrapper does not have aiohttp's globals."""
     method = getattr(session, name, None)
     return type(method) is MethodType and getattr(method.__func__, "__globals__", None) is vars(
         aiohttp.client
@@ -208,13 +210,13 @@ def _run_first_step(closing: Coroutine[Any, Any, None]) -> None:
     closing.close()
 
 
-def _tracing() -> aiohttp.TraceConfig:
+def _trace_sent() -> aiohttp.TraceConfig:
     tracing = aiohttp.TraceConfig()
-    tracing.on_request_headers_sent.append(_note_sent)
+    tracing.on_request_headers_sent.append(_record_sent)
     return tracing
 
 
-async def _note_sent(
+async def _record_sent(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
     context.trace_request_ctx.sent = True

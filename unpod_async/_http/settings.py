@@ -18,13 +18,24 @@ from unpod_async._http.secret import Secret
 from unpod_async._http.validate import check_bool, check_integer, check_seconds, check_str
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["DEFAULT_BASE_URL", "PLATFORM_PATH", "RequestOptions", "Settings", "request_options", "resolve"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "PLATFORM_PATH",
+    "RequestOptions",
+    "Settings",
+    "is_loopback",
+    "renewed_token",
+    "request_options",
+    "resolve",
+    "resolve_proxy",
+]
 
 DEFAULT_BASE_URL: Final = "https://unpod.ai"
 PLATFORM_PATH: Final = "/api/v2/platform/"
 
 _TOKEN_VARIABLES: Final = ("UNPOD_PLATFORM_TOKEN",)
 _ORG_VARIABLES: Final = ("UNPOD_ORG_HANDLE",)
+_PROXY_VARIABLES: Final = ("UNPOD_PROXY",)
 _URL_VARIABLES: Final = ("UNPOD_PLATFORM_BASE_URL", "UNPOD_BASE_URL")
 
 # Allowed in a header value: aiohttp refuses line breaks but sends everything else unchanged.
@@ -110,6 +121,36 @@ def resolve(
     return settings, secret
 
 
+def resolve_proxy(argument: object, environ: Mapping[str, str]) -> Secret | None:
+    """Return the URL of the proxy from an argument or UNPOD_PROXY, or None. It may contain a password.
+
+    Raises:
+        ConfigurationError: it is not a URL that starts with http:// or https://. The message does not show
+            it.
+    """
+    found = _first("proxy", argument, _PROXY_VARIABLES, environ)
+    if found is None:
+        return None
+    value = found.unwrap()
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme.lower() not in {"http", "https"} or _HEADER_TEXT.fullmatch(value) is None:
+        raise found.error(
+            "must be a URL that starts with http:// or https://", hint="write it as http://host:port"
+        )
+    address = rest.partition("/")[0].rpartition("@")[2]
+    try:
+        _authority(address)
+    except _UrlProblem as problem:
+        error = found.error(
+            str(problem),
+            hint="write it as http://host:port or http://user:password@host:port;\n"
+            "in the user name and password, write / as %2F, : as %3A and @ as %40",
+        )
+    else:
+        return Secret(value)
+    raise error
+
+
 class RequestOptions(NamedTuple):
     """How requests are sent: see `UnpodClient.with_options`."""
 
@@ -128,7 +169,7 @@ def request_options(retry: object, timeout: object, deadline: object) -> Request
         raise ConfigurationError(
             f"retry must be a RetryPolicy or None, not {type(retry).__name__}",
             argument="retry",
-            hint="retry=None sends each request once",
+            hint="pass a RetryPolicy, or retry=None to send each request once",
         )
     seconds = check_seconds("timeout", timeout, error=ConfigurationError)
     end = None if deadline is None else check_seconds("deadline", deadline, error=ConfigurationError)
@@ -141,16 +182,32 @@ def _token(argument: object, environ: Mapping[str, str]) -> Secret:
         raise ConfigurationError(
             "no token", hint=f"pass token=, or set the environment variable {_TOKEN_VARIABLES[0]}"
         )
+    return _secret(found)
+
+
+def renewed_token(value: object) -> Secret:
+    """Return the token that a `token_provider` returned, by the rules for `token=`.
+
+    Raises:
+        ConfigurationError: it is not accepted.
+    """
+    source = "the result of token_provider"
+    return _secret(_Setting(source, check_str(source, value, error=ConfigurationError)))
+
+
+def _secret(found: _Setting) -> Secret:
     value = found.unwrap()
     if any(quote in value for quote in _QUOTES):
         raise found.error("must not contain a quote", hint="pass the key alone, without quotes")
     if _WITH_SCHEME.fullmatch(value):
         raise found.error(
             "must not include the scheme",
-            hint="pass the key alone, and the scheme with auth_scheme='Token' (the default) or 'Bearer'",
+            hint="pass the key alone, and the scheme with auth_scheme=",
         )
     if not value:
         raise found.error("is empty")
+    if "\0" in value:
+        raise found.error("contains NUL characters", hint="decode it as UTF-16, or save it as UTF-8")
     if _HEADER_TEXT.fullmatch(value) is None:
         raise found.error(
             "contains a space, a line break or a character outside ASCII",
@@ -182,7 +239,7 @@ def _base_url(argument: object, environ: Mapping[str, str], *, allow_http: bool)
 
 
 class _UrlProblem(Exception):
-    """What is wrong with a URL, and advice."""
+    """A problem of a URL, with a hint."""
 
     def __init__(self, text: str, hint: str | None = None) -> None:
         super().__init__(text)
@@ -204,7 +261,7 @@ def _normalize(url: str, *, allow_http: bool) -> str:
     if "@" in authority:
         raise _UrlProblem("must not contain a user name or password", "pass the token with token=")
     host, port = _authority(authority)
-    loopback = _is_loopback(host)
+    loopback = is_loopback(host)
     scheme = scheme.lower() or ("http" if loopback else "https")
     if scheme == "http" and not (loopback or allow_http):
         raise _UrlProblem(
@@ -250,8 +307,9 @@ def _port(text: str) -> int:
     raise _UrlProblem("must have a port from 1 to 65535")
 
 
-def _is_loopback(host: str) -> bool:
-    if host in {"localhost", "[::1]"} or host.endswith(".localhost"):
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or an IP address is this machine."""
+    if host in {"localhost", "[::1]", "::1"} or host.endswith(".localhost"):
         return True
     return _NUMERIC.fullmatch(host) is not None and ipaddress.IPv4Address(host).is_loopback
 

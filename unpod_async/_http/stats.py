@@ -21,7 +21,7 @@ class Stats:
         rows: rows that listings returned.
         rejected: received rows that did not fit their type.
         unreadable: rows that the server could not send.
-        drift: number of values with another type than documented, by model and field ("Run.batch_count").
+        drift: number of values of a type other than documented, by model and field ("Run.batch_count").
             They are None in the rows; `raw()` has them as sent. A row is rejected if its id or status has
             another type.
         repeated: rows that were received again because the listing changed; they are not yielded twice.

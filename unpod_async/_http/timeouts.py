@@ -55,8 +55,8 @@ class Deadline:
 class AttemptTimeout:
     """A block that raises TimeoutError after `seconds` in all, or `silence` seconds after the last `touch`.
 
-    It works like `asyncio.timeout`, with one timer for both limits: the timer looks at the time of the last
-    `touch` when it fires. aiohttp's `sock_read` sets a timer for each piece of the body, which takes 28 of
+    It works like `asyncio.timeout`, but one timer serves both limits: when the timer fires, it checks the
+    time of the last `touch`. aiohttp's `sock_read` sets a timer for each piece of the body, which takes 28 of
     the 290 us of a request.
     """
 

@@ -1,6 +1,6 @@
-"""Sends one HTTP request to the API and reads the response completely.
+"""Send one HTTP request to the API and read the response completely.
 
-The only module that talks to the API. Each call is exactly one request on the wire.
+This is the only module that sends requests to the API. Each call of `get` and `post` sends exactly one.
 """
 
 from __future__ import annotations
@@ -14,34 +14,46 @@ import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from operator import attrgetter
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import quote_plus
 
 import aiohttp
+from aiohttp.compression_utils import HAS_BROTLI, HAS_ZSTD, BrotliDecompressor
 from yarl import URL
 
-from unpod_async._http.codings import gunzip, is_undecoded_gzip
-from unpod_async._http.heads import MAX_FIELD_SIZE, MAX_HEADERS, combine, contradiction, excess
+from unpod_async._common import shorten
+from unpod_async._http.headers import (
+    MAX_FIELD_SIZE,
+    MAX_HEADERS,
+    combine_headers,
+    describe_conflict,
+    describe_excess,
+    gunzip,
+    is_undecodable,
+    is_undecoded_gzip,
+)
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.responses import Response
 from unpod_async._http.secret import Secret
-from unpod_async._http.sessions import SENDING_METHODS, SentFlag, Sessions, is_own, is_replaced
-from unpod_async._http.settings import Settings
+from unpod_async._http.sessions import SENDING_METHODS, SentFlag, Sessions, is_aiohttp_method, is_mocked
+from unpod_async._http.settings import Settings, renewed_token
 from unpod_async._http.timeouts import AttemptTimeout
 from unpod_async._http.transport_errors import (
     HeadTooLong,
     InvalidHead,
-    ReplacementFailed,
+    MockFailed,
+    UndecodableBody,
     name_fault,
     send_once,
     to_transport_error,
 )
-from unpod_async._http.validate import check_instance, check_str
+from unpod_async._http.validate import check_instance
 from unpod_async._version import VERSION
 from unpod_async.errors import ConfigurationError, TransportError, UnpodError
 
-__all__ = ["TokenProvider", "Transport"]
+__all__ = ["TokenProvider", "Transport", "decompress_with_isal"]
 
 CONNECT: Final = 10.0
 """Seconds for establishing a connection, within the timeout of the attempt."""
@@ -49,17 +61,33 @@ CONNECT: Final = 10.0
 SILENCE: Final = 30.0
 """Seconds without a byte of the response, within the timeout of the attempt."""
 
-_SMALL: Final = 2**16
+_LARGE_BODY: Final = 2**16
 """Maximum size in bytes of a response that is decoded in well under a millisecond."""
+
+_EMPTY_BROTLI: Final = b"\x06"
+"""An empty text, compressed."""
 
 TokenProvider: TypeAlias = Callable[[], Awaitable[str]]
 """Returns a new token, without its scheme."""
 
+
+def _accepted_codings() -> str:
+    """Return the content codings that aiohttp decodes here, as the value of Accept-Encoding."""
+    codings = ["gzip", "deflate"]
+    if HAS_BROTLI:
+        # Brotli before 1.2 cannot stop at a length, so aiohttp fails with it.
+        with contextlib.suppress(TypeError):
+            BrotliDecompressor().decompress_sync(_EMPTY_BROTLI, max_length=1)
+            codings.append("br")
+    if HAS_ZSTD:
+        codings.append("zstd")
+    return ", ".join(codings)
+
+
 _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Language": "en",
-    # Explicit, so that an installed brotli or zstd does not change the request.
-    "Accept-Encoding": "gzip, deflate",
+    "Accept-Encoding": _accepted_codings(),
     "User-Agent": f"unpod-async/{VERSION}",
 }
 
@@ -75,9 +103,20 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(
     ceil_threshold=float("inf"),
 )
 
-_GET_METHODS: Final = attrgetter(*SENDING_METHODS)
+_READ_SENDING_METHODS: Final = attrgetter(*SENDING_METHODS)
 
 _log = logging.getLogger("unpod_async")
+
+
+def decompress_with_isal() -> None:
+    """Have aiohttp decompress gzip with isal, if it is installed.
+
+    This changes all of aiohttp in the process, so only a program may call it, not a library.
+    """
+    if find_spec("isal") is not None:
+        from isal import isal_zlib
+
+        aiohttp.set_zlib_backend(cast("Any", isal_zlib))
 
 
 class Transport:
@@ -91,7 +130,7 @@ class Transport:
             one attempt is one request.
         token_provider: called for a new token when the server does not accept the current one.
         max_response_bytes: a longer response, after decompression, is aborted while it is read.
-        proxy: proxy URL.
+        proxy: URL of the proxy.
         ssl_context: TLS settings; certificate verification cannot be switched off otherwise.
         created_at: the source line that created the client, for the warning that it was not closed.
 
@@ -99,6 +138,7 @@ class Transport:
         token: the token in use.
         auth_scheme: first word of the Authorization header.
         sessions: the aiohttp sessions.
+        renewal_problem: why the last call of the `token_provider` gave no token; None if it gave one.
 
     Raises:
         ConfigurationError: an argument is not accepted.
@@ -113,7 +153,7 @@ class Transport:
         session: aiohttp.ClientSession | None = None,
         token_provider: TokenProvider | None = None,
         max_response_bytes: int = 256 * 2**20,
-        proxy: str | None = None,
+        proxy: Secret | None = None,
         ssl_context: ssl.SSLContext | None = None,
         created_at: str = "",
     ) -> None:
@@ -123,27 +163,21 @@ class Transport:
             check_instance("ssl_context", ssl_context, ssl.SSLContext, error=ConfigurationError)
         if token_provider is not None and not callable(token_provider):
             raise ConfigurationError("token_provider must be an async function", argument="token_provider")
-        if proxy is not None and not check_str("proxy", proxy, error=ConfigurationError).startswith((
-            "http://",
-            "https://",
-        )):
-            raise ConfigurationError(
-                "proxy must be a URL that starts with http:// or https://", argument="proxy"
-            )
-        self.token = secret
-        self.auth_scheme = settings.auth_scheme
+        self.token: Secret = secret
+        self.auth_scheme: str = settings.auth_scheme
         self._root = URL(settings.base_url)
         headers = _HEADERS if settings.org_handle is None else {**_HEADERS, "Org-Handle": settings.org_handle}
-        self.sessions = Sessions(lifecycle, headers, session, created_at)
+        self.sessions: Sessions = Sessions(lifecycle, headers, session, created_at)
         # A given session has its own default headers, so each request brings ours.
         self._read_headers = None if session is None else headers
         self._prepared: _PreparedGet | None = None
-        self._own_methods: tuple[object, ...] | None = None
+        self._aiohttp_methods: tuple[object, ...] | None = None
         self._token_provider = token_provider
         self._renewing: asyncio.Lock | None = None
         self._renewals = 0
+        self.renewal_problem: str | None = None
         self._max_bytes = max_response_bytes
-        self._turn = asyncio.Lock()
+        self._large_response_turn = asyncio.Lock()
         self._proxy = proxy
         self._ssl = True if ssl_context is None else ssl_context
 
@@ -158,9 +192,9 @@ class Transport:
         if session is None or session.closed:
             session = self.sessions.for_read()
         url = self._url(path, query)
-        if not self._is_plain(session):
+        if not self._can_be_prepared(session):
             opening = self._open(session, "GET", url)
-            return self._exchange("GET", path, timeout, opening, None, replaced=is_replaced(session))
+            return self._exchange("GET", path, timeout, opening, None, mocked=is_mocked(session))
         sent = SentFlag()
         return self._exchange("GET", path, timeout, self._open_prepared(session, url, sent), sent)
 
@@ -176,21 +210,21 @@ class Transport:
         """
         session = self.sessions.for_create()
         opening = self._open(session, "POST", self._url(path, {}), body, sent)
-        replaced = is_replaced(session)
-        return self._exchange("POST", path, timeout, opening, sent, replaced=replaced)
+        mocked = is_mocked(session)
+        return self._exchange("POST", path, timeout, opening, sent, mocked=mocked)
 
-    def _is_plain(self, session: aiohttp.ClientSession) -> bool:
+    def _can_be_prepared(self, session: aiohttp.ClientSession) -> bool:
         """Return whether only aiohttp handles the requests of a session, so that they can be prepared.
 
         Mocks and recorders can change between requests, so this is checked for each request.
         """
         if self.sessions.given is not None or session.trace_configs:
             return False
-        methods = _methods(type(session))
-        if methods != self._own_methods:
-            if is_replaced(session):
+        methods = _get_sending_methods(type(session))
+        if methods != self._aiohttp_methods:
+            if is_mocked(session):
                 return False
-            self._own_methods = methods
+            self._aiohttp_methods = methods
         return True
 
     async def renew(self, refused: Secret) -> bool:
@@ -205,12 +239,25 @@ class Transport:
         renewals = self._renewals
         async with self._renewing:
             if self.token is refused and renewals == self._renewals:
-                try:
-                    self.token = Secret((await self._token_provider()).strip())
-                except Exception as fault:  # noqa: BLE001 - the 401 is raised; this text may contain a token
-                    _log.warning("the token_provider failed: %s", type(fault).__name__)
+                await self._call_provider(self._token_provider)
                 self._renewals += 1
         return self.token != refused
+
+    async def _call_provider(self, provider: TokenProvider) -> None:
+        """Call the `token_provider` and use its token. Its failure is noted: the call ends with the 401."""
+        self.renewal_problem = None
+        try:
+            pending = cast("object", provider())
+            value = await cast("Awaitable[object]", pending) if isinstance(pending, Awaitable) else pending
+        except Exception as fault:  # noqa: BLE001 - the 401 is raised; this text may contain a token
+            self.renewal_problem = f"the token_provider failed: {type(fault).__name__}"
+        else:
+            try:
+                self.token = renewed_token(value)
+            except ConfigurationError as refusal:
+                self.renewal_problem = str(refusal).replace("\nhint: ", "; ")
+        if self.renewal_problem is not None:
+            _log.warning("%s", self.renewal_problem)
 
     async def _exchange(
         self,
@@ -220,17 +267,17 @@ class Transport:
         opening: Awaitable[aiohttp.ClientResponse],
         sent: SentFlag | None,
         *,
-        replaced: bool = False,
+        mocked: bool = False,
     ) -> Response:
         """Open a request and read its response.
 
         Args:
-            replaced: whether other code than aiohttp, such as a mock, opens the request.
+            mocked: whether code outside aiohttp, such as a mock, opens the request.
         """
         try:
-            response = await self._read(method, opening, timeout, sent, replaced=replaced)
-            if response is not None and len(response.body) > _SMALL:
-                await self._take_turn()
+            response = await self._read(method, opening, timeout, sent, mocked=mocked)
+            if response is not None and len(response.body) > _LARGE_BODY:
+                await self._wait_for_large_response_turn()
         except asyncio.CancelledError as cancelled:
             # The frames of the traceback hold parts of the response, and with it personal data.
             cancelled.__traceback__ = None
@@ -238,9 +285,9 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
             error = self._error(method, path, fault, sent)
         except Exception as fault:
-            if not replaced or isinstance(fault, UnpodError):
+            if not mocked or isinstance(fault, UnpodError):
                 raise
-            error = self._error(method, path, ReplacementFailed(self.token.redact(name_fault(fault))), sent)
+            error = self._error(method, path, MockFailed(self.token.redact(name_fault(fault))), sent)
         else:
             if response is not None:
                 return response
@@ -270,7 +317,7 @@ class Transport:
         timeout: float,
         sent: SentFlag | None,
         *,
-        replaced: bool,
+        mocked: bool,
     ) -> Response | None:
         """Return the response, or None if it is too long."""
         length = 0
@@ -279,10 +326,10 @@ class Transport:
             async with await opening as response:
                 if sent is not None:
                     sent.sent = True
-                headers = self._headers(method, response, replaced=replaced)
+                headers = self._headers(method, response, mocked=mocked)
                 attempt.touch()
-                if replaced and not _can_be_streamed(response):
-                    body = await _whole_body(response, self._max_bytes)
+                if mocked and not _can_be_streamed(response):
+                    body = await _read_mocked_body(response, self._max_bytes)
                     return None if body is None else Response(response.status, headers, body)
                 while piece := await response.content.readany():
                     attempt.touch()
@@ -292,64 +339,71 @@ class Transport:
                         return None
                     pieces.append(piece)
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if "content-encoding" in headers and is_undecoded_gzip(headers["content-encoding"], body):
-            decoded = await _gunzipped(body, self._max_bytes)
-            if decoded is None:
-                return None
-            body = decoded
+        coding = headers.get("content-encoding")
+        if coding is not None and body:
+            if is_undecoded_gzip(coding, body):
+                decoded = await _gunzip_in_thread(body, self._max_bytes)
+                if decoded is None:
+                    return None
+                body = decoded
+            elif response.ok and is_undecodable(coding):
+                raise UndecodableBody(shorten(coding, 60))
         return Response(response.status, headers, body.removeprefix(_BYTE_ORDER_MARK))
 
-    def _headers(self, method: str, response: aiohttp.ClientResponse, *, replaced: bool) -> Mapping[str, str]:
+    def _headers(self, method: str, response: aiohttp.ClientResponse, *, mocked: bool) -> Mapping[str, str]:
         """Return the headers of a response, with names in lower case.
 
         Raises:
             InvalidHead, HeadTooLong: the response cannot be used.
         """
-        if replaced:
+        if mocked:
             _check_head(response)
         raw = response.headers
         # Not `zip(raw, ...)`: a repeated name occurs only once in `iter(raw)`.
         headers = {name.lower(): value for name, value in raw.items()}
         if len(headers) != len(raw):
-            headers = combine(raw)
-            if (problem := contradiction(headers)) is not None:
+            headers = combine_headers(raw)
+            if (problem := describe_conflict(headers)) is not None:
                 response.close()
                 raise InvalidHead(problem)
         # The response to a create is always read, and a session of the caller has limits of its own.
         if (
             (len(raw) > MAX_HEADERS or sum(map(len, headers.values())) > MAX_FIELD_SIZE)
             and (method == "GET" and self.sessions.given is None)
-            and (problem := excess(raw)) is not None
+            and (problem := describe_excess(raw)) is not None
         ):
             response.close()
             raise HeadTooLong(self.token.redact(problem))
         return headers
 
-    async def _take_turn(self) -> None:
+    async def _wait_for_large_response_turn(self) -> None:
         """Wait for an iteration of the event loop in which no other large response is returned.
 
         Otherwise responses that arrive together are all decoded in one iteration, and no request is sent
         meanwhile.
         """
-        await self._turn.acquire()
-        asyncio.get_running_loop().call_soon(self._turn.release)
+        await self._large_response_turn.acquire()
+        asyncio.get_running_loop().call_soon(self._large_response_turn.release)
 
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
-        """Return the URL of a request. For the numbers of a page it takes 1 us, aiohttp's `params=` 16 us."""
+        """Return the URL of a request. For a page this takes 1 us; aiohttp's `params=` takes 16 us."""
         return URL.build(
             scheme=self._root.scheme,
             authority=self._root.raw_authority,
             path=self._root.raw_path + path,
-            query_string="&".join([f"{name}={_quoted(value)}" for name, value in query.items()]),
+            query_string="&".join([f"{name}={_quote(value)}" for name, value in query.items()]),
             encoded=True,
         )
+
+    def _proxy_url(self) -> str | None:
+        return None if self._proxy is None else self._proxy.reveal()
 
     async def _open_prepared(
         self, session: aiohttp.ClientSession, url: URL, sent: SentFlag
     ) -> aiohttp.ClientResponse:
         if self._prepared is None or self._prepared.session is not session:
             self._prepared = await _PreparedGet.capture(
-                session, self._root, timeout=_TIMEOUT, proxy=self._proxy, ssl=self._ssl
+                session, self._root, timeout=_TIMEOUT, proxy=self._proxy_url(), ssl=self._ssl
             )
         return await self._prepared.open(url, self._authorization, sent)
 
@@ -361,14 +415,14 @@ class Transport:
         body: bytes | None = None,
         sent: SentFlag | None = None,
     ) -> aiohttp.ClientResponse:
-        return await _opener(session, method)(
+        return await _get_send_function(session, method)(
             url,
             # A large body as bytes would make aiohttp warn, and a warning may be an error.
             data=None if body is None else io.BytesIO(body),
             headers=self._read_headers if body is None else _JSON,
             middlewares=(self._authorize, send_once),
             timeout=_TIMEOUT,
-            proxy=self._proxy,
+            proxy=self._proxy_url(),
             ssl=self._ssl,
             allow_redirects=False,
             raise_for_status=False,
@@ -380,7 +434,8 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         """Middleware that adds the token.
 
-        Not an argument of the call: arguments stay in the frames of aiohttp, which tracebacks show.
+        The token is not an argument of the call, because arguments stay in the frames of aiohttp, which
+        tracebacks show.
         """
         request.headers[_AUTHORIZATION] = self._authorization(request.url)
         return await send(request)
@@ -391,7 +446,7 @@ class Transport:
         return f"{self.auth_scheme} {self.token.reveal()}"
 
 
-async def _gunzipped(body: bytes, max_bytes: int) -> bytes | None:
+async def _gunzip_in_thread(body: bytes, max_bytes: int) -> bytes | None:
     """Return a decompressed body, or None if it is too long."""
     with contextlib.suppress(zlib.error, EOFError):
         # In a thread, because a short body can take a second to decompress.
@@ -399,18 +454,20 @@ async def _gunzipped(body: bytes, max_bytes: int) -> bytes | None:
     raise aiohttp.ClientPayloadError
 
 
-def _methods(kind: type[object]) -> tuple[object, ...]:
-    """Return the current methods of a class of sessions that send requests."""
+def _get_sending_methods(kind: type[object]) -> tuple[object, ...]:
+    """Return the methods that send requests, as the class of a session has them now."""
     try:
-        return _GET_METHODS(kind)
+        return _READ_SENDING_METHODS(kind)
     except AttributeError:  # a mock replaces the whole class
         return ()
 
 
-def _opener(session: aiohttp.ClientSession, method: str) -> Callable[..., Awaitable[aiohttp.ClientResponse]]:
+def _get_send_function(
+    session: aiohttp.ClientSession, method: str
+) -> Callable[..., Awaitable[aiohttp.ClientResponse]]:
     """Return the function of a session that sends a request: `get` or `post` if a mock replaces it."""
     name = method.lower()
-    if is_own(session, name):
+    if is_aiohttp_method(session, name):
         return partial(session.request, method)
     return cast("Callable[..., Awaitable[aiohttp.ClientResponse]]", getattr(session, name))
 
@@ -425,19 +482,19 @@ def _can_be_streamed(response: object) -> bool:
     )
 
 
-async def _whole_body(response: Any, max_bytes: int) -> bytes | None:
+async def _read_mocked_body(response: Any, max_bytes: int) -> bytes | None:
     """Return the body of a response that a mock or a recorder made, or None if it is too long.
 
     Raises:
         AttributeError, TypeError: the response does not behave like one of aiohttp.
     """
     if hasattr(response, "read"):
-        body = _checked(await response.read())
+        body = _check_body(await response.read())
         return body if len(body) <= max_bytes else None
     pieces: list[bytes] = []
     left = max_bytes  # limits a mock that returns the same chunk forever
     content = response.content
-    while piece := _checked(await content.readany()):
+    while piece := _check_body(await content.readany()):
         pieces.append(piece)
         left -= len(piece)
         if left < 0:
@@ -450,13 +507,13 @@ def _check_head(response: Any) -> None:
         raise TypeError("the response has no status and headers")
 
 
-def _checked(body: object) -> bytes:
+def _check_body(body: object) -> bytes:
     if not isinstance(body, bytes):
         raise TypeError(f"the body of the response must be bytes, not {type(body).__name__}")
     return body
 
 
-def _quoted(value: str) -> str:
+def _quote(value: str) -> str:
     """Return `value` percent-encoded for the query of a URL."""
     return value if value.isascii() and value.isalnum() else quote_plus(value, safe="/?:@!$'()*,")
 

@@ -6,23 +6,28 @@ texts that come from the operating system or the TLS library.
 
 from __future__ import annotations
 
+import os
+import ssl
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import aiohttp
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from yarl import URL
 
 from unpod_async._common import shorten
 from unpod_async._http.responses import PROXY_LOGIN, PROXY_LOGIN_HINT
+from unpod_async._http.settings import is_loopback
 from unpod_async.errors import TransportError
 
 __all__ = [
-    "REPLACEMENT_HINT",
+    "MOCK_HINT",
     "ConnectionLost",
     "FaultDescription",
     "HeadTooLong",
     "InvalidHead",
-    "ReplacementFailed",
+    "MockFailed",
+    "UndecodableBody",
     "describe_fault",
     "name_fault",
     "send_once",
@@ -53,10 +58,13 @@ _NOT_TLS: Final = frozenset({
 })
 """OpenSSL's reasons for bytes that are not TLS."""
 
+_INSTALL: Final = {"br": "Brotli", "zstd": "backports.zstd"}
+"""The package with which aiohttp decodes a Content-Encoding."""
+
 _TOO_MANY_HEADERS: Final = "Too many headers"
 
 
-REPLACEMENT_HINT: Final = "check the mock or the recording, or use unpod_async.testing.Sandbox in tests"
+MOCK_HINT: Final = "check the mock or the recording, or use unpod_async.testing.Sandbox in tests"
 """The hint for an exception of code that replaces aiohttp."""
 
 
@@ -72,18 +80,22 @@ class InvalidHead(aiohttp.ClientError):
     """A response whose headers contradict each other. The message says how."""
 
 
-class ReplacementFailed(aiohttp.ClientError):
+class UndecodableBody(aiohttp.ClientError):
+    """A response whose body is compressed with an unknown method. The message is its Content-Encoding."""
+
+
+class MockFailed(aiohttp.ClientError):
     """An exception of a mock, a recorder or another library that replaces aiohttp. The message names it."""
 
 
 def name_fault(fault: Exception) -> str:
-    """Return the class name of an exception that is not of aiohttp, with its text if it concerns types."""
+    """Return the class name of an exception from outside aiohttp; for a wrong type, with its message."""
     name = type(fault).__name__
     return f"{name}: {shorten(str(fault))}" if isinstance(fault, AttributeError | TypeError) else name
 
 
 class FaultDescription(NamedTuple):
-    """What happened, and whether another attempt cannot help."""
+    """The description of an error, and whether the error is permanent."""
 
     text: str
     permanent: bool = False
@@ -108,9 +120,10 @@ def describe_fault(fault: Exception, *, connecting: bool = False) -> FaultDescri
     Args:
         connecting: the error certainly occurred before the request was sent.
     """
-    name = str(fault) if isinstance(fault, ConnectionLost | ReplacementFailed) else type(fault).__name__
+    name = str(fault) if isinstance(fault, ConnectionLost | MockFailed) else type(fault).__name__
     text, permanent = _describe(fault, connecting=connecting)
-    return FaultDescription(f"{text} ({name})", permanent)
+    # The text about a refused connection says all that the class name would.
+    return FaultDescription(text if name == "ClientConnectorError" else f"{text} ({name})", permanent)
 
 
 def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
@@ -124,7 +137,7 @@ def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
         return FaultDescription(f"the proxy answered {fault.status}", fault.status == PROXY_LOGIN)
     if isinstance(fault, aiohttp.InvalidURL):
         return FaultDescription("the URL is not valid", permanent=True)
-    if isinstance(fault, ReplacementFailed):
+    if isinstance(fault, MockFailed):
         return FaultDescription(
             "a mock, a recorder or another library that replaces aiohttp failed", permanent=True
         )
@@ -132,6 +145,10 @@ def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
         return FaultDescription(str(fault), permanent=True)
     if isinstance(fault, InvalidHead):
         return FaultDescription(f"the response is not valid HTTP: {fault}")
+    if (coding := _undecodable_coding(fault)) is not None:
+        return FaultDescription(
+            f"the response has the Content-Encoding {coding}, which cannot be decoded here", permanent=True
+        )
     if isinstance(fault, aiohttp.ClientResponseError):
         return _describe_unreadable(fault)
     return FaultDescription("the connection was lost before a response")
@@ -148,7 +165,17 @@ def _describe_no_connection(fault: aiohttp.ClientConnectorError) -> FaultDescrip
             f"port {fault.port} of {fault.host} does not use TLS, so https:// does not work",
             permanent=True,
         )
-    return FaultDescription(f"no connection: {fault.os_error.strerror or 'refused'}")
+    host = f"[{fault.host}]" if ":" in fault.host else fault.host
+    return FaultDescription(f"no connection to {host}:{fault.port} ({_reason(fault.os_error)})")
+
+
+def _reason(error: OSError) -> str:
+    """Return why there is no connection. The text of an error of asyncio repeats the address instead."""
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    if isinstance(error, ssl.SSLError) or error.errno is None:
+        return error.strerror or "refused"
+    return os.strerror(error.errno)
 
 
 def speaks_no_tls(fault: Exception) -> bool:
@@ -166,6 +193,16 @@ def _describe_unreadable(fault: aiohttp.ClientResponseError) -> FaultDescription
     if _TOO_MANY_HEADERS in fault.message:
         return FaultDescription("the response has more headers than the session accepts", permanent=True)
     return FaultDescription("the response is not valid HTTP")
+
+
+def _undecodable_coding(fault: Exception) -> str | None:
+    """Return the Content-Encoding of a response that cannot be decoded; None for another error."""
+    if isinstance(fault, UndecodableBody):
+        return str(fault)
+    cause = fault.__cause__ and fault.__cause__.__cause__
+    if not isinstance(cause, ContentEncodingError):
+        return None
+    return next((coding for coding in _INSTALL if f"({coding})" in cause.message), "br or zstd")
 
 
 def to_transport_error(
@@ -191,8 +228,8 @@ def to_transport_error(
 
 
 def _hint(fault: Exception, permanent: bool, *, root: URL, proxied: bool) -> str | None:
-    if isinstance(fault, ReplacementFailed):
-        return REPLACEMENT_HINT
+    if isinstance(fault, MockFailed):
+        return MOCK_HINT
     if proxied and _is_of_proxy(fault, root):
         if isinstance(fault, aiohttp.ClientHttpProxyError) and fault.status == PROXY_LOGIN:
             return PROXY_LOGIN_HINT
@@ -200,17 +237,31 @@ def _hint(fault: Exception, permanent: bool, *, root: URL, proxied: bool) -> str
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
         return "check base_url, and pass a private certificate authority with ssl_context="
     if speaks_no_tls(fault):
-        return "check the port in base_url; if the server has no TLS, use http:// and allow_http=True"
+        return "check the port in base_url; without TLS, use http:// and allow_http=True"
     if isinstance(fault, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return "check base_url, proxy= and the network" if proxied else "check base_url and the network"
+        if proxied:
+            return "check base_url, proxy= and the network"
+        ignored = ignored_proxy_variable(os.environ)
+        if ignored is not None and not is_loopback(root.host or ""):
+            return f"{ignored} is set but not read; if the network needs it, pass proxy= or\nset UNPOD_PROXY"
+        return "check base_url and the network"
+    if (coding := _undecodable_coding(fault)) is not None:
+        package = f"install {_INSTALL[coding]}, or " if coding in _INSTALL else ""
+        return f"{package}have the server or proxy follow Accept-Encoding"
     if isinstance(fault, HeadTooLong | aiohttp.ClientResponseError) and permanent:
         return (
-            "shorten the headers of the server or its proxy, or pass a session= with larger\n"
-            "max_line_size=, max_field_size= and max_headers="
+            "shorten the headers of the server or its proxy, or pass a session= with\n"
+            "larger max_line_size=, max_field_size= and max_headers="
         )
     if root.scheme == "http" and isinstance(fault, (ConnectionLost, *_WRONG_PROTOCOL)):
         return "if the server expects https, use https:// in base_url"
     return None
+
+
+def ignored_proxy_variable(environ: Mapping[str, str]) -> str | None:
+    """Return the first variable that names a proxy for other programs, or None. This package ignores it."""
+    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+    return next((name for name in names if environ.get(name, "").strip()), None)
 
 
 def _is_of_proxy(fault: Exception, root: URL) -> bool:

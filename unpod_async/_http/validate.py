@@ -56,7 +56,7 @@ def check_integer(
     error: _ErrorClass = InvalidArgument,
 ) -> int:
     """Return `value` if it is an integer from `minimum` to `maximum` (None: no upper bound)."""
-    given = _type(value)
+    given = _type_name(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if minimum <= value and (maximum is None or value <= maximum):
             return value
@@ -68,9 +68,11 @@ def check_integer(
 
 def check_number(name: str, value: object, *, error: _ErrorClass = InvalidArgument) -> float:
     """Return `value` as a float if it is a finite number greater than 0."""
-    number = _number(value)
+    number = _to_float(value)
     if number is None or not 0 < number < inf:
-        raise error(f"{name} must be a finite number greater than 0, not {_given(value)}", argument=name)
+        raise error(
+            f"{name} must be a finite number greater than 0, not {_describe_number(value)}", argument=name
+        )
     return number
 
 
@@ -88,14 +90,14 @@ def check_seconds(
         finite: accept finite numbers greater than 0; if False, accept 0 and infinity too.
         hint: advice for the error.
     """
-    number = _number(value)
+    number = _to_float(value)
     if number is not None and (0 < number < inf if finite else number >= 0):
         return number
     kind = "a finite number of seconds greater than 0" if finite else "a number of seconds of at least 0"
-    raise error(f"{name} must be {kind}, not {_given(value)}", argument=name, hint=hint)
+    raise error(f"{name} must be {kind}, not {_describe_number(value)}", argument=name, hint=hint)
 
 
-def _number(value: object) -> float | None:
+def _to_float(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -104,26 +106,26 @@ def _number(value: object) -> float | None:
         return inf if value > 0 else -inf
 
 
-def _given(value: object) -> str:
-    number = _number(value)
-    return _type(value) if number is None else f"{number:g}"
+def _describe_number(value: object) -> str:
+    number = _to_float(value)
+    return _type_name(value) if number is None else f"{number:g}"
 
 
-def _type(value: object) -> str:
+def _type_name(value: object) -> str:
     return "None" if value is None else type(value).__name__
 
 
 def check_bool(name: str, value: object, *, error: _ErrorClass = InvalidArgument) -> bool:
     """Return `value` if it is True or False."""
     if not isinstance(value, bool):
-        raise error(f"{name} must be True or False, not {_type(value)}", argument=name)
+        raise error(f"{name} must be True or False, not {_type_name(value)}", argument=name)
     return value
 
 
 def check_str(name: str, value: object, *, error: _ErrorClass = InvalidArgument) -> str:
     """Return `value` as a plain str."""
     if not isinstance(value, str):
-        raise error(f"{name} must be a str, not {_type(value)}", argument=name)
+        raise error(f"{name} must be a str, not {_type_name(value)}", argument=name)
     # A member of a str enumeration formats as its name; str.__str__ returns its value.
     return str.__str__(value)
 
@@ -143,7 +145,7 @@ def check_instance(name: str, value: object, kind: type[T], *, error: _ErrorClas
     """Return `value` if it is an instance of `kind`."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise error(f"{name} must be {article} {kind.__name__}, not {_type(value)}", argument=name)
+        raise error(f"{name} must be {article} {kind.__name__}, not {_type_name(value)}", argument=name)
     return value
 
 
@@ -153,14 +155,14 @@ def check_str_or_list(name: str, value: Any) -> list[Any]:
         return [value]
     if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray):
         return list(value)  # pyright: ignore[reportUnknownArgumentType] - the items are of any type
-    raise InvalidArgument(f"{name} must be a str or a list of str, not {_type(value)}", argument=name)
+    raise InvalidArgument(f"{name} must be a str or a list of str, not {_type_name(value)}", argument=name)
 
 
 def check_aware_datetime(name: str, value: object) -> datetime:
     """Return `value` if it is a timezone-aware datetime."""
     if isinstance(value, datetime) and value.utcoffset() is not None:
         return value
-    given = "a naive one" if isinstance(value, datetime) else _type(value)
+    given = "a naive one" if isinstance(value, datetime) else _type_name(value)
     raise InvalidArgument(
         f"{name} must be a timezone-aware datetime, not {given}",
         argument=name,
@@ -180,8 +182,8 @@ def check_id(name: str, value: object) -> str:
         raise InvalidArgument(
             f"{name} {shorten(ascii(text[:100]), 80)} is not a valid id",
             argument=name,
-            hint=f"an id has 1 to {_MAX_ID_LENGTH} printable ASCII characters, none of them a space or "
-            r"/ \ ? # %, and is not '.' or '..'",
+            hint=f"an id has 1 to {_MAX_ID_LENGTH} printable ASCII characters, without spaces\n"
+            r"and / \ ? # %, and is not '.' or '..'",
         )
     return text
 

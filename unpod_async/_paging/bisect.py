@@ -27,7 +27,7 @@ class Segment(NamedTuple):
 
     offset: int
     size: int
-    answer: PageResult | None
+    response: PageResult | None
 
 
 class ServerLimitsPages(Exception):
@@ -42,9 +42,9 @@ def read_around(
     offset: int,
     size: int,
     failure: PageFailure,
-    is_alive: Callable[[], Steps[None]],
+    check_alive: Callable[[], Steps[None]],
     *,
-    is_known: bool,
+    is_size_known: bool,
     alive: bool,
     known: Collection[int] = (),
 ) -> Steps[list[Segment]]:
@@ -52,10 +52,10 @@ def read_around(
 
     Args:
         failure: how the page failed.
-        is_alive: checks that other pages can be read, or raises; called once at most, before a block
-        succeeds.
-        is_known: the effective page size is known.
-        alive: other pages can be read, so `is_alive` is not needed.
+        check_alive: checks that other pages can be read, or raises. It is called at most once, and only while
+            no block has succeeded.
+        is_size_known: the effective page size is known.
+        alive: other pages can be read, so `check_alive` is not needed.
         known: positions that are known to be unreadable; the blocks of a page can begin before the page.
 
     Raises:
@@ -65,22 +65,24 @@ def read_around(
     """
     if size == 1:
         if not alive:
-            yield from is_alive()
+            yield from check_alive()
         return [Segment(offset, 1, None)]
     sizes = split_plan(offset, size)
     segments: list[Segment] = []
     is_small = size <= _SMALL_PAGE
     # Blocks that are still to be read, the next one last: position, and index of the block's size.
-    todo = _blocks(offset, offset + size, sizes, 0)
-    while todo:
-        place, level = todo.pop()
+    to_read = _blocks_between(offset, offset + size, sizes, 0)
+    while to_read:
+        position, level = to_read.pop()
         block = sizes[level]
-        if all(not place <= bad < place + block for bad in known):
-            outcome = yield Fetch(PageRequest(place // block + 1, block, single_out=True))
+        if all(not position <= bad < position + block for bad in known):
+            outcome = yield Fetch(PageRequest(position // block + 1, block, single_out=True))
             if isinstance(outcome, PageResult):
                 alive = True
-                segments.append(_segment(place, block, outcome, failure, is_known=is_known))
-                if len(outcome.keys) < block and (is_known or outcome.count is not None or not outcome.keys):
+                segments.append(_segment(position, block, outcome, failure, is_size_known=is_size_known))
+                if len(outcome.keys) < block and (
+                    is_size_known or outcome.count is not None or not outcome.keys
+                ):
                     break  # the listing ends here
                 continue
             if outcome.past_end:
@@ -88,30 +90,32 @@ def read_around(
             if not outcome.unreadable:
                 raise outcome.error
             if not alive and not is_small:
-                yield from is_alive()
+                yield from check_alive()
                 alive = True
         if block == 1:
-            segments.append(Segment(place, 1, None))
+            segments.append(Segment(position, 1, None))
         else:
-            todo += _blocks(place, place + block, sizes, level + 1)
+            to_read += _blocks_between(position, position + block, sizes, level + 1)
     if not alive and segments:
-        yield from is_alive()
+        yield from check_alive()
     return segments
 
 
-def _segment(place: int, block: int, answer: PageResult, failure: PageFailure, *, is_known: bool) -> Segment:
-    rows, count = len(answer.keys), answer.count
+def _segment(
+    position: int, block: int, response: PageResult, failure: PageFailure, *, is_size_known: bool
+) -> Segment:
+    rows, count = len(response.keys), response.count
     if rows > block:
         raise failure.error
-    if 0 < rows < block and not is_known and count is not None and place + rows < count:
+    if 0 < rows < block and not is_size_known and count is not None and position + rows < count:
         raise ServerLimitsPages(rows)
-    return Segment(place, block, answer)
+    return Segment(position, block, response)
 
 
-def _blocks(start: int, end: int, sizes: tuple[int, ...], level: int) -> list[tuple[int, int]]:
+def _blocks_between(start: int, end: int, sizes: tuple[int, ...], level: int) -> list[tuple[int, int]]:
     """Return the blocks that cover the positions from `start` to `end`, last one first."""
     block = sizes[level]
-    return [(place, level) for place in range(start // block * block, end, block)][::-1]
+    return [(position, level) for position in range(start // block * block, end, block)][::-1]
 
 
 @functools.lru_cache(maxsize=256)
@@ -123,26 +127,26 @@ def split_plan(offset: int, size: int) -> tuple[int, ...]:
     """
     if size == 1:
         return (1,)
-    steps = _steps(size)
-    if _reads(steps) <= 2 * math.log2(size) + 2:
+    steps = _block_sizes(size)
+    if _count_reads(steps) <= 2 * math.log2(size) + 2:
         return steps[1:]
-    plans = [_steps(first) for first in range(2, size)]
-    return min(plans, key=lambda steps: _cost(offset, size, steps))
+    plans = [_block_sizes(first) for first in range(2, size)]
+    return min(plans, key=lambda steps: _max_requests(offset, size, steps))
 
 
-def _reads(steps: tuple[int, ...]) -> int:
+def _count_reads(steps: tuple[int, ...]) -> int:
     """Return the number of blocks to read, from the failing block of the first size down to one row."""
     return sum(larger // smaller for larger, smaller in itertools.pairwise(steps))
 
 
-def _cost(offset: int, size: int, steps: tuple[int, ...]) -> int:
+def _max_requests(offset: int, size: int, steps: tuple[int, ...]) -> int:
     """Return the maximum number of requests for one bad row."""
     blocks = -(-(offset + size) // steps[0]) - offset // steps[0]
-    return blocks + _reads(steps)
+    return blocks + _count_reads(steps)
 
 
 @functools.lru_cache(maxsize=4096)
-def _steps(size: int) -> tuple[int, ...]:
+def _block_sizes(size: int) -> tuple[int, ...]:
     """Divide a size by its prime factors, one after another: 50, 25, 5, 1."""
     steps, rest, factor = [size], size, 2
     while rest > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -86,13 +86,16 @@ class ListingPreview(NamedTuple):
 class Prefetch(NamedTuple):
     """Start this request; a `Fetch` follows soon. No reply."""
 
-    read: PageRequest
+    request: PageRequest
 
 
 class Fetch(NamedTuple):
     """Reply with the result of this request, prefetched or not."""
 
-    read: PageRequest
+    request: PageRequest
+    are_known: Callable[[Sequence[str]], bool] | None = None
+    """Returns whether the rows with these keys are known. Then no row of the response will be delivered: only
+    its keys and its count are needed."""
 
 
 class Discard:

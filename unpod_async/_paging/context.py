@@ -1,13 +1,15 @@
-"""What all resources of a client share: its settings, its request executor, and common kinds of calls."""
+"""The common parts of all resources of a client: settings, request executor, and common kinds of calls."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
+from unpod_async._common import AsyncOnly
 from unpod_async._http import Deadline, Endpoint, Request, RequestExecutor, Response, Settings
-from unpod_async._paging.collector import OnBadRow
 from unpod_async._paging.fetch import decode_single
 from unpod_async._paging.listings import Listing
+from unpod_async._paging.page import OnBadRow
 from unpod_async._paging.pager import Pager
 from unpod_async.errors import ConfigurationError
 
@@ -33,12 +35,14 @@ class ClientContext:
         start_page: int = 1,
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
+        limit: int | None = None,
         deadline: Deadline | None = None,
     ) -> Pager[T]:
         """Return a pager for a listing.
 
         Args:
             page_size: None means the default of the client.
+            limit: maximum number of rows; None means all.
             deadline: the time limit of each walk; None means that of the client's options.
 
         Raises:
@@ -53,6 +57,7 @@ class ClientContext:
             page_size=self.page_size(page_size),
             start_page=start_page,
             on_bad_row=on_bad_row,
+            limit=limit,
             deadline=deadline,
         )
 
@@ -75,12 +80,27 @@ class ClientContext:
             raise ConfigurationError(
                 f"{endpoint.label}: the request needs an Org-Handle",
                 argument="org_handle",
-                hint="pass org_handle= or set UNPOD_ORG_HANDLE to the domain_handle of the organization",
+                hint="pass org_handle=, or set UNPOD_ORG_HANDLE to your domain_handle",
             )
 
 
-class Resource:
-    """Base class of the groups of calls of a client, such as `client.runs`."""
+class Resource(AsyncOnly):
+    """Base class of the resources of a client, such as `client.runs`."""
+
+    def __init_subclass__(cls) -> None:
+        calls = [f"`.{name}(...)`" for name in vars(cls) if not name.startswith("_")]
+        cls._instead_of_for = cls._instead_of_await = cls._instead_of_with = f"use {_either(calls)}"
 
     def __init__(self, context: ClientContext) -> None:
         self._context = context
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if not hasattr(self, "_context"):
+            return f"{name}(not set up)"  # shown in a traceback of __init__
+        settings = self._context.settings
+        return f"{name}(base_url={settings.base_url!r}, org_handle={settings.org_handle!r})"
+
+
+def _either(calls: Sequence[str]) -> str:
+    return " or ".join((", ".join(calls[:-1]), calls[-1])) if len(calls) > 1 else "".join(calls)

@@ -31,6 +31,7 @@ from unpod_async._common import (
     is_value_too_deep,
     object_members,
     parse_time,
+    replace_user_tokens,
 )
 from unpod_async._paging.listings import Listing
 from unpod_async._paging.page import DecodedPage, RejectedRow
@@ -44,11 +45,13 @@ __all__ = [
     "ScannedPage",
     "check_utf8",
     "decode_in_slices",
+    "decode_lines",
     "decode_object",
     "decode_raw",
     "decode_rows",
+    "decode_unless_known",
     "decode_with",
-    "detach",
+    "detach_from_body",
     "scan_page",
 ]
 
@@ -137,6 +140,7 @@ _STRICT = frozenset({"id", "run_id", "task_id", "task_ids", "token", "handle", "
 _RAW_PAGE = _page_decoder(msgspec.Raw)
 _RAW_OBJECT = _decoder(_ObjectEnvelope[msgspec.Raw])
 _FIELDS = _decoder(RowFields)
+_FIELDS_PAGE = _page_decoder(RowFields)
 
 
 # Whole pages
@@ -160,7 +164,7 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
     if listing.model is Task:
         if _may_nest(rows) and _have_deep_fields(rows):
             return _decode_row_by_row(listing, body, page, headers)
-        for row in rows:  # the same as `detach`, in two thirds of the time
+        for row in rows:  # the same as `detach_from_body`, in two thirds of the time
             _set_field(row, "output_json", row.output_json.copy())
     return DecodedPage(
         keys,
@@ -168,6 +172,38 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
         [row.created_at for row in rows] if listing.tied else (),
         len(body),
         rows=rows,
+        headers=headers,
+        status_code=envelope.status_code,
+        message=envelope.message,
+    )
+
+
+def decode_unless_known(
+    are_known: Callable[[Sequence[str]], bool],
+    decode: Decode,
+    listing: Listing[Any],
+    body: bytes,
+    page: int,
+    headers: Mapping[str, str],
+) -> DecodedPage:
+    """Decode a page with `decode`, unless its rows are all known: then return only their keys and the count.
+
+    This takes 153 instead of 345 us for 100 tasks of 3.8 kB. Raises what `decode` raises.
+    """
+    if listing.tied:  # the walk needs the time of each row
+        return decode(listing, body, page, headers)
+    try:
+        envelope = _FIELDS_PAGE.decode(body)
+        keys = list(map(attrgetter(listing.identity[0]), _rows_of(envelope, page)))
+    except (*_UNREADABLE, DecodeError):
+        return decode(listing, body, page, headers)
+    if set(map(type, keys)) != {str} or not are_known(keys):
+        return decode(listing, body, page, headers)
+    return DecodedPage(
+        keys,
+        _count_of(envelope),
+        body_size=len(body),
+        rows=(),
         headers=headers,
         status_code=envelope.status_code,
         message=envelope.message,
@@ -184,7 +220,35 @@ def decode_raw(listing: Listing[Any], body: bytes, page: int, headers: Mapping[s
     def rows_of(_: bytes, raws: Sequence[msgspec.Raw], fields: Sequence[RowFields]) -> list[Any]:
         return [bytes(raw) if listing.keeps(row) else None for raw, row in zip(raws, fields, strict=True)]
 
-    return decode_with(listing, body, page, headers, _fields_of, rows_of)
+    return decode_with(listing, body, page, headers, _fields_of_each, rows_of)
+
+
+def decode_lines(listing: Listing[Any], body: bytes, page: int, headers: Mapping[str, str]) -> DecodedPage:
+    """Decode a page into the JSON bytes of each row, with null in place of user tokens.
+
+    As in an export, a row that is not an object, not UTF-8 or nested too deeply becomes a `RejectedRow`.
+
+    Raises:
+        DecodeError: the body is not a listing.
+    """
+
+    def rows_of(_: bytes, raws: Sequence[msgspec.Raw], fields: Sequence[RowFields]) -> list[Any]:
+        rows = enumerate(zip(raws, fields, strict=True))
+        return [_line_of(bytes(raw), index) if listing.keeps(row) else None for index, (raw, row) in rows]
+
+    return decode_with(listing, body, page, headers, _fields_of_each, rows_of)
+
+
+def _line_of(row: bytes, index: int) -> bytes | RejectedRow:
+    try:
+        row.decode()
+    except UnicodeDecodeError as fault:
+        return RejectedRow(row, f"$.data[{index}]", _reason(fault))
+    if row[:1] != b"{":
+        return RejectedRow(row, f"$.data[{index}]", "the row is not a JSON object")
+    if is_too_deep(row):
+        return RejectedRow(row, f"$.data[{index}]", _TOO_DEEP)
+    return replace_user_tokens(row, b"null")
 
 
 def decode_with(
@@ -192,21 +256,21 @@ def decode_with(
     body: bytes,
     page: int,
     headers: Mapping[str, str],
-    head_of: Callable[[msgspec.Raw], Any],
+    heads_of: Callable[[Sequence[msgspec.Raw]], list[Any]],
     rows_of: Callable[[bytes, Sequence[msgspec.Raw], Sequence[Any]], list[Any]],
 ) -> DecodedPage:
     """Decode a page into rows that `rows_of` makes.
 
     Args:
-        head_of: reads the fields of one row that the walk needs, as attributes named as in `RowFields`;
+        heads_of: reads the fields of each row that the walk needs, as attributes named as in `RowFields`;
             must not raise.
-        rows_of: makes the rows from the body, the bytes of each row, and what `head_of` returned for each.
+        rows_of: makes the rows from the body, the bytes of each row, and what `heads_of` returned.
 
     Raises:
         DecodeError: the body is not a listing.
     """
     envelope, raws, shallow = _decode_envelope(body, page)
-    heads = [head_of(raw) for raw in shallow]
+    heads = heads_of(shallow)
     keys: list[Any] = list(map(attrgetter(listing.identity[0]), heads))
     if set(map(type, keys)) != {str} or "" in keys:
         keys = [listing.key_of(head) or _digest(raw) for head, raw in zip(heads, raws, strict=True)]
@@ -214,8 +278,8 @@ def decode_with(
     run = listing.run_id
     if run is not None and [head.run_id for head in heads].count(run) < len(heads):
         for index, head in enumerate(heads):
-            if head.run_id != listing.run_id and _is_foreign(listing, head):
-                rows[index] = _foreign_row(listing, raws[index], index)
+            if head.run_id != listing.run_id and _is_of_another_run(listing, head):
+                rows[index] = _reject_row_of_another_run(listing, raws[index], index)
     return DecodedPage(
         keys,
         _count_of(envelope),
@@ -228,7 +292,7 @@ def decode_with(
     )
 
 
-def detach(rows: Sequence[Any]) -> None:
+def detach_from_body(rows: Sequence[Any]) -> None:
     """Copy the part of the body that a task refers to.
 
     Without it, one task in memory keeps its whole page in memory. Other rows keep nothing of the body.
@@ -314,9 +378,9 @@ def _decode_row_by_row(
         row = _decode_row(listing, raw, cut, index, drift)
         fields = _fields_of(cut) if isinstance(row, RejectedRow) else row
         keys.append(listing.key_of(fields) or _digest(raw))
-        is_foreign = not isinstance(row, RejectedRow) and _is_foreign(listing, row)
-        rows.append(_foreign_row(listing, raw, index) if is_foreign else row)
-    detach(rows)
+        is_foreign = not isinstance(row, RejectedRow) and _is_of_another_run(listing, row)
+        rows.append(_reject_row_of_another_run(listing, raw, index) if is_foreign else row)
+    detach_from_body(rows)
     return DecodedPage(
         keys,
         _count_of(envelope),
@@ -333,8 +397,8 @@ def _decode_row_by_row(
 def _decode_envelope(body: bytes, page: int) -> tuple[Any, list[msgspec.Raw], list[msgspec.Raw]]:
     """Return the envelope, the bytes of each row, and the bytes of each row that msgspec can decode.
 
-    The latter differ only if a row is nested too deeply for the interpreter. Then its arrays and objects
-    below `MAX_DEPTH` are empty, so it still has one level too many.
+    The two lists of rows differ only if a row is nested too deeply for the interpreter. In the second list,
+    the arrays and objects of such a row are empty below `MAX_DEPTH`, so it still has one level too many.
     """
     try:
         envelope = _RAW_PAGE.decode(body)
@@ -372,7 +436,7 @@ def _rows_of(envelope: Any, page: int) -> list[Any]:
         return data
     if page > 1 or envelope.count in (0, None):
         return []
-    raise DecodeError(f"the response has `data` null although its `count` is {envelope.count!r:.40}")
+    raise DecodeError(f"the response has null as its `data` although its `count` is {envelope.count!r:.40}")
 
 
 def _count_of(envelope: Any) -> int | None:
@@ -391,7 +455,7 @@ def _decode_row(
     Args:
         raw: the row.
         shallow: the row as `_decode_envelope` returns it for decoding.
-        drift: receives the names of fields with another type than in the model.
+        drift: receives the names of fields whose values do not have the type of the model.
     """
     path = ""
     try:
@@ -424,8 +488,14 @@ def _set_output(row: Task, raw: bytes) -> None:
             _set_field(row, "output_json", msgspec.Raw(raw[start:end]))
 
 
+@functools.cache
+def _fields_of_model(model: Hashable) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a struct. msgspec evaluates their annotations each time, which takes 0.5 ms."""
+    return msgspec.structs.fields(cast("type[Any]", model))
+
+
 def decode_leniently(model: type[Any], raw: msgspec.Raw, strict: frozenset[str]) -> tuple[Any, list[str]]:
-    """Decode an object. Fields that have another type than in the model become None.
+    """Decode an object. Fields whose values do not have the type of the model become None.
 
     Args:
         strict: fields that must have their type.
@@ -439,7 +509,7 @@ def decode_leniently(model: type[Any], raw: msgspec.Raw, strict: frozenset[str])
     members: dict[str, msgspec.Raw] = _MEMBERS.decode(raw)
     values: dict[str, Any] = {}
     drift: list[str] = []
-    for field in msgspec.structs.fields(model):
+    for field in _fields_of_model(cast("Hashable", model)):
         value = members.get(field.encode_name)
         if value is None:
             continue
@@ -456,7 +526,7 @@ def decode_leniently(model: type[Any], raw: msgspec.Raw, strict: frozenset[str])
 
 
 def _decode_part(kind: Any, raw: msgspec.Raw) -> tuple[Any, list[str]]:
-    """Decode a field with another type than in the model: objects and lists of objects, in part."""
+    """Decode a value that does not have the type of the model: objects and lists of objects, in part."""
     for struct in get_args(kind):
         is_list = get_origin(struct) is list
         model = get_args(struct)[0] if is_list else struct
@@ -484,13 +554,15 @@ def _may_nest(tasks: Sequence[Any]) -> bool:
 
 
 def _have_deep_fields(tasks: Sequence[Any]) -> bool:
-    """Return whether a field of a task, other than its output, is nested too deeply. Takes 0.4 µs per row."""
+    """Return whether a field of a task, other than its output, may be nested too deeply (0.4 µs per row).
+
+    The task and the field are two levels. A location has three, so the limit may be one too low.
+    """
     locations = [info.location for task in tasks if (info := task.user_info) is not None]
     fields = [*[task.input for task in tasks], *[task.task for task in tasks], *locations]
     nested = [one for data in fields if data for one in data.values() if type(one) in _CONTAINERS]
     nested += [task.attachments for task in tasks if task.attachments]
-    # The task and the field are two levels. A location has three, so this may return True too often.
-    return any(is_value_too_deep(one, MAX_DEPTH - 3) for one in nested) and any(map(_deep_field, tasks))
+    return any(is_value_too_deep(one, MAX_DEPTH - 3) for one in nested)
 
 
 def _deep_field(task: Task) -> str | None:
@@ -512,15 +584,19 @@ def _fields_of(raw: msgspec.Raw) -> RowFields:
     return fields
 
 
-def _is_foreign(listing: Listing[Any], row: Any) -> bool:
-    """Whether the row names another run than the one that is listed."""
+def _fields_of_each(raws: Sequence[msgspec.Raw]) -> list[RowFields]:
+    return list(map(_fields_of, raws))
+
+
+def _is_of_another_run(listing: Listing[Any], row: Any) -> bool:
+    """Whether the row names a run other than the one that is listed."""
     # A run id of a raw row can have any type; only a string names a run.
     return listing.run_id is not None and isinstance(row.run_id, str) and row.run_id != listing.run_id
 
 
-def _foreign_row(listing: Listing[Any], raw: msgspec.Raw, index: int) -> RejectedRow:
+def _reject_row_of_another_run(listing: Listing[Any], raw: msgspec.Raw, index: int) -> RejectedRow:
     return RejectedRow(
-        bytes(raw), f"$.data[{index}].run_id", f"the row belongs to another run than {listing.run_id}"
+        bytes(raw), f"$.data[{index}].run_id", f"the row belongs to a run other than {listing.run_id}"
     )
 
 
@@ -569,7 +645,7 @@ async def decode_in_slices(
     for body in _slices(scanned.raws):
         await asyncio.sleep(0)
         part = decode(listing, body, page, scanned.headers)
-        rows += [_shifted(row, len(keys)) if type(row) is RejectedRow else row for row in part.rows]
+        rows += [_shift_index(row, len(keys)) if type(row) is RejectedRow else row for row in part.rows]
         keys += part.keys
         created += part.created
         drift += part.drift
@@ -596,6 +672,6 @@ def _slices(raws: Sequence[msgspec.Raw]) -> Iterator[bytes]:
             start, length = end, 0
 
 
-def _shifted(row: RejectedRow, by: int) -> RejectedRow:
+def _shift_index(row: RejectedRow, by: int) -> RejectedRow:
     """Return the row with its position in the whole page instead of that in its slice."""
     return row._replace(path=_INDEX.sub(lambda match: str(int(match[0]) + by), row.path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from unpod_async._http import (
@@ -10,9 +12,9 @@ from unpod_async._http import (
     Request,
     Response,
     classify,
-    classify_inside,
+    classify_body,
     is_internal_error,
-    shown_headers,
+    safe_headers,
 )
 from unpod_async._paging.commands import PageFailure, PageRequest
 from unpod_async._paging.decode import (
@@ -22,6 +24,7 @@ from unpod_async._paging.decode import (
     decode_in_slices,
     decode_object,
     decode_rows,
+    decode_unless_known,
     scan_page,
 )
 from unpod_async._paging.listings import Listing
@@ -48,11 +51,13 @@ async def fetch(
     deadline: Deadline,
     *,
     decode: Decode = decode_rows,
+    are_known: Callable[[Sequence[str]], bool] | None = None,
 ) -> DecodedPage | PageFailure:
     """Send the request for one page.
 
     Args:
         decode: decodes the body; by default into rows of the listing's model.
+        are_known: see `Fetch`. A page whose rows are all known is returned without rows.
 
     Returns:
         The page, or a `PageFailure` with the error of the service or the network.
@@ -64,8 +69,10 @@ async def fetch(
     if listing.paged:
         query |= {"page": str(request.page), "page_size": str(request.size)}
 
+    decode_known = decode if are_known is None else partial(decode_unless_known, are_known, decode)
+
     def parse(sent: Request, response: Response) -> DecodedPage | ScannedPage:
-        return parse_page(sent, response, listing, request.page, decode)
+        return parse_page(sent, response, listing, request.page, decode_known)
 
     try:
         page = await executor.read(
@@ -79,7 +86,7 @@ async def fetch(
     except ConfigurationError:
         raise
     except UnpodError as error:
-        return _failure(error)
+        return _to_page_failure(error)
     if isinstance(page, ScannedPage):
         page = await decode_in_slices(page, listing, request.page, decode)
     if page.drift:
@@ -98,7 +105,7 @@ def parse_page(
     """
     error: UnpodError | None = classify(request, response)
     if error is None:
-        headers, body = shown_headers(response.headers), response.body
+        headers, body = safe_headers(response.headers), response.body
         result: DecodedPage | ScannedPage
         try:
             if len(body) > MAX_WHOLE_BYTES:
@@ -106,10 +113,10 @@ def parse_page(
             else:
                 result = decode(listing, body, page, headers)
         except DecodeError as fault:
-            error = classify_inside(request, response) or _unreadable(request, response, fault)
+            error = classify_body(request, response) or _decode_error(request, response, fault)
         else:
             if result.status_code not in (200, None):
-                error = classify_inside(request, response)
+                error = classify_body(request, response)
             if error is None:
                 return result
     raise error
@@ -127,20 +134,20 @@ def decode_single(request: Request, response: Response, model: type[T]) -> T:
         try:
             found, status_code = decode_object(model, response.body)
         except DecodeError as fault:
-            error = classify_inside(request, response) or _unreadable(request, response, fault)
+            error = classify_body(request, response) or _decode_error(request, response, fault)
         else:
             if status_code not in (200, 201, None):
-                error = classify_inside(request, response)
+                error = classify_body(request, response)
             if error is None:
                 return found
     raise error
 
 
-def _unreadable(request: Request, response: Response, fault: DecodeError) -> DecodeError:
+def _decode_error(request: Request, response: Response, fault: DecodeError) -> DecodeError:
     return DecodeError(f"{request.method} {request.path} answered {response.status}: {fault.args[0]}")
 
 
-def _failure(error: UnpodError) -> PageFailure:
+def _to_page_failure(error: UnpodError) -> PageFailure:
     """Return a `PageFailure` for an error of a page."""
     return PageFailure(
         error,

@@ -7,16 +7,20 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from unpod_async._common import RunStatus, TaskStatus
 from unpod_async._http import Endpoint, TimeWindow, check_str_or_list, endpoints
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 
-__all__ = ["Listing", "Status", "run_tasks", "space_runs", "status_filter"]
+__all__ = ["Listing", "RunStatusFilter", "TaskStatusFilter", "run_tasks", "space_runs", "status_filter"]
 
 T = TypeVar("T")
 
-Status: TypeAlias = str | Sequence[str] | None
-"""One task or run status, several, or None for all; filtered on the client."""
+RunStatusFilter: TypeAlias = RunStatus | str | Sequence[RunStatus | str] | None
+"""One status of runs, several, or None for all; filtered on the client. Editors suggest the known ones."""
+
+TaskStatusFilter: TypeAlias = TaskStatus | str | Sequence[TaskStatus | str] | None
+"""The same for statuses of tasks."""
 
 
 class Listing(msgspec.Struct, Generic[T], frozen=True):
@@ -77,7 +81,7 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
         return self.window is None or self.window.contains(row.created_at)
 
 
-def status_filter(status: Status) -> frozenset[str] | None:
+def status_filter(status: str | Sequence[str] | None) -> frozenset[str] | None:
     """Return the argument `status` as a set, or None if it is None. Statuses are compared exactly.
 
     Raises:
@@ -93,13 +97,13 @@ def status_filter(status: Status) -> frozenset[str] | None:
     return statuses
 
 
-def space_runs(space_token: str, status: Status = None) -> Listing[Run]:
+def space_runs(space_token: str, status: RunStatusFilter = None) -> Listing[Run]:
     """Return the listing of all runs of a space."""
     statuses = None if status is None else status_filter(status)
     return Listing(endpoints.runs(space_token), Run, ("run_id",), statuses=statuses)
 
 
-def run_tasks(space_token: str, run_id: str, status: Status = None) -> Listing[Task]:
+def run_tasks(space_token: str, run_id: str, status: TaskStatusFilter = None) -> Listing[Task]:
     """Return the listing of all tasks of a run."""
     return Listing(
         endpoints.run_tasks(space_token, run_id),

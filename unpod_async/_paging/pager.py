@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
-from unpod_async._common import cancel_and_wait, ignore_error
+from unpod_async._common import AsyncOnly, cancel_and_wait, ignore_error
 from unpod_async._http import Deadline, Reader, check_integer
-from unpod_async._paging.collector import Collector, OnBadRow, check_on_bad_row
 from unpod_async._paging.commands import Command, Deliver, Fetch, PageFailure, PageRequest
-from unpod_async._paging.decode import Decode, decode_raw, decode_rows
+from unpod_async._paging.decode import Decode, decode_lines, decode_raw, decode_rows
 from unpod_async._paging.fetch import fetch
 from unpod_async._paging.listings import Listing
-from unpod_async._paging.page import DecodedPage, Page
+from unpod_async._paging.page import Collector, DecodedPage, OnBadRow, Page, check_on_bad_row
 from unpod_async._paging.prefetch import prefetch_pages
-from unpod_async._paging.stream import Stream
+from unpod_async._paging.stream import SendBatch, Stream
 from unpod_async._paging.traversal import Walk, walk_unpaged
+from unpod_async._tables import RowKind, TableBuilder, import_package
+from unpod_async._version import install_command
 from unpod_async.errors import ConfigurationError, UnpodError
+from unpod_async.models import Run, Task
 
 __all__ = ["ListingIterator", "Pager", "SequentialWalk"]
 
 T = TypeVar("T")
 
 
-class Pager(Generic[T]):
+class Pager(AsyncOnly, Generic[T]):
     """A listing of the service. Creating one sends nothing; each iteration reads the listing from the start.
 
     `async for row in pager` yields every row of the listing, newest first and each exactly once, even if rows
@@ -32,7 +36,7 @@ class Pager(Generic[T]):
     `IncompleteListing` after it has yielded all rows it could read. No request, task or cancel scope is open
     while the caller processes a row, so it is safe to `break` at any point.
 
-    After a cancelled step, the next one continues: no row is lost or repeated. So you can call
+    If an `anext()` is cancelled, the next one continues: no row is lost or repeated. So you can call
     `asyncio.wait_for(anext(rows), seconds)` until a row arrives: see `ListingIterator`.
 
     Example:
@@ -65,21 +69,48 @@ class Pager(Generic[T]):
         TransportError: a request failed. `start_page=error.page` resumes the listing.
     """
 
+    _instead_of_for = "write `async for row in pager`, or `await pager.collect()` for a list"
+    _instead_of_await = "write `await pager.collect()` for a list, or `async for row in pager`"
+    _instead_of_with = "write `async for row in pager`, without a `with`"
+
+    if not TYPE_CHECKING:  # as in `AsyncOnly`
+
+        async def __aenter__(self) -> NoReturn:
+            raise TypeError(
+                f"'{type(self).__name__}' object does not support `async with`: {self._instead_of_with}; "
+                "only a stream, such as `pager.prefetch(4)`, needs one"
+            )
+
+        async def __aexit__(self, *exception: Any) -> None:
+            """Do nothing: `__aenter__` always raises."""
+
+        def __len__(self) -> NoReturn:
+            raise TypeError(
+                f"'{type(self).__name__}' object has no len(): write `await pager.count()`, "
+                "which asks the service"
+            )
+
+        def __bool__(self) -> bool:
+            """Return True, as for other objects: without this method, Python would call `__len__`."""
+            return True
+
     def __init__(
         self,
         executor: Reader,
         listing: Listing[T],
         *,
         page_size: int,
-        start_page: int = 1,
-        on_bad_row: OnBadRow = "raise",
-        deadline: Deadline | None = None,
+        start_page: int,
+        on_bad_row: OnBadRow,
+        limit: int | None,
+        deadline: Deadline | None,
     ) -> None:
         self._executor = executor
         self._listing = listing
         self._page_size = check_integer("page_size", page_size)
         self._start_page = check_integer("start_page", start_page)
         self._on_bad_row: OnBadRow = check_on_bad_row(on_bad_row)
+        self._limit = _check_limit(limit)
         self._deadline = deadline
 
     def __repr__(self) -> str:
@@ -117,7 +148,8 @@ class Pager(Generic[T]):
         """Read the listing into a list.
 
         Args:
-            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all.
+            limit: maximum number of rows; no more pages than necessary are read. None (default) reads all,
+                or as many as the `limit` of the listing allows.
 
         Returns:
             The rows, newest first.
@@ -126,16 +158,11 @@ class Pager(Generic[T]):
             InvalidArgument: `limit` is not an integer of at least 0.
             UnpodError: as for iterating over the pager itself; the rows that were read are lost.
         """
-        if limit is not None:
-            check_integer("limit", limit, minimum=0, maximum=None)
         items: list[T] = []
-        walk = self._walk()
-        while limit is None or len(items) < limit:
-            page = await walk.next_page()
-            if page is None:
-                break
+        walk = self._walk(limit=limit)
+        while (page := await walk.next_page()) is not None:
             items += page.items
-        return items if limit is None else items[:limit]
+        return items
 
     async def first(self) -> T | None:
         """Return the first row (without `start_page`: the newest one), or None if the listing is empty.
@@ -146,14 +173,76 @@ class Pager(Generic[T]):
             UnpodError: as for iterating over the pager itself.
         """
         one_row = self._start_page == 1 and not self._listing.is_filtered
-        walk = self._walk(page_size=1 if one_row else None)
+        walk = self._walk(page_size=1 if one_row else None, limit=1)
         while (page := await walk.next_page()) is not None:
             if page.items:
                 return page.items[0]
         return None
 
+    async def to_arrow(self) -> Any:
+        """Read the listing of runs or tasks into a `pyarrow.Table`.
+
+        Its columns are those of a Parquet export, even without rows: nested data is JSON in strings, the
+        `call_` columns are read from `output`, and times are UTC timestamps. Access tokens of users are left
+        out. The whole table is in memory; `UnpodClient.export` has no such limit.
+
+        Raises:
+            ConfigurationError: pyarrow is not installed, or these are not runs or tasks. Nothing was sent.
+            UnpodError: as for iterating over the pager itself; the rows that were read are lost.
+        """
+        kind = self._kind("to_arrow")
+        arrow = import_package("pyarrow", "to_arrow", install_command("parquet"))
+        table = await self._table(kind)
+        return await asyncio.to_thread(table.to_arrow, arrow)
+
+    async def to_polars(self) -> Any:
+        """Read the listing of runs or tasks into a `polars.DataFrame`. For its columns see `to_arrow`.
+
+        Raises:
+            ConfigurationError: Polars is not installed, or these are not runs or tasks. Nothing was sent.
+            UnpodError: as for iterating over the pager itself; the rows that were read are lost.
+        """
+        kind = self._kind("to_polars")
+        polars = import_package("polars", "to_polars", "pip install polars")
+        table = await self._table(kind)
+        return await asyncio.to_thread(table.to_polars, polars)
+
+    async def to_pandas(self) -> Any:
+        """Read the listing of runs or tasks into a `pandas.DataFrame`. For its columns see `to_arrow`.
+
+        Their types are string, Int64, Float64 and datetime64[us, UTC], whether or not values are missing.
+
+        Raises:
+            ConfigurationError: pandas is not installed, or these are not runs or tasks. Nothing was sent.
+            UnpodError: as for iterating over the pager itself; the rows that were read are lost.
+        """
+        kind = self._kind("to_pandas")
+        pandas = import_package("pandas", "to_pandas", "pip install pandas")
+        table = await self._table(kind)
+        return await asyncio.to_thread(table.to_pandas, pandas)
+
+    def _kind(self, method: str) -> RowKind:
+        model: object = self._listing.model
+        if model is Run:
+            return "runs"
+        if model is Task:
+            return "tasks"
+        raise ConfigurationError(
+            f"{method} reads runs and tasks, not {self._listing.endpoint.label}",
+            hint="build the table from [row.to_dict() async for row in pager]",
+        )
+
+    async def _table(self, kind: RowKind) -> TableBuilder:
+        table = TableBuilder(kind)
+        walk = self._walk(decode=decode_lines)
+        while (page := await walk.next_page()) is not None:
+            lines: list[Any] = page.items
+            # Splitting a page into cells takes milliseconds, in which other tasks of the event loop can run.
+            await asyncio.to_thread(table.add, lines)
+        return table
+
     async def count(self) -> int:
-        """Return the number of rows in the whole listing, regardless of `start_page`.
+        """Return the number of rows in the whole listing, regardless of `start_page` and `limit`.
 
         This is the server's count, in one request. The whole listing is read instead if the server sends no
         count, if its count may be that of one page only, or if rows are filtered on the client.
@@ -166,7 +255,14 @@ class Pager(Generic[T]):
             if count is not None:
                 return count
         found = 0
-        walk = self._walk(decode=decode_raw, start_page=1)
+        walk = SequentialWalk(
+            self._executor,
+            self._listing,
+            page_size=self._page_size,
+            on_bad_row=self._on_bad_row,
+            decode=decode_raw,
+            deadline=self._deadline,
+        )
         while (page := await walk.next_page()) is not None:
             found += len(page.items) + len(page.rejected) + len(page.unreadable)
         return found
@@ -197,7 +293,7 @@ class Pager(Generic[T]):
 
         Args:
             n: number of pages that are requested ahead of the one being processed; at most `n` pages are in
-                memory.
+                memory. If the listing has a `limit`, up to `n` pages that are not needed may be requested.
 
         Returns:
             A `Stream` of the same rows, in the same order. It runs background tasks; use it with
@@ -214,9 +310,20 @@ class Pager(Generic[T]):
             ```
         """
         ahead = check_integer("n", n)
+        if self._limit and not self._listing.is_filtered:
+            ahead = min(ahead, -(-self._limit // self._page_size))
+
         return Stream(
-            f"prefetch({n}) of {self._listing.endpoint.label}",
-            lambda send: prefetch_pages(
+            f"prefetch({n}) of {self._listing.endpoint.label}", lambda send: self._prefetch(ahead, send)
+        )
+
+    async def _prefetch(self, ahead: int, send: SendBatch[T]) -> None:
+        """Send the rows of the listing, up to its limit."""
+        if self._limit == 0:
+            return
+        limited = None if self._limit is None else _LimitedBatches(send, self._limit)
+        with contextlib.suppress(_LimitReached):
+            await prefetch_pages(
                 self._executor,
                 self._listing,
                 Walk(
@@ -231,40 +338,75 @@ class Pager(Generic[T]):
                     on_bad_row=self._on_bad_row,
                     executor=self._executor,
                 ),
-                lambda page: send(page.items),
+                (lambda page: send(page.items)) if limited is None else limited.send,
                 self._deadline or self._executor.deadline(),
-            ),
-        )
+            )
 
     def _walk(
-        self, *, decode: Decode = decode_rows, page_size: int | None = None, start_page: int | None = None
+        self, *, decode: Decode = decode_rows, page_size: int | None = None, limit: int | None = None
     ) -> SequentialWalk[T]:
+        """Return a walk that ends at `limit` or at the limit of the listing, whichever is lower."""
+        limits = [one for one in (self._limit, _check_limit(limit)) if one is not None]
         return SequentialWalk(
             self._executor,
             self._listing,
             page_size=page_size or self._page_size,
-            start_page=start_page or self._start_page,
+            start_page=self._start_page,
             on_bad_row=self._on_bad_row,
             decode=decode,
+            limit=min(limits, default=None),
             deadline=self._deadline,
         )
 
 
-class ListingIterator(AsyncIterator[T]):
+def _check_limit(limit: int | None) -> int | None:
+    return None if limit is None else check_integer("limit", limit, minimum=0, maximum=None)
+
+
+class _LimitReached(Exception):
+    """Ends a walk of `Pager.prefetch`."""
+
+
+class _LimitedBatches(Generic[T]):
+    """Sends the rows of pages until a limit is reached."""
+
+    def __init__(self, send: SendBatch[T], limit: int) -> None:
+        self._send = send
+        self._left = limit
+
+    async def send(self, page: Page[T]) -> None:
+        """Send the rows of a page.
+
+        Raises:
+            _LimitReached: these were the last rows.
+        """
+        items = page.items[: self._left]
+        self._left -= len(items)
+        await self._send(items)
+        if not self._left:
+            raise _LimitReached
+
+
+class ListingIterator(AsyncOnly, AsyncIterator[T]):
     """An iterator over the rows or pages of a `Pager`.
 
     `aiter(pager)` returns one, and so do `pager.pages()` and `pager.raw()`. Only one task at a time can wait
     for its next item.
 
-    If a step is cancelled, as by `asyncio.wait_for(anext(rows), 5)` after 5 seconds, the next step continues:
-    no item is lost or repeated. The first cancelled step drops its request, and the next step sends it again.
-    From then on, requests continue in the background when a step is cancelled, so that steps shorter than a
-    response make progress. Such a request ends when the iterator is closed or no longer referenced.
+    If an `anext()` is cancelled, as by `asyncio.wait_for(anext(rows), 5)` after 5 seconds, the next one
+    continues: no item is lost or repeated. The first cancelled `anext()` drops its request, and the next one
+    sends it again. From then on, the request of a cancelled `anext()` continues in the background, so that
+    timeouts shorter than a response make progress. Such a request ends when the iterator is closed or no
+    longer referenced.
 
     Raises:
         ConfigurationError: another task waits for the next item of this iterator.
-        UnpodError: as for iterating over the `Pager`. Each further step raises the same error.
+        UnpodError: as for iterating over the `Pager`. Each further `anext()` raises the same error.
     """
+
+    _instead_of_for = "write `async for`, or `[item async for item in iterator]` for a list"
+    _instead_of_await = "write `await anext(iterator)` for the next item, or `async for`"
+    _instead_of_with = "write `async for`, without a `with`"
 
     def __init__(self, walk: SequentialWalk[Any], *, by_page: bool = False) -> None:
         self._walk = walk
@@ -326,6 +468,7 @@ class SequentialWalk(Generic[T]):
         start_page: number of the first page.
         on_bad_row: "raise" ends the walk with a `DecodeError` if rows could not be used; "skip" logs them.
         decode: decodes the pages; by default into rows of the listing's model.
+        limit: maximum number of rows; the walk ends after them, without reading more pages.
         deadline: the time limit of the walk; by default that of the executor's options, starting now.
     """
 
@@ -338,6 +481,7 @@ class SequentialWalk(Generic[T]):
         start_page: int = 1,
         on_bad_row: OnBadRow = "raise",
         decode: Decode = decode_rows,
+        limit: int | None = None,
         deadline: Deadline | None = None,
     ) -> None:
         self._executor = executor
@@ -350,7 +494,8 @@ class SequentialWalk(Generic[T]):
         )
         self._steps = self._walk.run() if listing.paged else walk_unpaged()
         # The start of the next call: a command of the walk that is not yet executed, or the end of the walk.
-        self._next: _Next | None = None
+        self._next: _Next | None = "end" if limit == 0 else None
+        self._left = limit
         self._was_cancelled = False
         self._background: _BackgroundFetch | None = None
 
@@ -396,7 +541,12 @@ class SequentialWalk(Generic[T]):
                         reply = await self._fetch_in_background(command)
                     else:
                         reply = await fetch(
-                            self._executor, self._listing, command.read, self._deadline, decode=self._decode
+                            self._executor,
+                            self._listing,
+                            command.request,
+                            self._deadline,
+                            decode=self._decode,
+                            are_known=command.are_known,
                         )
                 except Exception as error:
                     if isinstance(error, UnpodError):
@@ -406,14 +556,24 @@ class SequentialWalk(Generic[T]):
                 except BaseException:
                     self._was_cancelled = True
                     raise
+                if isinstance(reply, PageFailure):
+                    self._collector.note_failure(reply)
             elif isinstance(command, Deliver):
                 page = self._collector.page(command)
                 if page is not None:
                     self._next = None
-                    return page
+                    return page if self._left is None else self._up_to_limit(page, self._left)
             command = self._advance(reply)
         self._next = command
         return None
+
+    def _up_to_limit(self, page: Page[T], left: int) -> Page[T]:
+        """Return a page with at most as many rows as are left, and end the walk after the last one."""
+        items = page.items[:left]
+        self._left = left - len(items)
+        if not self._left:
+            self._next = "end"
+        return page if len(items) == len(page.items) else replace(page, items=items)
 
     async def aclose(self) -> None:
         """Drop a request that continues in the background, and wait for its end."""
@@ -422,14 +582,14 @@ class SequentialWalk(Generic[T]):
             await background.aclose()
 
     async def _fetch_in_background(self, command: Fetch) -> DecodedPage | PageFailure:
-        """Fetch a page with a request that continues if this step is cancelled.
+        """Fetch a page with a request that continues if this call is cancelled.
 
-        Otherwise, steps that are shorter than a response would send the same request forever.
+        Otherwise, calls that are cancelled before the response arrives would send the same request forever.
         """
         while True:
             if self._background is None:
                 self._background = _BackgroundFetch(
-                    fetch(self._executor, self._listing, command.read, self._deadline, decode=self._decode)
+                    fetch(self._executor, self._listing, command.request, self._deadline, decode=self._decode)
                 )
             await self._background.wait()
             task, self._background = self._background.task, None

@@ -10,12 +10,11 @@ import anyio
 import anyio.abc
 
 from unpod_async._http import Deadline, Reader
-from unpod_async._paging.collector import Collector
 from unpod_async._paging.commands import Discard, Fetch, PageFailure, PageRequest, Prefetch, Steps
 from unpod_async._paging.decode import Decode, decode_rows
 from unpod_async._paging.fetch import fetch
 from unpod_async._paging.listings import Listing
-from unpod_async._paging.page import DecodedPage, Page
+from unpod_async._paging.page import Collector, DecodedPage, Page
 from unpod_async._paging.traversal import Walk, walk_unpaged
 from unpod_async.errors import UnpodError
 
@@ -173,9 +172,11 @@ async def _deliver_all(
             return None
         reply = None
         if isinstance(command, Fetch):
-            reply = await pages.take(command.read)
+            reply = await pages.take(command.request)
+            if isinstance(reply, PageFailure):
+                collector.note_failure(reply)
         elif isinstance(command, Prefetch):
-            pages.start(command.read)
+            pages.start(command.request)
         elif isinstance(command, Discard):
             pages.discard()
         elif (page := collector.page(command)) is not None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
-from unpod_async._common import join_shielded
+from unpod_async._common import AsyncOnly, join_shielded
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["SendBatch", "Stream", "StreamIterator"]
@@ -23,13 +23,13 @@ SendBatch: TypeAlias = Callable[[Sequence[T]], Awaitable[None]]
 """Sends a batch of rows to the reader; returns when the reader has processed them."""
 
 
-class Stream(Generic[T]):
+class Stream(AsyncOnly, Generic[T]):
     """Rows that background tasks read with concurrent requests.
 
     Use it with `async with`. Leaving the block, in whatever way, cancels all requests and waits for them; no
     task and no connection stays open. A stream can be entered once.
 
-    After a cancelled step, the next one continues: no row is lost or repeated. So you can call
+    If an `anext()` is cancelled, the next one continues: no row is lost or repeated. So you can call
     `asyncio.wait_for(anext(rows), seconds)` until a row arrives: see `StreamIterator`.
 
     Example:
@@ -43,6 +43,10 @@ class Stream(Generic[T]):
         ConfigurationError: the stream is iterated outside its `async with`, or entered twice.
         UnpodError: while iterating: a request failed. Rows that were received before are yielded first.
     """
+
+    _instead_of_for = "write `async with ... as stream`, and in it `async for row in stream`"
+    _instead_of_await = _instead_of_for
+    _instead_of_with = _instead_of_for
 
     def __init__(self, name: str, produce: Callable[[SendBatch[T]], Awaitable[None]]) -> None:
         self._name = name
@@ -151,17 +155,21 @@ class Stream(Generic[T]):
                 self._batches.pop(done, None)
 
 
-class StreamIterator(AsyncIterator[T]):
+class StreamIterator(AsyncOnly, AsyncIterator[T]):
     """An iterator over the rows of a `Stream`: what `aiter(stream)` returns.
 
     Only one task at a time can wait for its next row; a stream can have several iterators, which share its
-    rows. If a step is cancelled, as by `asyncio.wait_for(anext(rows), 5)` after 5 seconds, no row is lost or
-    repeated, and the background tasks of the stream continue.
+    rows. If an `anext()` is cancelled, as by `asyncio.wait_for(anext(rows), 5)` after 5 seconds, no row is
+    lost or repeated, and the background tasks of the stream continue.
 
     Raises:
         ConfigurationError: another task waits for the next row of this iterator.
-        UnpodError: as for iterating over the `Stream`. Each further step raises the same error.
+        UnpodError: as for iterating over the `Stream`. Each further `anext()` raises the same error.
     """
+
+    _instead_of_for = "write `async for`, or `[row async for row in iterator]` for a list"
+    _instead_of_await = "write `await anext(iterator)` for the next row, or `async for`"
+    _instead_of_with = "write `async for`, without a `with`"
 
     def __init__(
         self,

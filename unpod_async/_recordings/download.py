@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Self
 
 import anyio
 
-from unpod_async._common import shorten
+from unpod_async._common import TimeLimit, shorten
 from unpod_async._http import Deadline, RequestExecutor, RetrySchedule, check_instance, check_integer
 from unpod_async._paging import Resource
 from unpod_async._recordings.files import RecordingFolder, extension_of, safe_name
@@ -45,9 +45,9 @@ class Recordings(Resource):
         """Download the recording of a task's call into a directory.
 
         The file name is the id of the task, made safe for every file system, with an extension for the
-        content type; the mode is 0600. The file appears only when it is complete and synced to disk. Until
-        then it is hidden, and it is removed if the download fails. An existing recording is returned without
-        a request.
+        content type; its permissions are 0600. The file appears only when it is complete and synced to disk.
+        Until then it is hidden, and it is removed if the download fails. An existing recording is returned
+        without a request.
 
         The URL comes from a server, so the request contains neither the token nor the Org-Handle, and does
         not use the client's `proxy`. Only https on port 443 of a public address is accepted. The check
@@ -165,7 +165,7 @@ class RecordingLoader:
         if isinstance(checked, RecordingError):
             raise _describe(checked, description)
         deadline.start()
-        with anyio.move_on_after(deadline.left()):
+        async with TimeLimit(deadline.left()):
             return await self._download(_Download(description, checked, folder, name), deadline)
         raise deadline.error(f"while {description} was downloaded", sent=True)
 

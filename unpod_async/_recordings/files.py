@@ -63,9 +63,9 @@ _BY_TYPE: Final = {
     "video/ogg": ".ogv",
     "video/webm": ".webm",
 }
-_UNKNOWN: Final = ".bin"
+_UNKNOWN_EXTENSION: Final = ".bin"
 
-EXTENSIONS: Final = (*sorted(set(_BY_TYPE.values())), _UNKNOWN)
+EXTENSIONS: Final = (*sorted(set(_BY_TYPE.values())), _UNKNOWN_EXTENSION)
 """Every extension that `extension_of` returns."""
 
 _LEFTOVER: Final = re.compile(r"\.([A-Za-z0-9_-]+)\.[0-9a-f]{16}\.part")
@@ -77,9 +77,10 @@ def safe_name(task_id: str) -> str:
     """Return a file name without extension for a task id; it is safe on every file system.
 
     A plain id is its own name; any other id becomes "x-" and 32 hex digits. A plain id has 1 to 100 ASCII
-    letters, digits, "-" and "_", starts with a letter or digit, is not the name of a Windows device, and is
-    written as the service writes ids: in lower case, possibly with a capital "T" in front. So of all ids that
-    differ only in case, at most one is plain, and no two ids share a file on a case-insensitive file system.
+    letters, digits, "-" and "_", starts with a letter or digit, and is not the name of a Windows device. It
+    is written as the service writes ids: in lower case, possibly with a capital "T" in front. So of all ids
+    that differ only in case, at most one is plain. Therefore no two ids share a file on a case-insensitive
+    file system.
     """
     usual = task_id.lower()
     if usual.startswith("t"):
@@ -109,7 +110,7 @@ def extension_of(content_type: str, *paths: str) -> str:
         _, dot, last = path.rpartition("/")[2].rpartition(".")
         if f"{dot}{last.lower()}" in EXTENSIONS:
             return f".{last.lower()}"
-    return _UNKNOWN
+    return _UNKNOWN_EXTENSION
 
 
 class RecordingFolder:
@@ -133,7 +134,10 @@ class RecordingFolder:
             return await _run_in_thread(self._find, name)
         except OSError as fault:
             reason = _reason(fault)
-        raise ExportError(f"cannot create or read the directory {path_text(self._path)}: {reason}")
+        raise ExportError(
+            f"cannot create or read the directory {path_text(self._path)}: {reason}",
+            hint="choose a directory in which files can be written",
+        )
 
     def partial_file(self, name: str) -> PartialFile:
         """Return a new hidden file for this recording; use it with `async with`."""

@@ -20,11 +20,11 @@ import aiohttp
 from unpod_async._common import printable
 from unpod_async._http import (
     HEAD_LIMITS,
-    REPLACEMENT_HINT,
-    ReplacementFailed,
+    MOCK_HINT,
+    MockFailed,
     describe_fault,
+    is_mocked,
     is_plain,
-    is_replaced,
     retry_after,
     send_once,
 )
@@ -167,7 +167,7 @@ class RecordingHttp:
         self._ssl = True if ssl_context is None else ssl_context
         self._clock = clock
         self._public: aiohttp.ClientSession | None = None
-        self._named: aiohttp.ClientSession | None = None
+        self._named_hosts_session: aiohttp.ClientSession | None = None
         self._closed = False
 
     async def aclose(self) -> None:
@@ -177,8 +177,8 @@ class RecordingHttp:
             if self._public is not None:
                 await self._public.close()
         finally:  # also if the first close was cancelled
-            if self._named is not None:
-                await self._named.close()
+            if self._named_hosts_session is not None:
+                await self._named_hosts_session.close()
 
     async def fetch(self, url: RecordingUrl, max_bytes: int, write: Write) -> Fetched:
         """Pass the bytes of a recording to `write` as they arrive.
@@ -207,9 +207,9 @@ class RecordingHttp:
             # Its message and arguments may contain the URL.
             failed = _to_download_failed(url, fault)
         except Exception as fault:
-            if isinstance(fault, UnpodError) or not is_replaced(self._session(url)):
+            if isinstance(fault, UnpodError) or not is_mocked(self._session(url)):
                 raise
-            failed = _to_download_failed(url, ReplacementFailed(type(fault).__name__))
+            failed = _to_download_failed(url, MockFailed(type(fault).__name__))
         raise failed
 
     async def _follow_redirects(self, url: RecordingUrl, max_bytes: int, write: Write) -> Fetched:
@@ -267,14 +267,16 @@ class RecordingHttp:
             _check_size(url, length, max_bytes)
             if throughput.is_too_slow(len(data), self._clock() - began):
                 minimum = ThroughputCheck.MIN_BYTES_PER_SECOND
-                _fail(url, f"less than {minimum} bytes per second arrived", 200, retryable=True)
+                _raise_download_failed(
+                    url, f"less than {minimum} bytes per second arrived", 200, retryable=True
+                )
             await write(data)
 
     def _session(self, url: RecordingUrl) -> aiohttp.ClientSession:
         if url.is_named:
-            if self._named is None:
-                self._named = new_session(None)
-            return self._named
+            if self._named_hosts_session is None:
+                self._named_hosts_session = new_session(None)
+            return self._named_hosts_session
         if self._public is None:
             self._public = new_session(public_socket)
         return self._public
@@ -317,23 +319,25 @@ def _check_head(url: RecordingUrl, status: int, headers: Mapping[str, str], max_
     """
     if status == _NOT_FOUND:
         problem = f"the server answered {status}: the recording is not ready yet or was deleted"
-        _fail(url, problem, status, hint=f"a recording may appear some time after its call; {_LIST_AGAIN}")
+        _raise_download_failed(
+            url, problem, status, hint=f"a recording may appear some time after its call; {_LIST_AGAIN}"
+        )
     if status in _GONE:
         problem = f"the server answered {status}: the recording is gone or its signed URL has expired"
-        _fail(url, problem, status, hint=_LIST_AGAIN)
+        _raise_download_failed(url, problem, status, hint=_LIST_AGAIN)
     if status != 200:
         retryable = status in _RETRYABLE or status >= 500
         wait = retry_after(headers) if status in (429, 503) else None
-        _fail(url, f"the server answered {status}", status, wait, retryable=retryable)
+        _raise_download_failed(url, f"the server answered {status}", status, wait, retryable=retryable)
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not _RECORDING_TYPE.fullmatch(content_type):
         problem = f"the response is not a recording but {printable(content_type)[:60]!r}"
         hint = f"the signed URL may have expired; {_LIST_AGAIN}"
-        _fail(url, problem, status, hint=hint)
+        _raise_download_failed(url, problem, status, hint=hint)
     coding = headers.get("content-encoding", "").strip().lower()
     if not is_plain(coding):
         problem = f"the response is compressed ({printable(coding)[:40]!r}), which was not requested"
-        _fail(url, problem, status)
+        _raise_download_failed(url, problem, status)
     return _ResponseHead(content_type, _announced_length(url, headers, max_bytes))
 
 
@@ -341,11 +345,13 @@ def _announced_length(url: RecordingUrl, headers: Mapping[str, str], max_bytes: 
     coding = headers.get("transfer-encoding")
     if coding is not None:
         if coding.strip().lower() != "chunked":
-            _fail(url, "the response has a transfer encoding other than chunked", 200)
+            _raise_download_failed(url, "the response has a transfer encoding other than chunked", 200)
         return None
     announced = headers.get("content-length", "")
     if not _LENGTH.fullmatch(announced):
-        _fail(url, "the response has no length, so a missing part could not be detected", 200)
+        _raise_download_failed(
+            url, "the response has no length, so a missing part could not be detected", 200
+        )
     length = int(announced)
     _check_size(url, length, max_bytes)
     return length
@@ -354,18 +360,18 @@ def _announced_length(url: RecordingUrl, headers: Mapping[str, str], max_bytes: 
 def _check_size(url: RecordingUrl, length: int, max_bytes: int) -> None:
     if length > max_bytes:
         hint = "raise max_bytes= to accept it"
-        _fail(url, f"the recording is longer than {max_bytes} bytes", 200, hint=hint)
+        _raise_download_failed(url, f"the recording is longer than {max_bytes} bytes", 200, hint=hint)
 
 
 def check_complete(url: RecordingUrl, length: int, expected: int | None) -> None:
     """Raise `DownloadFailed` if the `length` bytes that arrived are not the whole body."""
     if length == 0:
-        _fail(url, "the response is empty", 200, retryable=True)
+        _raise_download_failed(url, "the response is empty", 200, retryable=True)
     if expected not in (None, length):
-        _fail(url, f"only {length} of {expected} bytes arrived", 200, retryable=True)
+        _raise_download_failed(url, f"only {length} of {expected} bytes arrived", 200, retryable=True)
 
 
-def _fail(
+def _raise_download_failed(
     url: RecordingUrl,
     problem: str,
     status: int | None = None,
@@ -385,8 +391,8 @@ def _to_download_failed(url: RecordingUrl, fault: Exception) -> DownloadFailed:
     hint: str | None = None
     if isinstance(fault, aiohttp.ClientConnectorError) and isinstance(fault.os_error, _NotPublicError):
         text, permanent, hint = "the host has no public address", True, NAME_HOST
-    elif isinstance(fault, ReplacementFailed):
-        hint = REPLACEMENT_HINT
+    elif isinstance(fault, MockFailed):
+        hint = MOCK_HINT
     elif isinstance(fault, aiohttp.ClientConnectorCertificateError):
         hint = "pass ssl_context= if the store has a private CA"
     return DownloadFailed(RecordingError(f"{url}: {text}", permanent=permanent, hint=hint))

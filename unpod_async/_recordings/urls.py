@@ -1,8 +1,8 @@
 """The URLs from which recordings may be fetched. A URL comes from a server, so it can name anything.
 
-Allowed is https on port 443 of a public address. Whether an address is public is checked for the address that
-is really connected to (`is_public`), because a host name can resolve to any address; everything else is
-checked in the URL. Hosts that the caller names are exempt from both rules.
+Only https on port 443 of a public address is allowed. `is_public` checks the address of the actual
+connection, because a host name can resolve to any address; everything else is checked in the URL. Hosts that
+the caller names are exempt from both rules.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _host_and_port(given: object) -> tuple[str, int | None]:
     raise InvalidArgument(
         f"recording_hosts: {shorten(ascii(given), 80)} is not a host",
         argument="recording_hosts",
-        hint='use a name or an address, with or without a port: "store.example", "10.0.0.7:9000", '
+        hint='use a name or an address, with or without a port, such as\n"store.example", "10.0.0.7:9000" or '
         '"[::1]:9000"',
     )
 

@@ -8,7 +8,7 @@ compares each response with the known `state` (`diff`) and emits events. `schedu
 from __future__ import annotations
 
 from unpod_async._watch.schedule import Clock, PollDelays, PollSchedule
-from unpod_async._watch.state import STATE_VERSION, Known, WatchState, restore_known
+from unpod_async._watch.state import STATE_VERSION, Known, WatchState, check_state_file, restore_known
 from unpod_async._watch.wait import Until, WatchedRun, find_run, wait_for_runs
 from unpod_async._watch.watch import Watch
 
@@ -22,6 +22,7 @@ __all__ = [
     "Watch",
     "WatchState",
     "WatchedRun",
+    "check_state_file",
     "find_run",
     "restore_known",
     "wait_for_runs",

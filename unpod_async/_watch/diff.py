@@ -102,7 +102,7 @@ class Diff:
         """Return the events for runs that are no longer listed."""
         return [
             RunRemoved(space_token=self._space, seen_at=at, old=run.status, run_id=run_id)
-            for run_id in run_ids
+            for run_id in sorted(run_ids)
             if (run := self._known.runs.get(run_id)) is not None
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from itertools import islice
 from typing import Final
 
@@ -30,7 +31,7 @@ A poll also reads at least this many of the settled runs that a resync could not
 
 
 class SpacePoll:
-    """Polls one space. It keeps what a poll needs from the polls before.
+    """Polls one space. It keeps what a poll needs from earlier polls.
 
     Args:
         tasks: whether to watch tasks too.
@@ -53,8 +54,7 @@ class SpacePoll:
         self._resync: Resync | None = None
         self._resync_failures = 0
         self._resync_due, self._resync_at_once = self._first_resync()
-        self._resync_started = self._resync_due
-        self._recheck: set[str] = set()
+        self._recheck: dict[str, None] = {}
         self._rechecks_per_poll = _IDLE_RUNS_PER_POLL
         self._poll_listing = SharedListing(schedule)
         self._resync_listing = SharedListing(schedule)
@@ -86,7 +86,7 @@ class SpacePoll:
             await self._read_due_runs()
         await self._continue_resync()
         if is_first and self._known.last_resync is not None:
-            await self._read_runs({run_id for run_id, run in self._due_runs() if run.backfilling})
+            await self._read_runs([run_id for run_id, run in self._due_runs() if run.backfilling])
         self.polls += 1
 
     # Tasks of unsettled runs
@@ -97,39 +97,39 @@ class SpacePoll:
         runs = self._known.runs.items()
         due = [(run_id, run) for run_id, run in runs if not run.settled and run.due_at <= now]
         idle = [each for each in due if not each[1].active]
-        idle.sort(key=lambda each: (each[1].due_at, -(each[1].depth or 0)))
+        idle.sort(key=lambda each: each[1].due_at)
         return [each for each in due if each[1].active] + idle[:_IDLE_RUNS_PER_POLL]
 
     async def _read_due_runs(self) -> None:
         due = self._due_runs()
-        run_ids = {run_id for run_id, _ in due}
+        run_ids = dict.fromkeys(run_id for run_id, _ in due)
         if self._tasks and self._source.run_ids is None:
             complete = await self._read_together({run_id for run_id, run in due if run.tasks_read})
             for run_id in complete:
                 await self._end_run(run_id)
-            run_ids -= complete
-        await self._read_runs(run_ids | set(islice(self._recheck, self._rechecks_per_poll)))
+                del run_ids[run_id]
+        await self._read_runs(run_ids | dict.fromkeys(islice(self._recheck, self._rechecks_per_poll)))
 
-    async def _read_together(self, run_ids: set[str]) -> set[str]:
+    async def _read_together(self, run_ids: set[str]) -> list[str]:
         """Read the tasks of many runs from the listing of the space. Return the runs that are complete."""
         if not self._poll_listing.may_read(self._clock.monotonic()):
-            return set()
+            return []
         try:
             complete = await read_tasks_together(self._source, run_ids)
         except UnpodError as error:
-            self._has_failed(self._poll_listing, error)
-            return set()
-        self._poll_listing.succeeded()
+            self._record_listing_failure(self._poll_listing, error)
+            return []
+        self._poll_listing.record_success()
         return complete
 
-    def _has_failed(self, listing: SharedListing, error: UnpodError) -> bool:
+    def _record_listing_failure(self, listing: SharedListing, error: UnpodError) -> bool:
         """Record that the tasks of the space could not be listed. Return whether to read run by run now."""
         if isinstance(error, AuthenticationError):
             raise error
         _log.warning(
             "the tasks of space %s cannot be listed together: %s", self._source.space_token, error.summary
         )
-        return listing.failed(error, self._clock.monotonic())
+        return listing.record_failure(error, self._clock.monotonic())
 
     async def _end_run(self, run_id: str) -> None:
         """Record that all tasks of a run were read."""
@@ -139,15 +139,29 @@ class SpacePoll:
             run.failures = 0
             run.due_at = self._schedule.next_read(self._clock.monotonic(), run.changed_at, 0)
 
-    async def _read_runs(self, run_ids: set[str]) -> None:
+    async def _read_runs(self, run_ids: Collection[str]) -> None:
+        """Read the tasks of runs, in this order, a few runs at a time.
+
+        After an error, the runs that are being read are read to their end. If they were cancelled, the next
+        poll would find changes again that the caller is just receiving.
+        """
         remaining = iter(run_ids)
+        errors: list[UnpodError] = []
 
         async def work() -> None:
             for run_id in remaining:
-                await self._read_run(run_id)
-                self._recheck.discard(run_id)
+                if errors:
+                    return
+                try:
+                    await self._read_run(run_id)
+                except UnpodError as error:
+                    errors.append(error)
+                    return
+                self._recheck.pop(run_id, None)
 
         await run_workers(min(_CONCURRENCY, len(run_ids)), work)
+        if errors:
+            raise errors[0]
 
     async def _read_run(self, run_id: str) -> None:
         run = self._known.runs.get(run_id)
@@ -211,7 +225,6 @@ class SpacePoll:
             if self._clock.monotonic() < self._resync_due:
                 return
             self._resync = Resync(self._source, tasks=self._tasks)
-            self._resync_started = self._clock.monotonic()
         resync, pages_read = self._resync, 0
         try:
             while await self._read_page(resync):
@@ -232,12 +245,12 @@ class SpacePoll:
         try:
             is_unfinished = await resync.read_page()
         except UnpodError as error:
-            if not (lists_tasks and self._has_failed(self._resync_listing, error)):
+            if not (lists_tasks and self._record_listing_failure(self._resync_listing, error)):
                 raise
             resync.give_up_tasks()
             return False
-        if lists_tasks and not is_unfinished:
-            self._resync_listing.succeeded()
+        if not is_unfinished:
+            self._resync_listing.record_success()
         return is_unfinished
 
     async def _check_removed(self, run_ids: set[str]) -> None:
@@ -263,7 +276,7 @@ class SpacePoll:
 
     def _end_resync(self, resync: Resync) -> None:
         self._resync, self._resync_at_once = None, False
-        self._recheck |= resync.recheck
+        self._recheck |= dict.fromkeys(resync.recheck)
         self._rechecks_per_poll = max(
             _IDLE_RUNS_PER_POLL, self._schedule.resync_pages_per_poll(len(self._recheck))
         )
@@ -274,7 +287,7 @@ class SpacePoll:
             self._schedule_retry()
             return
         self._resync_failures = 0
-        self._resync_due = self._resync_started + self._schedule.resync
+        self._resync_due = resync.started + self._schedule.resync
         if resync.tasks_failed:
             return  # polls must read the tasks first
         self.resyncs += 1

@@ -1,4 +1,4 @@
-"""The parts of a poll that read rows of runs, and tasks of many runs at once."""
+"""Two parts of a poll: reading rows of runs, and reading the tasks of many runs together."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["RunListReader", "read_tasks_together"]
 _log = logging.getLogger("unpod_async")
 
 _MAX_READS: Final = 4
-"""Attempts to read the newest runs without a gap before this is left to the next resync."""
+"""Maximum number of attempts to read the newest runs without a gap. After them, a resync reads the runs."""
 
 _MIN_RUNS: Final = 10
-"""The tasks of at least this many runs are read together."""
+"""Minimum number of runs whose tasks are read together."""
 
 
 class RunListReader:
-    """Reads rows of runs: the newest ones, and those of unsettled runs further back.
+    """Reads rows of runs: those of the newest runs, and those of older runs that have not settled.
 
     Attributes:
         listed: the ids of the runs that were listed in this poll.
@@ -38,10 +38,10 @@ class RunListReader:
         self._rows_per_page = source.page_size
 
     async def read_newest(self) -> bool:
-        """Read the newest runs down to one that is known, and emit the changes.
+        """Read the newest runs, up to the first known one, and emit the changes.
 
         Returns:
-            Whether every new run was read. If not, an earlier resync is needed.
+            Whether every new run was read. If False, the next resync must start earlier.
         """
         self.listed.clear()
         missing_before: set[str] | None = None
@@ -63,11 +63,11 @@ class RunListReader:
         return False
 
     async def _read_down_to_known(self) -> set[str] | None:
-        """Read runs until one is known and so are all runs behind it.
+        """Read runs, newest first, until a page has a known run behind which all runs are known too.
 
         Returns:
-            The known runs that are missing, if all runs were read; else an empty set. None if a new run may
-            have been skipped.
+            None if a new run may have been skipped. If the whole listing was read, the known runs that are
+            not in it. Otherwise an empty set.
         """
         known_before, self.listed = set(self._known.runs), set()
         verified = known_before - self._known.unverified
@@ -76,10 +76,10 @@ class RunListReader:
         position, steady, readable = 0, True, True
         while (page := await walk.next_page()) is not None:
             steady = steady and not count_fell(count_before, page.count)
-            readable = readable and is_readable(page)
+            readable = readable and is_readable(page) and all(row.run_id for row in page.items)
             count_before = self._count = page.count
             is_first = page.number == 1
-            is_everything = readable and is_first and page.count == len(page.items) < self._source.page_size
+            is_everything = page.count == len(page.items) < self._source.page_size
             rows = len(page.items) + len(page.rejected) + len(page.unreadable)
             if is_first:
                 self._learn_page_size(rows, page.count)
@@ -92,12 +92,12 @@ class RunListReader:
         return known_before - self.listed if readable else set()
 
     def _learn_page_size(self, rows: int, count: int | None) -> None:
-        """Record how many rows the first of several pages has: the server may return fewer than requested."""
+        """Learn the number of rows per page from the first page, which may have fewer rows than requested."""
         if rows and count is not None:
             self._rows_per_page = rows if rows < count else self._source.page_size
 
     def _record_depths(self, rows: list[Run], position: int, count: int | None) -> None:
-        """Record the number of older runs behind each of these rows. The first row is at `position`."""
+        """Record, for each of these rows, how many older runs follow it. The first row is at `position`."""
         for index, row in enumerate(rows, position + 1):
             if row.run_id is not None:
                 self.listed.add(row.run_id)
@@ -108,7 +108,7 @@ class RunListReader:
     async def read_older(self, runs: Mapping[str, ReportedRun]) -> None:
         """Read the rows of the given runs, except those that this poll has already listed.
 
-        Each run's page is computed from the number of runs behind it.
+        The page of a run follows from the number of runs that are older than it.
         """
         count = self._count
         pages: dict[int, set[str]] = {}
@@ -117,7 +117,7 @@ class RunListReader:
                 number = max(1, -(-(count - run.depth) // self._rows_per_page))
                 pages.setdefault(number, set()).add(run_id)
         for number in sorted(pages):
-            # If older runs were removed, the runs are on the next page.
+            # If older runs were removed, these runs are on the next page.
             for candidate in (number, number + 1):
                 if pages[number] <= self.listed:
                     break
@@ -139,7 +139,7 @@ class RunListReader:
         return run_id in self.listed
 
     async def _read_down_to(self, run_id: str) -> None:
-        """Read the listing of the runs from its start until it contains this run."""
+        """Read the listing of the runs from its start until this run is found."""
         walk, position = self._source.runs(), 0
         while run_id not in self.listed and (page := await walk.next_page()) is not None:
             await self._source.emit_runs(page.items)
@@ -152,18 +152,18 @@ class RunListReader:
         self._record_depths(rows, (number - 1) * self._rows_per_page, count)
 
 
-async def read_tasks_together(source: SpaceSource, run_ids: set[str]) -> set[str]:
+async def read_tasks_together(source: SpaceSource, run_ids: set[str]) -> list[str]:
     """Read the tasks of many runs from the listing of the space, if that takes fewer requests.
 
-    Runs with one call each are common: the tasks of 1,000 such runs are on ten pages. New tasks are at the
-    front of the listing. So if all known tasks of a run have been listed, and the count has not fallen, all
-    its tasks have been read. Reading stops after half as many pages as there are runs.
+    Runs with one call each are common. The tasks of 1,000 such runs are on ten pages, so ten requests replace
+    1,000. New tasks are listed first. So once all known tasks of a run have been listed, and the count has
+    not fallen, all its tasks have been read. The maximum number of pages is half the number of runs.
 
     Args:
-        run_ids: runs whose tasks have all been read before.
+        run_ids: the runs. All tasks of each were read before.
 
     Returns:
-        The runs whose tasks have all been read now.
+        The ids of the runs whose tasks have all been read now.
 
     Raises:
         UnpodError: the listing could not be read to its end.
@@ -175,16 +175,22 @@ async def read_tasks_together(source: SpaceSource, run_ids: set[str]) -> set[str
     max_pages = len(remaining) // 2
     expected_pages = sum(map(len, remaining.values())) / source.page_size
     if len(remaining) < _MIN_RUNS or expected_pages > max_pages:
-        return set()
-    complete: set[str] = set()
+        return []
+    complete: list[str] = []
     await _read_tasks(source, remaining, max_pages, complete)
     return complete
 
 
 async def _read_tasks(
-    source: SpaceSource, remaining: dict[str, set[str]], max_pages: int, complete: set[str]
+    source: SpaceSource, remaining: dict[str, set[str]], max_pages: int, complete: list[str]
 ) -> None:
-    """Move each run from `remaining`, which has its unread tasks, to `complete` once there are none left."""
+    """Read tasks. Move a run from `remaining` to `complete` when all its known tasks have been read.
+
+    Args:
+        remaining: the known tasks of each run that have not been read yet.
+        max_pages: maximum number of pages to read.
+        complete: receives the ids of the runs that are complete.
+    """
     walk = source.tasks()
     count_before: int | None = 0
     while remaining and max_pages and (page := await walk.next_page()) is not None:
@@ -199,4 +205,4 @@ async def _read_tasks(
                 unread.discard(task_key(row) or "")
                 if not unread:
                     del remaining[run_id]
-                    complete.add(run_id)
+                    complete.append(run_id)

@@ -32,6 +32,7 @@ class Resync:
 
     Attributes:
         started_at: when it started, in Unix seconds.
+        started: when it started, on the monotonic clock of the watch.
         complete: whether certainly nothing was skipped.
         tasks_failed: whether the tasks of the space could not be listed, so polls must read them run by run.
         readable: whether every row could be read.
@@ -42,11 +43,12 @@ class Resync:
 
     def __init__(self, source: SpaceSource, *, tasks: bool) -> None:
         self.started_at = source.clock.utc_now().timestamp()
+        self.started = source.clock.monotonic()
         self.complete = True
         self.tasks_failed = False
         self.readable = True
         self.pages = 1
-        self.recheck: set[str] = set()
+        self.recheck: list[str] = []
         self.maybe_removed: set[str] = set()
         self._source = source
         self._known = source.known
@@ -103,9 +105,9 @@ class Resync:
         self._tasks, self.tasks_failed = None, True
         self.recheck = self._settled_runs()
 
-    def _settled_runs(self) -> set[str]:
-        runs = self._known.runs
-        return {run_id for run_id in self._expected if run_id in runs and runs[run_id].settled}
+    def _settled_runs(self) -> list[str]:
+        runs = self._known.runs.items()
+        return [run_id for run_id, run in runs if run_id in self._expected and run.settled]
 
     async def _end_runs(self, missing: set[str]) -> None:
         if self.readable:
@@ -143,16 +145,18 @@ class Resync:
         self._finish()
 
     def _finish(self) -> None:
-        for run_id in self._expected & self._known.runs.keys():
-            run, count = self._known.runs[run_id], self._task_counts[run_id]
+        for run_id, run in self._known.runs.items():
+            if run_id not in self._expected:
+                continue
+            count = self._task_counts[run_id]
             all_listed = count == len(run.tasks)
             batch = self._batch_counts.get(run_id, 0)
             # A run that was created with more tasks is read separately: the listing may lack some.
-            is_whole = count == batch or (self.readable and count > batch)
+            is_whole = count >= batch and (self.readable or count == batch)
             if run.backfilling and all_listed and self.complete and is_whole:
                 run.backfilling, run.tasks_read, run.settled = False, True, run.has_ended()
             elif run.settled and not all_listed:
-                self.recheck.add(run_id)
+                self.recheck.append(run_id)
 
     async def _next_page(self, walk: SequentialWalk[T]) -> Page[T] | None:
         try:

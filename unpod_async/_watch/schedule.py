@@ -81,7 +81,8 @@ class PollDelays:
         """Return the seconds until the poll after one that an error interrupted.
 
         The delay starts at the interval and doubles with each failure in a row, up to a minute, or to the
-        interval if that is longer. If the server asked for a delay, up to 15 minutes of it are respected.
+        interval if that is longer. If the server asked for a delay, the poll waits that long, up to 15
+        minutes.
         """
         retry_after = retry_after_of(error)
         if retry_after is not None:
@@ -154,11 +155,11 @@ class SharedListing:
         """Return whether a poll may read from the listing. This is False for a while after a failure."""
         return now >= self._due
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """Record that the listing was read."""
         self._failures, self._due = 0, -math.inf
 
-    def failed(self, error: UnpodError, now: float) -> bool:
+    def record_failure(self, error: UnpodError, now: float) -> bool:
         """Record that the listing could not be read.
 
         Returns:

@@ -1,8 +1,9 @@
-"""Reads the listings of one space for a watch, and emits the changes as events."""
+"""Read the listings of one space for a watch, and emit the changes as events."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from unpod_async._http import space_tasks
@@ -94,6 +95,7 @@ class SpaceSource:
         self.deadline = context.executor.deadline()
         self._context = context
         self._emit = emit
+        self._emitting = asyncio.Lock()
         self._diff = Diff(space_token, known, run_ids)
         self._run_listing = space_runs(space_token)
 
@@ -148,19 +150,19 @@ class SpaceSource:
 
     async def emit_runs(self, rows: Sequence[Run]) -> None:
         """Emit the changes that rows of runs show."""
-        await self._emit(self._diff.runs(rows, self.clock.utc_now()))
+        await self._emit_changes(lambda: self._diff.runs(rows, self.clock.utc_now()))
 
     async def emit_tasks(self, rows: Sequence[Task], run_id: str | None = None) -> None:
         """Emit the changes that rows of tasks show; `run_id` is the run whose tasks were listed, if any."""
-        await self._emit(self._diff.tasks(rows, self.clock.utc_now(), run_id))
+        await self._emit_changes(lambda: self._diff.tasks(rows, self.clock.utc_now(), run_id))
 
     async def emit_removed_runs(self, run_ids: set[str]) -> None:
         """Emit that these runs are no longer listed."""
-        await self._emit(self._diff.removed_runs(run_ids, self.clock.utc_now()))
+        await self._emit_changes(lambda: self._diff.removed_runs(run_ids, self.clock.utc_now()))
 
     async def emit_removed_tasks(self, run_id: str, listed: set[str]) -> None:
         """Emit that the known tasks of a run are no longer listed, except those in `listed`."""
-        await self._emit(self._diff.removed_tasks(run_id, listed, self.clock.utc_now()))
+        await self._emit_changes(lambda: self._diff.removed_tasks(run_id, listed, self.clock.utc_now()))
 
     async def emit_settled(self, run_id: str) -> None:
         """Record that all tasks of a run were read, and emit `RunSettled` if it has newly settled.
@@ -172,5 +174,14 @@ class SpaceSource:
             return
         run.tasks_read = True
         if run.backfilling:
-            run.settled, run.backfilling = run.has_ended(), False
-        await self._emit(self._diff.settled(run_id, run, self.clock.utc_now()))
+            run.settled = run.has_ended()  # an old run that has ended is not news
+        await self._emit_changes(lambda: self._diff.settled(run_id, run, self.clock.utc_now()))
+
+    async def _emit_changes(self, compare: Callable[[], list[Event]]) -> None:
+        """Emit the events that `compare` returns.
+
+        `compare` is called after all earlier events were received. Otherwise two responses that show the same
+        change at the same time would report it twice.
+        """
+        async with self._emitting:
+            await self._emit(compare())

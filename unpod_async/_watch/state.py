@@ -1,4 +1,4 @@
-"""What a watch knows about the runs of a space, and its saved form.
+"""The state of a watch: what it knows about the runs of a space, and the saved form.
 
 `Known` is updated by events only, and an event is applied when the caller receives it. So the state never
 contains a change that the caller has not seen.
@@ -6,12 +6,17 @@ contains a change that the caller has not seen.
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from unpod_async._common import is_terminal, run_has_ended
+from unpod_async._common import check_replaceable, is_terminal, replace_file, run_has_ended, shorten
+from unpod_async.errors import ConfigurationError
 from unpod_async.events import (
     CallEnded,
     Event,
@@ -24,7 +29,15 @@ from unpod_async.events import (
     TaskStatusChanged,
 )
 
-__all__ = ["STATE_VERSION", "Known", "ReportedRun", "WatchState", "restore_known", "save_known"]
+__all__ = [
+    "STATE_VERSION",
+    "Known",
+    "ReportedRun",
+    "WatchState",
+    "check_state_file",
+    "restore_known",
+    "save_known",
+]
 
 STATE_VERSION: Final = 2
 """Version of the format of `WatchState`."""
@@ -152,12 +165,14 @@ class SavedSpace(msgspec.Struct, gc=False):
 
 
 class WatchState(msgspec.Struct, gc=False):
-    """What a watch has reported so far. `runs.watch(..., state=state)` resumes from it in any process.
+    """The state of a watch: everything reported so far.
 
-    Save it with `msgspec.json.encode(events.state)` and load it with
-    `msgspec.json.decode(data, type=WatchState)`. It contains ids and statuses and no personal data, about
-    40 bytes for each task. Each access to `events.state` copies everything: with 10,000 runs, save it after
-    events that must not be reported twice, not after every event.
+    `runs.watch(..., state=state)` resumes from it in any process. Save it with `events.state.save(path)` and
+    load it with `WatchState.load(path)`. In other places, such as a database, store
+    `msgspec.json.encode(events.state)` and load it with `msgspec.json.decode(data, type=WatchState)`. It
+    contains ids and statuses and no personal data, about 40 bytes for each task. Each access to
+    `events.state` copies everything: with 10,000 runs, save it after events that must not be reported twice,
+    not after every event.
 
     Attributes:
         tasks: whether tasks were watched.
@@ -171,10 +186,98 @@ class WatchState(msgspec.Struct, gc=False):
     run_ids: list[str] | None = None
     version: int = STATE_VERSION
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> WatchState | None:
+        """Return the state that `save` wrote to a file, or None if there is no file or it is empty.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is not the state of a watch.
+        """
+        try:
+            content = _read_file(path)
+        except (OSError, ValueError) as fault:
+            raise _file_error("read", path, fault) from None
+        if not content:
+            return None
+        try:
+            return msgspec.json.decode(content, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise ConfigurationError(
+                f"{_shown(path)} is not the state of a watch", hint="use another file, or remove this one"
+            ) from None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a file that only its owner can read.
+
+        The file is replaced completely or not at all, even if the process is killed or the power fails. If
+        it is a symbolic link, the file that the link points to is replaced.
+
+        This blocks until the disk has the data. In an event loop that must not wait for the disk, use
+        `await asyncio.to_thread(events.state.save, path)`.
+
+        Raises:
+            ConfigurationError: the file cannot be written. It is unchanged.
+        """
+        try:
+            _check_regular(path)
+            replace_file(path, msgspec.json.encode(self))
+        except (OSError, ValueError) as fault:
+            raise _file_error("write", path, fault) from None
+
     def covers(self, run_ids: frozenset[str] | None, *, tasks: bool) -> bool:
         """Return whether the earlier watch covered everything that a watch of `run_ids` covers."""
         all_runs = self.run_ids is None or (run_ids is not None and run_ids <= set(self.run_ids))
         return all_runs and (self.tasks or not tasks)
+
+
+def check_state_file(path: str | os.PathLike[str]) -> None:
+    """Check that `WatchState.save` works, without changing the file or creating it.
+
+    Raises:
+        ConfigurationError: as `save`.
+    """
+    try:
+        _check_regular(path)
+        check_replaceable(path)
+    except (OSError, ValueError) as fault:
+        raise _file_error("write", path, fault) from None
+
+
+def _read_file(path: str | os.PathLike[str]) -> bytes | None:
+    return Path(path).read_bytes() if _check_regular(path) else None
+
+
+def _check_regular(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file exists.
+
+    Raises:
+        ConfigurationError: it is a directory, a device or a pipe.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(
+            f"{_shown(path)} is not a regular file",
+            hint="pass the path of a regular file; it is created if it does not exist",
+        )
+    return True
+
+
+def _file_error(verb: str, path: str | os.PathLike[str], fault: Exception) -> ConfigurationError:
+    reason = getattr(fault, "strerror", None) or type(fault).__name__
+    hint = f"choose a file that this process can {verb}"
+    if isinstance(fault, OSError) and fault.errno == errno.EBUSY:
+        hint = (
+            "the file cannot be replaced, because it is a mount point, as in a container: mount its folder "
+            "instead"
+        )
+    return ConfigurationError(f"cannot {verb} {_shown(path)}: {reason}", hint=hint)
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    return shorten(os.fspath(path))
 
 
 def save_known(spaces: Mapping[str, Known], run_ids: frozenset[str] | None, *, tasks: bool) -> WatchState:

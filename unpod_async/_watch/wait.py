@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from unpod_async._common import is_terminal, printable, run_has_ended, run_workers
+from unpod_async._common import is_terminal, printable, replace_user_tokens, run_has_ended, run_workers
 from unpod_async._http import Deadline, is_retryable_get
 from unpod_async._paging import ClientContext, OnBadRow, SequentialWalk, run_tasks, space_runs
 from unpod_async._watch.schedule import Clock, PollDelays
@@ -18,6 +18,7 @@ from unpod_async.errors import (
     IncompleteListing,
     InvalidArgument,
     RunNotFound,
+    TransportError,
     UnpodError,
     WaitTimeout,
 )
@@ -28,8 +29,8 @@ __all__ = ["Until", "WatchedRun", "find_run", "wait_for_runs"]
 _log = logging.getLogger("unpod_async")
 
 _CONCURRENCY: Final = 4
-_MAX_NAMED: Final = 5
-"""Runs, and tasks of each run, that an error message names."""
+_MAX_LISTED_NAMES: Final = 5
+"""Maximum number of runs, and of tasks of each run, that an error message names."""
 
 
 class WatchedRun(msgspec.Struct, frozen=True):
@@ -235,24 +236,27 @@ class _RunWaiter:
         Args:
             error: the error that interrupted the last poll, or None.
         """
-        last = {run_id: _without_user_info(run) for run_id, run in self._last.items()}
+        last = {run_id: _without_user_tokens(run) for run_id, run in self._last.items()}
         waiting = [last[run_id] for run_id in self._open if run_id in last]
-        reasons = [_describe(run) for run in waiting[:_MAX_NAMED]]
-        if len(waiting) > _MAX_NAMED:
-            reasons.append(f"and {len(waiting) - _MAX_NAMED} more")
+        reasons = [_describe(run) for run in waiting[:_MAX_LISTED_NAMES]]
+        if len(waiting) > _MAX_LISTED_NAMES:
+            reasons.append(f"and {len(waiting) - _MAX_LISTED_NAMES} more")
         if len(self._open) > len(waiting):
             reasons.append(f"{len(self._open) - len(waiting)} could not be read")
         total = len(set(self._run_ids))
         open_runs = f"{len(self._open)} of {total} {'run' if total == 1 else 'runs'}"
-        text = f"the deadline of {self._deadline.seconds:g} s passed while waiting for {open_runs}: "
+        text = f"the deadline passed while waiting for {open_runs}: "
         text += "; ".join(reasons)
         if error is not None:
             text += f". The last poll failed: {error.summary}"
+        hint = "the runs continue; wait again with a longer deadline"
+        if isinstance(error, TransportError) and not error.sent:
+            hint = error.hint or "check base_url and the network"
         return WaitTimeout(
             text,
             runs=[last[run_id] for run_id in dict.fromkeys(self._run_ids) if run_id in last],
             holding=[task for run in waiting for task in run.open_tasks],
-            hint="the runs continue; wait again with a longer deadline",
+            hint=hint,
         )
 
 
@@ -268,10 +272,14 @@ def _run_listing(
     )
 
 
-def _without_user_info(run: WatchedRun) -> WatchedRun:
-    """Remove `user_info`, which contains an access token: exceptions are pickled and sent around."""
-    tasks = [msgspec.structs.replace(task, user_info=None) for task in run.tasks]
-    return msgspec.structs.replace(run, tasks=tasks)
+def _without_user_tokens(run: WatchedRun) -> WatchedRun:
+    """Remove the access tokens of users: exceptions are pickled and sent around."""
+    return msgspec.structs.replace(run, tasks=[_without_user_token(task) for task in run.tasks])
+
+
+def _without_user_token(task: Task) -> Task:
+    output = msgspec.Raw(replace_user_tokens(bytes(task.output_json), b"null"))
+    return msgspec.structs.replace(task, user_info=None, output_json=output)
 
 
 def _is_settled(run: WatchedRun) -> bool:
@@ -281,9 +289,9 @@ def _is_settled(run: WatchedRun) -> bool:
 def _describe(run: WatchedRun) -> str:
     """Return the reason why a run has not settled."""
     open_tasks = run.open_tasks
-    names = [f"{task.task_id or task.id} ({task.status})" for task in open_tasks[:_MAX_NAMED]]
-    if len(open_tasks) > _MAX_NAMED:
-        names.append(f"and {len(open_tasks) - _MAX_NAMED} more")
+    names = [f"{task.task_id or task.id} ({task.status})" for task in open_tasks[:_MAX_LISTED_NAMES]]
+    if len(open_tasks) > _MAX_LISTED_NAMES:
+        names.append(f"and {len(open_tasks) - _MAX_LISTED_NAMES} more")
     text = f"run {run.run.run_id} is {run.run.status}"
     if names:
         text += f", with open tasks {', '.join(names)}"

@@ -68,7 +68,7 @@ class Watch(Stream[Event]):
 
     @property
     def state(self) -> WatchState:
-        """What has been reported so far, including the current event.
+        """The state of the watch: everything reported so far, including the current event.
 
         A watch that starts with this state reports everything after it. Each access makes a copy.
         """
@@ -108,11 +108,11 @@ class Watch(Stream[Event]):
                 limit = _MAX_FINAL_ERRORS if poll.polls else 1
                 if isinstance(error, _ENDS_WATCH) or final_errors >= limit:
                     raise
-                await connection.interrupted(error)
+                await connection.record_interruption(error)
                 delay = delays.after_failure(error)
             else:
                 final_errors = 0
-                await connection.completed()
+                await connection.record_completed_poll()
                 delay = delays.after_success()
             await self._clock.sleep(delay)
 
@@ -140,12 +140,12 @@ class ConnectionState:
             await self._reconnect()
         await self._put(events)
 
-    async def completed(self) -> None:
+    async def record_completed_poll(self) -> None:
         """Record that a poll completed."""
         self._interrupted, self._no_response = 0, True
         await self._reconnect()
 
-    async def interrupted(self, error: UnpodError) -> None:
+    async def record_interruption(self, error: UnpodError) -> None:
         """Record that an error interrupted a poll."""
         if not self._no_response:
             self._interrupted += 1

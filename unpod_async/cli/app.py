@@ -3,50 +3,191 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import re
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from unpod_async._common import shorten
 from unpod_async._version import VERSION
-from unpod_async.cli.commands import create, doctor, export, listings, sandbox, wait, watch
-from unpod_async.cli.errors import BROKEN_PIPE, ERROR, EXIT_STATUSES, USAGE, os_error_text
-from unpod_async.cli.options import GlobalOptions, refuse_token
-from unpod_async.cli.output import check_stdout, echo, echo_error
+from unpod_async.cli.errors import BROKEN_PIPE, EXIT_STATUSES, USAGE, CliError, os_error_text
+from unpod_async.cli.options import (
+    GlobalOptions,
+    convert_without_pydantic,
+    refuse_password,
+    refuse_token,
+)
+from unpod_async.cli.output import check_stdout, echo, echo_error, stdout_error
 from unpod_async.cli.runner import log_to_stderr, run_command, shut_down
 
 __all__ = ["run"]
 
 _GLOBAL_OPTIONS_NOTE: Final = (
     "The options of `unpod-async --help` (--token-file, --org-handle, --base-url, --auth-scheme, "
-    "--allow-http, --timeout, -v) may follow the command too."
+    "--allow-http, --proxy, --timeout, -v) may follow the command too."
 )
 
 
+class _Entry(NamedTuple):
+    """A command: its function in `unpod_async.cli.commands`, and what the help shows.
+
+    Attributes:
+        group: the heading under which the help lists it.
+        examples: arguments after `unpod-async`.
+        is_local: the command sends no requests to the service.
+    """
+
+    module: str
+    short_help: str
+    group: str
+    examples: tuple[str, ...]
+    is_local: bool = False
+
+
+_READ: Final = "Read"
+_MONITOR: Final = "Export and monitor"
+_CALL: Final = "Call"
+_SET_UP: Final = "Set up and try"
+_COMMANDS: Final = {
+    "runs": _Entry(
+        "listings",
+        "List the runs of a space",
+        _READ,
+        ("runs SPACE", "runs SPACE --status failed --limit 0", "runs SPACE --json | jq .run_id"),
+    ),
+    "run": _Entry("details", "Show one run and the results of its calls", _READ, ("run SPACE R09525d28",)),
+    "tasks": _Entry(
+        "listings",
+        "List tasks (calls) of a space, run or agent",
+        _READ,
+        (
+            "tasks SPACE --outcome Interested --from 2030-01-31",
+            "tasks SPACE --run R09525d28",
+            "tasks --agent HANDLE --status failed",
+        ),
+    ),
+    "task": _Entry(
+        "details", "Show one task and the result of its call", _READ, ("task SPACE T35b09426 --transcript",)
+    ),
+    "recordings": _Entry(
+        "details",
+        "List or download recordings of calls",
+        _READ,
+        ("recordings SPACE R09525d28", "recordings SPACE T35b09426 --to recordings"),
+    ),
+    "agents": _Entry("listings", "List the agents of the organization", _READ, ("agents",)),
+    "spaces": _Entry("listings", "List the spaces of the organization", _READ, ("spaces --auth-scheme JWT",)),
+    "organizations": _Entry(
+        "listings", "List the organizations of the account", _READ, ("organizations --auth-scheme JWT",)
+    ),
+    "export": _Entry(
+        "export",
+        "Export all runs and tasks to files",
+        _MONITOR,
+        (
+            "export SPACE data --format parquet",
+            "export SPACE data --since 2030-01-01 --redact hash --recordings",
+        ),
+    ),
+    "watch": _Entry(
+        "watch",
+        "Watch runs and calls for changes",
+        _MONITOR,
+        ("watch SPACE", "watch SPACE --state watch.json --json >> events.jsonl"),
+    ),
+    "wait": _Entry("wait", "Wait until runs have ended", _MONITOR, ("wait SPACE RUN --deadline 1h",)),
+    "create": _Entry(
+        "create",
+        "Place phone calls",
+        _CALL,
+        (
+            "create SPACE --agent HANDLE --context 'Ask for the date' --documents calls.csv",
+            "create SPACE --agent HANDLE --context Hello --documents calls.csv --journal calls.journal",
+            "create SPACE --agent HANDLE --context 'Ask for the date' --name A.Person --number 9000000001",
+        ),
+    ),
+    "doctor": _Entry("doctor", "Check the setup and suggest fixes", _SET_UP, ("doctor", "doctor SPACE")),
+    "demo": _Entry(
+        "demo",
+        "Kill an export, run it again and compare",
+        _SET_UP,
+        ("demo --quick", "demo --runs 5000 --out demo"),
+        is_local=True,
+    ),
+    "sandbox": _Entry(
+        "sandbox",
+        "Serve a simulated platform",
+        _SET_UP,
+        ("sandbox --live", "sandbox --runs 1000 --port 0"),
+        is_local=True,
+    ),
+}
+"""The commands by name. The module of a command is imported when it is used, so that others start faster."""
+
+
 _NEED_NO_STDOUT: Final = {"export", "wait"}
-"""Commands that also run if stdout is closed, because their exit status is enough. Others end at once."""
-
-
-class _CannotWrite(Exception):
-    """The help could not be written."""
+"""Commands that run even if stdout is closed, because their exit status is enough. Others end at once."""
 
 
 class CliGroup(TyperGroup):
-    """A group of commands whose own options may be given before the command or after it.
+    """The commands. The options of the program may be given before the command or after it.
 
     Each command gets a hidden copy of them. The copy changes `GlobalOptions`, which the callback of the group
     has filled in before the arguments of the command are parsed.
     """
 
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        for command in self.commands.values():
-            command.params += [_hidden_copy(option) for option in self.params if not option.is_eager]
-
     def make_context(self, *args: Any, **extra: Any) -> Any:
         return _parse(super().make_context, *args, **extra)
+
+    def get_params(self, ctx: Any) -> Any:
+        return _quick(super().get_params(ctx))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands and cmd_name in _COMMANDS:
+            command = _load(cmd_name)
+            command.params += [_hidden_copy(option) for option in self.params if not option.is_eager]
+            self.commands[cmd_name] = command
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in _COMMANDS and (similar := _similar(args[0])):
+            ctx.fail(f"No such command {shorten(args[0], 40)!r}. Did you mean {similar}?")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, _COMMANDS))
+        for group in dict.fromkeys(entry.group for entry in _COMMANDS.values()):
+            with formatter.section(group):
+                formatter.write_dl([
+                    (name.ljust(width), entry.short_help)
+                    for name, entry in _COMMANDS.items()
+                    if entry.group == group
+                ])
+
+
+def _similar(name: str) -> str:
+    import difflib
+
+    return " or ".join(f"`{one}`" for one in difflib.get_close_matches(name, _COMMANDS, n=2))
+
+
+def _load(name: str) -> Any:
+    """Import the module of a command and return the command."""
+    entry = _COMMANDS[name]
+    module = importlib.import_module(f"unpod_async.cli.commands.{entry.module}")
+    single = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    single.command(name, cls=CliCommand, short_help=entry.short_help)(getattr(module, name))
+    return typer.main.get_command(single)
 
 
 def _parse(make_context: Callable[..., Any], *args: Any, **extra: Any) -> Any:
@@ -56,19 +197,38 @@ def _parse(make_context: Callable[..., Any], *args: Any, **extra: Any) -> Any:
     except BrokenPipeError:
         raise typer.Exit(BROKEN_PIPE) from None
     except OSError as error:
-        raise _CannotWrite(os_error_text(error)) from None
+        raise stdout_error(os_error_text(error)) from None
+
+
+def _wrap_command(command: str, width: int) -> list[str]:
+    """Break a command line between its arguments; the lines after the first are indented."""
+    lines = [""]
+    for word in re.findall(r"(?:--\S+ )?(?:'[^']*'|\S+)", command):
+        if lines[-1].strip() and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
+def _quick(params: list[Any]) -> list[Any]:
+    for param in params:
+        convert_without_pydantic(param)
+    return params
 
 
 def _hidden_copy(option: Any) -> Any:
-    hidden = copy.copy(option)
+    hidden: Any = copy.copy(option)
     hidden.hidden, hidden.expose_value = True, False
-    # --token has a callback already, which rejects it.
-    hidden.callback = option.callback or _override_global_option
+    hidden.__dict__.pop("process_value", None)  # it converts for the original
+    checked = option.callback  # --token and --proxy have one, which rejects values
+
+    def override(context: Any, option: Any, value: Any) -> None:
+        if checked is not None:
+            checked(context, option, value)
+        context.obj.override(option.name, value)
+
+    hidden.callback = override
     return hidden
-
-
-def _override_global_option(context: Any, option: Any, value: Any) -> None:
-    context.obj.override(option.name, value)
 
 
 class CliCommand(TyperCommand):
@@ -83,6 +243,41 @@ class CliCommand(TyperCommand):
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         return _parse(super().make_context, *args, **extra)
+
+    def get_params(self, ctx: Any) -> Any:
+        return _quick(super().get_params(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options, the options in groups."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None:
+                continue
+            is_argument = param.param_type_name == "argument"
+            group = "Arguments" if is_argument else getattr(param, "rich_help_panel", None) or "Options"
+            sections.setdefault(group, []).append(record)
+        # --help, which has no group, comes last.
+        options = sections.pop("Options")
+        for title, records in {**sections, "Options": options}.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        entry = _COMMANDS.get(self.name or "")
+        if entry is None:
+            return
+        with formatter.section("Examples" if len(entry.examples) > 1 else "Example"):
+            for example in entry.examples:
+                width = formatter.width - formatter.current_indent - 2
+                *first, last = _wrap_command(f"unpod-async {example}", width)
+                for line in (*(f"{one} \\" for one in first), last):
+                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+        if not entry.is_local:
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(_GLOBAL_OPTIONS_NOTE)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         # typer writes {SPACE}, which is not the usual notation.
@@ -99,13 +294,15 @@ class CliCommand(TyperCommand):
             return status
 
         with log_to_stderr(options.verbose):
-            raise typer.Exit(run_command(command, verbose=options.verbose))
+            raise typer.Exit(
+                run_command(command, verbose=options.verbose, usage_hint=f"see `{ctx.command_path} --help`")
+            )
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="unpod-async",
     cls=CliGroup,
-    add_completion=False,
+    add_completion=True,
     # The panels of rich leave too little room in 60 columns.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -162,6 +359,16 @@ def main(
             help="Allow http:// to other machines. The token is sent unencrypted.",
         ),
     ] = False,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            show_default=False,
+            callback=refuse_password,
+            help="HTTP proxy for the API, as http://host:port; recordings are downloaded without it. "
+            "Default: UNPOD_PROXY. HTTPS_PROXY is not read.",
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -194,27 +401,13 @@ def main(
 ) -> None:
     """List, export and monitor runs and tasks of the Unpod platform, and place calls.
 
-    The API key is read from UNPOD_PLATFORM_TOKEN or from --token-file. Without either, a terminal prompts
-    for it.
+    The API key is read from UNPOD_PLATFORM_TOKEN or from --token-file. Without either, the command prompts
+    for it if it runs on a terminal.
     """
     options: GlobalOptions = context.obj
     options.token_file, options.org_handle, options.base_url = token_file, org_handle, base_url
     options.auth_scheme, options.allow_http = auth_scheme, allow_http
-    options.timeout, options.verbose = timeout, verbose
-
-
-command = partial(app.command, cls=CliCommand, epilog=_GLOBAL_OPTIONS_NOTE)
-command(short_help="List the runs of a space")(listings.runs)
-command(short_help="List tasks (calls) of a space, run or agent")(listings.tasks)
-command(short_help="List the agents of the organization")(listings.agents)
-command(short_help="List the spaces of the organization")(listings.spaces)
-command(short_help="List the organizations of the account")(listings.organizations)
-command(short_help="Export all runs and tasks to files")(export.export)
-command(short_help="Place phone calls")(create.create)
-command(short_help="Watch runs and calls for changes")(watch.watch)
-command(short_help="Wait until runs have ended")(wait.wait)
-app.command(cls=CliCommand, short_help="Serve a simulated platform")(sandbox.sandbox)
-command(short_help="Check the setup and suggest fixes")(doctor.doctor)
+    options.proxy, options.timeout, options.verbose = proxy, timeout, verbose
 
 
 def _no_type(ctx: Any) -> str:
@@ -222,6 +415,14 @@ def _no_type(ctx: Any) -> str:
 
 
 _UsageError: Final[Any] = typer.BadParameter.__base__  # typer does not export it
+
+
+def _command_path(error: Any, argv: Sequence[str]) -> str:
+    """Return the command whose arguments are wrong. The parser knows it only for some errors."""
+    if error.ctx is not None:
+        return str(error.ctx.command_path)
+    command = next((one for one in argv if one in _COMMANDS), "")
+    return f"unpod-async {command}".strip()
 
 
 def run(argv: Sequence[str]) -> int:
@@ -237,9 +438,9 @@ def run(argv: Sequence[str]) -> int:
         message = error.format_message().removesuffix(".")
         # The messages about choices and numbers are those of pydantic.
         message = message.replace(": Value error, ", ": ").replace(": Input should be ", ": must be ")
-        echo_error(f"{message[:1].lower()}{message[1:]}", f"see `{error.ctx.command_path} --help`")
+        echo_error(f"{message[:1].lower()}{message[1:]}", f"see `{_command_path(error, argv)} --help`")
         status = USAGE
-    except _CannotWrite as error:
-        echo_error(f"cannot write to stdout: {error}")
-        status = ERROR
+    except CliError as error:  # the help cannot be written
+        echo_error(error.message, error.hint)
+        status = error.status
     return shut_down(status if argv else USAGE)

@@ -7,16 +7,22 @@ from typing import Final
 
 from unpod_async._common import printable
 from unpod_async.errors import (
+    APIError,
     AuthenticationError,
     ConfigurationError,
     DecodeError,
     IncompleteListing,
     InvalidArgument,
+    OutcomeUnknown,
     PermissionDeniedError,
+    RateLimitedError,
     RefusedError,
+    RunNotFound,
+    ServerError,
     TargetLockedError,
     TransportError,
     UnpodError,
+    UpstreamError,
     WaitTimeout,
 )
 
@@ -53,13 +59,14 @@ Exit status:
     1  error
     2  usage: an argument or setting is missing or invalid
     3  incomplete: some rows are missing
-    4  token rejected, or rights missing (401, 403, 206)
+    4  token rejected, or no permission (401, 403, 206)
     5  timeout: some runs have not ended
    75  another export is writing to the target
   130  interrupted (Ctrl-C)
   141  the reader of stdout has exited (| head)"""
 
 _OPTION_NAMES: Final = {
+    "moment": "--schedule",
     "part_bytes": "--part-size",
     "pilot": "--agent",
     "recording_hosts": "--recording-host",
@@ -72,11 +79,12 @@ _OPTION_NAMES: Final = {
     "target": "TARGET",
     "token": "token",
 }
-"""Arguments of the library whose name on the command line does not follow the rule of `option_name`."""
+"""The options of library arguments whose names do not follow the rule of `option_name`."""
 
-_HTTP_HINT: Final = "check --base-url or UNPOD_BASE_URL; --allow-http permits http:// to other machines"
-_TOKEN_HINT: Final = "give the API key alone, in UNPOD_PLATFORM_TOKEN or with --token-file FILE"  # noqa: S105
+_HTTP_HINT: Final = "check --base-url or UNPOD_BASE_URL; --allow-http permits http://"
+_TOKEN_HINT: Final = "give only the API key, in UNPOD_PLATFORM_TOKEN or with --token-file FILE"  # noqa: S105
 _ORG_HINT: Final = "set UNPOD_ORG_HANDLE or use --org-handle HANDLE"
+_PROXY_HINT: Final = "write it as http://host:port; a user name and password only in UNPOD_PROXY"
 _SETTING_HINTS: Final = {
     "auth_scheme": "use --auth-scheme Token, JWT or Bearer",
     "base_url": _HTTP_HINT,
@@ -86,8 +94,36 @@ _SETTING_HINTS: Final = {
     "UNPOD_ORG_HANDLE": _ORG_HINT,
     "token": _TOKEN_HINT,
     "UNPOD_PLATFORM_TOKEN": _TOKEN_HINT,
+    "proxy": _PROXY_HINT,
+    "UNPOD_PROXY": _PROXY_HINT,
 }
 """Hints for the settings of the client, by argument or variable. The library's own hints show Python code."""
+_IN_HINTS: Final = {
+    "base_url": "--base-url",
+    "org_handle": "--org-handle",
+    "auth_scheme='JWT' or 'Bearer'": "--auth-scheme JWT or Bearer",
+    "auth_scheme='JWT'": "--auth-scheme JWT",
+    "auth_scheme='Token'": "--auth-scheme Token",
+    ", or pass token_provider= to renew it": "",
+    "pass proxy= or set UNPOD_PROXY": "use --proxy URL or set UNPOD_PROXY",
+    "in proxy=http": "in UNPOD_PROXY=http",
+    "proxy=": "--proxy",
+    "pass ssl_context=": "set SSL_CERT_FILE",
+    "allow_http=True": "--allow-http",
+}
+"""Python code in the hints of the library, and what the user of the command line writes."""
+
+
+_GENERAL_HINTS: Final[dict[type[UnpodError], str]] = {
+    RateLimitedError: "the service limits requests: try again later",
+    ServerError: "the service has a problem: try again later, or run `unpod-async doctor`",
+    UpstreamError: "the service has a problem: try again later, or run `unpod-async doctor`",
+    IncompleteListing: "rows changed while they were read: run the command again",
+    TransportError: "check the network and --base-url, or run `unpod-async doctor`",
+    InvalidArgument: "see --help for the values that are accepted",
+    ConfigurationError: "see --help for the values that are accepted",
+}
+"""Hints for errors of the library that have none."""
 
 
 class CliError(Exception):
@@ -135,6 +171,9 @@ def option_name(argument: str) -> str:
 def message_of(error: UnpodError) -> str:
     """Return what happened, on one line, with the name of an option instead of that of an argument."""
     text = error.summary
+    if isinstance(error, APIError | TransportError) and error.page == 1:
+        # The path of the request says which listing it is.
+        text = text.replace(f" [while reading {error.listing}, page 1]", "")
     argument = _argument_of(error)
     if argument and not argument.isupper() and text.startswith(argument):
         text = option_name(argument) + text[len(argument) :]
@@ -144,19 +183,24 @@ def message_of(error: UnpodError) -> str:
 def hint_of(error: UnpodError) -> str:
     """Return what the user can do about an error, or ""."""
     match error:
-        case AuthenticationError():
-            return "run `unpod-async doctor`: it checks the token and --auth-scheme"
-        case RefusedError() if not error.hint:
-            return "the space may not exist, belong to another account, or need a higher role"
-        case TransportError() if error.permanent:
+        case RunNotFound():
+            return "`unpod-async runs SPACE` lists the runs"
+        case OutcomeUnknown():
+            return "do not send the calls again before you know whether they were queued"
+        case TransportError() if "ssl_context=" in (error.hint or ""):
             return "check --base-url; for a private certificate authority, set SSL_CERT_FILE"
         case DecodeError() if error.rejected or error.unreadable:
             return "all other rows were shown; report these rows to the support of the service"
-        case TransportError() if not error.hint:
-            return "check the network and --base-url, or run `unpod-async doctor`"
         case _:
-            hint = (error.hint or "").replace("base_url", option_name("base_url"))
-            return _SETTING_HINTS.get(_argument_of(error)) or printable(hint)
+            hint = " ".join((error.hint or "").split())
+            for python, option in _IN_HINTS.items():
+                hint = hint.replace(python, option)
+            return _SETTING_HINTS.get(_argument_of(error)) or printable(hint) or _general_hint(error)
+
+
+def _general_hint(error: UnpodError) -> str:
+    """Return the hint for an error whose cause is known by its class only."""
+    return next((hint for kind, hint in _GENERAL_HINTS.items() if isinstance(error, kind)), "")
 
 
 def _argument_of(error: UnpodError) -> str:

@@ -48,7 +48,7 @@ def _headline(event: ExportProgress) -> str:
     title = _TITLES[event.phase]
     if event.runs_total is None:
         return f"{title}: {counted(event.runs_seen, 'run')} found"
-    return f"{title}: {event.runs_done:,}/{event.runs_total:,} runs"
+    return f"{title}: {event.runs_done:,} of {counted(max(event.runs_total, event.runs_done), 'run')}"
 
 
 def _figures(event: ExportProgress) -> str:
@@ -68,9 +68,19 @@ def _figures(event: ExportProgress) -> str:
 
 
 def _outage(event: ExportProgress) -> str:
-    if event.waiting < _SHOWN_WAIT:
+    if event.waiting < _SHOWN_WAIT or event.outage is None:
         return ""
-    return f"no answer from the service for {event.waiting:.0f} s, retrying"
+    return f"{event.outage} ({event.waiting:.0f} s so far)"
+
+
+def _news(before: ExportProgress, event: ExportProgress) -> list[str]:
+    """Return lines about what has happened since the event before."""
+    lines: list[str] = []
+    if event.resumed is not None and event.resumed != before.resumed:
+        lines.append(f"resuming: {event.resumed} are stored")
+    if event.outage is None and _outage(before):
+        lines.append(f"the service responds again after {before.waiting:.0f} s")
+    return lines
 
 
 def _share_done(event: ExportProgress) -> float | None:
@@ -108,6 +118,8 @@ class ProgressScreen:
         self._live.__exit__(kind, error, trace)
 
     def __call__(self, event: ExportProgress) -> None:
+        for line in _news(self._event, event):
+            echo_err(line)
         self._event = event
 
     def _draw(self) -> RenderableType:
@@ -124,7 +136,7 @@ class ProgressScreen:
             lines.append(bar)
         lines.append(_one_line(Text(_figures(event))))
         if outage := _outage(event):
-            lines.append(_one_line(Text(outage, "yellow")))
+            lines.append(Text(outage, "yellow"))
         return Group(*lines)
 
 
@@ -134,10 +146,10 @@ def _one_line(text: Any) -> Any:
 
 
 class ProgressLines:
-    """A line when a phase starts, for each tenth of the runs, and when an outage starts.
+    """A line when an export resumes, when a phase starts, for each tenth of the runs, and about outages.
 
-    Between these it writes at most one line per second, and at least one every 30 seconds even if nothing
-    changes, which shows in the log of a job that it is alive.
+    Between these it writes at most one line per second. It writes at least one every 30 seconds even if
+    nothing changes, so that the log of a job shows that it still runs.
     """
 
     def __init__(
@@ -149,6 +161,7 @@ class ProgressLines:
         self._tenth = 0
         self._written_at = -1e9
         self._in_outage = False
+        self._event = ExportProgress(phase="listing")
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +172,9 @@ class ProgressLines:
         return
 
     def __call__(self, event: ExportProgress) -> None:
+        for line in _news(self._event, event):
+            self._write(line)
+        self._event = event
         now, outage = self._clock(), _outage(event)
         tenth = int((_share_done(event) or 0.0) * 10)
         elapsed = now - self._written_at

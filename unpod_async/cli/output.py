@@ -8,6 +8,8 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
 from unpod_async._common import printable
@@ -23,27 +25,34 @@ __all__ = [
     "ClosedStdout",
     "Draw",
     "Screen",
+    "can_colour",
     "can_redraw",
     "check_stdout",
     "clock",
+    "columns_of",
     "console",
     "counted",
+    "cut_mark",
     "echo",
     "echo_err",
     "echo_error",
     "echo_line",
     "has_stdout",
+    "local_time",
+    "stdout_error",
     "wants_json",
+    "write_err",
+    "zone_name",
 ]
 
 _DEFAULT_COLUMNS: Final = 80
 _DEFAULT_LINES: Final = 25
 _SPARE_LINES: Final = 3
-"""Lines left free below a screen, so that ^C and the next prompt do not push its first line out."""
+"""Lines left free below a screen, so that ^C and the next prompt do not scroll its first line away."""
 
 
 def wants_json(option: bool | None) -> bool:
-    """Return True for JSON: as `--json` or `--table` says, otherwise if stdout is not a terminal."""
+    """Return True for JSON: the value of `--json` or `--table`, or else whether stdout is not a terminal."""
     return not sys.stdout.isatty() if option is None else option
 
 
@@ -59,6 +68,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def cut_mark(encoding: str | None) -> str:
+    """Return the character behind text that is cut: "…", or "~" if the encoding does not have it."""
+    try:
+        "…".encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return "~"
+    return "…"
+
+
 def clock(seconds: float) -> str:
     """Return a duration as m:ss or h:mm:ss, or in days from 100 hours on."""
     minutes, rest = divmod(int(max(seconds, 0.0)), 60)
@@ -66,6 +84,21 @@ def clock(seconds: float) -> str:
     if hours >= 100:
         return counted(hours // 24, "day")
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def local_time(at: datetime, zone: tzinfo | None) -> datetime:
+    """Return a time in a zone; None is the zone of this machine."""
+    try:
+        return at.astimezone(zone)
+    except (OSError, OverflowError, ValueError):  # a year that the platform cannot convert
+        return at
+
+
+def zone_name(at: datetime) -> str:
+    """Return the short name of the zone of a time, such as CET, or its offset if it has no short name."""
+    name = at.tzname() or ""
+    # Windows has long names, such as "Central European Standard Time".
+    return name if 0 < len(name) <= 6 and " " not in name else f"{at:%z}"
 
 
 # -- stderr -------------------------------------------------------------------------------------------------
@@ -83,13 +116,26 @@ def echo_err(text: str, *, indent: str = "", wrap: bool = True) -> None:
     if sys.stderr.isatty() and wrap:
         line = textwrap.fill(
             line,
-            _columns(sys.stderr),
+            columns_of(sys.stderr),
             subsequent_indent=indent,
             break_long_words=False,
             break_on_hyphens=False,
         )
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    write_err(line + "\n")
+
+
+def write_err(text: str) -> None:
+    """Write text to stderr.
+
+    If stderr cannot be written, this text and everything after it is dropped: the command goes on, and its
+    results and exit status stay the same.
+    """
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        # Not the broken stream: the interpreter flushes stderr when it exits, and would fail with status 120.
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
 
 
 def echo_error(message: str, hint: str = "", *, details: Sequence[str] = ()) -> None:
@@ -122,10 +168,17 @@ def has_stdout() -> bool:
     return not isinstance(sys.stdout, ClosedStdout)
 
 
+def stdout_error(reason: str) -> CliError:
+    """Return the error of a stdout that cannot be written."""
+    return CliError(
+        f"cannot write to stdout: {reason}", hint="check where the output goes; > /dev/null discards it"
+    )
+
+
 def check_stdout() -> None:
     """Raise CliError if the process was started without a stdout."""
     if not has_stdout():
-        raise CliError("cannot write to stdout: it is closed")
+        raise stdout_error("it is closed")
 
 
 def echo_line(line: bytes) -> None:
@@ -142,7 +195,7 @@ def echo_line(line: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CliError(f"cannot write to stdout: {os_error_text(error)}") from None
+        raise stdout_error(os_error_text(error)) from None
 
 
 def echo(text: str) -> None:
@@ -150,7 +203,13 @@ def echo(text: str) -> None:
     echo_line(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
 
 
-def _columns(stream: IO[str]) -> int:
+def can_colour(stream: IO[str]) -> bool:
+    """Return True if the stream is a terminal with colours, and NO_COLOR is not set."""
+    return can_redraw(stream) and not os.environ.get("NO_COLOR")
+
+
+def columns_of(stream: IO[str]) -> int:
+    """Return the width of a terminal in cells: COLUMNS, what the terminal says, or 80."""
     setting = os.environ.get("COLUMNS", "")
     if setting.isdecimal() and int(setting) > 0:
         return int(setting)
@@ -167,9 +226,9 @@ def console(stream: IO[str]) -> Console:
     redraws = can_redraw(stream)
     return Console(
         file=stream,
-        color_system="auto" if redraws and not os.environ.get("NO_COLOR") else None,
+        color_system="auto" if can_colour(stream) else None,
         # rich does not ask a terminal that cannot redraw for its width.
-        width=None if redraws else _columns(stream),
+        width=None if redraws else columns_of(stream),
         height=None if redraws else _DEFAULT_LINES,
         highlight=False,
         markup=False,
@@ -218,6 +277,10 @@ class Screen:
     ) -> None:
         self.refresh()
         self._live.__exit__(kind, error, trace)
+
+    def remove_on_exit(self) -> None:
+        """Remove the lines on exit."""
+        self._live.transient = True
 
     def refresh(self) -> None:
         """Draw the lines again if they have changed."""

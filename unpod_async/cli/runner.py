@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -12,21 +13,30 @@ import threading
 import traceback
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from types import FrameType, TracebackType
 from typing import IO, Any, Final, NoReturn, Self, TypeVar
 
 from unpod_async._common import printable
 from unpod_async.cli.errors import (
     BROKEN_PIPE,
-    ERROR,
     INTERRUPTED,
+    USAGE,
     CliError,
     exit_status,
     hint_of,
     message_of,
     os_error_text,
 )
-from unpod_async.cli.output import can_redraw, echo_err, echo_error
+from unpod_async.cli.output import (
+    can_redraw,
+    echo_err,
+    echo_error,
+    local_time,
+    stdout_error,
+    write_err,
+    zone_name,
+)
 from unpod_async.errors import UnpodError
 
 __all__ = [
@@ -53,16 +63,18 @@ class Interrupted(Exception):
     Attributes:
         status: the exit status.
         reported: whether a message was written; otherwise `run_command` writes one.
+        hint: what the user can do next, or "".
     """
 
     def __init__(self, signal_number: int, *, reported: bool = False) -> None:
         super().__init__(signal_number)
-        self.status = 128 + signal_number
+        self.status: int = 128 + signal_number
         self.reported = reported
+        self.hint = ""
 
 
 class InterruptibleRunner:
-    """An event loop that runs the coroutines of a command, one after another, in a `with` block.
+    """An event loop for the coroutines of a command, which run one after another in a `with` block.
 
     The first Ctrl-C (or SIGTERM, SIGHUP) cancels the coroutine that runs, so that it can clean up. The second
     one ends the process at once. Between two coroutines Ctrl-C raises KeyboardInterrupt as usual.
@@ -74,6 +86,10 @@ class InterruptibleRunner:
         self._signal = 0
 
     def __enter__(self) -> Self:
+        if not gc.isenabled():
+            # What was imported stays until the process ends, so that the collector need not look at it.
+            gc.freeze()
+            gc.enable()
         self._runner.__enter__()
         return self
 
@@ -99,13 +115,13 @@ class InterruptibleRunner:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if sys.stderr.isatty():
-            sys.stderr.write("\n")  # after the ^C that the terminal shows
+            write_err("\n")  # after the ^C that the terminal shows
         for note in notes:
             echo_err(note)
         raise Interrupted(self._signal, reported=bool(notes))
 
     def run_cleanup(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Run a short coroutine that closes something, also after an interruption."""
+        """Run a short coroutine that closes something, even after an interruption."""
         self._runner.run(coroutine)
 
     async def _as_task(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -137,26 +153,28 @@ def _exit_now(number: int) -> NoReturn:
     os._exit(128 + number)
 
 
-def run_command(command: Callable[[], int | None], *, verbose: int = 0) -> int:
+def run_command(command: Callable[[], int | None], *, verbose: int = 0, usage_hint: str = "") -> int:
     """Run a command and return its exit status. Expected errors become messages on stderr.
 
     Args:
         verbose: from 2 on, tracebacks are shown.
+        usage_hint: the hint of errors with status 2 that have none.
     """
     try:
         return command() or 0
     except CliError as error:
-        echo_error(error.message, error.hint, details=error.details)
+        hint = error.hint or (usage_hint if error.status == USAGE else "")
+        echo_error(error.message, hint, details=error.details)
         return error.status
     except UnpodError as error:
         return report_error(error, verbose=verbose)
     except Interrupted as interrupted:
         if not interrupted.reported:
-            echo_error("interrupted")
+            echo_error("interrupted", interrupted.hint)
         return interrupted.status
     except KeyboardInterrupt:
         if sys.stderr.isatty():
-            sys.stderr.write("\n")
+            write_err("\n")
         echo_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
@@ -169,7 +187,7 @@ def report_error(error: UnpodError, *, verbose: int) -> int:
         # Without the local variables, which contain rows and the token.
         for line in "".join(traceback.format_exception(error)).splitlines():
             text = line.lstrip()
-            sys.stderr.write(" " * (len(line) - len(text)) + printable(text) + "\n")
+            write_err(" " * (len(line) - len(text)) + printable(text) + "\n")
     echo_error(message_of(error), hint_of(error))
     return exit_status(error)
 
@@ -182,8 +200,9 @@ def shut_down(status: int) -> int:
         status = BROKEN_PIPE
     except OSError as error:
         if not status:  # else the command has reported an error already
-            echo_error(f"cannot write to stdout: {os_error_text(error)}")
-            status = ERROR
+            failure = stdout_error(os_error_text(error))
+            echo_error(failure.message, failure.hint)
+            status = failure.status
     else:
         if status != BROKEN_PIPE:
             return status
@@ -194,9 +213,9 @@ def shut_down(status: int) -> int:
 
 
 async def reader_exit(stream: IO[str]) -> NoReturn:
-    """Wait until the reader of a pipe exits; forever if `stream` is no pipe or the platform cannot tell.
+    """Wait until the reader of a pipe exits, even if nothing is written.
 
-    This works even if nothing is written.
+    Waits forever if `stream` is not a pipe, or the platform does not report this.
 
     Raises:
         BrokenPipeError: the reader has exited.
@@ -222,7 +241,8 @@ class _StderrHandler(logging.Handler):
     """Looks sys.stderr up for each record, because a progress display may have replaced it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        echo_err(self.format(record))
+        at = local_time(datetime.fromtimestamp(record.created, UTC), None)
+        echo_err(f"{at:%H:%M:%S} {zone_name(at)} {record.levelname} {self.format(record)}")
 
 
 @contextmanager
@@ -233,7 +253,6 @@ def log_to_stderr(verbose: int) -> Generator[None]:
         return
     logger = logging.getLogger("unpod_async")
     handler, level = _StderrHandler(), logger.level
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
     try:

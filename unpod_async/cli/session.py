@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 from unpod_async._common import shorten
 from unpod_async.cli.errors import USAGE, CliError, os_error_text
 from unpod_async.cli.options import GlobalOptions
+from unpod_async.cli.output import write_err
 from unpod_async.cli.runner import InterruptibleRunner
 
 if TYPE_CHECKING:
     from unpod_async import UnpodClient
 
-__all__ = ["TOKEN_VARIABLE", "find_token", "make_client", "open_client", "read_secret_file"]
+__all__ = ["PROXY_VARIABLE", "TOKEN_VARIABLE", "find_token", "make_client", "open_client", "read_secret_file"]
 
+PROXY_VARIABLE: Final = "UNPOD_PROXY"
 TOKEN_VARIABLE: Final = "UNPOD_PLATFORM_TOKEN"  # noqa: S105 - its name
 _MAX_SECRET: Final = 65_536  # bytes; a token has a few hundred
 
@@ -45,7 +47,9 @@ def open_client(
 def make_client(options: GlobalOptions, token: str | None, **client_options: Any) -> UnpodClient:
     """Return a client. It reads settings that are None from the environment."""
     from unpod_async import UnpodClient
+    from unpod_async._http import decompress_with_isal
 
+    decompress_with_isal()
     if options.timeout is not None:
         client_options["timeout"] = options.timeout
     return UnpodClient(
@@ -54,6 +58,7 @@ def make_client(options: GlobalOptions, token: str | None, **client_options: Any
         options.base_url,
         auth_scheme=options.auth_scheme or "Token",
         allow_http=options.allow_http,
+        proxy=options.proxy,
         **client_options,
     )
 
@@ -75,6 +80,7 @@ def find_token(options: GlobalOptions) -> str | None:
         try:
             token = getpass.getpass("API key (not shown while you type): ").strip()
         except EOFError:
+            write_err("\n")  # the cursor is behind the prompt
             token = ""
         if token:
             return token
@@ -94,7 +100,7 @@ def _decode_token(content: bytes, source: str) -> str:
         token = None
     if token is None or "\0" in token:
         raise CliError(
-            f"--token-file: {source} is neither UTF-8, nor UTF-16 with a byte order mark",
+            f"--token-file: {source} is neither UTF-8 nor UTF-16 with a byte order mark",
             hint="save the API key alone, as UTF-8",
             status=USAGE,
         )

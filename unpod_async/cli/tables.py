@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, tzinfo
+from typing import Any, Final, Literal, NamedTuple
 
 from unpod_async._common import printable
-from unpod_async.cli.output import console, echo
+from unpod_async.cli.output import (
+    can_colour,
+    columns_of,
+    console,
+    cut_mark,
+    echo,
+    echo_err,
+    local_time,
+    zone_name,
+)
 
-__all__ = ["GAP", "ID_WIDTH", "Column", "echo_pairs", "echo_table", "lay_out"]
+__all__ = ["GAP", "Cell", "Column", "Table", "echo_pairs", "lay_out"]
 
 GAP: Final = 2
 """Cells between two columns."""
-ID_WIDTH: Final = 34
-"""Cells for an id. Ids of the platform have 33 characters."""
+_SHORT_ID: Final = 9
+"""Minimum number of characters of a shortened id."""
 _MIN_WIDTH: Final = 4  # cells
 _MAX_VALUE: Final = 512  # characters of a value that are examined
 
@@ -25,10 +35,12 @@ class Column(NamedTuple):
     Attributes:
         title: its heading.
         value: the name of an attribute of a row, or a function of a row. None and "" are shown as a dash.
-        min_width: the column is hidden rather than made narrower.
+        min_width: minimum width; the column is hidden if there is less room.
         rank: columns with a higher rank are hidden first; 0 is never hidden.
-        firm: made narrower only after the other columns have their minimum width.
+        firm: keeps its width until all other columns have their minimum width.
         right: aligned to the right.
+        kind: "id" for ids, which are shortened; "time" for datetimes, whose zone is part of the heading.
+        style: returns the style of a cell, from its row.
     """
 
     title: str
@@ -37,80 +49,205 @@ class Column(NamedTuple):
     rank: int = 0
     firm: bool = False
     right: bool = False
+    kind: Literal["text", "id", "time"] = "text"
+    style: Callable[[Any], str] | None = None
 
 
-def echo_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
-    """Write rows under their headings to stdout."""
-    from rich.text import Text
+class Cell(NamedTuple):
+    """A cell of a table that is laid out; its text has the width of its column."""
 
-    out = console(sys.stdout)
-    _, (heading, *lines) = lay_out(rows, columns, out.width)
-    with out.capture() as captured:
-        out.print(Text(_join_cells(heading), "bold"), no_wrap=True, crop=False, end="")
-    echo("\n".join([captured.get(), *map(_join_cells, lines)]))
+    text: str
+    style: str = ""
 
 
-def lay_out(
-    rows: Sequence[Any], columns: Sequence[Column], width: int
-) -> tuple[list[Column], list[list[str]]]:
-    """Fit a table into `width` cells.
+class Table:
+    """Collects rows and writes them under their headings. It keeps the cells of a row, not the row.
 
-    Returns:
-        The columns that are shown, and the lines as cells of equal widths: first the headings, then the rows.
+    Args:
+        wide: show whole ids and every column, and cut nothing, so that lines may be longer than the terminal.
+        zone: the zone of times; None is that of this machine.
     """
-    cells = [[_cell_text(column, row) for column in columns] for row in rows]
-    widths = _fit_widths(columns, cells, width)
-    shown = [(index, cell_width) for index, cell_width in enumerate(widths) if cell_width]
-    lines = [
-        [_fit_cell(line[index], cell_width, right=columns[index].right) for index, cell_width in shown]
-        for line in ([column.title for column in columns], *cells)
-    ]
-    return [columns[index] for index, _ in shown], lines
+
+    def __init__(self, columns: Sequence[Column], *, wide: bool = False, zone: tzinfo | None = None) -> None:
+        self._columns = columns
+        self._wide = wide
+        self._zone = zone
+        self._rows: list[list[tuple[object, str]]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: object) -> None:
+        """Add a row."""
+        self._rows.append([(_value(column, row), _style(column, row)) for column in self._columns])
+
+    def lay_out(self, width: int, mark: str = "…") -> list[list[Cell]]:
+        """Return the lines as cells of equal widths: first the headings, then the rows.
+
+        Args:
+            width: cells of a line.
+            mark: the character appended to text that is cut.
+        """
+        titles, texts = _format(self._columns, self._rows, wide=self._wide, zone=self._zone, mark=mark)
+        if self._wide:
+            widths = _natural_widths(titles, texts)
+        else:
+            widths = _fit_widths(self._columns, titles, texts, width)
+        shown = [(index, cell_width) for index, cell_width in enumerate(widths) if cell_width]
+
+        def fit(line: Sequence[str], styles: Sequence[str]) -> list[Cell]:
+            return [
+                Cell(
+                    _fit_cell(line[index], cell_width, mark, right=self._columns[index].right),
+                    styles[index],
+                )
+                for index, cell_width in shown
+            ]
+
+        lines = [fit(titles, [""] * len(titles))]
+        for row, text in zip(self._rows, texts, strict=True):
+            lines.append(fit(text, [style for _, style in row]))
+        return lines
+
+    def echo(self) -> None:
+        """Write the table to stdout, with colours on a terminal. Says on stderr if columns were left out."""
+        heading, *lines = self.lay_out(columns_of(sys.stdout), cut_mark(sys.stdout.encoding))
+        heading = [cell._replace(style="bold") for cell in heading]
+        if can_colour(sys.stdout):
+            echo(_coloured([heading, *lines]))
+        else:
+            echo("\n".join(map(_join, [heading, *lines])))
+        if len(heading) < len(self._columns):
+            echo_err("Some columns do not fit. --wide shows all columns.")
 
 
-def _join_cells(cells: Sequence[str]) -> str:
-    """Return the cells of a line of `lay_out` as a string."""
-    return (" " * GAP).join(cells).rstrip()
+def lay_out(rows: Iterable[Any], columns: Sequence[Column], width: int, mark: str) -> list[list[Cell]]:
+    """Fit a table into `width` cells: see `Table.lay_out`."""
+    table = Table(columns)
+    for row in rows:
+        table.add(row)
+    return table.lay_out(width, mark)
 
 
-def echo_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Write names and values to stdout, a pair per line. Long values continue below themselves."""
-    from rich.table import Table
+def _join(cells: Sequence[Cell]) -> str:
+    return (" " * GAP).join(cell.text for cell in cells).rstrip()
+
+
+def _coloured(lines: Sequence[Sequence[Cell]]) -> str:
     from rich.text import Text
 
     out = console(sys.stdout)
-    grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
+    with out.capture() as captured:
+        for line in lines:
+            text = Text(" " * GAP).join(Text(cell.text, cell.style) for cell in line)
+            text.rstrip()
+            out.print(text, no_wrap=True, crop=False, overflow="ignore", soft_wrap=True)
+    return captured.get().removesuffix("\n")
+
+
+def echo_pairs(pairs: Sequence[tuple[str, str | Cell]]) -> None:
+    """Write names and values to stdout, a pair per line. A long value continues on the next line."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    out = console(sys.stdout)
+    grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs:
-        grid.add_row(name, Text(printable(value)))
+        text, style = (value, "") if isinstance(value, str) else value
+        grid.add_row(name, Text(printable(text), style))
     with out.capture() as captured:
         out.print(grid)
     echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def _cell_text(column: Column, row: Any) -> str:
-    value: object = getattr(row, column.value) if isinstance(column.value, str) else column.value(row)
+# -- the text of a cell -------------------------------------------------------------------------------------
+
+
+def _value(column: Column, row: Any) -> object:
+    return getattr(row, column.value) if isinstance(column.value, str) else column.value(row)
+
+
+def _style(column: Column, row: Any) -> str:
+    return "" if column.style is None else column.style(row)
+
+
+def _format(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[tuple[object, str]]],
+    *,
+    wide: bool,
+    zone: tzinfo | None,
+    mark: str,
+) -> tuple[list[str], list[list[str]]]:
+    """Return the headings, and the text of each cell."""
+    titles: list[str] = []
+    by_column: list[list[str]] = []
+    for index, column in enumerate(columns):
+        values = [row[index][0] for row in rows]
+        title, texts = column.title, values
+        if column.kind == "time":
+            title, texts = _format_times(column.title, values, zone)
+        titles.append(title)
+        cells = [_cell_text(value) for value in texts]
+        by_column.append(_short_ids(cells, mark) if column.kind == "id" and not wide else cells)
+    return titles, [list(line) for line in zip(*by_column, strict=True)]
+
+
+def _cell_text(value: object) -> str:
     return printable(str(value)[:_MAX_VALUE]) if value not in (None, "") else "-"
 
 
-def _fit_cell(cell: str, width: int, *, right: bool) -> str:
+def _format_times(title: str, values: Sequence[object], zone: tzinfo | None) -> tuple[str, list[object]]:
+    """Return the heading with the zone, and the times. If their zones differ, each time has its own."""
+    times = [local_time(value, zone) if isinstance(value, datetime) else value for value in values]
+    names = {zone_name(value) for value in times if isinstance(value, datetime)}
+    suffix = f" ({names.pop()})" if len(names) == 1 else ""
+    texts: list[object] = [
+        f"{value:%Y-%m-%d %H:%M}{'' if suffix else f' {zone_name(value)}'}"
+        if isinstance(value, datetime)
+        else value
+        for value in times
+    ]
+    return title + suffix, texts
+
+
+def _short_ids(ids: Sequence[str], mark: str) -> list[str]:
+    """Return the ids cut to one length, with a mark. At this length, different ids are still different."""
+    different = set(ids)
+    length = _SHORT_ID
+    while len({one[:length] for one in different}) < len(different):
+        length += 1
+    # The mark takes a cell too, so that an id of one more character is not cut.
+    return [one if len(one) <= length + 1 else f"{one[:length]}{mark}" for one in ids]
+
+
+# -- widths -------------------------------------------------------------------------------------------------
+
+
+def _fit_cell(cell: str, width: int, mark: str, *, right: bool) -> str:
     """Pad or cut a cell. A character may take no cell, one or two."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(cell) > width:
-        return set_cell_size(cell, width - 1) + "…"
+        return set_cell_size(cell, width - 1) + mark
     return " " * (width - cell_len(cell)) + cell if right else set_cell_size(cell, width)
 
 
-def _fit_widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return a width for each column; 0 hides it."""
+def _natural_widths(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
     from rich.cells import cell_len
 
-    widths = [
-        max([len(column.title), *(cell_len(line[index]) for line in cells)])
-        for index, column in enumerate(columns)
+    return [
+        max([len(title), *(cell_len(line[index]) for line in cells)]) for index, title in enumerate(titles)
     ]
+
+
+def _fit_widths(
+    columns: Sequence[Column], titles: Sequence[str], cells: Sequence[Sequence[str]], width: int
+) -> list[int]:
+    """Return a width for each column; 0 hides it."""
+    widths = _natural_widths(titles, cells)
 
     def excess(widths: Sequence[int]) -> int:
         return sum(one + GAP for one in widths if one) - GAP - width

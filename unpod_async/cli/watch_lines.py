@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from datetime import tzinfo
+from typing import Any
 
 import msgspec
 
-from unpod_async._common import printable, shorten
-from unpod_async.cli.output import clock
+from unpod_async._common import printable
+from unpod_async.cli.fields import duration_of, outcome_of
+from unpod_async.cli.output import clock, local_time, zone_name
 from unpod_async.errors import DecodeError
 from unpod_async.events import (
     CallEnded,
@@ -24,10 +26,7 @@ from unpod_async.events import (
 )
 from unpod_async.models import Task
 
-__all__ = ["duration_of", "json_line", "outcome_of", "text_line"]
-
-_MAX_TEXT: Final = 200
-"""Characters of a text of the service."""
+__all__ = ["json_line", "text_line"]
 
 
 def json_line(event: Event) -> bytes:
@@ -44,7 +43,7 @@ def json_line(event: Event) -> bytes:
         case RunSettled():
             line["tasks"] = event.tasks
         case CallEnded():
-            line |= _call_fields(event.task)
+            line |= _fields_of(event.task)
         case Disconnected():
             line["reason"] = event.reason
         case Reconnected():
@@ -54,7 +53,7 @@ def json_line(event: Event) -> bytes:
     return msgspec.json.encode(line)
 
 
-def _call_fields(task: Task) -> dict[str, Any]:
+def _fields_of(task: Task) -> dict[str, Any]:
     try:
         call = task.call
     except DecodeError:
@@ -68,31 +67,10 @@ def _call_fields(task: Task) -> dict[str, Any]:
     }
 
 
-def duration_of(task: Task) -> float | None:
-    """Return the duration of a call in seconds, from its start and end if needed; None if unknown."""
-    try:
-        call = task.call
-    except DecodeError:
-        return None
-    if call is None:
-        return None
-    if call.duration is not None or call.started_at is None or call.ended_at is None:
-        return call.duration
-    return max((call.ended_at - call.started_at).total_seconds(), 0.0)
-
-
-def outcome_of(task: Task) -> str | None:
-    """Return the outcome of a call on one line; None if the service does not state it."""
-    try:
-        outcome = task.call and task.call.outcome
-    except DecodeError:
-        return "(unreadable)"
-    return shorten(outcome, _MAX_TEXT) if outcome else None
-
-
-def text_line(event: Event) -> str:
-    """Return the event as text, with the local time."""
-    return printable(f"{event.seen_at.astimezone():%H:%M:%S}  {_description(event)}")
+def text_line(event: Event, zone: tzinfo | None = None) -> str:
+    """Return the event as text, with the time in a zone; None is the zone of this machine."""
+    at = local_time(event.seen_at, zone)
+    return printable(f"{at:%H:%M:%S} {zone_name(at)}  {_description(event)}")
 
 
 def _description(event: Event) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.text import Text
 
 from unpod_async._common import printable
-from unpod_async.cli.output import clock
-from unpod_async.cli.tables import GAP, ID_WIDTH, Column, lay_out
-from unpod_async.cli.watch_lines import duration_of, outcome_of
+from unpod_async.cli.fields import duration_of, outcome_of, outcome_style, status_style
+from unpod_async.cli.output import clock, local_time, zone_name
+from unpod_async.cli.tables import GAP, Column, lay_out
 from unpod_async.events import (
     CallEnded,
     Disconnected,
@@ -35,27 +35,21 @@ __all__ = ["WatchView", "draw"]
 
 _IN_PROGRESS: Final = frozenset({"in_progress", "processing"})
 _KEPT: Final = 50
-"""Ended calls, and changes of runs, that are remembered."""
+"""Maximum number of ended calls, and of changes of runs, that are kept."""
 
 _MAX_ROWS: Final = 10
-"""Rows of a list."""
+"""Maximum number of rows of a list."""
 _BAR: Final = 40
-"""Cells of the longest bar."""
+"""Width of the longest bar in cells."""
+_SHARE_WIDTH: Final = 4
+"""Width of a percentage in cells."""
+_TITLED: Final = 6
+"""Minimum number of lines of a table with a title."""
 _STATUS_WIDTH: Final = 24
-"""Cells of a status."""
+"""Width of a status in cells."""
 _REASON_LINES: Final = 3
-"""Lines for the reason of an outage."""
+"""Maximum number of lines for the reason of an outage."""
 _ORDER: Final = ("pending", "scheduled", "in_progress", "processing", "hold")
-_STYLES: Final = {
-    "completed": "green",
-    "partially_completed": "yellow",
-    "failed": "red",
-    "in_progress": "cyan",
-    "processing": "cyan",
-    "hold": "magenta",
-    "pending": "blue",
-    "scheduled": "blue",
-}
 
 
 class ActiveCall(NamedTuple):
@@ -100,6 +94,10 @@ class Outage(NamedTuple):
 class WatchView:
     """The state of the watched spaces, updated by `view(event)` for each event.
 
+    Args:
+        interval: seconds between two polls, for the title.
+        zone: the zone of times; None is that of this machine.
+
     Attributes:
         spaces: the tokens of the watched spaces.
         tasks: whether tasks are watched.
@@ -109,18 +107,28 @@ class WatchView:
         ended_count: how many calls ended.
         outages: the spaces that cannot be read, by token.
         polls: how many polls are complete.
-        polled_at: when the last one was complete.
+        polled_at: when the last poll was complete.
     """
 
-    def __init__(self, spaces: Sequence[str], *, tasks: bool, state: WatchState | None = None) -> None:
-        self.spaces = tuple(dict.fromkeys(spaces))
+    def __init__(
+        self,
+        spaces: Sequence[str],
+        *,
+        tasks: bool,
+        state: WatchState | None = None,
+        interval: float | None = None,
+        zone: tzinfo | None = None,
+    ) -> None:
+        self.spaces: tuple[str, ...] = tuple(dict.fromkeys(spaces))
         self.tasks = tasks
+        self.interval = interval
+        self.zone = zone
         self.active: dict[tuple[str, str], ActiveCall] = {}
         self.ended: deque[EndedCall] = deque(maxlen=_KEPT)
         self.changes: deque[RunChange] = deque(maxlen=_KEPT)
-        self.ended_count = 0
+        self.ended_count: int = 0
         self.outages: dict[str, Outage] = {}
-        self.polls = 0
+        self.polls: int = 0
         self.polled_at: datetime | None = None
         self._runs: dict[tuple[str, str], str | None] = {}
         if state is not None:
@@ -200,14 +208,12 @@ class _List(NamedTuple):
 
     Attributes:
         total: the number in the title, if only the latest rows are kept; otherwise the rows are counted.
-        style: returns the style of a cell, from the title of its column and its row.
     """
 
     title: str
     total: int | None
     rows: Sequence[Any]
     columns: Sequence[Column]
-    style: Callable[[str, Any], str]
 
     def heading(self, hidden: int = 0) -> Text:
         """Return the title line; `hidden` is the number of rows that are not shown."""
@@ -224,8 +230,9 @@ def draw(view: WatchView, now: datetime, *, width: int, height: int, ascii_only:
         now: a timezone-aware datetime.
         ascii_only: the terminal has no other characters.
     """
-    dot, dash = ("*", "=") if ascii_only else ("●", "━")
-    lines = _header(view, now, width, dot)[: max(height, 1)]
+    dot, dash, mark = ("*", "=", "~") if ascii_only else ("●", "━", "…")
+    title = [_watch_title(view, now)] if height >= _TITLED else []
+    lines = [*title, *_header(view, now, width, dot, mark)][: max(height, 1)]
     room = height - len(lines)
     gap = 1 if room >= 8 else 0
     statuses = _sorted_statuses(view)
@@ -235,17 +242,23 @@ def draw(view: WatchView, now: datetime, *, width: int, height: int, ascii_only:
         runs = _bars(statuses, width, dash)
     else:
         runs = [_counts(statuses)]
-    blocks = [runs, *_fill(lists, room - gap - len(runs), gap, width)]
+    blocks = [runs, *_fill(lists, room - gap - len(runs), gap, width, mark)]
     for block in blocks:
         lines += [Text()] * gap + block
     lines = lines[: max(height, 1)]
     for line in lines:
         line.no_wrap = True
-        line.truncate(width, overflow="ellipsis")
+        line.truncate(width, overflow="crop" if ascii_only else "ellipsis")
     return lines
 
 
-def _header(view: WatchView, now: datetime, width: int, dot: str) -> list[Text]:
+def _watch_title(view: WatchView, now: datetime) -> Text:
+    every = "" if view.interval is None else f"every {view.interval:g} s, "
+    line = Text("unpod-async watch", "bold")
+    return line.append(f"{' ' * GAP}{every}times in {zone_name(local_time(now, view.zone))}", "dim not bold")
+
+
+def _header(view: WatchView, now: datetime, width: int, dot: str, mark: str) -> list[Text]:
     spaces = view.spaces
     connected = [space for space in spaces if space not in view.outages]
     lines: list[Text] = []
@@ -257,17 +270,17 @@ def _header(view: WatchView, now: datetime, width: int, dot: str) -> list[Text]:
         lines.append(Text.assemble((f"{dot} ", style), (name, "bold"), "  ", state))
     for outage in view.outages.values():
         line = Text.assemble((f"{dot} ", "red"), (printable(outage.space), "bold"), "  ")
-        line.append(f"disconnected since {_time(outage.since, now)}", "red")
+        line.append(f"disconnected since {_time(outage.since, now, view.zone)}", "red")
         duration = f", {clock((now - outage.since).total_seconds())}"
         if line.cell_len + len(duration) <= width:
             line.append(duration, "red")
         lines.append(line)
         reason = textwrap.wrap(
-            printable(outage.reason), max(width - GAP, 1), max_lines=_REASON_LINES, placeholder=" …"
+            printable(outage.reason), max(width - GAP, 1), max_lines=_REASON_LINES, placeholder=f" {mark}"
         )
         lines += [Text(f"{' ' * GAP}{part}", "red") for part in reason]
     if view.polled_at is not None:
-        polled = f"polled {_time(view.polled_at, now)}"
+        polled = f"polled {_time(view.polled_at, now, view.zone)}"
         free = width - lines[0].cell_len - len(polled)
         if free >= GAP:
             lines[0].append(" " * free + polled, "dim")
@@ -289,20 +302,29 @@ def _bars(statuses: Sequence[tuple[str, int]], width: int, dash: str) -> list[Te
     most = max(count for _, count in statuses)
     name_width = min(max(len(name) for name in names), _STATUS_WIDTH, max(width // 2, 4))
     count_width = len(f"{most:,}")
-    bar = min(width - name_width - count_width - 2 * GAP, _BAR)
+    bar = min(width - name_width - count_width - _SHARE_WIDTH - 3 * GAP, _BAR)
     for name, (status, count) in zip(names, statuses, strict=True):
         line = Text(name[:name_width].ljust(name_width) + " " * GAP + f"{count:,}".rjust(count_width))
+        line.append(" " * GAP + _share(count, total).rjust(_SHARE_WIDTH))
         if bar > 0:
-            line.append(" " * GAP + dash * max(round(bar * count / most), 1), _style(status))
+            line.append(" " * GAP + dash * max(round(bar * count / most), 1), status_style(status))
         lines.append(line)
     return lines
+
+
+def _share(count: int, total: int) -> str:
+    """Return a percentage that is 0% or 100% only if it is exactly that."""
+    share = count / total
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def _counts(statuses: Sequence[tuple[str, int]]) -> Text:
     line = _title("RUNS", "" if statuses else "none")
     for index, (status, count) in enumerate(statuses):
         line.append(" " * GAP if index else "")
-        line.append(f"{count:,} {printable(status)}", _style(status))
+        line.append(f"{count:,} {printable(status)}", status_style(status))
     return line
 
 
@@ -310,7 +332,7 @@ def _lists(view: WatchView, now: datetime) -> list[_List]:
     return [_active_calls(view, now), _ended_calls(view, now)] if view.tasks else [_run_changes(view, now)]
 
 
-def _fill(lists: Sequence[_List], room: int, gap: int, width: int) -> list[list[Text]]:
+def _fill(lists: Sequence[_List], room: int, gap: int, width: int, mark: str) -> list[list[Text]]:
     """Return the lists in `room` lines; only their titles if there is no room for more."""
     rows = room - len(lists) * (gap + 2)
     if rows < len(lists):
@@ -322,20 +344,20 @@ def _fill(lists: Sequence[_List], room: int, gap: int, width: int) -> list[list[
         share = max(-(-rows // (len(lists) - index)), rows - needed_after)
         shown = list(one.rows)[: min(share, _MAX_ROWS, rows)]
         rows -= len(shown)
-        blocks.append(_draw_list(one, shown, width))
+        blocks.append(_draw_list(one, shown, width, mark))
     return blocks
 
 
-def _draw_list(one: _List, shown: Sequence[Any], width: int) -> list[Text]:
+def _draw_list(one: _List, shown: Sequence[Any], width: int, mark: str) -> list[Text]:
     title = one.heading(len(one.rows) - len(shown))
     if not shown:
         return [title]
-    columns, (headings, *lines) = lay_out(shown, one.columns, width)
-    block = [title, Text((" " * GAP).join(headings).rstrip(), "dim")]
-    for row, cells in zip(shown, lines, strict=True):
+    headings, *rows = lay_out(shown, one.columns, width, mark)
+    block = [title, Text((" " * GAP).join(cell.text for cell in headings).rstrip(), "dim")]
+    for row in rows:
         line = Text()
-        for index, (column, cell) in enumerate(zip(columns, cells, strict=True)):
-            line.append((" " * GAP if index else "") + cell, one.style(column.title, row))
+        for index, cell in enumerate(row):
+            line.append((" " * GAP if index else "") + cell.text, cell.style)
         line.rstrip()
         block.append(line)
     return block
@@ -343,23 +365,23 @@ def _draw_list(one: _List, shown: Sequence[Any], width: int) -> list[Text]:
 
 def _active_calls(view: WatchView, now: datetime) -> _List:
     def since(row: ActiveCall) -> str | None:
-        return None if row.since is None else _time(row.since, now)
+        return None if row.since is None else _time(row.since, now, view.zone)
 
     def duration(row: ActiveCall) -> str | None:
         return None if row.since is None else clock((now - row.since).total_seconds())
 
-    def style(title: str, row: ActiveCall) -> str:
-        return "cyan" if title == "DURATION" else ""
+    def style(row: ActiveCall) -> str:
+        return status_style("in_progress")
 
     columns = (
-        Column("CALL", "task", ID_WIDTH, firm=True),
+        Column("CALL", "task", 10, firm=True, kind="id"),
         *_place_columns(view, run_rank=2),
         Column("SINCE", since, 8),
-        Column("DURATION", duration, 8, rank=1, right=True),
+        Column("DURATION", duration, 8, rank=1, right=True, style=style),
     )
     # The longest first, because a call that hangs is what users look for.
     rows = sorted(view.active.values(), key=lambda row: (row.since is None, row.since or now, row.task))
-    return _List("CALLS IN PROGRESS", None, rows, columns, style)
+    return _List("CALLS IN PROGRESS", None, rows, columns)
 
 
 def _ended_calls(view: WatchView, now: datetime) -> _List:
@@ -370,19 +392,19 @@ def _ended_calls(view: WatchView, now: datetime) -> _List:
         return None if row.duration is None else clock(row.duration)
 
     def at(row: EndedCall) -> str:
-        return _time(row.at, now)
+        return _time(row.at, now, view.zone)
 
-    def style(title: str, row: EndedCall) -> str:
-        return _style(row.status) if title == "OUTCOME" else ""
+    def style(row: EndedCall) -> str:
+        return outcome_style(row.outcome) if row.outcome else status_style(row.status)
 
     columns = (
-        Column("CALL", "task", ID_WIDTH, firm=True),
+        Column("CALL", "task", 10, firm=True, kind="id"),
         *_place_columns(view, run_rank=3),
-        Column("OUTCOME", outcome, 12),
+        Column("OUTCOME", outcome, 12, style=style),
         Column("DURATION", duration, 8, right=True),
         Column("ENDED", at, 8, rank=2),
     )
-    return _List("CALLS ENDED", view.ended_count, view.ended, columns, style)
+    return _List("CALLS ENDED", view.ended_count, view.ended, columns)
 
 
 def _run_changes(view: WatchView, now: datetime) -> _List:
@@ -393,19 +415,19 @@ def _run_changes(view: WatchView, now: datetime) -> _List:
         return row.new or "removed"
 
     def at(row: RunChange) -> str:
-        return _time(row.at, now)
+        return _time(row.at, now, view.zone)
 
-    def style(title: str, row: RunChange) -> str:
-        return _style(row.new) if title == "AFTER" else ""
+    def style(row: RunChange) -> str:
+        return status_style(row.new)
 
     columns = (
-        Column("RUN", "run", ID_WIDTH, firm=True),
+        Column("RUN", "run", 10, firm=True, kind="id"),
         *_space_column(view),
         Column("BEFORE", old, 11, rank=1),
-        Column("AFTER", new, 11),
+        Column("AFTER", new, 11, style=style),
         Column("SEEN", at, 8, rank=2),
     )
-    return _List("LATEST CHANGES", None, view.changes, columns, style)
+    return _List("LATEST CHANGES", None, view.changes, columns)
 
 
 def _space_column(view: WatchView) -> list[Column]:
@@ -415,18 +437,14 @@ def _space_column(view: WatchView) -> list[Column]:
 
 def _place_columns(view: WatchView, *, run_rank: int) -> list[Column]:
     """Return the columns that show where a call belongs."""
-    return [*_space_column(view), Column("RUN", "run", 8, rank=run_rank)]
+    return [*_space_column(view), Column("RUN", "run", 10, rank=run_rank, kind="id")]
 
 
 def _title(title: str, note: str) -> Text:
     return Text.assemble((title, "bold"), " " * GAP, note)
 
 
-def _style(status: str | None) -> str:
-    return _STYLES.get(status or "", "")
-
-
-def _time(at: datetime, now: datetime) -> str:
-    """Return the local time, or the date if it is long ago."""
-    local = at.astimezone()
+def _time(at: datetime, now: datetime, zone: tzinfo | None) -> str:
+    """Return the time of day, or the date if it is long ago. The title names the time zone."""
+    local = local_time(at, zone)
     return f"{local:%H:%M:%S}" if abs(now - at) < timedelta(hours=20) else f"{local:%b %d}"

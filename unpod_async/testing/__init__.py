@@ -4,8 +4,7 @@
 
     from unpod_async.testing import Fault, Sandbox
 
-    async with Sandbox(runs=20, tasks_per_run=5) as sandbox:
-        sandbox.base_url, sandbox.token, sandbox.space_token  # the arguments of a client
+    async with Sandbox(runs=20, tasks_per_run=5) as sandbox, sandbox.client() as unpod:
         sandbox.script(Fault(status=503, times=2))  # the next two requests fail
         ...
         assert len(sandbox.ledger) == 1  # the calls that were queued
@@ -19,8 +18,9 @@ is placed, nothing leaves the machine, and every name, number and credential is 
 
 from unpod_async.testing import faults
 from unpod_async.testing.create import CreatedCall
+from unpod_async.testing.live import ManualClock
 from unpod_async.testing.sandbox import Sandbox
 from unpod_async.testing.script import Fault, Oddities
 from unpod_async.testing.server import Received
 
-__all__ = ["CreatedCall", "Fault", "Oddities", "Received", "Sandbox", "faults"]
+__all__ = ["CreatedCall", "Fault", "ManualClock", "Oddities", "Received", "Sandbox", "faults"]

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from unpod_async.testing.answers import ImmediateResponse, json_response, unauthorized
-from unpod_async.testing.translations import translate
+from unpod_async.testing.answers import ImmediateResponse, json_response, translate, unauthorized
 
 __all__ = [
     "ACCOUNTS",
@@ -54,7 +53,7 @@ class FakeOrg:
 
 @dataclass(frozen=True, slots=True)
 class FakeAccount:
-    """A user with an API key (scheme Token) and, if it can log in, a JWT (schemes JWT and Bearer)."""
+    """A user with an API key (scheme Token) and, if the user can log in, a JWT (schemes JWT and Bearer)."""
 
     number: str
     name: str
@@ -150,7 +149,7 @@ class FakeSpace:
         return {**self.row(), "agents": agents, "created": moment, "modified": moment}
 
     def role_of(self, account: FakeAccount) -> Role | None:
-        """Return the role of an account: owners may do everything, viewers read agent tasks, None nothing."""
+        """Return the role of an account, or None without access. Viewers may only read agent tasks."""
         if account.org == self.org and account.role == "owner":
             return "owner"
         return "viewer" if account.number in self.viewers else None
@@ -165,9 +164,11 @@ ORGS = {
 }
 
 ACCOUNTS = (
-    FakeAccount("1", "Alice Example", "acme.example", "a11ce".ljust(40, "0"), "<jwt-alice>"),
-    FakeAccount("2", "Bob Example", "acme.example", "b0b".ljust(40, "0"), "<jwt-bob>", role="viewer"),
-    FakeAccount("3", "Carol Example", "other.example", "ca401".ljust(40, "0"), "<jwt-carol>"),
+    FakeAccount("1", "Alice Example", "acme.example", "a11ce".ljust(40, "0"), "jwt-a11ce".ljust(40, "0")),
+    FakeAccount(
+        "2", "Bob Example", "acme.example", "b0b".ljust(40, "0"), "jwt-b0b".ljust(40, "0"), role="viewer"
+    ),
+    FakeAccount("3", "Carol Example", "other.example", "ca401".ljust(40, "0"), "jwt-ca401".ljust(40, "0")),
     FakeAccount("4", "Dade Example", "acme.example", "dade".ljust(40, "0"), state="inactive"),
     FakeAccount("5", "Blake Example", "acme.example", "b1ac".ljust(40, "0"), state="blacklisted"),
 )

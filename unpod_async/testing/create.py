@@ -1,4 +1,7 @@
-"""Creating tasks: the checks of the service in their order, and what remains stored after a failure."""
+"""Creating tasks: the checks of the service in their order, and what remains stored after a failure.
+
+The body of a request is JSON or a form, and is decoded as the framework of the service does.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,28 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, cast
+from email.message import Message
+from email.parser import BytesParser
+from typing import Any, NoReturn, cast
+from urllib.parse import parse_qsl
 
 from unpod_async.testing import accounts
-from unpod_async.testing.answers import ApiResponse, ImmediateResponse, html_page, json_response
-from unpod_async.testing.bodies import decode_body
-from unpod_async.testing.store import AddedTask, DataStore
-from unpod_async.testing.translations import language_of, translate
+from unpod_async.testing.answers import (
+    ApiResponse,
+    ImmediateResponse,
+    html_page,
+    json_response,
+    language_of,
+    translate,
+)
+from unpod_async.testing.store import AddedTask, DataStore, microseconds
 
-__all__ = ["CreatedCall", "create"]
+__all__ = ["CreatedCall", "create", "decode_body"]
 
 _REQUIRED = "This field is required."
 _NO_DATE = "Invalid schedule format. 'calling_date' and 'calling_time' are required for manual scheduling."
 _NO_DOCUMENTS = "No tasks provided and filters missing in data"
 _NOT_FOUND = "No tasks provided and no tasks found in store"
-_AUTO_DELAY = 600  # seconds
 _MISSING = object()
 _INT64 = range(-(2**63), 2**63)
 _MAX_DOCUMENT = 16 * 2**20  # bytes; the limit of the database
@@ -40,8 +50,8 @@ class CreatedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """What a valid request asks for."""
+class _ValidRequest:
+    """The contents of a valid request."""
 
     pilot: str
     context: str
@@ -67,23 +77,22 @@ def create(
         ImmediateResponse: the request is refused.
     """
     language = language_of(headers.get("accept-language", ""))
-    order = _validate(decode_body(headers, body, language), language)
-    documents = order.documents
+    request = _validate(decode_body(headers, body, language), language)
+    documents = request.documents
     if any(math.isinf(value) for value in _numbers(documents) if isinstance(value, float)):
         raise ImmediateResponse(html_page(500))  # the service cannot pass it on as JSON
     _check_references(documents)
     if not documents:
-        detail = _NOT_FOUND if order.filters else _NO_DOCUMENTS
+        detail = _NOT_FOUND if request.filters else _NO_DOCUMENTS
         raise ImmediateResponse(_failed(400, {"detail": detail}))
-    scheduled = _scheduled(order, now)
-    moment = int(now.timestamp() * 1000) * 1000
-    run = store.insert_run(space.token, moment, batch_count=len(documents))
+    scheduled = _schedule_time(request, now, store.auto_delay())
+    run = store.insert_run(space.token, microseconds(now), batch_count=len(documents))
     run_id, status = store.ids.make("R", run), "pending" if scheduled is None else "scheduled"
     calls: list[CreatedCall] = []
     for document in documents:
         if not _is_storable(document):
             return _upstream(500, "Internal Server Error"), calls
-        added = AddedTask(run, store.newest, order.pilot, account, order.context, document, scheduled)
+        added = AddedTask(run, store.newest, request.pilot, account, request.context, document, scheduled)
         task_id = store.ids.make("T", store.insert_task(added, status))
         calls.append(CreatedCall(run_id, task_id, document, space.token))
     ids = [call.task_id for call in calls]
@@ -107,7 +116,7 @@ def _check_references(documents: list[dict[str, Any]]) -> None:
         raise ImmediateResponse(_upstream(422, {"detail": problems}))
 
 
-def _validate(data: object, language: str) -> _Order:
+def _validate(data: object, language: str) -> _ValidRequest:
     if not isinstance(data, dict):
         text = translate(language, "Invalid data. Expected a dictionary, but got {}.", type(data).__name__)
         raise ImmediateResponse(_invalid({"non_field_errors": [text]}))
@@ -126,7 +135,7 @@ def _validate(data: object, language: str) -> _Order:
             errors[name] = [_dictionary_problem(value, language)]
     if errors:
         raise ImmediateResponse(_invalid(errors))
-    return _Order(
+    return _ValidRequest(
         pilot=str(body["pilot"]).strip(),
         context=str(body["context"]).strip(),
         documents=body["documents"],
@@ -169,17 +178,17 @@ def _dictionary_problem(value: object, language: str) -> str:
     return translate(language, text, type(value).__name__)
 
 
-def _scheduled(order: _Order, now: datetime) -> int | None:
+def _schedule_time(request: _ValidRequest, now: datetime, auto_delay: int) -> int | None:
     """Return the time of a schedule in Unix seconds, or None to call at once.
 
     The agent defines the schedule "auto". An agent that does not exist has none.
     """
-    kind = order.schedule.get("type")
-    if kind == "auto" and order.pilot in accounts.AGENTS:
-        return int(now.timestamp()) + _AUTO_DELAY
+    kind = request.schedule.get("type")
+    if kind == "auto" and request.pilot in accounts.AGENTS:
+        return int(now.timestamp()) + auto_delay
     if kind != "custom":
         return None
-    date, time = order.schedule.get("calling_date"), order.schedule.get("calling_time")
+    date, time = request.schedule.get("calling_date"), request.schedule.get("calling_time")
     if not date or not time:
         raise ImmediateResponse(_failed(400, {"detail": _NO_DATE}))
     moment = _moment(str(date), str(time))
@@ -249,3 +258,105 @@ def _failed(status: int, errors: dict[str, Any]) -> ApiResponse:
 
 def _upstream(status: int, errors: object) -> ApiResponse:
     return json_response(status, {"message": "Task Creation Failed", "errors": errors})
+
+
+_ITEM = re.compile(r"documents\[([0-9]+)\](.*)")
+_BOUNDARY = re.compile(r"[ -~]{0,200}[!-~]")
+
+
+def decode_body(headers: Mapping[str, str], body: bytes, language: str) -> object:
+    """Return the data of a request. An empty body is an empty object, whatever its type.
+
+    A body without a Content-Length, such as a chunked one, counts as empty.
+
+    Raises:
+        ImmediateResponse: the type is not supported, or the body is malformed.
+    """
+    content_type = Message()
+    content_type["Content-Type"] = headers.get("content-type", "")
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_form = kind in {"application/x-www-form-urlencoded", "multipart/form-data"}
+    if not body or headers.get("content-length", "0") == "0":
+        return _form_data([]) if is_form else {}
+    if kind == "application/json":
+        return _decode_json(body, str(content_type.get_param("charset", "utf-8")))
+    if kind == "application/x-www-form-urlencoded":
+        return _form_data(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    if kind == "multipart/form-data":
+        return _form_data(_multipart_fields(headers["content-type"], content_type, body))
+    text = translate(language, 'Unsupported media type "{}" in request.', headers.get("content-type", ""))
+    raise ImmediateResponse(json_response(415, {"message": text, "status_code": 415}))
+
+
+def _decode_json(body: bytes, charset: str) -> object:
+    try:
+        try:
+            text = body.decode(charset)
+        except LookupError:
+            text = body.decode()
+        return cast(object, json.loads(text, parse_constant=_not_json))
+    except ValueError as error:  # malformed JSON, NaN, or the wrong charset
+        raise _malformed(f"JSON parse error - {error}") from None
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"Out of range float values are not JSON compliant: {constant!r}")
+
+
+def _malformed(detail: str) -> ImmediateResponse:
+    payload = {"status_code": 400, "message": "Error", "data": {"detail": detail}}
+    return ImmediateResponse(json_response(400, payload))
+
+
+def _multipart_fields(header: str, content_type: Message, body: bytes) -> list[tuple[str, str]]:
+    boundary = content_type.get_param("boundary")
+    if not isinstance(boundary, str) or not _BOUNDARY.fullmatch(boundary):
+        raise _malformed(f"Multipart form parse error - Invalid boundary in multipart: {boundary}")
+    parsed = BytesParser().parsebytes(f"Content-Type: {header}\r\n\r\n".encode() + body)
+    fields: list[tuple[str, str]] = []
+    for part in parsed.get_payload() if parsed.is_multipart() else []:
+        if isinstance(part, Message) and part.get_filename() is None:
+            name = part.get_param("name", header="content-disposition")
+            value = part.get_payload(decode=True)
+            if isinstance(name, str) and isinstance(value, bytes):
+                fields.append((name, value.decode(errors="replace")))
+    return fields
+
+
+def _form_data(fields: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return the data that the fields of a form describe: `documents[0].name=Ann&schedule.type=now`.
+
+    A plain `documents` gives strings, which are not valid documents.
+    """
+    form = dict(fields)  # keeps the last value of a repeated name
+    data: dict[str, Any] = {name: form[name] for name in ("pilot", "context") if name in form}
+    plain = [value for name, value in fields if name == "documents"]
+    items = plain or _form_items(form)
+    if items:
+        data["documents"] = items
+    for field in ("schedule", "filters"):
+        prefix = f"{field}."
+        data[field] = {
+            name.removeprefix(prefix): value
+            for name, value in form.items()
+            if name.startswith(prefix) and name != prefix
+        }
+    return data
+
+
+def _form_items(form: Mapping[str, str]) -> list[Any]:
+    items: dict[int, Any] = {}
+    for name, value in form.items():
+        found = _ITEM.fullmatch(name)
+        if found is None:
+            continue
+        index, key = int(found[1]), found[2]
+        item = items.get(index)
+        if not key:
+            items[index] = value
+            continue
+        if not isinstance(item, dict):
+            items[index] = item = {}
+        if key.startswith(".") and key != ".":
+            item[key[1:]] = value
+    return [items[index] for index in sorted(items)]

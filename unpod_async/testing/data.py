@@ -76,6 +76,19 @@ _LINES = (
     ("مرحبا، كيف حالك؟", "بخير، شكرا"),
 )
 _OUTCOMES = ("Interested", "Not Interested", "Call Back", "Voicemail", "No Answer")
+# What is said in the calls of a live sandbox, by outcome: the agent, the customer, the summary.
+_SPOKEN = (
+    ("Interested", "Would you like a demonstration?", "Yes, next week.", "Wants a demonstration next week."),
+    (
+        "Interested",
+        "Passt Ihnen Donnerstag?",
+        "Ja, gern — am Nachmittag.",
+        "Wants an appointment on Thursday.",
+    ),
+    ("Not Interested", "Would you like to hear our offer?", "No, thank you.", "Declined the offer."),
+    ("Call Back", "क्या अभी बात हो सकती है?", "बाद में कॉल कीजिए।", "Asked to be called later."),
+    ("Voicemail", "Please call us back.", "", "Left a message on the voicemail."),
+)
 _REASONS = ("SIP 486 busy", "SIP 480 temporarily unavailable", "no answer", "provider error: “trunk down”")
 _COSTS = {"stt": 0.01, "llm": 0.02, "tts": 0.03, "vapi": 0.05, "total": 0.123, "llmPromptTokens": 150}
 
@@ -95,14 +108,93 @@ def failure_reason(bits: int) -> str:
     return _REASONS[bits % len(_REASONS)]
 
 
-def output_for(status: str, bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:
-    """Return the `output` of a call: `{}` before its end, `{error}` if it failed, else one of two shapes."""
+def output_for(
+    status: str, bits: int, started: int, name: str, phone: str, ordinal: int, *, ended: int | None = None
+) -> Row:
+    """Return the `output` of a call: `{}` before its end, `{error}` if it failed, else one of two shapes.
+
+    Args:
+        status: the status of the task.
+        bits: a random number, which decides the content.
+        started: when the call was answered.
+        name: the name of the customer.
+        phone: the number of the customer.
+        ordinal: the number of the call.
+        ended: when it ended, for plausible values. None: every odd value that was seen on the service.
+    """
     if status == "failed":
         return {"error": failure_reason(bits)}
     if status != "completed":
         return {}
+    if ended is not None:
+        is_camel = bits % 16 == 0
+        make = _camel_output if is_camel else _snake_output
+        return _plausible(make(bits >> 8, started, name, phone, ordinal), bits >> 8, started, ended)
     make = _camel_output if bits % 3 == 0 else _snake_output
     return make(bits >> 8, started, name, phone, ordinal)
+
+
+def _utc(moment: int) -> str:
+    return f"{iso(moment - moment % SECOND)}.{moment % SECOND // 1000:03d}Z"
+
+
+def _plausible(output: Row, bits: int, started: int, ended: int) -> Row:
+    """Replace the odd values of an output by those of a call with these times."""
+    outcome, question, response, summary = _SPOKEN[(bits >> 20) % len(_SPOKEN)]
+    seconds = round((ended - started) / SECOND, 2)
+    cost = round(0.02 + 0.01 * seconds, 4)
+    times = _utc(started), _utc(ended)
+    said = [("agent", question, started), ("customer", response, (started + ended) // 2)]
+    said = [(role, text, moment) for role, text, moment in said if text]
+    if "id" in output:
+        text = "\n".join(f"{'AI' if role == 'agent' else 'User'}: {text}" for role, text, _ in said)
+        return {
+            **output,
+            "startedAt": times[0],
+            "endedAt": times[1],
+            "createdAt": times[0],
+            "updatedAt": times[1],
+            "transcript": text,
+            "summary": summary,
+            "cost": cost,
+            "messages": [
+                {
+                    "role": "bot" if role == "agent" else "user",
+                    "time": moment // 1000,
+                    "endTime": moment // 1000,
+                    "message": text,
+                    "secondsFromStart": round((moment - started) / SECOND, 2),
+                }
+                for role, text, moment in said
+            ],
+            "costBreakdown": {"total": cost},
+            "analysis": {"summary": summary, "successEvaluation": str(outcome == "Interested").lower()},
+            "artifact": {"recordingUrl": output["recordingUrl"], "messages": [], "transcript": text},
+        }
+    after = {
+        **output["post_call_data"],
+        "summary": {
+            "status": outcome,
+            "summary": summary,
+            "name": output["customer"],
+            "contact": output["contact_number"],
+            "callback_datetime": "",
+        },
+    }
+    return {
+        **output,
+        "transcript": [
+            {"role": role, "content": text, "user_id": None, "timestamp": _utc(moment)}
+            for role, text, moment in said
+        ],
+        "start_time": times[0],
+        "end_time": times[1],
+        "call_summary": summary,
+        "duration": seconds,
+        "cost": cost,
+        "post_call_data": after,
+        "metadata": {"cost": cost, "type": output["call_type"], "usage": {}},
+    }
 
 
 def _camel_output(bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:

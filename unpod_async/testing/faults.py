@@ -128,7 +128,7 @@ def gzip_damaged(**which: Any) -> Fault:
     return _encoded(_PAGE, "gzip", which)
 
 
-def unasked_encoding(encoding: str = "br", **which: Any) -> Fault:
+def unasked_encoding(encoding: str = "compress", **which: Any) -> Fault:
     """Row 10: an encoding that the client does not accept."""
     return _encoded(b"\x8b\x05\x80", encoding, which)
 
@@ -213,7 +213,7 @@ def upstream_error(errors: str = "Internal Server Error", *, processed: bool = F
 
 
 def poisoned_row(sandbox: Sandbox, task_id: str | None = None) -> str:
-    """Row 28: a row that fails every page that contains it, always. Returns its id."""
+    """Row 28: a row that makes every page that contains it fail, always. Returns its id."""
     found = task_id or _some_task(sandbox)
     sandbox.poison(found)
     return found

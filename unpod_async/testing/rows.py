@@ -1,4 +1,4 @@
-"""Builds the rows of responses from the data set, on request."""
+"""Build the rows of responses from the data set, on request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RowBuilder:
     """Builds rows, and knows which ones are poisoned and which are served malformed."""
 
     def __init__(self, store: DataStore) -> None:
-        self.store = store
+        self.store: DataStore = store
         self.poisoned_runs: set[int] = set()
         # The tasks that fail in listings of spaces and runs, and those that fail in listings of agents.
         self.poisoned_tasks: set[int] = set()
@@ -119,10 +119,11 @@ class RowBuilder:
         if added is not None and added.document is not None:
             quality = "high" if added.assignee in accounts.AGENTS else None
             return {**added.document, "token": added.document.get("token", token), "quality": quality}
+        number = store.number_of(task)
         return {
-            "name": f"Person {task:04d}",
-            "contact_number": f"90000{task % 100_000:05d}",
-            "document_id": f"doc{task:06d}",
+            "name": f"Person {number:04d}",
+            "contact_number": f"90000{number % 100_000:05d}",
+            "document_id": f"doc{number:06d}",
             "token": token,
             "quality": "high",
         }
@@ -148,7 +149,9 @@ class RowBuilder:
         if status not in {"completed", "failed"}:
             return {}
         name, phone = str(values.get("name", "")), str(values.get("contact_number", ""))
-        return output_for(status, mix(self.store.seed, task), created + 60 * SECOND, name, phone, task)
+        call, number = self.store.call_of(task), self.store.number_of(task)
+        start, end = (created + 60 * SECOND, None) if call is None else (call.answered, call.ended)
+        return output_for(status, mix(self.store.seed, task), start, name, phone, number, ended=end)
 
     def _times(self, task: int, status: str, created: int) -> tuple[int, int]:
         state = self.store.state_of(task)

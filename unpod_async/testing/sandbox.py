@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import msgspec
 
 from unpod_async.testing import accounts
 from unpod_async.testing.create import CreatedCall
+from unpod_async.testing.live import utc_now
+from unpod_async.testing.live_store import LiveStore
 from unpod_async.testing.rows import RowBuilder
 from unpod_async.testing.script import Fault, Oddities
 from unpod_async.testing.server import Received, Server
-from unpod_async.testing.store import FIRST_RUN, AddedTask, DataStore
+from unpod_async.testing.store import AddedTask, DataStore
 from unpod_async.testing.views import FakeApi
+
+if TYPE_CHECKING:
+    from unpod_async import UnpodClient
 
 __all__ = ["Sandbox"]
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+_LIVE_LOG = 10_000
+"""The maximum number of requests in the log of a live sandbox."""
 
 
 class Sandbox:
@@ -29,8 +34,10 @@ class Sandbox:
 
     Use it as an async context manager, under asyncio. Its data is kept when it is entered again::
 
-        async with Sandbox(runs=20, tasks_per_run=5) as sandbox:
-            ...  # send requests to sandbox.base_url with sandbox.token
+        async with Sandbox(runs=20, tasks_per_run=5) as sandbox, sandbox.client() as unpod:
+            runs = await unpod.runs.list(sandbox.space_token).collect()
+
+    A client of your own takes `sandbox.token`, `sandbox.org_handle` and `sandbox.base_url`.
 
     Args:
         runs: the number of runs in the main space. Default: 20.
@@ -42,16 +49,30 @@ class Sandbox:
         oddities: how paging differs from that of the service.
         shuffle_ties: whether agent tasks with equal `created` change their order between requests.
         idle_close: seconds after which an idle connection is closed. Default: 6, as the service does.
-        now: the clock for schedules, for `created` of new calls and for the `Date` header. Default: the
-            machine's clock, in UTC.
+        now: the clock for schedules, for `created` of new calls, for the `Date` header, and for all rows of a
+            live sandbox. Default: the machine's clock, in UTC.
+        live: whether new runs keep starting. Default: False, so that rows change only by requests and by
+            the methods below. See "Live".
+        speed: how many times faster than normal a live sandbox runs, at most 1000. Default: 1.0.
 
     Attributes:
-        log: the requests received so far, oldest first.
+        log: the requests received so far, oldest first. A live sandbox keeps the last 5,000 to 10,000.
+
+    Live: the newest of the initial `runs` are in progress. At speed 1, another run starts every six seconds
+    on average. Its calls start, ring and end within seconds. Some fail, and some of those are tried again. A
+    few stay on hold, and some runs are scheduled for a few seconds later. Created calls run to their end in
+    the same way, from their scheduled time on; `speed` does not change that time. Apart from what was created
+    or changed, the data depends only on `seed`, `speed` and `now`, not on when requests arrive. After 500
+    more runs than at the start, the oldest are removed. Tests pass a `ManualClock` and advance it::
+
+        clock = ManualClock()
+        async with Sandbox(live=True, now=clock) as sandbox:
+            clock.advance(10)
     """
 
-    org_handle = accounts.MAIN_SPACE.org
-    space_token = accounts.MAIN_SPACE.token
-    agent_handle = accounts.MAIN_AGENT.handle
+    org_handle: str = accounts.MAIN_SPACE.org
+    space_token: str = accounts.MAIN_SPACE.token
+    agent_handle: str = accounts.MAIN_AGENT.handle
 
     def __init__(
         self,
@@ -65,35 +86,73 @@ class Sandbox:
         oddities: Oddities | None = None,
         shuffle_ties: bool = False,
         idle_close: float = 6.0,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
+        live: bool = False,
+        speed: float = 1.0,
     ) -> None:
-        self._store = DataStore(runs, tasks_per_run, seed)
-        self._rows = RowBuilder(self._store)
+        self._clock = now
+        self._last_time: datetime | None = None
+        self._reads_clock = False
+        self._data: DataStore
+        if live:
+            self._last_time = now()
+            self._data = LiveStore(runs, tasks_per_run, seed, speed=speed, start=self._last_time)
+        elif speed == 1:
+            self._data = DataStore(runs, tasks_per_run, seed)
+        else:
+            raise ValueError("speed is for a live sandbox\nhint: pass live=True")
+        self._rows = RowBuilder(self._data)
         self._service = FakeApi(self._rows, oddities or Oddities(), shuffle_ties=shuffle_ties)
         self._host = host
         self._server = Server(
-            self._service, now, latency=latency, host=host, port=port, idle_close=idle_close
+            self._service,
+            self._now,
+            latency=latency,
+            host=host,
+            port=port,
+            idle_close=idle_close,
+            log_limit=_LIVE_LOG if live else None,
         )
         self.log: list[Received] = self._server.log
-        self._furnish()
+        self._fill_other_spaces(self._data)
+        if isinstance(self._data, LiveStore):
+            self._data.begin()
 
-    def _furnish(self) -> None:
+    def _now(self) -> datetime:
+        """Return the time. If the clock itself uses the sandbox, to change rows, it sees its last time."""
+        if self._reads_clock and self._last_time is not None:
+            return self._last_time
+        self._reads_clock = True
+        try:
+            self._last_time = self._clock()
+        finally:
+            self._reads_clock = False
+        return self._last_time
+
+    @property
+    def _store(self) -> DataStore:
+        """The data at this time."""
+        if isinstance(self._data, LiveStore):  # the rows of others do not depend on the time
+            self._data.sync(self._now())
+        return self._data
+
+    def _fill_other_spaces(self, store: DataStore) -> None:
         """Add some rows to the other spaces, so that access and denied access give different responses."""
         alice, carol = accounts.ACCOUNTS[0], accounts.ACCOUNTS[2]
-        newest = self._store.newest
+        newest = store.newest
         for space, agent, account, runs in (
             (accounts.POISON_SPACE, accounts.POISON_AGENT, alice, 3),
             (accounts.FOREIGN_SPACE, accounts.FOREIGN_AGENT, carol, 1),
         ):
             for number in range(runs):
-                run = self._store.insert_run(space.token)
-                added = AddedTask(run, FIRST_RUN + number, agent.handle, account)
-                task = self._store.insert_task(added, None)
+                run = store.insert_run(space.token)
+                added = AddedTask(run, store.first + number, agent.handle, account)
+                task = store.insert_task(added, None)
                 if space is accounts.POISON_SPACE and number == runs - 2:
                     self._rows.poisoned_tasks.add(task)
                 elif space is accounts.POISON_SPACE and number == runs - 1:
                     self._rows.poisoned_agent_tasks.add(task)
-        self._store.newest = newest
+        store.newest = newest
 
     async def __aenter__(self) -> Self:
         await self._server.start()
@@ -126,12 +185,39 @@ class Sandbox:
         """A credential for the schemes JWT and Bearer, for the same account as `token`."""
         return accounts.ACCOUNTS[0].jwt or ""
 
+    def client(self, **options: Any) -> UnpodClient:
+        """Return a client of this sandbox, to be used with `async with`.
+
+        Args:
+            options: the arguments of `UnpodClient`, by name. The defaults are those of `UnpodClient`, except
+                `token`, `org_handle` and `base_url`. With an `auth_scheme` of "JWT" or "Bearer", the default
+                of `token` is `jwt`.
+
+        Raises:
+            RuntimeError: the sandbox is not running.
+            ConfigurationError: an option is not accepted.
+        """
+        from unpod_async import UnpodClient
+
+        # No variable holds the token: a traceback would show it if an option is not accepted.
+        return UnpodClient(
+            **cast(
+                "dict[str, Any]",
+                {
+                    "token": self.token if options.get("auth_scheme", "Token") == "Token" else self.jwt,
+                    "org_handle": self.org_handle,
+                    "base_url": self.base_url,
+                    **options,
+                },
+            )
+        )
+
     # -- content ------------------------------------------------------------------------------------
 
     @property
     def requests(self) -> int:
         """The number of requests received."""
-        return len(self.log)
+        return self._server.requests
 
     async def arrived(self, count: int) -> None:
         """Wait until `count` requests have arrived since the sandbox was created. There is no timeout."""
@@ -197,7 +283,10 @@ class Sandbox:
     # -- changes: ids that do not exist raise KeyError -----------------------------------------
 
     def insert_run(self, tasks: int = 3) -> str:
-        """Add a run with this number of pending tasks at the start of the listings; return its id."""
+        """Add a run with this number of pending tasks at the start of the listings; return its id.
+
+        A live sandbox places their calls.
+        """
         run = self._store.insert_run(self.space_token)
         added = AddedTask(run, self._store.newest, self.agent_handle, accounts.ACCOUNTS[0])
         for _ in range(tasks):
@@ -220,14 +309,21 @@ class Sandbox:
     def advance(self, steps: int = 1) -> None:
         """Advance the statuses: from pending to in_progress, then to completed or failed.
 
-        Each step advances every task once that has not ended. Some failed tasks go back to pending; tasks
-        that are scheduled or on hold stay as they are. The status of a run follows from those of its tasks.
+        Each step gives every task that has not ended its next status. Some failed tasks go back to pending;
+        tasks that are scheduled or on hold stay as they are. The status of a run follows from those of its
+        tasks.
+
+        Raises:
+            RuntimeError: the sandbox is live. Advance its clock instead.
         """
         for _ in range(steps):
             self._store.advance()
 
     def set_status(self, task_id: str, status: str) -> None:
-        """Set the status of a task, as after a redial. The status of its run follows."""
+        """Set the status of a task, as after a redial. The status of its run follows.
+
+        A live sandbox calls again if the status is pending, and keeps any other status.
+        """
         self._store.set_status(self._task(task_id), status)
 
     # -- faults -------------------------------------------------------------------------------------
@@ -250,7 +346,7 @@ class Sandbox:
         if listing != "space":
             self._rows.poisoned_agent_tasks.add(task)
 
-    def mend(self, row_id: str) -> None:
+    def restore(self, row_id: str) -> None:
         """Undo `poison` and `malform`: the task or run is served again."""
         if row_id.startswith("R"):
             self._rows.poisoned_runs.discard(self._run(row_id))

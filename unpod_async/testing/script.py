@@ -26,11 +26,12 @@ class Fault:
         stall: seconds to wait before the status line; None: do not wait.
         reset_at: send this many bytes of the response, status line and headers included, then reset the
             connection. 0: before the status line. None: send all of it.
-        close_at: the same, but close the connection. A number above the length closes it after the end.
+        close_at: the same, but close the connection. If the response is shorter, it is closed after the end.
         drip: seconds to wait before each byte of the response.
         raw: send exactly these bytes, HTTP or not, then close the connection.
         processed: the request takes effect although `status` or `body` say otherwise. Example: a create whose
-            response is lost behind a 502 has queued its calls. A normal response always takes effect.
+            response is lost behind a 502 has queued its calls. A request that gets the normal response always
+            takes effect.
 
     Which requests it answers:
 

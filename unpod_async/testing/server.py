@@ -56,10 +56,13 @@ class Server:
         host: str,
         port: int,
         idle_close: float,
+        log_limit: int | None = None,
     ) -> None:
-        self.script = FaultScript()
+        self.script: FaultScript = FaultScript()
         self.log: list[Received] = []
-        self.port = 0
+        self.requests: int = 0
+        self._log_limit = log_limit
+        self.port: int = 0
         self._service = service
         self._now = now
         self._latency = latency
@@ -103,7 +106,7 @@ class Server:
 
     async def arrived(self, count: int) -> None:
         """Wait until `count` requests have arrived since the sandbox was made."""
-        while len(self.log) < count:
+        while self.requests < count:
             self._arrival.clear()
             await self._arrival.wait()
 
@@ -125,8 +128,11 @@ class Server:
         headers = {name.lower(): value for name, value in request.headers.items()}
         received = Received(request.method, path, query, _shown(headers))
         self.log.append(received)
+        if self._log_limit is not None and len(self.log) > self._log_limit:
+            del self.log[: self._log_limit // 2]
+        self.requests += 1
+        number = self.requests
         self._arrival.set()
-        number = len(self.log)
         fault = self.script.take(request.method, path, query)
         try:
             # `request.read()` has a limit, which the service does not have.

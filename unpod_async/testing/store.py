@@ -1,19 +1,24 @@
-"""The data set: which runs and tasks exist, and their order. It stores ordinals, never whole rows."""
+"""The data set: which runs and tasks exist, their order, and how their statuses change.
+
+It stores ordinals, never whole rows.
+"""
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
 from unpod_async.testing import accounts
 from unpod_async.testing.data import SECOND, Ids, mix
-from unpod_async.testing.statuses import TaskState, move, run_kind, run_status, settled_status
+from unpod_async.testing.live import CallTimeline
 
-__all__ = ["FIRST_RUN", "AddedTask", "DataStore"]
+__all__ = ["FIRST_RUN", "AddedTask", "DataStore", "TaskState", "microseconds", "run_status"]
 
 # 2026-01-15T10:00:00. One run per minute; its tasks are created in batches of ten with the same `created`.
 FIRST_RUN = 1_768_471_200 * SECOND
@@ -22,7 +27,75 @@ _BATCH = 10
 _BATCH_STEP = SECOND // 20
 _MOVING_RUNS = 3
 
+_AUTO_DELAY = 600  # seconds
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TASKS: Sequence[int] = range(0)
+
+_MAX_FAILURES = 2
+_UNDER_WAY = {"in_progress", "processing", "hold"}
+_KINDS = (*["completed"] * 10, *["partially_completed"] * 3, "failed", "in_progress", "scheduled")
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a time in microseconds since 1970, in whole milliseconds as on the service."""
+    return (moment.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1) * 1000
+
+
+@dataclass(slots=True)
+class TaskState:
+    """The state of a task that has changed or can change. `modified` is in microseconds or None."""
+
+    status: str
+    failures: int = 0
+    retries: int = 0
+    modified: int | None = None
+
+
+def _advance(state: TaskState, bits: int, moment: int) -> bool:
+    """Advance a state by one step, and return whether it can change again.
+
+    pending -> in_progress -> completed or failed. A failed call may go back to pending, twice at most.
+    """
+    chance = mix(bits, 3 * state.failures + state.retries)
+    match state.status:
+        case "pending":
+            state.status = "in_progress"
+        case "in_progress" | "processing":
+            state.status = "failed" if chance % 4 == 0 else "completed"
+            state.failures += state.status == "failed"
+        case "failed" if state.retries < _MAX_FAILURES and chance % 3:
+            state.status = "pending"
+            state.retries += 1
+        case _:
+            return False
+    state.modified = moment
+    return state.status != "completed"
+
+
+def _run_kind(seed: int, run: int, size: int) -> str:
+    """Return the status of an old run, from which those of its tasks follow (see `_settled_status`)."""
+    kind = _KINDS[mix(seed + 1, run) % len(_KINDS)]
+    return "completed" if size < 2 and kind in {"partially_completed", "in_progress"} else kind
+
+
+def _settled_status(kind: str, index: int) -> str:
+    """Return the status of task number `index` of an old run. A task on hold keeps its run in progress."""
+    if kind == "in_progress":
+        return "hold" if index == 0 else "completed"
+    if kind == "partially_completed":
+        return "completed" if index % 3 else "failed"
+    return kind
+
+
+def run_status(statuses: AbstractSet[str]) -> str:
+    """Return the status of a run whose tasks have these statuses. A run without tasks is pending."""
+    if not statuses:
+        return "pending"
+    if len(statuses) == 1:
+        (only,) = statuses
+        return "in_progress" if only in _UNDER_WAY else only
+    return "partially_completed" if statuses <= {"completed", "failed"} else "in_progress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +126,12 @@ class DataStore:
         if runs < 0 or low < 0 or high < low:
             raise ValueError("runs and tasks_per_run must be 0 or more, and a range must be ascending")
         self.seed = seed
-        self.ids = Ids(seed)
+        self.ids: Ids = Ids(seed)
         spread = high - low + 1
         sizes = (low + (mix(seed, ~run) % spread if spread > 1 else 0) for run in range(runs))
         self._firsts = array("q", accumulate(sizes, initial=0))
         self._initial_runs = runs
-        self.initial_tasks = self._firsts[-1]
+        self.initial_tasks: int = self._firsts[-1]
         self._next_run = runs
         self._next_task = self.initial_tasks
         self._space_runs = {token: array("q") for token in accounts.SPACES}
@@ -78,7 +151,9 @@ class DataStore:
         self._counted: set[int] = set()
         # The status of a run whose last task was removed. It no longer changes.
         self._last_status: dict[int, str] = {}
-        self.newest = FIRST_RUN + max(runs, 1) * _RUN_STEP
+        # When the first rows were created, and the last ones, in microseconds.
+        self.first = FIRST_RUN
+        self.newest: int = FIRST_RUN + max(runs, 1) * _RUN_STEP
         for run in range(max(0, runs - _MOVING_RUNS), runs):
             self._counted.add(run)
             age = runs - 1 - run
@@ -87,7 +162,22 @@ class DataStore:
                 stage = (task + age) % 3 if age else 0
                 self._set(task, TaskState(("pending", "in_progress", "processing")[stage]))
 
+    def sync(self, now: datetime) -> None:
+        """Update the rows to a time. The rows of this data set do not depend on the time."""
+
     # -- content ------------------------------------------------------------------------------------
+
+    def number_of(self, task: int) -> int:
+        """Return the number of a task in names and references."""
+        return task
+
+    def auto_delay(self) -> int:
+        """Return the delay of the schedule "auto" in seconds."""
+        return _AUTO_DELAY
+
+    def call_of(self, task: int) -> CallTimeline | None:
+        """Return the timeline of the call of a task, or None if it has none."""
+        return None
 
     def runs_of_space(self, token: str) -> Sequence[int]:
         """Return the runs of a space, oldest first."""
@@ -164,7 +254,7 @@ class DataStore:
             return "completed"
         run = self.run_of(task)
         first = self._firsts[run]
-        return settled_status(run_kind(self.seed, run, self._firsts[run + 1] - first), task - first)
+        return _settled_status(_run_kind(self.seed, run, self._firsts[run + 1] - first), task - first)
 
     def status_of_run(self, run: int) -> str:
         """Return the status of a run. It follows from the statuses of its tasks while it has any."""
@@ -173,7 +263,7 @@ class DataStore:
             return self._last_status[run]
         if run in self._counted or run >= self._initial_runs:
             return run_status({self.status_of(task) for task in tasks})
-        return run_kind(self.seed, run, self._firsts[run + 1] - self._firsts[run])
+        return _run_kind(self.seed, run, self._firsts[run + 1] - self._firsts[run])
 
     def state_of(self, task: int) -> TaskState | None:
         """Return the state of a task that has changed or can change; None for one that cannot."""
@@ -191,7 +281,7 @@ class DataStore:
         self.newest += SECOND
         for task in sorted(self._moving):
             self._counted.add(self.run_of(task))
-            if not move(self._states[task], mix(self.seed, task), self.newest):
+            if not _advance(self._states[task], mix(self.seed, task), self.newest):
                 self._moving.discard(task)
 
     def set_status(self, task: int, status: str) -> None:
@@ -216,27 +306,36 @@ class DataStore:
             batch_count: the number of tasks in its row, even if fewer could be stored. None: the number of
                 tasks that it has.
         """
+        self.newest = max(self.newest + SECOND, created or 0)
+        return self._add_run(space, self.newest, batch_count)
+
+    def _add_run(self, space: str, created: int, batch_count: int | None) -> int:
         run = self._next_run
         self._next_run += 1
-        self.newest = max(self.newest + SECOND, created or 0)
-        self._added_runs[run] = _AddedRun(space, self.newest, batch_count)
+        self._added_runs[run] = _AddedRun(space, created, batch_count)
         self._run_tasks[run] = []
         self._space_runs[space].append(run)
         return run
 
     def insert_task(self, added: AddedTask, status: str | None = "pending") -> int:
         """Add a task at the start of the listings. With status None, it is one that completed long ago."""
+        task = self._add_task(added)
+        if status is not None:
+            self._set(task, TaskState(status))
+        return task
+
+    def _add_task(self, added: AddedTask) -> int:
         task = self._next_task
         self._next_task += 1
         self.added[task] = added
         run = added.run
-        self._run_tasks[run] = [*self.tasks_of_run(run), task]
+        if run not in self._run_tasks:
+            self._run_tasks[run] = list(self.tasks_of_run(run))
+        self._run_tasks[run].append(task)
         self._counted.add(run)
         self._space_tasks[self.space_of(run)].append(task)
         if added.assignee in self._agent_tasks:
             self._agent_tasks[added.assignee].append(task)
-        if status is not None:
-            self._set(task, TaskState(status))
         return task
 
     def tick(self) -> int:

@@ -18,14 +18,24 @@ from unpod_async.testing.answers import (
     access_refused,
     html_page,
     json_response,
+    language_of,
+    translate,
     upstream_failure,
 )
 from unpod_async.testing.create import CreatedCall, create
-from unpod_async.testing.filters import bad_search, filtered, runs_of, tasks_of, tasks_of_run
-from unpod_async.testing.paging import agent_order, counted, window
+from unpod_async.testing.paging import (
+    agent_order,
+    bad_search,
+    count_field,
+    filtered,
+    page_window,
+    runs_of,
+    tasks_of,
+    tasks_of_run,
+)
 from unpod_async.testing.rows import PoisonedPage, RowBuilder
 from unpod_async.testing.script import Oddities
-from unpod_async.testing.translations import language_of, translate
+from unpod_async.testing.store import DataStore
 
 __all__ = ["ApiRequest", "FakeApi"]
 
@@ -68,13 +78,14 @@ class FakeApi:
 
     def __init__(self, rows: RowBuilder, oddities: Oddities, *, shuffle_ties: bool) -> None:
         self.rows = rows
-        self.store = rows.store
+        self.store: DataStore = rows.store
         self.oddities = oddities
         self.shuffle_ties = shuffle_ties
         self.ledger: list[CreatedCall] = []
 
     def response(self, request: ApiRequest) -> ApiResponse:
         """Return the response to a request."""
+        self.store.sync(request.now)
         if is_blacklisted(request.headers):
             # The service does this in a middleware, before it matches routes.
             return json_response(401, {"message": "Unauthorized Access", "error": "Expired Auth Token"})
@@ -151,7 +162,7 @@ class FakeApi:
         if agent.space is not None and accounts.SPACES[agent.space].role_of(account) is None:
             return access_refused("You Don't have Access to this Agent's Space")
         total = len(self.store.tasks_of_agent(agent.handle))
-        part = window(request.query, total, self.oddities, failed=None)
+        part = page_window(request.query, total, self.oddities, failed=None)
         shuffle = f"{self.store.seed}:{request.number}" if self.shuffle_ties else None
         try:
             data = self.rows.tasks(agent_order(self.store, agent.handle, part, shuffle), agent=True)
@@ -168,7 +179,7 @@ class FakeApi:
         failed: str,
     ) -> ApiResponse:
         total = len(ordinals)
-        part = window(request.query, total, self.oddities, failed=failed)
+        part = page_window(request.query, total, self.oddities, failed=failed)
         try:
             data = make(ordinals[total - part.stop : total - part.start][::-1])
         except PoisonedPage:
@@ -176,7 +187,7 @@ class FakeApi:
         return self._listed(total, done, data)
 
     def _listed(self, total: int, message: str, data: list[Any]) -> ApiResponse:
-        count = counted(total, len(data), self.oddities)
+        count = count_field(total, len(data), self.oddities)
         return json_response(200, {**count, "status_code": 200, "message": message, "data": data})
 
     # -- listings in one response ----------------------------------------------------------------------------

@@ -1,19 +1,18 @@
 """The formats of part files.
 
-Modules: `columns` (the flat columns), `cells` (a line as cells), `writer` (what all writers share), `jsonl`,
-`csv` and `parquet`. `FORMATS` has each format by its name.
+Modules: `writer` (what all writers share), `jsonl`, `csv` and `parquet`. The flat columns are in `_tables`.
+`FORMATS` has each format by its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unpod_async._export.formats.cells import cells
-from unpod_async._export.formats.columns import COLUMNS, SCHEMA_VERSION, RowKind, describe
-from unpod_async._export.formats.csv import CsvWriter, safe
+from unpod_async._export.formats.csv import CsvWriter, escape_formula
 from unpod_async._export.formats.jsonl import GzipJsonlWriter, JsonlWriter
 from unpod_async._export.formats.parquet import ParquetWriter, load
 from unpod_async._export.formats.writer import CsvOptions, Format, Range, Writer
+from unpod_async._tables import COLUMNS, SCHEMA_VERSION, RowKind, describe, split_into_cells
 
 __all__ = [
     "COLUMNS",
@@ -23,9 +22,9 @@ __all__ = [
     "Range",
     "RowKind",
     "Writer",
-    "cells",
     "describe",
-    "safe",
+    "escape_formula",
+    "split_into_cells",
 ]
 
 FORMATS: Mapping[str, Format] = {

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from unpod_async._export.formats.cells import cells
-from unpod_async._export.formats.columns import COLUMNS, ColumnType, RowKind
 from unpod_async._export.formats.writer import (
+    ColumnWriter,
     CsvOptions,
     OutputFile,
     Range,
@@ -26,78 +25,105 @@ from unpod_async._export.formats.writer import (
     copy_error,
     open_part,
 )
+from unpod_async._tables import COLUMNS, ColumnType, RowKind, split_into_columns
 
-__all__ = ["CsvWriter", "safe"]
+__all__ = ["CsvWriter", "escape_formula"]
 
 _CHUNK = 1 << 20  # bytes
 # The start of a cell that a spreadsheet runs as a formula, after the whitespace that it skips.
 _FORMULA = re.compile(r"[\s\ufeff\u200b]*[=+\-@\t\r\n＝＋－＠]")
 # A phone number or a number. It has no letters, so it cannot call a function or refer to a cell.
-_HARMLESS = re.compile(
+_NUMBER_LIKE = re.compile(
     r"\s*[+\-]?\(?[0-9][0-9 ().\-/]*|\s*[+\-]?[0-9]*\.?[0-9]+(?:[eE][+\-]?[0-9]+)?", re.ASCII
 )
 
 
-def safe(text: str) -> str:
+def escape_formula(text: str) -> str:
     """Put `'` before a string that a spreadsheet would run as a formula, and return it.
 
-    A number or a phone number stays as it is, also with a plus sign.
+    A number or a phone number does not change, even if it begins with a plus sign.
     """
-    if _FORMULA.match(text) and _HARMLESS.fullmatch(text) is None:
+    if _FORMULA.match(text) and _NUMBER_LIKE.fullmatch(text) is None:
         return f"'{text}"
     return text
 
 
-def _text(value: str) -> str:
-    if '"' in value:
-        value = value.replace('"', '""')
-    if "\0" in value:
-        value = value.replace("\0", "")
-    return f'"{value}"'
+def _json(cells: list[bytes]) -> list[bytes]:
+    return [b'"%b"' % cell.replace(b'"', b'""') for cell in cells]  # JSON has no NUL
 
 
-def _safe_text(value: str) -> str:
+def _text(cells: list[str]) -> list[bytes]:
+    # One pass over the whole column, with NUL between the cells: strings are short and many.
+    text = "\0".join(cells)
+    if text.count("\0") >= len(cells):
+        text = "\0".join([cell.replace("\0", "") for cell in cells])
+    quoted = text.encode().replace(b'"', b'""').replace(b"\0", b'"\0"')
+    return (b'"%b"' % quoted).split(b"\0")
+
+
+def _safe_text(cells: list[str]) -> list[bytes]:
     # Remove NUL first, so that the character after it is checked as the first one.
-    return _text(safe(value.replace("\0", "")))
+    return _text([escape_formula(cell.replace("\0", "")) for cell in cells])
 
 
-def _timestamp(value: datetime) -> str:
-    return f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+def _integer(cells: list[int]) -> list[bytes]:
+    return [b"%d" % cell for cell in cells]
 
 
-_FORMAT_CELL: Mapping[ColumnType, Callable[[Any], str]] = {
+def _number(cells: list[float]) -> list[bytes]:
+    return [repr(cell).encode() for cell in cells]
+
+
+def _timestamp(cells: list[datetime]) -> list[bytes]:
+    text = "\0".join([cell.isoformat("T", "microseconds") for cell in cells])
+    return text.replace("+00:00", "Z").encode().split(b"\0")
+
+
+_FORMAT: Mapping[ColumnType, Callable[[list[Any]], list[bytes]]] = {
     "text": _text,
-    "json": _text,
-    "integer": str,
-    "number": repr,
+    "json": _json,
+    "integer": _integer,
+    "number": _number,
     "timestamp": _timestamp,
 }
-_FORMAT_CELL_SAFE = {**_FORMAT_CELL, "text": _safe_text, "json": _safe_text}
+# JSON never begins like a formula, except for a negative number, which does not change.
+_FORMAT_SAFE = {**_FORMAT, "text": _safe_text}
 
 
-class CsvWriter(TextWriter):
+def _format_column(format_cells: Callable[[list[Any]], list[bytes]], column: list[Any]) -> list[bytes]:
+    """Return the cells of a column as they are written. An empty one is null."""
+    missing = column.count(None)
+    if missing == len(column):
+        return [b""] * missing
+    if not missing:
+        return format_cells(column)
+    cells = iter(format_cells([cell for cell in column if cell is not None]))
+    return [b"" if cell is None else next(cells) for cell in column]
+
+
+class CsvWriter(ColumnWriter, TextWriter):
     """Writes CSV."""
 
     def __init__(self, output: OutputFile, kind: RowKind, csv: CsvOptions | None = None) -> None:
         super().__init__(output, kind, csv)
         options = csv or CsvOptions()
         self._kind: RowKind = kind
-        functions = _FORMAT_CELL_SAFE if options.safe else _FORMAT_CELL
-        self._columns = [functions[column.kind] for column in COLUMNS[kind]]
+        functions = _FORMAT_SAFE if options.safe else _FORMAT
+        self._formats = [functions[column.kind] for column in COLUMNS[kind]]
         encoding = "utf-8-sig" if options.byte_order_mark else "utf-8"
         self._header = ",".join(column.name for column in COLUMNS[kind]).encode(encoding) + b"\n"
         self._put(self._header)
 
-    def write(self, lines: Iterable[bytes]) -> None:
-        for line in lines:
-            row = [
-                "" if cell is None else format_cell(cell)
-                for format_cell, cell in zip(self._columns, cells(self._kind, line), strict=True)
-            ]
-            self._put((",".join(row) + "\n").encode())
-            self.rows += 1
+    def _write_lines(self, lines: list[bytes]) -> None:
+        columns = map(_format_column, self._formats, split_into_columns(self._kind, lines))
+        self._put(b"\n".join(map(b",".join, zip(*columns, strict=True))) + b"\n")
+
+    def _finish(self) -> None:
+        self._write_pending()
+        super()._finish()
 
     def _copy(self, source: Path, ranges: Sequence[Range]) -> None:
+        self._write_pending()
         with os.fdopen(open_part(source), "rb", buffering=_CHUNK) as file:
             if file.readline(len(self._header) + 1) != self._header:
                 raise copy_error(source, "the part has other columns")

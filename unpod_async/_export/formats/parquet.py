@@ -11,13 +11,20 @@ import contextlib
 import errno
 import importlib
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unpod_async._export.formats.cells import cells
-from unpod_async._export.formats.columns import COLUMNS, SCHEMA_VERSION, RowKind
-from unpod_async._export.formats.writer import CsvOptions, OutputFile, Range, Writer, copy_error, open_part
+from unpod_async._export.formats.writer import (
+    ColumnWriter,
+    CsvOptions,
+    OutputFile,
+    Range,
+    copy_error,
+    open_part,
+)
+from unpod_async._tables import COLUMNS, FlatColumn, RowKind, arrow_schema, split_into_columns
+from unpod_async._version import install_command
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["ParquetWriter", "load"]
@@ -39,20 +46,19 @@ def load() -> tuple[Any, Any]:
     except ImportError as error:
         reason = str(error)
     raise ConfigurationError(
-        f"Parquet needs pyarrow, which cannot be imported: {reason}",
-        hint="pip install 'unpod-async[parquet]'",
+        f"Parquet needs pyarrow, which cannot be imported: {reason}", hint=install_command("parquet")
     )
 
 
-class ParquetWriter(Writer):
+class ParquetWriter(ColumnWriter):
     """Writes Parquet."""
 
     def __init__(self, output: OutputFile, kind: RowKind, csv: CsvOptions | None = None) -> None:
         super().__init__(output, kind, csv)
         self._arrow, self._parquet = load()
         self._kind: RowKind = kind
-        self._schema = self._schema_of(kind)
-        self._cells: list[list[Any]] = []
+        self._schema = arrow_schema(self._arrow, kind)
+        self._cells = self._new_cells()
         self._cells_bytes = 0
         self._pending: list[Any] = []
         self._pending_rows = self._pending_bytes = 0
@@ -61,37 +67,34 @@ class ParquetWriter(Writer):
                 self._arrow.PythonFile(output, mode="w"), self._schema, compression="zstd"
             )
 
-    def _schema_of(self, kind: RowKind) -> Any:
-        types = {
-            "text": self._arrow.string(),
-            "json": self._arrow.string(),
-            "integer": self._arrow.int64(),
-            "number": self._arrow.float64(),
-            "timestamp": self._arrow.timestamp("us", tz="UTC"),
-        }
-        return self._arrow.schema(
-            [(column.name, types[column.kind]) for column in COLUMNS[kind]],
-            metadata={"unpod_async.schema_version": str(SCHEMA_VERSION), "unpod_async.rows": kind},
-        )
+    def _write_lines(self, lines: list[bytes]) -> None:
+        for cells, more in zip(self._cells, split_into_columns(self._kind, lines), strict=True):
+            cells += more
+        self._cells_bytes += sum(map(len, lines))
+        # A conversion takes 20 us for each column, however few rows it has.
+        if len(self._cells[0]) >= _BATCH_ROWS or self._cells_bytes >= _BATCH_BYTES:
+            self._to_arrow()
 
-    def write(self, lines: Iterable[bytes]) -> None:
-        for line in lines:
-            # Build columns from many rows at a time, also if lines are added one by one.
-            self._cells.append(cells(self._kind, line))
-            self._cells_bytes += len(line)
-            self.rows += 1
-            if len(self._cells) >= _BATCH_ROWS or self._cells_bytes >= _BATCH_BYTES:
-                self._to_columns()
-
-    def _to_columns(self) -> None:
-        rows, self._cells, self._cells_bytes = self._cells, [], 0
-        if rows:
+    def _to_arrow(self) -> None:
+        cells, self._cells, self._cells_bytes = self._cells, self._new_cells(), 0
+        if cells[0]:
             with self._arrow_errors():
-                arrays = [
-                    self._arrow.array(column, field.type)
-                    for column, field in zip(zip(*rows, strict=True), self._schema, strict=True)
-                ]
-                self._add(self._arrow.RecordBatch.from_arrays(arrays, schema=self._schema))
+                arrays = map(self._array, cells, COLUMNS[self._kind], self._schema)
+                self._add(self._arrow.RecordBatch.from_arrays(list(arrays), schema=self._schema))
+
+    def _new_cells(self) -> list[list[Any]]:
+        return [[] for _ in self._schema]
+
+    def _array(self, cells: list[Any], column: FlatColumn, field: Any) -> Any:
+        if column.kind == "json":
+            # Lines are valid UTF-8, so the view is not checked again: 0.7 us for an output instead of 1.7.
+            return self._arrow.array(cells, self._arrow.binary()).view(field.type)
+        return self._arrow.array(cells, field.type)
+
+    def _write_added(self) -> None:
+        """Convert all rows that were added to Arrow."""
+        self._write_pending()
+        self._to_arrow()
 
     def _add(self, batch: Any) -> None:
         self._pending.append(batch)
@@ -108,7 +111,7 @@ class ParquetWriter(Writer):
         self._pending_rows = self._pending_bytes = 0
 
     def _copy(self, source: Path, ranges: Sequence[Range]) -> None:
-        self._to_columns()
+        self._write_added()
         with self._arrow_errors(source), os.fdopen(open_part(source), "rb") as file:
             # Without pre_buffer, only the data of the current batch is read.
             part = self._parquet.ParquetFile(file, pre_buffer=False)
@@ -142,7 +145,7 @@ class ParquetWriter(Writer):
                 at = stop
 
     def _finish(self) -> None:
-        self._to_columns()
+        self._write_added()
         with self._arrow_errors():
             self._flush()
             self._arrow_writer.close()

@@ -20,7 +20,7 @@ from unpod_async._export.redaction.patterns import (
 
 __all__ = ["Matcher", "RowMatchers"]
 
-_LONGEST = 200  # characters; a longer value is not a name
+_MAX_NAME_LENGTH = 200  # characters; a longer value is not a name
 _GAP = r"[\s()._\-/\u2010-\u2015]{0,3}"
 # Separators of the parts of a name, also in an address or a file name.
 _SPACE = r"(?:\s|%20|[+_.\-])+"
@@ -71,7 +71,9 @@ class RowMatchers:
         self.names: list[Matcher] = []
         self._digits: list[tuple[str, str]] = []
         # In the order of the row, so that equal rows give equal lines.
-        values = [(string.text.strip(), string.kind == "name") for string in contacts if _is_searched(string)]
+        values = [
+            (string.text.strip(), string.kind == "name") for string in contacts if _should_search(string)
+        ]
         for value, is_name in dict.fromkeys(values):
             self._add(value, is_name)
         self.in_texts = (*self.short_numbers, *self.names)
@@ -112,10 +114,10 @@ class RowMatchers:
         self.numbers.append(Matcher(value, local, _number_pattern, local))
 
 
-def _is_searched(string: JsonString) -> bool:
+def _should_search(string: JsonString) -> bool:
     """Return whether a value is searched elsewhere. Values of other keys, such as "yes", are not."""
     text = string.text.strip()
-    if len(text) > _LONGEST or text.casefold() in PLACEHOLDERS:
+    if len(text) > _MAX_NAME_LENGTH or text.casefold() in PLACEHOLDERS:
         return False
     if string.kind not in {"name", "reach"} and not (
         string.kind == "text"

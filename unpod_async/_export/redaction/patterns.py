@@ -1,4 +1,4 @@
-"""What contact data looks like: the keys that name it, e-mail addresses and phone numbers."""
+"""The patterns of contact data: the keys that name it, e-mail addresses and phone numbers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ __all__ = [
 ]
 
 KeyKind: TypeAlias = Literal["name", "reach", "location", "measure", "reference", "technical", "text"]
-"""The kind of value that a key names: the name of a person, a phone number or address ("reach"), the location
-of a user ("location"), a time, duration, cost or count ("measure"), an id that may contain contact data
-("reference"), another technical value such as a status, or none of these ("text")."""
+"""The kind of value that a key names.
+
+"name": the name of a person. "reach": a phone number or an address. "location": the location of a user.
+"measure": a time, duration, cost or count. "reference": an id that may contain contact data. "technical":
+another technical value, such as a status. "text": none of these.
+"""
 
 
 def words(text: str) -> frozenset[str]:
@@ -100,7 +103,7 @@ _URL = r"(?P<url>(?:https?|wss?|ftp|s3|gs)://[^\s\"'<>]+)"
 _MAIL = r"(?P<mail>(?<![\w.+%\-])[\w.+%\-]{1,256}?(?:@|%40)[^\W_][\w\-]{0,62}(?:\.[\w\-]{1,63}){1,8})"
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 # Digits that are not a phone number: times, dates, UUIDs, IP addresses, ranges of years, decimal fractions.
-_KEEP = (
+_NOT_A_PHONE = (
     r"(?P<keep>(?<![\w.])(?:"
     r"\d{4}(?P<dash>[-_])\d\d?(?P=dash)\d\d?"
     r"(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s?(?:Z|[+-]\d\d:?\d\d))?)?"
@@ -119,8 +122,8 @@ _PHONE = (
 )
 
 MAIL = re.compile(_MAIL)
-NUMBER_OR_URL = re.compile(f"{_URL}|{_KEEP}|{_PHONE}", re.IGNORECASE)
-CONTACT_SHAPE = re.compile(f"{_URL}|{_MAIL}|{_KEEP}|{_PHONE}", re.IGNORECASE)
+NUMBER_OR_URL = re.compile(f"{_URL}|{_NOT_A_PHONE}|{_PHONE}", re.IGNORECASE)
+CONTACT_SHAPE = re.compile(f"{_URL}|{_MAIL}|{_NOT_A_PHONE}|{_PHONE}", re.IGNORECASE)
 """Has the groups url, mail, keep and phone. Check a `phone` with `is_phone`."""
 
 _WRITTEN_NUMBER = re.compile(r"[+(]*\d(?:[\s()._\-/\u00a0\u2010-\u2015]*\d)*[\s)]*")

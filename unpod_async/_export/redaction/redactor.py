@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
 import msgspec
 
+from unpod_async._export.redaction.decoded_row import DecodedRow, Place, decode_row
 from unpod_async._export.redaction.json_strings import Context, JsonString, JsonStrings, read_strings
 from unpod_async._export.redaction.matchers import RowMatchers
 from unpod_async._export.redaction.patterns import (
@@ -33,39 +35,47 @@ class Redactor:
 
     Args:
         mode: "drop" replaces a value by null, and by `[redacted]` inside a longer string. "hash" replaces it
-            by `h:` and 16 hex digits of HMAC-SHA256(key, value). The hash is equal for equal values in all
-            rows that are redacted with the same key. For a number, the value is its last ten digits, so that
-            the country prefix does not matter. For a name or address, it is the stripped and casefolded
-            string.
-        key: The secret of "hash". Anyone who has it can try out all numbers.
+            by `h:` and 16 hex digits of HMAC-SHA256(key, value). Equal values have the same hash in all rows
+            that are redacted with the same key. For a number, the value is its last ten digits, so that the
+            country prefix does not matter. For a name or address, it is the stripped and casefolded string.
+        key: The secret of "hash". Anyone who has it can find the numbers by trying all of them.
 
-    It finds:
+    The redactor replaces:
 
-    * Values under keys that name contact data, at any depth, including everything below such a key except ids
-      and times: `name`, `full_name`, `customer`, `contact_number`, `phone`, `email` and so on in every
-      spelling, also in the caller's documents and in strings that contain JSON (`structured_data`). Ids and
-      keys of agents, companies and things (`assistant_number`, `company_name`) are not contact data. "" and
-      "N/A" are kept.
-    * Everything in `user_info.location`: IP address, city, coordinates.
-    * The same values (three characters or more) elsewhere in the strings of the row, in any case. It also
-      finds the capitalised parts of a name, and a number in any spacing, with or without its prefix. Names of
-      three or four letters must be whole words.
-    * E-mail addresses everywhere, and whatever looks like a phone number in any string: at least 7 digits
-      with gaps or a plus sign, or 8 to 15 digits without. A policy number of nine digits is redacted too.
-      Times, dates, UUIDs, IP addresses and decimal fractions are kept. Values whose key says that they are an
-      id, time or status are not searched for such numbers, and columns that the service fills in (`run_id`)
-      are not searched at all. `ref_id`, `document_id`, `assignee`, `call_id`, `thread_id` and the `id` of an
-      input or output are searched like texts, because they may contain a name or a number.
-    * JSON numbers that are whole and have 8 to 15 digits, except those under the keys in `MEASURES`: times,
-      durations, costs and counts.
-    * In a URL, e-mail addresses and the contact data of the row. A `recording_url` without contact data stays
-      usable.
+    * **Fields of contact data**: all values under a key such as `name`, `full_name`, `customer`,
+      `contact_number`, `phone` or `email`, in any spelling and at any depth. This includes the documents of
+      the caller, and JSON inside strings (`structured_data`). Below such a key, ids and times are kept. ""
+      and "N/A" are kept. Keys of agents, companies and things (`assistant_number`, `company_name`) do not
+      name contact data.
+    * **Locations**: everything in `user_info.location`, which is IP address, city and coordinates.
+    * **The same values in other strings of the row**, in upper or lower case, if they have at least three
+      characters. A number is found in any spacing, with or without its prefix. The capitalised parts of a
+      name are found too. A name of three or four letters is found as a whole word only.
+    * **E-mail addresses** in any string.
+    * **Numbers that look like phone numbers** in any string: at least 7 digits with gaps or a plus sign, or 8
+      to 15 digits without. So a policy number of nine digits is replaced. Times, dates, UUIDs, IP addresses
+      and decimal fractions are kept.
+    * **JSON numbers** that are whole and have 8 to 15 digits, unless their key is one of `MEASURES`: a time,
+      duration, cost or count.
 
-    It does not find, and no program of this kind can: a name that appears only in a transcript, a nickname or
-    misspelling, a number or address spelled out in words, and the voices in a recording. Postal addresses,
-    IP addresses outside of `user_info.location`, companies and texts about a person are not contact data
-    here. Neither is a number of another length, or one that is joined to letters (`lead9876543210`), unless
-    the row has it under a key that names contact data. Keys that are identifiers do not change.
+    Some strings are treated differently:
+
+    * A value whose key names an id, a time or a status is not searched for phone numbers.
+    * A column that the service fills in, such as `run_id`, is not searched at all.
+    * `ref_id`, `document_id`, `assignee`, `call_id`, `thread_id`, and the `id` of an input or output, are
+      searched like texts, because they may contain a name or a number.
+    * A URL is searched only for e-mail addresses and the contact data of the row, so that a `recording_url`
+      without contact data can still be used.
+    * A key that is an identifier is not changed.
+
+    The redactor does not replace:
+
+    * A name that appears only in a transcript, a nickname or a misspelling, a number or address spelled out
+      in words, and the voices in a recording. No program of this kind can find these.
+    * Postal addresses, IP addresses outside of `user_info.location`, companies, and texts about a person.
+      These are not contact data here.
+    * A number of another length, or one that is joined to letters (`lead9876543210`), unless the row has it
+      under a key that names contact data.
 
     Raises:
         InvalidArgument: The mode is unknown, or "hash" has no key.
@@ -78,14 +88,35 @@ class Redactor:
             raise InvalidArgument(
                 "redact='hash' needs a key",
                 argument="redact_key",
-                hint="without a key, anyone can find the numbers by trying them all",
+                hint="pass a secret key: without one, anyone can find the numbers by trying them all",
             )
         self._key = key if mode == "hash" else None
+        # A value occurs several times in a row, and again in the rows of the same person.
+        self._replacement_for = functools.lru_cache(maxsize=4096)(self._new_replacement)
 
     def __call__(self, line: bytes) -> bytes:
         """Return the redacted line, which is one line of JSON too. Never raises for a line of `row_line`."""
+        row = decode_row(line)
+        redacted = None if row is None else self._redact_decoded(row)
+        if redacted is not None:
+            return redacted
         strings = read_strings(line)
         return self._rewrite(strings, RowMatchers(strings.contacts()))
+
+    def _redact_decoded(self, row: DecodedRow) -> bytes | None:
+        """Return the redacted line; None if a key has to change."""
+        matchers = RowMatchers(row.contacts)
+        if any(self._text(key, "text", matchers) != key for key in row.keys):
+            return None
+        for value, _, container, key in row.contact_places:
+            if value.strip().casefold() not in PLACEHOLDERS:
+                container[key] = None if self._key is None else self._replacement_for(value)
+        for string, (_, _, container, key) in row.documents:
+            if string.inside is not None:
+                container[key] = self._rewrite(string.inside, matchers).decode()
+        for text, context, container, key in _find_candidates(row, matchers):
+            container[key] = self._text(text, context, matchers)
+        return row.encode()
 
     def _rewrite(self, strings: JsonStrings, matchers: RowMatchers) -> bytes:
         chunks: list[bytes] = []
@@ -98,7 +129,7 @@ class Redactor:
         return b"".join(chunks)
 
     def _replacement(self, string: JsonString, matchers: RowMatchers) -> bytes | None:
-        """Return the JSON that replaces a string; None if it stays."""
+        """Return the JSON that replaces a string, or None if the string is kept."""
         if string.inside is not None:
             text = self._rewrite(string.inside, matchers).decode()
         elif string.context == "contact":
@@ -125,10 +156,27 @@ class Redactor:
         chunks.append(text[at:])
         return "".join(chunks)
 
-    def _replacement_for(self, value: str) -> str:
+    def _new_replacement(self, value: str) -> str:
         if self._key is None:
             return "[redacted]"
         return f"h:{hmac.digest(self._key, normalize(value).encode(), 'sha256').hex()[:16]}"
+
+
+def _find_candidates(row: DecodedRow, matchers: RowMatchers) -> Iterator[Place]:
+    """Yield the places of strings that may contain contact data. One search of all of them excludes most."""
+    all_texts = "\n".join([text for text, _, _, _ in row.texts]).lower()
+    names = [matcher.required for matcher in matchers.in_texts if matcher.required in all_texts]
+    for place in row.texts:
+        if MAY_CONTAIN_CONTACT.search(place[0]) or (names and _contains_any(place[0].lower(), names)):
+            yield place
+    technical = "\n".join([text for text, _, _, _ in row.technical])
+    numbers = [matcher.required for matcher in matchers.numbers]
+    if "@" in technical or "%40" in technical or _contains_any(_NOT_DIGITS.sub("", technical), numbers):
+        yield from row.technical
+
+
+def _contains_any(text: str, parts: Iterable[str]) -> bool:
+    return any(map(text.__contains__, parts))
 
 
 def _find_spans(text: str, context: Context, matchers: RowMatchers) -> Iterator[_Span]:
@@ -154,6 +202,8 @@ def _find_spans(text: str, context: Context, matchers: RowMatchers) -> Iterator[
 def _spans_by_shape(text: str, context: Context, matchers: RowMatchers) -> Iterator[_Span]:
     """Yield what looks like an address or a number."""
     pattern = CONTACT_SHAPE if "@" in text or "%40" in text else NUMBER_OR_URL
+    if pattern is NUMBER_OR_URL and context == "technical":
+        return
     for found in pattern.finditer(text):
         shape = found.lastgroup
         if shape == "mail":

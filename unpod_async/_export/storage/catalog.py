@@ -36,8 +36,8 @@ __all__ = [
 
 VERSION = 5
 
-_IDS = 500
-"""Values in one statement. SQLite may be built with a limit of 999."""
+_MAX_IDS = 500
+"""Maximum number of values in one statement. SQLite may be built with a limit of 999."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -82,6 +82,9 @@ CREATE TABLE part (
     moving INTEGER NOT NULL,    -- its file may not have its name yet
     adopted_file INTEGER,       -- the spool file that becomes the part
     PRIMARY KEY (kind, number)) WITHOUT ROWID;
+CREATE TABLE part_time (        -- when the file of a part was written
+    kind TEXT NOT NULL, number INTEGER NOT NULL, mtime INTEGER NOT NULL, PRIMARY KEY (kind, number)
+    ) WITHOUT ROWID;
 CREATE TABLE part_content (     -- consecutive rows of one run in a part of tasks
     part INTEGER NOT NULL, place INTEGER NOT NULL, run INTEGER NOT NULL, rows INTEGER NOT NULL,
     PRIMARY KEY (part, place)) WITHOUT ROWID;
@@ -89,6 +92,11 @@ CREATE TABLE recording (
     task TEXT PRIMARY KEY, run INTEGER NOT NULL, url TEXT, file TEXT, size INTEGER, reason TEXT
 ) WITHOUT ROWID;
 """
+
+_ADDED_TABLE = next(statement for statement in _SCHEMA.split(";\n") if "part_time" in statement).replace(
+    "CREATE TABLE", "CREATE TABLE IF NOT EXISTS"
+)
+"""A table that targets of version 5 may not have yet."""
 
 _VALUE_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "listing": int,
@@ -157,7 +165,7 @@ class KnownRun(NamedTuple):
     Attributes:
         rank: Greater for a newer run.
         fetched: Unix time at which its tasks were read.
-        is_whole: All its tasks were listed, and each row could be read.
+        fully_read: All its tasks were listed, and each row could be read.
     """
 
     number: int
@@ -166,7 +174,7 @@ class KnownRun(NamedTuple):
     state: int
     settled: int
     fetched: float | None
-    is_whole: int
+    fully_read: int
 
 
 class Wanted(NamedTuple):
@@ -217,33 +225,34 @@ class FailedRead(NamedTuple):
     at: float
 
 
-def shortfall(read: FailedRead, came: int, kept: int) -> str:
+def incomplete_reason(failed: FailedRead, rows_read: int, rows_kept: int) -> str:
     """Return the reason that the summary gives for a run whose tasks could not all be read.
 
     Args:
-        came: Number of rows that were read.
-        kept: Number of rows kept from an earlier export, which had more; 0 if the new rows are kept.
+        rows_read: Number of rows that were read.
+        rows_kept: Number of rows kept from an earlier export, which had more; 0 if the new rows are kept.
     """
-    if not came and not kept:
-        return read.reason
-    of = "" if read.expected is None else f" of {read.expected}"
-    if kept:
-        return f"{came}{of} rows were read, and {kept} rows of an earlier export were kept: {read.reason}"
-    return f"{came}{of} rows were written: {read.reason}"
+    if not rows_read and not rows_kept:
+        return failed.reason
+    of = "" if failed.expected is None else f" of {failed.expected}"
+    if rows_kept:
+        kept = f"{rows_kept} rows of an earlier export were kept"
+        return f"{rows_read}{of} rows were read, and {kept}: {failed.reason}"
+    return f"{rows_read}{of} rows were written: {failed.reason}"
 
 
 @dataclass(slots=True)
 class Changes:
-    """What the next checkpoint saves in the catalog.
+    """The changes that the next checkpoint saves in the catalog.
 
     Attributes:
-        extents: Staged rows, each after the number of its run.
-        unsettled: By run, the number of new reasons not to settle it.
+        extents: (run, extent) of staged rows.
+        unsettled: For each run, the number of new reasons not to settle it.
         bad: (space, run, position, reason) of rows that cannot be read.
         recordings: (task id, run, URL).
-        staged: Runs whose tasks were all read, each with the Unix time.
+        staged: (run, Unix time) of runs whose tasks were all read.
         failed: Runs whose tasks could not all be read.
-        scans: By space, how far a scan has come.
+        scans: For each space, how far a scan has come.
     """
 
     extents: list[tuple[int, Extent]] = field(default_factory=list[tuple[int, Extent]])
@@ -274,6 +283,8 @@ class FinishedPart(NamedTuple):
         size: Bytes of the file.
         sha256: Digest of the file in hex.
         json_bytes: Bytes of its rows as JSON.
+        mtime: When the file was written, in nanoseconds, as the file system says. Renaming the file does not
+            change it.
         adopted_file: Number of the spool file that becomes the part; None if a writer made the part.
     """
 
@@ -281,6 +292,7 @@ class FinishedPart(NamedTuple):
     size: int
     sha256: str
     json_bytes: int
+    mtime: int
     adopted_file: int | None = None
 
 
@@ -288,8 +300,9 @@ class PartFile(NamedTuple):
     """The file of a stored part.
 
     Attributes:
-        moving: It may not have its name yet.
+        moving: The file may not have its final name yet.
         adopted_file: Number of the spool file that becomes the part.
+        mtime: As in `FinishedPart`; None for a part that an earlier version of the package wrote.
     """
 
     kind: str
@@ -298,6 +311,7 @@ class PartFile(NamedTuple):
     sha256: str
     moving: int
     adopted_file: int | None
+    mtime: int | None
 
 
 class PartContent(NamedTuple):
@@ -339,6 +353,8 @@ class Catalog:
                     self.run(statement)
                 self["version"] = VERSION
         self._check_values()
+        if self["version"] == VERSION:
+            self.run(_ADDED_TABLE)
 
     def _check_values(self) -> None:
         """Raise sqlite3.DatabaseError unless the named values have the types that this version stores.
@@ -374,8 +390,8 @@ class Catalog:
     def _runs_by_id(self, columns: str, space: int, ids: Sequence[str]) -> list[Any]:
         """Return columns of the stored runs with these ids."""
         found: list[Any] = []
-        for start in range(0, len(ids), _IDS):
-            some = ids[start : start + _IDS]
+        for start in range(0, len(ids), _MAX_IDS):
+            some = ids[start : start + _MAX_IDS]
             marks = ",".join("?" * len(some))
             found += self.run(
                 f"SELECT {columns} FROM run WHERE space = ? AND id IN ({marks})",  # noqa: S608 - of constants only
@@ -439,9 +455,9 @@ class Catalog:
 
     def begin_listing(self, space: int) -> bool:
         """Note that a listing of the runs has begun. Returns True if the previous one reached its end."""
-        finished = bool(self.value("SELECT read_to_end FROM space WHERE number = ?", (space,)))
+        reached_end = bool(self.value("SELECT read_to_end FROM space WHERE number = ?", (space,)))
         self.run("UPDATE space SET read_to_end = 0 WHERE number = ?", (space,))
-        return finished
+        return reached_end
 
     def has_runs(self, space: int) -> bool:
         return self.value("SELECT 1 FROM run WHERE space = ? LIMIT 1", (space,)) is not None
@@ -462,13 +478,13 @@ class Catalog:
 
         Args:
             listing: Number of the listing.
-            new: Runs that are not stored yet, each after its rank.
-            known: Runs that are stored, each after its rank.
+            new: (rank, run) of runs that are not stored yet.
+            known: (rank, listed row, stored row) of runs that are stored.
             wanted: Numbers of the runs whose tasks are to be read again.
         """
         lines: list[tuple[int, bytes | None]] = []
         with self.transaction():
-            self._want(wanted)
+            self._mark_for_reading(wanted)
             number = int(self.value("SELECT max(number) FROM run") or 0)
             state = RunState.WANTED
             added = [(number, rank, row) for number, (rank, row) in enumerate(new, number + 1)]
@@ -484,17 +500,17 @@ class Catalog:
             updates: list[tuple[object, ...]] = []
             for rank, row, old in known:
                 # The row of a run that was gone may have been removed from its part.
-                is_other = old.digest != row.digest or old.state == RunState.GONE
+                has_changed = old.digest != row.digest or old.state == RunState.GONE
                 updates.append((
                     rank,
                     row.digest,
                     row.can_settle,
                     row.expected,
                     listing,
-                    is_other,
+                    has_changed,
                     old.number,
                 ))
-                if is_other:
+                if has_changed:
                     lines.append((old.number, row.line))
             self.run_many(
                 "UPDATE run SET rank = ?, digest = ?, can_settle = ?, expected = ?, listing = ?, "
@@ -505,7 +521,7 @@ class Catalog:
                 "INSERT OR REPLACE INTO line VALUES (?, ?)", (line for line in lines if line[1] is not None)
             )
 
-    def _want(self, runs: Sequence[int]) -> None:
+    def _mark_for_reading(self, runs: Sequence[int]) -> None:
         for run in runs:
             self.forget_staged(run)
         self.run_many(
@@ -513,7 +529,7 @@ class Catalog:
             ((RunState.WANTED, run) for run in runs),
         )
 
-    def unlisted_runs(self, space: int, listing: int) -> list[KnownRun]:
+    def runs_not_in_listing(self, space: int, listing: int) -> list[KnownRun]:
         """Return the stored runs that are not in this listing."""
         found = self.run(
             f"SELECT {_KNOWN_RUN} FROM run WHERE space = ? AND listing < ? AND state != ?",  # noqa: S608 - of constants only
@@ -521,12 +537,12 @@ class Catalog:
         )
         return [KnownRun(*run) for run in found]
 
-    def want(self, runs: Sequence[int]) -> None:
+    def mark_for_reading(self, runs: Sequence[int]) -> None:
         """Mark runs so that their tasks are read again."""
         with self.transaction():
-            self._want(runs)
+            self._mark_for_reading(runs)
 
-    def add_unlisted(self, space: int, listing: int, ids: Sequence[str]) -> None:
+    def add_runs_without_row(self, space: int, listing: int, ids: Sequence[str]) -> None:
         """Add wanted runs whose rows cannot be read. Runs that are already stored do not change."""
         with self.transaction():
             number = int(self.value("SELECT max(number) FROM run") or 0)
@@ -559,7 +575,7 @@ class Catalog:
         """Return the count of the space-wide listing if all tasks of the space are known."""
         return self.count_tasks(space) + int(self[f"surplus {space}"] or 0)
 
-    def explain_count(self, space: int, count: int) -> None:
+    def accept_count(self, space: int, count: int) -> None:
         """Record that all tasks of a space are known although the space-wide listing has another count.
 
         The counts may differ because, for example, the tasks of settled runs changed.
@@ -572,8 +588,8 @@ class Catalog:
             self.value("SELECT count(*) FROM run WHERE NOT EXISTS (SELECT 1 FROM line WHERE run = number)")
         )
 
-    def runs_behind(self, space: int, listing: int, rank: int) -> tuple[int, bool]:
-        """Return how many stored runs are older than `rank` and not listed so far, and if all are settled."""
+    def runs_after(self, space: int, listing: int, rank: int) -> tuple[int, bool]:
+        """Return how many stored runs are older than `rank` and not listed yet, and if all are settled."""
         number, settled = self.run(
             "SELECT count(*), coalesce(min(settled), 1) FROM run "
             "WHERE space = ? AND listing < ? AND rank < ? AND state != ?",
@@ -581,8 +597,8 @@ class Catalog:
         ).fetchone()
         return int(number), bool(settled)
 
-    def rows_behind(self, space: int) -> int:
-        """Return the number of rows behind the last selected run in the last complete listing."""
+    def rows_after(self, space: int) -> int:
+        """Return the number of rows after the last selected run in the last complete listing."""
         return int(self[f"behind {space}"] or 0)
 
     def end_listing(
@@ -591,22 +607,22 @@ class Catalog:
         listing: int,
         rank: int,
         *,
-        behind: int | None,
+        after_last_selected: int | None,
         mark_gone: bool,
         discard_scan: bool,
     ) -> None:
         """Record that a listing reached its end.
 
         Args:
-            behind: Number of rows behind the last selected run; None if it is not known.
+            after_last_selected: Number of rows after the last selected run; None if it is not known.
             mark_gone: Mark runs as gone if they are newer than `rank` and were not listed.
             discard_scan: Forget what an interrupted scan staged. This is also done if a run is gone.
         """
         gone: list[tuple[int]] = []
         with self.transaction():
             self.run("UPDATE space SET read_to_end = 1 WHERE number = ?", (space,))
-            if behind is not None and behind != self.rows_behind(space):
-                self[f"behind {space}"] = behind
+            if after_last_selected is not None and after_last_selected != self.rows_after(space):
+                self[f"behind {space}"] = after_last_selected
             if mark_gone:
                 gone = self.run(
                     "SELECT number FROM run WHERE space = ? AND listing < ? AND rank > ? AND state != ?",
@@ -625,8 +641,10 @@ class Catalog:
         """Forget the rows of the previous listing that could not be read. Returns True if there were any."""
         return self.run("DELETE FROM bad WHERE space = ? AND run IS NULL", (space,)).rowcount > 0
 
-    def count_runs(self, state: RunState) -> int:
-        return int(self.value("SELECT count(*) FROM run WHERE state = ?", (state,)))
+    def count_runs(self, *states: RunState) -> int:
+        """Return the number of runs in one of these states."""
+        marks = ", ".join("?" * len(states))
+        return int(self.value(f"SELECT count(*) FROM run WHERE state IN ({marks})", states))  # noqa: S608
 
     # -- fetching -----------------------------------------------------------------------------------------
 
@@ -686,21 +704,21 @@ class Catalog:
     def _save_failed(self, read: FailedRead) -> None:
         """Keep the staged rows of a run, unless its part has more of them."""
         run = read.run
-        came = int(self.value("SELECT sum(rows) FROM extent WHERE run = ?", (run,)) or 0)
+        rows_read = int(self.value("SELECT sum(rows) FROM extent WHERE run = ?", (run,)) or 0)
         kept = self.value(
             "SELECT sum(rows) FROM part_content "
             "WHERE run = ? AND part = (SELECT part FROM run WHERE number = ?)",
             (run, run),
         )
-        is_kept = came < (kept or 0)
-        if is_kept or not came:
+        is_kept = rows_read < (kept or 0)
+        if is_kept or not rows_read:
             self.forget_staged(run)
         self.run(
             "UPDATE run SET state = ?, fetched = ?, reason = ?, settled = 0 WHERE number = ?",
             (
-                RunState.STAGED if came and not is_kept else RunState.FAILED,
+                RunState.STAGED if rows_read and not is_kept else RunState.FAILED,
                 read.at,
-                shortfall(read, came, kept if is_kept else 0),
+                incomplete_reason(read, rows_read, kept if is_kept else 0),
                 run,
             ),
         )
@@ -730,7 +748,7 @@ class Catalog:
         return staged.rowcount
 
     def discard_scan(self, space: int) -> None:
-        """Forget what a scan staged that did not reach its end."""
+        """Forget the rows that an interrupted scan has staged."""
         with self.transaction():
             self._discard_scan(space)
 
@@ -767,13 +785,13 @@ class Catalog:
             (after, limit),
         ).fetchall()
 
-    def recording_failed(self, task: str, run: int, reason: str) -> None:
+    def record_download_failure(self, task: str, run: int, reason: str) -> None:
         """Note that a download failed. The next export reads the run again, for a new URL."""
         with self.transaction():
             self.run("UPDATE recording SET reason = ? WHERE task = ?", (reason, task))
             self.run("UPDATE run SET settled = 0 WHERE number = ?", (run,))
 
-    def recording_downloaded(self, task: str, file: str, size: int) -> None:
+    def record_download(self, task: str, file: str, size: int) -> None:
         self.run(
             "UPDATE recording SET file = ?, size = ?, url = NULL, reason = NULL WHERE task = ?",
             (file, size, task),
@@ -782,7 +800,7 @@ class Catalog:
     # -- staged rows --------------------------------------------------------------------------------------
 
     def extents(self, first: int, last: int) -> Iterator[tuple[int, Extent]]:
-        """Yield the extents of the runs from `first` to `last`, each after its run, in order."""
+        """Yield (run, extent) of the runs from `first` to `last`, in order."""
         for run, *extent in self.run(
             "SELECT run, file, start, length, rows FROM extent WHERE run BETWEEN ? AND ? "
             "ORDER BY run, number",
@@ -806,7 +824,7 @@ class Catalog:
             (RunState.STAGED, file),
         ).fetchall()
 
-    def shares_runs(self, file: int) -> bool:
+    def file_shares_runs(self, file: int) -> bool:
         """Return whether a run has rows in this spool file and in another one."""
         return (
             self.value(
@@ -818,7 +836,7 @@ class Catalog:
         )
 
     def unpublished_bytes(self, before_file: int) -> int:
-        """Return the bytes of the staged rows of runs in no part, of spool files below `before_file`."""
+        """Return the size of the staged rows of `unpublished_runs`, in bytes."""
         return int(
             self.value(
                 f"SELECT sum(length) FROM extent JOIN run ON run.number = extent.run WHERE {_UNPUBLISHED}",  # noqa: S608 - of constants only
@@ -840,14 +858,14 @@ class Catalog:
         return [StagedRun(*row) for row in found]
 
     def finish_runs_without_tasks(self) -> None:
-        """Mark staged runs as done that have no rows, neither staged nor in a part."""
+        """Mark staged runs without rows, neither staged nor in a part, as done."""
         self.run(
             "UPDATE run SET state = ? WHERE state = ? AND part IS NULL "
             "AND NOT EXISTS (SELECT 1 FROM extent WHERE run = run.number)",
             (RunState.DONE, RunState.STAGED),
         )
 
-    def staged_again(self) -> list[tuple[int, bytes]]:
+    def restaged_runs(self) -> list[tuple[int, bytes]]:
         """Return the staged runs that are in a part and may change, with the digest of their rows there."""
         return self.run(
             "SELECT number, tasks_digest FROM run "
@@ -855,7 +873,7 @@ class Catalog:
             (RunState.STAGED,),
         ).fetchall()
 
-    def keep_published(self, run: int) -> None:
+    def keep_published_rows(self, run: int) -> None:
         """Drop the staged rows of a run that are equal to those in its part."""
         with self.transaction():
             self.run("DELETE FROM extent WHERE run = ?", (run,))
@@ -878,18 +896,26 @@ class Catalog:
 
     def part_files(self) -> list[PartFile]:
         """Return the expected file of every part."""
-        found = self.run("SELECT kind, number, size, sha256, moving, adopted_file FROM part")
+        found = self.run(
+            "SELECT kind, number, size, sha256, moving, adopted_file, mtime "
+            "FROM part LEFT JOIN part_time USING (kind, number)"
+        )
         return [PartFile(*row) for row in found]
 
     def store_part(self, kind: str, number: int, part: FinishedPart) -> None:
-        """Store a part whose file gets its name next. Call it in the transaction that stores its content."""
+        """Store a part whose file is renamed next. Call this in the transaction that stores its content."""
         self.run(
             "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
             (kind, number, part.rows, part.size, part.json_bytes, part.sha256, part.adopted_file),
         )
+        self.store_part_times([(kind, number, part.mtime)])
 
-    def part_moved(self, kind: str, number: int) -> None:
-        """Note that the file of a part has its name."""
+    def store_part_times(self, times: Sequence[tuple[str, int, int]]) -> None:
+        """Store the `mtime` of the files of parts, given as kind, number and time."""
+        self.run_many("INSERT OR REPLACE INTO part_time VALUES (?, ?, ?)", times)
+
+    def record_part_moved(self, kind: str, number: int) -> None:
+        """Note that the file of a part has its final name."""
         self.run(
             "UPDATE part SET moving = 0, adopted_file = NULL WHERE kind = ? AND number = ?", (kind, number)
         )
@@ -929,7 +955,7 @@ class Catalog:
             )
         ]
 
-    def staged_again_in(self, number: int) -> list[StagedRun]:
+    def restaged_runs_in_part(self, number: int) -> list[StagedRun]:
         """Return the runs of a part of tasks that were read again."""
         found = self.run(
             "SELECT number, settled FROM run WHERE part = ? AND state = ? ORDER BY number",

@@ -2,8 +2,7 @@
 
 A run counts as read once a checkpoint has saved it. Rows that arrived after the last checkpoint are read
 again after a kill. A checkpoint is due every second and runs in the background. Rows are written half a
-megabyte at a time,
-so that they do not stay in memory. `Disk` runs the blocking work in threads.
+megabyte at a time, so that they do not stay in memory. `Disk` runs the blocking work in threads.
 
 The spool is the files to which rows are written until they are published as parts. Appended rows get their
 position at once. They are in the file once `write` returns, and survive a power loss once `sync` returns.
@@ -53,20 +52,20 @@ _BLOCK_BYTES = 2**20
 SPOOL_NAME = "rows-%06d"
 """The name of a spool file by its number."""
 
-_MAX_OPEN = 32
+_MAX_OPEN_FILES = 32
 """Files that are open at the same time. There may be many small ones; some systems allow 256 per process."""
 
 
-_FIX = "fix the cause"
-_TOO_MANY = "raise the limit of open files (ulimit -n), or close other files,"
-_HINTS = {
-    errno.EMFILE: _TOO_MANY,
-    errno.ENFILE: _TOO_MANY,
+_ADVICE = "fix the cause"
+_TOO_MANY_FILES_ADVICE = "raise the limit of open files (ulimit -n), or close other files,"
+_ADVICE_BY_ERRNO = {
+    errno.EMFILE: _TOO_MANY_FILES_ADVICE,
+    errno.ENFILE: _TOO_MANY_FILES_ADVICE,
     errno.EXDEV: "move .unpod-export/, tasks/ and runs/ to one file system",
 }
 """The advice for each error number."""
 
-_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGED_DATABASE_ERRORS = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """SQLite error codes of a database that this package did not write, or that was damaged."""
 
 
@@ -74,7 +73,7 @@ class Disk:
     """Runs blocking work in a thread, one function at a time, and syncs files in another thread.
 
     A cancelled caller waits until its work has ended, because the files that it uses are closed next. After a
-    failure nothing more is done, even if the caller was cancelled: later work would build on missing data.
+    failure, no further work is done, even if the caller was cancelled: it would build on missing data.
     """
 
     def __init__(self, target: str) -> None:
@@ -143,15 +142,17 @@ class Disk:
         if isinstance(failure, sqlite3.Error):
             # Errors without a code are our own: see `Catalog.check`.
             code = getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-            if code in _DAMAGED:
+            if code in _DAMAGED_DATABASE_ERRORS:
                 return ExportError(
                     f"the state of the export in {path_text(self._target)} is damaged: {failure}",
                     hint="restore the whole target from a backup, or export to another directory",
                 )
-            return self._cannot_write(str(failure), _TOO_MANY if code == sqlite3.SQLITE_CANTOPEN else _FIX)
+            return self._cannot_write(
+                str(failure), _TOO_MANY_FILES_ADVICE if code == sqlite3.SQLITE_CANTOPEN else _ADVICE
+            )
         if isinstance(failure, OSError):
             reason = os.strerror(failure.errno) if failure.errno else str(failure)
-            return self._cannot_write(reason, _HINTS.get(failure.errno or 0, _FIX))
+            return self._cannot_write(reason, _ADVICE_BY_ERRNO.get(failure.errno or 0, _ADVICE))
         return failure
 
     def _cannot_write(self, reason: str, fix: str) -> ExportError:
@@ -163,7 +164,7 @@ class Disk:
     def close(self, then: Callable[[], object] = lambda: None) -> None:
         """Wait for the work that has begun, stop the threads, and call `then`.
 
-        After the deadline of `run_within`, this does not wait: the thread calls `then` after its work.
+        After the deadline of `run_within`, `close` does not wait: the thread calls `then` after its work.
         """
         if self._is_abandoned:
             self._thread.submit(then)
@@ -211,8 +212,7 @@ class Staging:
         if lines:
             self._changes.extents.append((run, self._spool.append(run, lines)))
             self.rows += len(lines)
-        if unsettled:
-            self.add_unsettled(run, unsettled)
+        self.add_unsettled(run, unsettled)
 
     def add_unsettled(self, run: int, more: int) -> None:
         """Count reasons not to settle a run."""
@@ -236,7 +236,7 @@ class Staging:
         self.runs += 1
 
     def release(self, run: int) -> None:
-        """Let other runs use the spool file of a run, because it will get no more rows soon."""
+        """Let other runs use the spool file of a run, because the run gets no more rows soon."""
         self._spool.release(run)
 
     def fail(self, run: int, expected: int | None, reason: str) -> None:
@@ -332,7 +332,7 @@ class Staging:
             self._after_checkpoint()
 
 
-class Written(NamedTuple):
+class SpooledLines(NamedTuple):
     """Lines of one file for `Spool.write`, without their newlines; about a megabyte at most."""
 
     file: int
@@ -365,7 +365,7 @@ class Spool:
         self._file = first
         self._ends = {first: 0}  # of the files that may get more rows
         self._file_of: dict[int, int] = {}  # of the runs that may get more rows
-        self._waiting: list[Written] = []
+        self._waiting: list[SpooledLines] = []
         self._ended: list[int] = []
         self._files: dict[int, SpoolFile] = {}  # files that may grow; the last written is the last
         self.open_files: Collection[int] = self._files.keys()
@@ -380,7 +380,7 @@ class Spool:
         end = self._ends[file]
         last = self._waiting[-1] if self._waiting else None
         if last is None or last.file != file or end - last.start >= _BLOCK_BYTES:
-            last = Written(file, end, [])
+            last = SpooledLines(file, end, [])
             self._waiting.append(last)
         last.lines.extend(lines)
         extent = Extent(file, end, sum(map(len, lines)) + len(lines), len(lines))
@@ -393,21 +393,21 @@ class Spool:
             full = self._file
             self._file += 1
             self._ends[self._file] = 0
-            self._end_unless_needed(full)
+            self._end_file_if_unused(full)
         return self._file
 
     def release(self, run: int) -> None:
         """Release the file of a run. Its next rows, if any, may be written to another file."""
         file = self._file_of.pop(run, None)
         if file is not None and file != self._file:
-            self._end_unless_needed(file)
+            self._end_file_if_unused(file)
 
-    def _end_unless_needed(self, file: int) -> None:
+    def _end_file_if_unused(self, file: int) -> None:
         if file not in self._file_of.values():
             del self._ends[file]
             self._ended.append(file)
 
-    def take(self) -> list[Written]:
+    def take(self) -> list[SpooledLines]:
         """Take the lines that `write` has to write."""
         waiting, self._waiting, self.pending = self._waiting, [], 0
         return waiting
@@ -417,12 +417,14 @@ class Spool:
         ended, self._ended = self._ended, []
         return ended
 
-    def write(self, waiting: Iterable[Written]) -> list[SpoolFile]:
+    def write(self, waiting: Iterable[SpooledLines]) -> list[SpoolFile]:
         """Write lines. Returns the files that `sync` has to sync. Blocks. Raises OSError."""
         for number, _, lines in waiting:
             file = self._files.pop(number, None) or SpoolFile(spool_path(self.folder, number))
             self._files[number] = file
-            for idle in itertools.islice(reversed(self._files.values()), _MAX_OPEN, _MAX_OPEN + 1):
+            for idle in itertools.islice(
+                reversed(self._files.values()), _MAX_OPEN_FILES, _MAX_OPEN_FILES + 1
+            ):
                 idle.sync()
                 idle.close()
             lines.append(b"")
@@ -446,19 +448,18 @@ class SpoolFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
         self._closing = threading.Lock()
         self.digest = hashlib.sha256()
-        self._open(os.O_EXCL | os.O_CREAT)
+        self._descriptor: int | None = self._open(os.O_EXCL | os.O_CREAT)
 
     def _open(self, flags: int) -> int:
-        flags |= os.O_WRONLY | os.O_APPEND | O_BINARY
-        self._descriptor = os.open(self._path, flags, 0o600)
-        return self._descriptor
+        return os.open(self._path, flags | os.O_WRONLY | os.O_APPEND | O_BINARY, 0o600)
 
     def write(self, data: bytes, *, hashes: bool) -> None:
         """Append data; with `hashes`, update `digest`."""
-        write_all(self._open(0) if self._descriptor is None else self._descriptor, data)
+        if self._descriptor is None:
+            self._descriptor = self._open(0)
+        write_all(self._descriptor, data)
         if hashes:
             self.digest.update(data)
 

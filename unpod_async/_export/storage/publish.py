@@ -3,9 +3,9 @@
 A target has a folder of parts for each kind of row, the manifest, and `.unpod-export/` with the catalog, the
 spool, the lock and unfinished files.
 
-A part is written and synced in the work folder. One transaction of the catalog stores what it holds and that
-its file is moving. Then the file gets its name. After a kill in between, the next export finishes the move.
-So a part always matches its entry in the catalog.
+A part is written and synced in the work folder. One transaction of the catalog stores the contents of the
+part, and that its file is about to be renamed. Then the file is renamed. After a kill in between, the next
+export renames the file. So a part always matches its entry in the catalog.
 
 The tasks of a run are in one part and stay in it when they are read again. So a reader of the parts always
 sees each run once, with its old or its new tasks.
@@ -13,11 +13,12 @@ sees each run once, with its old or its new tasks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -27,7 +28,13 @@ import msgspec
 from unpod_async._common import O_BINARY, close_locked, lock, path_text, sync_file, sync_folder, write_all
 from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, CsvOptions, Range, RowKind, Writer
 from unpod_async._export.results import BadRow, FailedRun
-from unpod_async._export.storage.catalog import Catalog, FinishedPart, PartContent, RunState, StagedRun
+from unpod_async._export.storage.catalog import (
+    Catalog,
+    FinishedPart,
+    PartContent,
+    RunState,
+    StagedRun,
+)
 from unpod_async._export.storage.checkpoint import SPOOL_NAME, Spool, SpoolReader
 from unpod_async._version import VERSION
 from unpod_async.errors import ExportError, TargetLockedError
@@ -38,8 +45,8 @@ __all__ = [
     "Parts",
     "Publisher",
     "Target",
-    "contents",
-    "manifest",
+    "build_manifest",
+    "read_contents",
     "remove_unused_files",
 ]
 
@@ -53,30 +60,24 @@ _WORK = ".unpod-export"
 _PART_FOLDERS = ("tasks", "runs")
 
 _OLD_FILES = ("tasks-*", "runs-*", "manifest.json")
-"""What earlier versions wrote into the target itself."""
+"""The files that earlier versions wrote into the target itself."""
 
 _HINT = "export to a directory that is empty or does not exist"
 
 _SPOOL_NAME = re.compile(r"rows-[0-9]{6,15}")
 
 _BATCH = 500
-"""Rows of runs, or runs, that are read from the catalog at a time."""
+"""Number of runs, or of their rows, that are read from the catalog at a time."""
 
 _RUNS_PER_PART = 20_000
 
 _MAX_EXAMPLES = 1000
-"""Failed runs and bad rows that the manifest lists. It counts all of them."""
+"""Maximum number of failed runs, and of bad rows, that the manifest lists. It counts all of them."""
 
 
-class _ManifestPart(msgspec.Struct):
-    name: str
-    sha256: str
-
-
-class _ManifestParts(msgspec.Struct):
-    """The fields that an export reads from its own manifest."""
-
-    parts: list[_ManifestPart]
+def _is_empty_folder(path: Path) -> bool:
+    """Return whether a path is a folder without files: an export that has published nothing leaves these."""
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _is_part(name: str) -> bool:
@@ -99,6 +100,7 @@ class Target:
         self.work = directory / _WORK
         self.catalog = self.work / "state.sqlite3"
         self._lock = -1
+        self._is_new = False
 
     def open(self) -> None:
         """Create the target if needed and lock it.
@@ -109,6 +111,7 @@ class Target:
         """
         if not self.work.is_dir():
             self._refuse_other_files()
+            self._is_new = not self.directory.exists()
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.work.mkdir(mode=0o700, exist_ok=True)
         self._lock = os.open(self.work / "lock", os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
@@ -119,17 +122,23 @@ class Target:
                 f"the file system of {path_text(self.directory)} has no locks: {error.strerror}",
                 hint="export to a directory on a local disk and copy it",
             ) from None
-        if not is_locked:
+        if not is_locked or not self._is_lock_in_place():
             raise TargetLockedError(
                 f"another export is writing to {path_text(self.directory)}", hint="wait until it has ended"
             )
+
+    def _is_lock_in_place(self) -> bool:
+        """Return whether the locked file is still in the target: another export may have removed it."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._lock), (self.work / "lock").stat())
+        return False
 
     def _refuse_other_files(self) -> None:
         directory = self.directory
         if directory.exists() and not directory.is_dir():
             raise ExportError(f"{path_text(directory)} is not a directory", hint=_HINT)
         for name in (*_PART_FOLDERS, MANIFEST):
-            if (directory / name).exists():
+            if (directory / name).exists() and not _is_empty_folder(directory / name):
                 raise ExportError(
                     f"{path_text(directory)} contains {name}, but no export to resume", hint=_HINT
                 )
@@ -150,21 +159,11 @@ class Target:
                 name = f"{folder}/{path.name}"
                 if _is_part(path.name) and name not in known:
                     raise ExportError(
-                        f"{path_text(self.directory)} contains {path_text(name)}, which is not in the state "
-                        f"of the export: the file was added, or {_WORK}/ was emptied or is older",
+                        f"{path_text(self.directory)} contains {path_text(name)}, which the state in "
+                        f"{_WORK}/ does not list",
                         hint=f"move the file elsewhere if it is a copy; otherwise restore {_WORK}/ and\n"
                         "the file from the same backup, or export to another directory",
                     )
-
-    def digests_of_manifest(self) -> dict[str, str]:
-        """Return the SHA-256 of each part in the manifest, by name."""
-        try:
-            content = (self.directory / MANIFEST).read_bytes()
-            return {
-                part.name: part.sha256 for part in msgspec.json.decode(content, type=_ManifestParts).parts
-            }
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return {}
 
     def sha256(self, name: str) -> str:
         """Return the SHA-256 of a file of the data set in hex."""
@@ -176,6 +175,19 @@ class Target:
         if self._lock >= 0:
             close_locked(self._lock)
             self._lock = -1
+
+    def remove_unused(self) -> None:
+        """Remove what an export created, if it has stored nothing. The target must be locked.
+
+        A folder with other files stays. On Windows the lock stays, because it is open.
+        """
+        folders = [self.directory / name for name in _PART_FOLDERS] + [self.work]
+        with contextlib.suppress(OSError):
+            for file in sorted(self.work.iterdir(), key=lambda file: file.name == "lock"):
+                file.unlink()
+        for folder in (*folders, self.directory) if self._is_new else folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def create_folders(self) -> None:
         """Create the folders of the parts. Raises OSError if files cannot be moved into them."""
@@ -197,6 +209,14 @@ class Target:
             there.unlink(missing_ok=True)
             here.unlink(missing_ok=True)
 
+    def size_and_mtime(self, name: str) -> tuple[int, int] | None:
+        """Return the bytes of a file of the data set and when it was written; None without the file."""
+        try:
+            found = (self.directory / name).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
     def size(self, name: str) -> int | None:
         """Return the bytes of a file of the data set; None without the file."""
         try:
@@ -210,8 +230,8 @@ class Target:
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
 
-    def put(self, finished: Path, name: str) -> None:
-        """Give a finished and synced file its name, in one step that survives a power loss."""
+    def move_into_place(self, finished: Path, name: str) -> None:
+        """Rename a finished and synced file to its final name, in one step that survives a power loss."""
         path = self.directory / name
         finished.replace(path)
         sync_folder(path.parent)
@@ -254,26 +274,26 @@ class Target:
                 path.unlink(missing_ok=True)
         return last
 
-    def finished(self, name: str) -> Path:
-        """Return where a file of the data set is written before `put`."""
+    def unfinished_path(self, name: str) -> Path:
+        """Return where a file of the data set is written before `move_into_place`."""
         return self.work / f"new-{name.replace('/', '-')}"
 
-    def create(self, name: str) -> Path:
+    def new_file(self, name: str) -> Path:
         """Return where to write a file of the data set. Removes what a killed export left there."""
-        path = self.finished(name)
+        path = self.unfinished_path(name)
         path.unlink(missing_ok=True)
         return path
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file of the data set."""
-        path = self.create(name)
+        path = self.new_file(name)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY, 0o600)
         try:
             write_all(file, content)
             sync_file(file)
         finally:
             os.close(file)
-        self.put(path, name)
+        self.move_into_place(path, name)
 
 
 class Parts:
@@ -311,49 +331,60 @@ class Parts:
         for part in stored:
             if part.moving:
                 self.move(part.kind, part.number, part.adopted_file)
-        listed = self._target.digests_of_manifest() if stored else {}
         names: set[str] = set()
+        times: list[tuple[str, int, int]] = []
         for part in stored:
             name = self.name(part.kind, part.number)
             names.add(name)
-            # The digest is computed only for a part that the manifest describes differently.
-            is_same = self._target.size(name) == part.size and (
-                listed.get(name, part.sha256) == part.sha256 or self._target.sha256(name) == part.sha256
-            )
-            if not is_same:
+            size, mtime = self._target.size_and_mtime(name) or (None, 0)
+            # The size may be right although the catalog is older. A copy of a part has another time.
+            if size == part.size and mtime != part.mtime and self._target.sha256(name) == part.sha256:
+                times.append((part.kind, part.number, mtime))
+            elif size != part.size or mtime != part.mtime:
                 raise ExportError(
                     f"{name} was changed or removed after the export, or {_WORK}/ is older than the file",
                     hint=f"restore {_WORK}/ and the file of {part.size} bytes from the same backup, or\n"
                     "export to another directory",
                 )
         self._target.refuse_unknown_parts(names)
-        return self._target.check_spool(spool_ends)
+        last_file = self._target.check_spool(spool_ends)
+        if times:
+            self._catalog.store_part_times(times)
+        return last_file
 
-    def write(self, kind: RowKind, number: int, fill: Callable[[Writer], T]) -> tuple[Writer, T]:
+    def write(
+        self, kind: RowKind, number: int, fill: Callable[[Writer], tuple[int, T]]
+    ) -> tuple[FinishedPart, T]:
         """Write the file of a part, new or again, but do not move it.
 
         Args:
-            fill: Writes the rows. Its result is returned after the closed writer.
+            fill: Writes the rows. Returns the size of the rows as JSON in bytes, and a result of its own.
+
+        Returns:
+            The part and the result of `fill`.
         """
-        path = self._target.create(self.name(kind, number))
+        path = self._target.new_file(self.name(kind, number))
         writer = self._format.create(path, kind, self._csv)
         try:
-            filled = fill(writer)
+            json_bytes, filled = fill(writer)
             writer.close()
         except BaseException:
             writer.abort()
             raise
-        return writer, filled
+        part = FinishedPart(
+            writer.rows, writer.size, writer.sha256, json_bytes, mtime=path.stat().st_mtime_ns
+        )
+        return part, filled
 
     def move(self, kind: str, number: int, adopted_file: int | None = None) -> None:
-        """Give the file of a part its name. The catalog must have the part."""
-        name = self.name(kind, number)
-        finished = (
-            self._target.finished(name) if adopted_file is None else self._target.spool_file(adopted_file)
-        )
+        """Rename the file of a part to its final name. The catalog must have the part."""
+        if adopted_file is None:
+            finished = self._target.unfinished_path(self.name(kind, number))
+        else:
+            finished = self._target.spool_file(adopted_file)
         if finished.exists():
-            self._target.put(finished, name)
-        self._catalog.part_moved(kind, number)
+            self._target.move_into_place(finished, self.name(kind, number))
+        self._catalog.record_part_moved(kind, number)
 
 
 class _PublishedRun(NamedTuple):
@@ -368,6 +399,11 @@ class _PublishedRun(NamedTuple):
     rows: int
     length: int
     digest: bytes | None
+
+
+def _size_of(runs: Iterable[_PublishedRun]) -> int:
+    """Return the size of the rows of runs in bytes."""
+    return sum(run.length for run in runs)
 
 
 class Publisher:
@@ -387,7 +423,7 @@ class Publisher:
     def publish_full_parts(self) -> None:
         """Write parts of new runs while there are enough rows in closed spool files to fill one."""
         self._adopt_files(self._part_bytes)
-        while self._catalog.unpublished_bytes(self._oldest_open) >= self._part_bytes:
+        while self._catalog.unpublished_bytes(self._oldest_open_file) >= self._part_bytes:
             self._write_new_part()
 
     def publish(self) -> int:
@@ -399,9 +435,9 @@ class Publisher:
         catalog = self._catalog
         gone = catalog.count_runs(RunState.GONE)
         catalog.finish_runs_without_tasks()
-        for run, digest in catalog.staged_again():
+        for run, digest in catalog.restaged_runs():
             if self._digest(run) == digest:
-                catalog.keep_published(run)
+                catalog.keep_published_rows(run)
         if not catalog.needs_publishing() and self._target.size(MANIFEST) is not None:
             return gone
         self._target.remove(MANIFEST)
@@ -433,15 +469,14 @@ class Publisher:
         catalog.remove_gone_runs()
 
     def _write_run_part(self, number: int) -> None:
-        def fill(writer: Writer) -> int:
+        def fill(writer: Writer) -> tuple[int, None]:
             json_bytes = 0
             for lines in self._catalog.run_lines(number, _BATCH):
                 writer.write(lines)
                 json_bytes += sum(map(len, lines))
-            return json_bytes
+            return json_bytes, None
 
-        writer, json_bytes = self._parts.write("runs", number, fill)
-        part = FinishedPart(writer.rows, writer.size, writer.sha256, json_bytes)
+        part, _ = self._parts.write("runs", number, fill)
         self._catalog.store_run_part(number, part)
         self._parts.move("runs", number)
 
@@ -477,7 +512,7 @@ class Publisher:
 
     def _adopt_file(self, file: int, size: int) -> bool:
         """Let a spool file become a part. Returns False if it does not have the content of a part."""
-        if not size or self._catalog.shares_runs(file):
+        if not size or self._catalog.file_shares_runs(file):
             return False
         contents: list[PartContent] = []
         digests: dict[int, bytes | None] = {}
@@ -490,32 +525,38 @@ class Publisher:
             digests[run] = None if settled else b""
         if end != size:
             return False  # a killed export wrote more than it saved
+        path = self._target.spool_file(file)
         sha256 = self._spool.digests.get(file)
         if sha256 is None:
-            with self._target.spool_file(file).open("rb", buffering=0) as opened:
+            with path.open("rb", buffering=0) as opened:
                 sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         for run, digest in digests.items():
             if digest is not None:
                 digests[run] = self._digest(run)
         rows = sum(content.rows for content in contents)
-        part = FinishedPart(rows, size, sha256, size, file)
-        self._store(self._catalog.next_part("tasks"), part, contents, digests)
+        number = self._catalog.next_part("tasks")
+        part = FinishedPart(rows, size, sha256, size, path.stat().st_mtime_ns, file)
+        self._store(number, part, contents, digests)
         return True
 
     # -- new parts of tasks -------------------------------------------------------------------------------
 
     @property
-    def _oldest_open(self) -> int:
+    def _oldest_open_file(self) -> int:
         """The first spool file that may grow; a greater number than that of any file if there is none."""
         return min(self._spool.open_files, default=2**62)
 
     def _has_new_runs(self) -> bool:
-        return bool(self._catalog.unpublished_runs(self._oldest_open, 0, 1))
+        return bool(self._catalog.unpublished_runs(self._oldest_open_file, 0, 1))
 
     def _write_new_part(self) -> None:
+        def fill(writer: Writer) -> tuple[int, list[_PublishedRun]]:
+            added = self._fill(writer, 0)
+            return _size_of(added), added
+
         number = self._catalog.next_part("tasks")
-        writer, added = self._parts.write("tasks", number, lambda writer: self._fill(writer, 0))
-        self._store_written(number, writer, [], 0, added)
+        part, added = self._parts.write("tasks", number, fill)
+        self._store_written(number, part, [], added)
 
     def _fill(self, writer: Writer, json_bytes: int) -> list[_PublishedRun]:
         """Add new runs to a part until it is full.
@@ -527,7 +568,7 @@ class Publisher:
         with SpoolReader(self._target.work) as spool:
             while json_bytes < self._part_bytes:
                 after = added[-1].run if added else 0
-                batch = self._catalog.unpublished_runs(self._oldest_open, after, _BATCH)
+                batch = self._catalog.unpublished_runs(self._oldest_open_file, after, _BATCH)
                 if not batch:
                     break
                 for run in self._add(writer, spool, batch):
@@ -583,31 +624,28 @@ class Publisher:
         copied = sum(stop - start for start, stop in ranges)
         json_bytes = old_bytes * copied // old_rows if old_rows else 0
 
-        def fill(writer: Writer) -> list[_PublishedRun]:
+        def fill(writer: Writer) -> tuple[int, list[_PublishedRun]]:
             writer.copy(self._target.directory / self._parts.name("tasks", number), ranges)
             added: list[_PublishedRun] = []
             with SpoolReader(self._target.work) as spool:
-                for run in self._catalog.staged_again_in(number):
+                for run in self._catalog.restaged_runs_in_part(number):
                     added += self._add(writer, spool, [run])
             if with_new:
-                added += self._fill(writer, json_bytes + sum(run.length for run in added))
-            return added
+                added += self._fill(writer, json_bytes + _size_of(added))
+            return json_bytes + _size_of(added), added
 
-        writer, added = self._parts.write("tasks", number, fill)
-        self._store_written(number, writer, kept, json_bytes, added)
+        part, added = self._parts.write("tasks", number, fill)
+        self._store_written(number, part, kept, added)
 
     # -- storing and moving parts of tasks ----------------------------------------------------------------
 
     def _store_written(
         self,
         number: int,
-        writer: Writer,
+        part: FinishedPart,
         kept: Sequence[PartContent],
-        json_bytes: int,
         added: Sequence[_PublishedRun],
     ) -> None:
-        json_bytes += sum(run.length for run in added)
-        part = FinishedPart(writer.rows, writer.size, writer.sha256, json_bytes)
         contents = [*kept, *(PartContent(run.run, run.rows) for run in added if run.rows)]
         self._store(number, part, contents, {run.run: run.digest for run in added})
 
@@ -661,7 +699,7 @@ class PartInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """What a data set holds and what is missing from it."""
+    """The contents of a data set, and what is missing from it."""
 
     runs: int
     tasks: int
@@ -678,12 +716,12 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
         return sum(part.bytes for part in self.parts)
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return not (self.failed_runs or self.bad_rows or self.failed_recordings)
 
 
-def contents(catalog: Catalog, parts: Parts) -> Contents:
-    """Return the contents of a data set by its catalog. Blocks."""
+def read_contents(catalog: Catalog, parts: Parts) -> Contents:
+    """Return the contents of a data set according to its catalog. Blocks."""
     stored = catalog.parts()
     recordings, failed_recordings = catalog.count_recordings()
     failed, bad = catalog.failed_runs(_MAX_EXAMPLES), catalog.bad_rows(_MAX_EXAMPLES)
@@ -710,10 +748,12 @@ def contents(catalog: Catalog, parts: Parts) -> Contents:
     )
 
 
-def manifest(options: Mapping[str, Any], found: Contents, started: datetime, reasons: Sequence[str]) -> bytes:
+def build_manifest(
+    options: Mapping[str, Any], found: Contents, started: datetime, reasons: Sequence[str]
+) -> bytes:
     """Return the content of `_manifest.json`."""
     content = {
-        "complete": found.is_whole and not reasons,
+        "complete": found.is_complete and not reasons,
         "started": started,
         "finished": datetime.now(UTC),
         "options": options,

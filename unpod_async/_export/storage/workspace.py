@@ -24,8 +24,8 @@ from unpod_async._export.storage.publish import (
     Parts,
     Publisher,
     Target,
-    contents,
-    manifest,
+    build_manifest,
+    read_contents,
     remove_unused_files,
 )
 from unpod_async._http import Deadline
@@ -67,12 +67,12 @@ class Workspace:
             reasons: Why the data set is incomplete, apart from what the catalog knows.
 
         Returns:
-            The number of runs that the data set no longer has, and what it has.
+            The number of runs that the data set no longer has, and its contents.
         """
         self.spool.close()
         gone = self.publisher.publish()
-        found = contents(self.catalog, self.parts)
-        self.target.write(MANIFEST, manifest(self.dataset_options, found, started, reasons))
+        found = read_contents(self.catalog, self.parts)
+        self.target.write(MANIFEST, build_manifest(self.dataset_options, found, started, reasons))
         self.catalog.end_export()
         remove_unused_files(self.catalog, self.target)
         return gone, found
@@ -89,6 +89,8 @@ async def open_workspace(
         ExportError: the target has other options, was changed, or cannot be written.
         ConfigurationError: a package that the format needs is not installed.
         TransportError: the deadline ended first. The lock is released as soon as the disk responds.
+
+    If the body of the `async with` fails before anything is stored, what was created is removed.
     """
     io = Disk(str(directory))
     opened = contextlib.ExitStack()
@@ -96,6 +98,9 @@ async def open_workspace(
         workspace = await io.run_within(deadline, _open, directory, spec, dataset_options, io, opened)
         try:
             yield workspace
+        except BaseException:
+            opened.callback(_remove_if_unused, workspace)
+            raise
         finally:
             cancelled = await workspace.staging.wait_for_checkpoint()
             if cancelled is not None:
@@ -111,7 +116,7 @@ def _open(
     io: Disk,
     opened: contextlib.ExitStack,
 ) -> Workspace:
-    """Open a target. `opened` closes what was opened, also after an error."""
+    """Open a target. `opened` closes what was opened, even after an error."""
     FORMATS[spec.format].check()  # imports pyarrow: 0.3 s
     target = Target(directory)
     opened.callback(target.close)
@@ -144,6 +149,15 @@ def _open(
         spool=spool,
         publisher=publisher,
     )
+
+
+def _remove_if_unused(workspace: Workspace) -> None:
+    """Remove what an export created if it failed before it stored anything, such as with a wrong token."""
+    with contextlib.suppress(sqlite3.Error):  # a damaged catalog stays as it is
+        if workspace.catalog.is_empty() and workspace.target.size(MANIFEST) is None:
+            workspace.spool.close()
+            workspace.catalog.close()
+            workspace.target.remove_unused()
 
 
 def _check_options(catalog: Catalog, dataset_options: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""One module per command, and one for all listings: its options and what it does.
+"""One module for each command, or for a few related ones: its options and what it does.
 
 Everything that is not needed for `--help` is imported inside the functions.
 """

@@ -16,11 +16,12 @@ import msgspec
 import typer
 
 from unpod_async._common import looks_like_markup, printable
+from unpod_async._version import install_command
 from unpod_async.cli.errors import AUTHENTICATION, ERROR, SUCCESS, CliError, hint_of, message_of
 from unpod_async.cli.options import GlobalOptions, JsonLines
 from unpod_async.cli.output import console, counted, echo, echo_line, wants_json
 from unpod_async.cli.runner import InterruptibleRunner
-from unpod_async.cli.session import TOKEN_VARIABLE, find_token, make_client
+from unpod_async.cli.session import PROXY_VARIABLE, TOKEN_VARIABLE, find_token, make_client
 from unpod_async.errors import (
     APIError,
     AuthenticationError,
@@ -49,10 +50,8 @@ _SCHEMES: Final = ("Token", "JWT", "Bearer")
 _TIMEOUT: Final = 15.0  # seconds for a response
 _MAX_CLOCK_OFFSET: Final = 60.0  # seconds
 
-_TRIED: Final = 5
+_MAX_CHECKED_ORGANIZATIONS: Final = 5
 """Maximum number of organizations to try. Only those that work are recommended."""
-
-_NEEDS_HANDLE: Final = "agents, spaces and the check of the agent before a create need it: "
 
 
 def doctor(
@@ -141,7 +140,7 @@ def _check_install(report: _Report) -> None:
     python = ".".join(str(part) for part in sys.version_info[:3])
     if find_spec("pyarrow") is None:
         report.note(
-            "install", f"Python {python}, without pyarrow", "for Parquet: pip install 'unpod-async[parquet]'"
+            "install", f"Python {python}, without pyarrow", f"for Parquet: {install_command('parquet')}"
         )
     else:
         report.ok("install", f"Python {python}, with pyarrow for Parquet")
@@ -173,7 +172,25 @@ def _check_settings(options: GlobalOptions, token: str, report: _Report) -> Unpo
         report.problem("settings", message_of(error), hint_of(error) or "see `unpod-async --help`")
         return None
     report.ok("base URL", client.settings.base_url)
+    _check_proxy(options, report)
     return client
+
+
+def _check_proxy(options: GlobalOptions, report: _Report) -> None:
+    from unpod_async._http import ignored_proxy_variable
+
+    if options.proxy is not None or os.environ.get(PROXY_VARIABLE, "").strip():
+        source = "--proxy" if options.proxy is not None else f"the environment variable {PROXY_VARIABLE}"
+        url = options.proxy or os.environ[PROXY_VARIABLE].strip()
+        # The part before the last @ is a user name and password.
+        host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        report.ok("proxy", f"{host}, from {source}")
+    elif (ignored := ignored_proxy_variable(os.environ)) is not None:
+        report.note(
+            "proxy",
+            f"{ignored} is set but not read: requests do not use a proxy",
+            f"if the network needs it, set {PROXY_VARIABLE} to the same URL, or use --proxy URL",
+        )
 
 
 def _client(options: GlobalOptions, token: str) -> UnpodClient:
@@ -186,7 +203,7 @@ def _client(options: GlobalOptions, token: str) -> UnpodClient:
 
 
 class _CheckResult(Enum):
-    """What a response says about the token and the service."""
+    """The conclusion from a response about the token and the service."""
 
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
@@ -264,26 +281,26 @@ def _clock_offset(date: str | None) -> float | None:
 async def _check_service(
     options: GlobalOptions, token: str, client: UnpodClient, space: str | None, report: _Report
 ) -> None:
-    probe = await _probe(_listing(client, space))
+    probe = await _probe(_access_listing(client, space))
     if not _check_reachable(probe, report):
         return
     _check_clock(probe, report)
-    access = await _access(client, space, probe)
+    access = await _check_access(client, space, probe)
     if access.verdict is _CheckResult.REJECTED:
-        await _try_other_schemes(options, token, space, access, report)
+        await _try_other_schemes(options, token, space, report)
         return
     if access.verdict is _CheckResult.FORBIDDEN:
         report.problem(
             "access",
             access.message,
-            "the token has expired, or its account has no role there: ask an administrator for a role",
+            "renew the token, or ask an administrator for a role",
             authentication=True,
         )
         return
     if access.verdict is not _CheckResult.ACCEPTED:
         report.problem(
             "access",
-            f"it is not known whether the token is accepted: {access.message or _LISTS_ANYTHING}",
+            f"it is not known whether the token is accepted: {access.message or _ACCESS_NOT_CHECKED}",
             _ADVICE.get(access.verdict, _ADVICE[_CheckResult.WRONG_SERVER]),
         )
         return
@@ -294,7 +311,7 @@ async def _check_service(
         await _check_space(client, space, probe, report)
 
 
-def _listing(client: UnpodClient, space: str | None) -> Pager[Any]:
+def _access_listing(client: UnpodClient, space: str | None) -> Pager[Any]:
     """Return the listing that shows whether the token is valid. Spaces and organizations reject API keys."""
     if space is None and client.settings.org_handle is not None:
         return client.agents.list()
@@ -302,14 +319,14 @@ def _listing(client: UnpodClient, space: str | None) -> Pager[Any]:
 
 
 _ADVICE: Final = {
-    _CheckResult.UNREACHABLE: "check the base URL, the network, and any proxy or firewall",
-    _CheckResult.WRONG_SERVER: "this is not the platform: check the host and path of the base URL",
+    _CheckResult.UNREACHABLE: "check the base URL, the network and any proxy",
+    _CheckResult.WRONG_SERVER: "check the host and the path of the base URL",
     _CheckResult.FAILING: "the service has a problem: try again later",
 }
-_LISTS_ANYTHING: Final = "the service lists a space that does not exist"
+_ACCESS_NOT_CHECKED: Final = "the service lists a space that does not exist"
 
 
-async def _access(client: UnpodClient, space: str | None, probe: _Probe) -> _Probe:
+async def _check_access(client: UnpodClient, space: str | None, probe: _Probe) -> _Probe:
     """Return a probe that shows whether the token is accepted. `probe` is the one of the first listing."""
     uses_missing_space = space is None and client.settings.org_handle is None
     if probe.verdict is _CheckResult.UNKNOWN and not uses_missing_space:
@@ -322,6 +339,8 @@ async def _access(client: UnpodClient, space: str | None, probe: _Probe) -> _Pro
 def _check_reachable(probe: _Probe, report: _Report) -> bool:
     """Return True if the service responded and works."""
     advice = _ADVICE.get(probe.verdict)
+    if isinstance(probe.error, TransportError) and probe.error.permanent and probe.error.hint:
+        advice = hint_of(probe.error)  # the cause is known, such as an untrusted certificate
     if advice is not None:
         report.problem("service", probe.message, advice)
         return False
@@ -338,15 +357,13 @@ def _check_clock(probe: _Probe, report: _Report) -> None:
         report.problem(
             "clock",
             f"the clock of this machine is {abs(offset):,.0f} s {ahead} the service's",
-            "synchronize it (NTP): schedules and the search for lost creates depend on it",
+            "synchronize it with NTP: schedules depend on it",
         )
     else:
-        report.ok("clock", "within a minute of the service's")
+        report.ok("clock", "less than a minute from the service's clock")
 
 
-async def _try_other_schemes(
-    options: GlobalOptions, token: str, space: str | None, probe: _Probe, report: _Report
-) -> None:
+async def _try_other_schemes(options: GlobalOptions, token: str, space: str | None, report: _Report) -> None:
     used = options.auth_scheme or _SCHEMES[0]
     rejected = [used]
     for scheme in _SCHEMES:
@@ -354,7 +371,7 @@ async def _try_other_schemes(
             continue
         other = _client(replace(options, auth_scheme=scheme), token)
         try:
-            found = await _access(other, space, await _probe(_listing(other, space)))
+            found = await _check_access(other, space, await _probe(_access_listing(other, space)))
         finally:
             await other.aclose()
         if found.verdict is _CheckResult.ACCEPTED:
@@ -367,13 +384,10 @@ async def _try_other_schemes(
             return
         if found.verdict is _CheckResult.REJECTED:
             rejected.append(scheme)
-    wanted = probe.error.headers.get("www-authenticate") if isinstance(probe.error, APIError) else None
-    asks = f"; the service asks for {wanted}" if wanted else ""
     report.problem(
         "access",
-        f"the token is rejected with {'each of ' if len(rejected) > 1 else ''}{', '.join(rejected)}{asks}",
-        "it is incomplete, has expired, or belongs to another server: create a new key in the web "
-        "application, and check the base URL",
+        f"the token is rejected with {'each of ' if len(rejected) > 1 else ''}{', '.join(rejected)}",
+        "check that the key is complete, not expired, and belongs to this base URL",
         authentication=True,
     )
 
@@ -394,9 +408,11 @@ class _Organizations:
         """Return handles whose agents the service lists. Some services list organizations only for a JWT."""
         found = await _probe(self.client.organizations.list())
         handles = [one.domain_handle for one in found.rows if one.domain_handle]
-        return [handle for handle in handles[:_TRIED] if await self._works(handle)]
+        return [
+            handle for handle in handles[:_MAX_CHECKED_ORGANIZATIONS] if await self._can_list_agents(handle)
+        ]
 
-    async def _works(self, handle: str) -> bool:
+    async def _can_list_agents(self, handle: str) -> bool:
         try:
             client = _client(replace(self._options, org_handle=handle), self._token)
         except ConfigurationError:
@@ -415,10 +431,10 @@ async def _check_organization(organizations: _Organizations, probe: _Probe | Non
         handles = await organizations.working_handles()
         report.note(
             "org",
-            "no organization is set",
-            f"set UNPOD_ORG_HANDLE to one of yours: {', '.join(handles)}"
+            "no organization is set; agents and spaces need one",
+            f"set UNPOD_ORG_HANDLE to one of your handles: {', '.join(handles)}"
             if handles
-            else f"{_NEEDS_HANDLE}set UNPOD_ORG_HANDLE to its domain_handle, which the web application shows",
+            else "set UNPOD_ORG_HANDLE to your domain_handle, or ask an administrator for it",
         )
         return
     probe = probe or await _probe(client.agents.list())
@@ -426,11 +442,11 @@ async def _check_organization(organizations: _Organizations, probe: _Probe | Non
         report.ok("org", f"{handle}, with {counted(len(probe.rows), 'agent')}")
         return
     handles = await organizations.working_handles()
-    yours = f"use one of yours: {', '.join(handles)}" if handles else "the web application shows yours"
+    advice = f"use one of your handles: {', '.join(handles)}" if handles else "or ask an administrator for it"
     report.problem(
         "org",
         f"{handle}: {probe.message}",
-        f"check the handle, which is case-sensitive; {yours}",
+        f"check the case of the handle; {advice}",
         authentication=_has_no_access(probe),
     )
 
@@ -451,14 +467,16 @@ async def _check_space(client: UnpodClient, space: str, probe: _Probe, report: _
         can_list = (
             client.settings.org_handle is not None and (await _probe(client.spaces.list())).error is None
         )
-        lister = "`unpod-async spaces` lists" if can_list else "the web application shows"
+        advice = (
+            "`unpod-async spaces` lists your spaces" if can_list else "or ask an administrator for the token"
+        )
         report.problem(
             "space",
             f"{space}: {probe.message}",
-            f"it does not exist, belongs to another account, or needs a higher role: {lister} yours",
+            f"check its token and your role; {advice}",
             authentication=_has_no_access(probe),
         )
     else:
         report.note(
-            "space", f"{space}: {probe.message}", "its newest row cannot be read; other rows may be readable"
+            "space", f"{space}: {probe.message}", "only its newest row cannot be read; try to list its runs"
         )

@@ -18,11 +18,12 @@ import typer
 
 from unpod_async._export import ExportSpec, field_types
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
-from unpod_async.cli.options import GlobalOptions, Space, parse_age, parse_seconds, parse_time
+from unpod_async.cli.lookup import find_run_ids
+from unpod_async.cli.options import OUTPUT, GlobalOptions, Space, parse_age, parse_seconds, parse_time
 from unpod_async.cli.output import check_stdout, counted, echo_err, echo_line, has_stdout, wants_json
 from unpod_async.cli.runner import Interrupted, report_error
 from unpod_async.cli.session import open_client, read_secret_file
-from unpod_async.cli.tables import echo_pairs
+from unpod_async.cli.tables import Cell, echo_pairs
 from unpod_async.errors import APIError, TransportError
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ __all__ = ["build_spec", "export", "write_summary"]
 KEY_VARIABLE: Final = "UNPOD_REDACT_KEY"
 _MIB: Final = 2**20
 _SHOWN_MAX: Final = 1_000_000
-"""A larger maximum of an option is not shown in the help."""
+"""The help does not show the maximum of an option if it is larger than this."""
 _EXAMPLES: Final = 5
-"""Failed runs and bad rows that are shown. The manifest has more of them."""
+"""Maximum number of failed runs, and of bad rows, that are shown. The manifest lists more."""
 
 
 # -- an option for each field of ExportSpec -----------------------------------------------------------------
@@ -63,10 +64,10 @@ _METAVARS: Final = {
     "redact_key": "FILE",
 }
 _HELP: Final = {
-    "runs": "Export only this run. Needs a single space.",
+    "runs": "Export only this run: its id, or its first characters. Needs a single space.",
     "recording_hosts": "Allow recordings from this host (HOST or HOST:PORT) although it is not public or "
     "does not use https.",
-    "settle_after": "Age from which a run that has ended is settled: later exports do not read it again. In "
+    "settle_after": "Later exports do not read a run again if it has ended and is at least this old. In "
     "days, or with a unit, such as 12h or 90m.",
     "since": "Export only runs created at or after this time, such as 2030-01-31 (midnight UTC) or "
     "2030-01-31T10:00+05:30.",
@@ -75,6 +76,16 @@ _HELP: Final = {
     "or a key that the target generates and keeps.",
 }
 """Help for fields that the command line writes in another form. Other fields use their description."""
+
+
+_GROUPS: Final = {
+    "Rows": ("runs", "since", "until", "full", "settle_after"),
+    "Files": ("format", "csv_safe", "csv_bom", "part_bytes"),
+    "Privacy": ("redact", "redact_key", "keep_user_tokens"),
+    "Recordings": ("recordings", "recording_hosts"),
+    "Requests": ("concurrency", "page_size"),
+}
+"""Fields by the heading under which the help shows their options."""
 
 
 _CONVERSIONS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]]] = {
@@ -91,6 +102,7 @@ def _option_for(name: str, annotation: Any, default: Any) -> inspect.Parameter:
         "help": _HELP.get(name) or next(meta.description for meta in metadata if meta.description),
         "metavar": _METAVARS.get(name, "N" if kind is int else None),
         "show_default": default not in (None, False, ()),
+        "rich_help_panel": next((group for group, names in _GROUPS.items() if name in names), None),
     }
     if name in _CONVERSIONS:
         settings["parser"], default_text = _CONVERSIONS[name]
@@ -195,7 +207,11 @@ def export(
     more_spaces: Annotated[
         list[str] | None,
         typer.Option(
-            "--space", metavar="SPACE", show_default=False, help="Export this space too. Repeatable."
+            "--space",
+            metavar="SPACE",
+            show_default=False,
+            rich_help_panel="Rows",
+            help="Export this space too. Repeatable.",
         ),
     ] = None,
     *,
@@ -205,7 +221,8 @@ def export(
             metavar="SECONDS",
             show_default=False,
             parser=parse_seconds,
-            help="Stop after this time, also written 10m or 2h.",
+            rich_help_panel="Requests",
+            help="Stop after this many seconds, or after a duration such as 10m or 2h.",
         ),
     ] = None,
     json_lines: Annotated[
@@ -213,6 +230,7 @@ def export(
         typer.Option(
             "--json/--table",
             show_default=False,
+            rich_help_panel=OUTPUT,
             help="The summary as JSON or as text. Default: text on a terminal, otherwise JSON.",
         ),
     ] = None,
@@ -238,12 +256,14 @@ def export(
             summary = runner.run(_export(client, spec, target))
         except Interrupted as interrupted:
             echo_err("Interrupted.")
-            _explain_resuming(target, command)
+            _explain_resuming(target, command, can_pass=True)
             interrupted.reported = True
             raise
         except (APIError, TransportError) as error:
+            from unpod_async._export import is_transient  # here, because it imports aiohttp
+
             status = report_error(error, verbose=options.verbose)
-            _explain_resuming(target, command)
+            _explain_resuming(target, command, can_pass=is_transient(error))
             return status
     if json_lines is not None or has_stdout():
         write_summary(summary, as_json=wants_json(json_lines), command=command)
@@ -256,14 +276,26 @@ async def _export(client: UnpodClient, spec: ExportSpec, target: str) -> ExportS
     from unpod_async.cli.export_progress import progress_display
 
     with progress_display() as show:
+        if spec.runs is not None:
+            # Before anything is written: an export of a run that does not exist would be an empty data set.
+            found = await find_run_ids(client, spec.spaces[0], spec.runs)
+            spec = msgspec.structs.replace(spec, runs=tuple(found.values()))
         return await client.export(spec, target, on_progress=show)
 
 
-def _explain_resuming(target: str, command: str) -> None:
-    if Path(target).is_dir():
-        echo_err(f"What was fetched is kept in {target}. To resume, run the same command again:")
-    else:
-        echo_err("Nothing was fetched. To try again, run the same command again:")
+def _explain_resuming(target: str, command: str, *, can_pass: bool) -> None:
+    """Write what is kept and how to continue.
+
+    Args:
+        can_pass: the same command may succeed later; otherwise the user has to correct something first.
+    """
+    # An export that stores nothing removes what it created.
+    is_kept = (Path(target) / ".unpod-export").is_dir()
+    kept = f"What was fetched is kept in {target}." if is_kept else "Nothing was fetched."
+    if not can_pass:
+        echo_err(f"{kept} Correct the cause and run the command again{': it resumes' if is_kept else ''}.")
+        return
+    echo_err(f"{kept} To {'resume' if is_kept else 'try again'}, run the same command again:")
     echo_err(command, indent="  ", wrap=False)
 
 
@@ -283,10 +315,10 @@ def write_summary(summary: ExportSummary, *, as_json: bool, command: str) -> Non
     report_missing(summary, command)
 
 
-def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str]]:
-    pairs = [
+def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str | Cell]]:
+    pairs: list[tuple[str, str | Cell]] = [
         ("Target", summary.target),
-        ("Complete", "yes" if summary.complete else "NO, see below"),
+        ("Complete", Cell("yes", "green") if summary.complete else Cell("NO, see below", "bold red")),
         ("Data set", f"{counted(summary.runs, 'run')}, {counted(summary.tasks, 'task')}"),
         ("Files", f"{summary.files:,}, {summary.bytes / 1e6:,.1f} MB"),
         ("Fetched", f"{counted(summary.fetched_runs, 'run')}, {counted(summary.fetched_tasks, 'task')}"),
@@ -308,11 +340,7 @@ def report_missing(summary: ExportSummary, command: str) -> None:
     for run in summary.failed[:_EXAMPLES]:
         echo_err(f"failed: run {run.run_id or '(without an id)'}: {run.reason}")
     _count_more("failed", "run", summary.failed_runs, len(summary.failed))
-    for row in summary.bad[:_EXAMPLES]:
-        listing = "the listing of runs" if row.run_id is None else f"run {row.run_id}"
-        position = "" if row.place is None else f", position {row.place:,}"
-        echo_err(f"left out: a row of {listing}{position}: {row.reason}")
-    _count_more("left out", "row", summary.bad_rows, len(summary.bad))
+    _report_bad_rows(summary)
     for reason in summary.reasons:
         echo_err(f"incomplete: {reason}")
     if summary.failed_recordings:
@@ -322,6 +350,22 @@ def report_missing(summary: ExportSummary, command: str) -> None:
     if not summary.complete:
         echo_err("hint: everything else was exported; run the same command again to fetch what is missing:")
         echo_err(command, indent="  ", wrap=False)
+
+
+def _report_bad_rows(summary: ExportSummary) -> None:
+    """Write the positions of all known bad rows, on one line for each run and reason."""
+    groups: dict[tuple[str | None, str], list[int | None]] = {}
+    for row in summary.bad:
+        groups.setdefault((row.run_id, row.reason), []).append(row.place)
+    for (run_id, reason), places in groups.items():
+        listing = "the listing of runs" if run_id is None else f"run {run_id}"
+        known = sorted(place for place in places if place is not None)
+        rows = "a row" if len(places) == 1 else f"{len(places):,} rows"
+        label = ", position " if len(known) == 1 else ", positions "
+        positions = label + ", ".join(f"{place:,}" for place in known) if known else ""
+        echo_err(f"left out: {rows} of {listing}{positions}: {reason}")
+    if others := summary.bad_rows - len(summary.bad):
+        echo_err(f"left out: {counted(others, 'more row')}")
 
 
 def _count_more(label: str, noun: str, total: int, known: int) -> None:

@@ -14,7 +14,9 @@ import msgspec
 import typer
 
 from unpod_async.cli.errors import SUCCESS, exit_status, hint_of, message_of
-from unpod_async.cli.options import JsonLines, Space, parse_seconds
+from unpod_async.cli.fields import status_style
+from unpod_async.cli.lookup import find_run_ids, plain_id
+from unpod_async.cli.options import JsonLines, Space, Wide, parse_seconds
 from unpod_async.cli.output import (
     Screen,
     can_redraw,
@@ -26,9 +28,10 @@ from unpod_async.cli.output import (
     has_stdout,
     wants_json,
 )
+from unpod_async.cli.runner import Interrupted
 from unpod_async.cli.session import open_client
-from unpod_async.cli.tables import ID_WIDTH, Column, echo_table
-from unpod_async.errors import WaitTimeout
+from unpod_async.cli.tables import Column, Table
+from unpod_async.errors import RunNotFound, WaitTimeout
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -44,32 +47,39 @@ _REFRESH: Final = 0.25
 def wait(
     context: typer.Context,
     space: Space,
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", show_default=False, help="Ids of the runs.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", show_default=False, help="Ids of the runs, or their first characters."),
+    ],
     deadline: Annotated[
         float,
         typer.Option(
+            rich_help_panel="Waiting",
             metavar="SECONDS",
             parser=parse_seconds,
             show_default=False,
-            help="Maximum time to wait, also written 10m or 2h. Default: 600.",
+            help="Maximum number of seconds to wait, or a duration such as 10m or 2h. Default: 600.",
         ),
     ] = 600.0,
     interval: Annotated[
         float,
         typer.Option(
+            rich_help_panel="Waiting",
             metavar="SECONDS",
             parser=parse_seconds,
             show_default=False,
-            help="Time between two polls. Default: 10.",
+            help="Seconds between two polls. Default: 10.",
         ),
     ] = 10.0,
+    wide: Wide = False,
     json_lines: JsonLines = None,
 ) -> int:
     """Wait until runs and all their tasks have ended.
 
-    At the deadline it exits with status 5 and names the tasks that have not ended. A task on hold never ends.
+    At the deadline, the command exits with status 5 and names the tasks that have not ended. A task on hold
+    never ends.
     """
-    ids = list(dict.fromkeys(runs))
+    ids = list(dict.fromkeys(map(plain_id, runs)))
     progress = _WaitProgress(len(ids), deadline)
     if json_lines is not None:
         check_stdout()
@@ -77,11 +87,14 @@ def wait(
     with open_client(context.obj) as (runner, client):
         try:
             found = runner.run(_wait(client, space, ids, progress, deadline=deadline, interval=interval))
+        except Interrupted as interrupted:
+            interrupted.hint = "the calls go on; run the same command again to wait for their end"
+            raise
         except WaitTimeout as error:
-            _write_runs(error.runs, as_json=as_json)
+            _write_runs(error.runs, as_json=as_json, wide=wide)
             echo_error(message_of(error), hint_of(error))
             return exit_status(error)
-    _write_runs(found, as_json=as_json)
+    _write_runs(found, as_json=as_json, wide=wide)
     return SUCCESS
 
 
@@ -94,6 +107,12 @@ class _WaitProgress:
         self._started = time.monotonic()
         self._open: dict[str | None, int] = {}
         self._ended: set[str | None] = set()
+
+    def start_again(self, runs: int) -> None:
+        """Forget what was recorded, and wait for this number of runs."""
+        self._runs = runs
+        self._open.clear()
+        self._ended.clear()
 
     def __call__(self, run: WatchedRun) -> bool:
         """Record a run that was read. Returns True if it has ended."""
@@ -108,7 +127,7 @@ class _WaitProgress:
 
         line = f"{len(self._ended):,} of {counted(self._runs, 'run')} ended"
         if self._open:
-            line += f", {counted(sum(self._open.values()), 'call')} to go"
+            line += f", {counted(sum(self._open.values()), 'call')} left"
         elapsed = clock(time.monotonic() - self._started)
         text = Text(f"{line}, {elapsed} of {clock(self._deadline)}", no_wrap=True)
         text.truncate(width, overflow="ellipsis")
@@ -128,12 +147,33 @@ async def _wait(
     with Screen(sys.stderr, progress.draw, transient=True) if has_screen else nullcontext() as screen:
         refreshing = None if screen is None else asyncio.create_task(_refresh(screen))
         try:
-            return await client.runs.wait(space, runs, progress, deadline=deadline, interval=interval)
+            return await _wait_for(client, space, runs, progress, deadline=deadline, interval=interval)
         finally:
             if refreshing is not None:
                 refreshing.cancel()
                 with suppress(asyncio.CancelledError):
                     await refreshing
+
+
+async def _wait_for(
+    client: UnpodClient,
+    space: str,
+    runs: list[str],
+    progress: _WaitProgress,
+    *,
+    deadline: float,
+    interval: float,
+) -> list[WatchedRun]:
+    """Wait for runs, given by their ids or the first characters of these. Whole ids need no extra request."""
+    started = time.monotonic()
+    try:
+        return await client.runs.wait(space, runs, progress, deadline=deadline, interval=interval)
+    except RunNotFound as error:
+        whole = await find_run_ids(client, space, error.run_ids)
+    found = list(dict.fromkeys(whole.get(run, run) for run in runs))
+    left = max(deadline - (time.monotonic() - started), _REFRESH)
+    progress.start_again(len(found))
+    return await client.runs.wait(space, found, progress, deadline=left, interval=interval)
 
 
 async def _refresh(screen: Screen) -> None:
@@ -142,7 +182,7 @@ async def _refresh(screen: Screen) -> None:
         await asyncio.sleep(_REFRESH)
 
 
-def _write_runs(runs: Sequence[WatchedRun], *, as_json: bool) -> None:
+def _write_runs(runs: Sequence[WatchedRun], *, as_json: bool, wide: bool) -> None:
     if not has_stdout():
         return
     if as_json:
@@ -150,11 +190,14 @@ def _write_runs(runs: Sequence[WatchedRun], *, as_json: bool) -> None:
             echo_line(msgspec.json.encode(_json_fields(run)))
     elif runs:
         columns = (
-            Column("RUN", _run_id, ID_WIDTH, firm=True),
-            Column("STATUS", _status, 9),
+            Column("RUN", _run_id, 10, firm=True, kind="id"),
+            Column("STATUS", _status, 9, style=_style),
             Column("TASKS", _task_counts, 5),
         )
-        echo_table(runs, columns)
+        table = Table(columns, wide=wide)
+        for run in runs:
+            table.add(run)
+        table.echo()
 
 
 def _json_fields(run: WatchedRun) -> dict[str, Any]:
@@ -177,6 +220,10 @@ def _run_id(run: WatchedRun) -> str | None:
 
 def _status(run: WatchedRun) -> str | None:
     return run.run.status
+
+
+def _style(run: WatchedRun) -> str:
+    return status_style(run.run.status)
 
 
 def _tasks_by_status(run: WatchedRun) -> dict[str, int]:

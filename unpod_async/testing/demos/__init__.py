@@ -1,4 +1,5 @@
-"""Two demonstrations of the command line against a sandbox: `export` and `watch`.
+"""Two demonstrations of the command line against a sandbox: an export, and a watch.
 
-Run them with `python -m unpod_async.testing.demos.export` and `python -m unpod_async.testing.demos.watch`.
+Run them with `unpod-async demo` and `python -m unpod_async.testing.demos.watch`.
+The modules `*_process` start and control the child processes: the sandbox, and the command under test.
 """

@@ -27,7 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from unpod_async.testing.demos.exporter import print_lines
+from unpod_async._version import install_command
+from unpod_async.testing.demos.export_process import print_lines
 from unpod_async.testing.demos.snapshots import (
     EventKey,
     Snapshot,
@@ -35,7 +36,7 @@ from unpod_async.testing.demos.snapshots import (
     initial_events,
     removals_with_runs,
 )
-from unpod_async.testing.demos.watcher import WatchProcess
+from unpod_async.testing.demos.watch_process import WatchProcess
 from unpod_async.testing.sandbox import Sandbox
 
 __all__ = ["main", "verdict"]
@@ -236,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_lines(
             sys.stdout,
             f"FAILED: not installed: {' and '.join(missing)}",
-            "hint: pip install 'unpod-async[cli]'",
+            f"hint: {install_command('cli')}",
         )
         return 1
     try:

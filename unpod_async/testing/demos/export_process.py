@@ -6,35 +6,61 @@ import asyncio
 import contextlib
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
+from urllib.parse import parse_qsl
 
-from unpod_async.testing.demos.process import SandboxProcess
+import msgspec
 
-__all__ = ["ExportAttempt", "ExportProcess", "StagedRowCounter", "print_lines"]
+from unpod_async.testing.demos.sandbox_process import SandboxProcess
+
+__all__ = [
+    "ExportAttempt",
+    "ExportProcess",
+    "StagedRowCounter",
+    "print_lines",
+    "task_ids_on_disk",
+    "task_ids_on_pages",
+    "task_pages",
+]
 
 _WORK: Final = ".unpod-export"
 _CHECK_INTERVAL: Final = 0.02
 """Seconds between two checks of the progress of the export."""
 
-_CHECKPOINT_REQUESTS: Final = 2
-"""Requests after which an export has saved its progress. It prefetches one or two pages."""
+_CHECKPOINT_SECONDS: Final = 1.3
+"""Seconds after its first rows until an export has made a checkpoint. It makes one every second."""
+
+_LOOK_ROWS: Final = 10
+
+_LATEST_KILL: Final = 0.9
+"""The share of rows on disk at which the export is killed even if it has made no checkpoint."""
 
 
 class ExportAttempt(NamedTuple):
-    """The result of one run of the command."""
+    """The result of one run of the command.
+
+    Attributes:
+        seconds: its duration.
+        requests: the requests that arrived at the sandbox.
+        pages: the path and query of each page of tasks that it requested.
+        fetched: the tasks that it read, by its own summary; None if it was killed.
+    """
 
     seconds: float
     requests: int
     pages: list[str]
-    """The path and query of each page of tasks that it requested."""
-    killed: bool
+    fetched: int | None
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was killed before its end."""
+        return self.fetched is None
 
     def __str__(self) -> str:
         end = "killed" if self.killed else "ran to its end"
@@ -47,7 +73,7 @@ class StagedRowCounter:
     def __init__(self, target: Path) -> None:
         self._folder = target / _WORK
         self._read: dict[Path, int] = {}
-        self.rows = 0
+        self.rows: int = 0
 
     def count(self) -> int:
         """Count the rows that were added since the last call, and return the number of all rows."""
@@ -59,6 +85,24 @@ class StagedRowCounter:
                     self.rows += piece.count(b"\n")
                 self._read[path] = file.tell()
         return self.rows
+
+
+def task_ids_on_disk(target: Path) -> set[str]:
+    """Return the ids of the tasks in the files of an export, complete or not."""
+    ids: set[str] = set()
+    for path in [*(target / _WORK).glob("rows-*"), *(target / "tasks").glob("*")]:
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):  # else the export was killed while it wrote the line
+                ids.add(msgspec.json.decode(line, type=_TaskLine).task_id)
+    return ids
+
+
+class _TaskLine(msgspec.Struct):
+    task_id: str
+
+
+class _Summary(msgspec.Struct):
+    fetched_tasks: int
 
 
 class ExportProcess:
@@ -87,7 +131,7 @@ class ExportProcess:
             kill_half_way: counts the rows on disk; None: do not kill the command.
 
         Raises:
-            RuntimeError: the command ended with another status than 0.
+            RuntimeError: the command ended with a status other than 0.
         """
         print_lines(
             self._out,
@@ -99,48 +143,44 @@ class ExportProcess:
         began = time.monotonic()
         async with self._process() as process:
             killed = kill_half_way is not None and await self._kill(process, kill_half_way)
-            status = await process.wait()
+            summary, _ = await process.communicate()
         seconds = time.monotonic() - began
         # It may have ended just before the signal.
+        status = process.returncode or 0
         killed = killed and (status < 0 or (sys.platform == "win32" and status != 0))
-        if killed and sys.stderr.isatty():
-            # The killed command left a progress line without an end, and the cursor hidden.
-            sys.stderr.write("\x1b[?25h\n")
-            sys.stderr.flush()
-        if status and not killed:
+        if killed:
+            _restore_terminal()
+        elif status:
             raise RuntimeError(f"the export ended with status {status}.\nhint: see its output above")
         requests = (await self._sandbox.targets())[before:]
-        return ExportAttempt(
-            seconds, len(requests), [target for target in requests if self._is_page(target)], killed
-        )
-
-    def _is_page(self, target: str) -> bool:
-        """Return whether a request was for tasks, and not for their number, which takes a page of one row."""
-        path, _, query = target.partition("?")
-        return path.endswith("/tasks/") and (self._page_size == 1 or "page_size=1" not in query.split("&"))
+        fetched = None if killed else msgspec.json.decode(summary, type=_Summary).fetched_tasks
+        return ExportAttempt(seconds, len(requests), task_pages(requests, self._page_size), fetched)
 
     async def _kill(self, process: asyncio.subprocess.Process, staged: StagedRowCounter) -> bool:
-        kill_at: float = math.inf
+        first = math.inf
+        total = self._sandbox.info.tasks
         while process.returncode is None:
-            is_half = staged.count() * 2 >= self._sandbox.info.tasks
-            requests = await self._sandbox.requests()
-            if requests >= kill_at and process.returncode is None:
+            rows = staged.count()
+            if rows:
+                first = min(first, time.monotonic())
+            has_checkpoint = time.monotonic() - first >= _CHECKPOINT_SECONDS
+            if rows >= total * (0.5 if has_checkpoint else _LATEST_KILL) and rows:
                 process.kill()
                 return True
-            if is_half and kill_at == math.inf:
-                kill_at = requests + _CHECKPOINT_REQUESTS
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _CHECK_INTERVAL)
         return False
 
     @asynccontextmanager
     async def _process(self) -> AsyncGenerator[asyncio.subprocess.Process, None]:
-        # On this terminal, but in its own session: the demo passes Ctrl-C on, and the export ends before the
-        # sandbox does.
+        # With the progress on this terminal, but in its own session: Ctrl-C goes to the demo only, which then
+        # kills the export before the sandbox ends.
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "unpod_async", "export"),
             *(self._space, *self._options, str(self._target)),
             env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -148,12 +188,59 @@ class ExportProcess:
             self._sandbox.kill_at_exit(process.pid)
             yield process
         except BaseException:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            _restore_terminal()
             raise
         finally:
             await process.wait()
             self._sandbox.kill_at_exit(None)
+
+
+def task_pages(targets: Iterable[str], page_size: int | None) -> list[str]:
+    """Return the requests for pages of tasks, without those that only look at the first rows of the space.
+
+    An export reads tasks run by run, or page by page of the space. Before that it asks for at most ten rows
+    of the space, to learn their size and number.
+    """
+    pages = [target for target in targets if "/tasks/?" in target]
+    by_run = [target for target in pages if "/runs/" in target]
+    if by_run:
+        return by_run
+    return [
+        target
+        for target in pages
+        if (size := _page_of(target)[1]) == page_size or (page_size is None and size > _LOOK_ROWS)
+    ]
+
+
+def _page_of(target: str) -> tuple[int, int]:
+    query = dict(parse_qsl(target.partition("?")[2]))
+    return int(query["page"]), int(query["page_size"])
+
+
+def task_ids_on_pages(pages: Iterable[str], tasks: Sequence[tuple[str, str]]) -> set[str]:
+    """Return the ids of the tasks on pages of a data set that did not change.
+
+    Args:
+        pages: the path and query of each page.
+        tasks: the run id and task id of each task, newest first.
+    """
+    ids: set[str] = set()
+    for target in pages:
+        page, size = _page_of(target)
+        _, is_of_run, rest = target.partition("/runs/")
+        run_id = rest.partition("/")[0]
+        listed = [task for run, task in tasks if run == run_id or not is_of_run]
+        ids.update(listed[(page - 1) * size : page * size])
+    return ids
+
+
+def _restore_terminal() -> None:
+    """End the progress line that a killed command left, and show the cursor."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h\n")
+        sys.stderr.flush()
 
 
 def print_lines(out: IO[str], *lines: str) -> None:

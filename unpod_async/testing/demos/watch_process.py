@@ -41,7 +41,7 @@ class WatchProcess:
     """
 
     def __init__(self, environment: dict[str, str], space: str, state: Path, *options: str) -> None:
-        self.command = ("watch", space, *options, "--json", "--state", str(state))
+        self.command: tuple[str, ...] = ("watch", space, *options, "--json", "--state", str(state))
         self.received: Counter[EventKey] = Counter()
         self._state = state
         # The token is in the environment, because other users of the machine can read arguments.

@@ -1,9 +1,9 @@
 """A sandbox in its own process, so that server and client share neither event loop nor GIL.
 
-`SandboxProcess` starts `python -m unpod_async.testing.demos.process` and talks to it over its standard input
-and output: each request is one line of JSON, and so is each reply. The first reply names the address of the
-server, so no caller has to sleep until it listens. The process exits when its standard input ends, also if
-the parent process was killed.
+`SandboxProcess` starts `python -m unpod_async.testing.demos.sandbox_process` and communicates with it over
+its standard input and output. Each request and each reply is one line of JSON. The process sends the first
+reply when its server listens; the reply has the address. The process exits when its standard input ends,
+which also happens if the parent process is killed.
 """
 
 from __future__ import annotations
@@ -117,6 +117,10 @@ class SandboxProcess:
         """Return the `fingerprint` of each run or task of the main space, as in an export: without tokens."""
         return set(cast("list[str]", await self._request(kind)))
 
+    async def tasks(self) -> list[tuple[str, str]]:
+        """Return the run id and the task id of each task of the main space, newest first."""
+        return [(run, task) for run, task in cast("list[list[str]]", await self._request("ids"))]
+
     def kill_at_exit(self, pid: int | None) -> None:
         """Kill a process when the sandbox ends, so that it does not wait for the sandbox. None: kill none."""
         self._send(pid)
@@ -175,6 +179,8 @@ async def _serve(arguments: dict[str, Any]) -> None:
                     _send(sandbox.requests)
                 case "targets":
                     _send([f"{one.path}?{urlencode(one.query)}" for one in sandbox.log])
+                case "ids":
+                    _send([(row["run_id"], row["task_id"]) for row in sandbox.task_rows()])
                 case "runs":
                     _send([fingerprint(_exported(row)) for row in sandbox.run_rows()])
                 case "tasks":
