@@ -169,6 +169,28 @@ async def test_recordings_are_listed_without_their_urls_and_failures_are_reporte
     assert "hint: choose a directory in which files can be written" in unusable.err
 
 
+@pytest.mark.parametrize(("status", "is_advised"), [(410, False), (503, True)])
+async def test_only_a_download_that_may_succeed_later_is_advised_again(
+    tmp_path: Path, status: int, is_advised: bool
+) -> None:
+    async def answer(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            await connection.send(http_response(b"", status, [("Retry-After", "99999")]))
+
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, RawServer(answer) as store:
+        (run_id,), (task,) = sandbox.run_ids(), sandbox.task_ids()
+        output = {"recording_url": f"{store.base_url}/1"}
+        row = {"task_id": task, "run_id": run_id, "status": "completed", "output": output}
+        sandbox.malform(task, json.dumps(row).encode())
+        host = f"127.0.0.1:{store.port}"
+        argv = ("recordings", sandbox.space_token, run_id, "--recording-host", host)
+        result = await run_cli(settings(sandbox), *argv, "--to", str(tmp_path / "out"))
+
+    assert result.status == 3
+    assert str(status) in result.err
+    assert ("run the command again" in result.err) is is_advised
+
+
 async def test_recordings_are_downloaded_once(tmp_path: Path) -> None:
     async def answer(connection: RawConnection) -> None:
         while await connection.read_request() is not None:

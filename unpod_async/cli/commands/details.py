@@ -37,7 +37,7 @@ from unpod_async.cli.output import (
 )
 from unpod_async.cli.session import open_client
 from unpod_async.cli.tables import Cell, Column, Table, echo_pairs
-from unpod_async.errors import AuthenticationError, UnpodError
+from unpod_async.errors import AuthenticationError, RecordingError, UnpodError
 from unpod_async.models import Run, Task
 
 if TYPE_CHECKING:
@@ -294,10 +294,9 @@ def recordings(
             recording = f"the recording of task {names[0]}{more}"
             # The error of a download names its recording, that of a directory does not.
             echo_err(f"unpod-async: {reason if recording in reason else f'{recording}: {reason}'}")
-        if failures:
-            echo_err(
-                f"hint: {hint_of(failures[0][1]) or 'run the command again to download what is missing'}"
-            )
+        for hint in dict.fromkeys(_download_hint(error) for _, error in failures):
+            if hint:
+                echo_err(f"hint: {hint}")
         without = len(tasks) - len(found)
         if not found or (without and not as_json):
             have = "has" if len(tasks) == 1 else "have"
@@ -331,6 +330,12 @@ async def _tasks_of(client: UnpodClient, space: str, text: str) -> list[Task]:
         if not tasks:
             raise no_task from None
         return tasks
+
+
+def _download_hint(error: UnpodError) -> str:
+    """Return what the user can do about a recording that was not downloaded, or ""."""
+    is_permanent = isinstance(error, RecordingError) and error.permanent
+    return hint_of(error) or ("" if is_permanent else "run the command again to download what is missing")
 
 
 async def _download(
