@@ -9,7 +9,7 @@ import pytest
 from tests.raw_server import RawConnection, RawServer, json_response
 from unpod_async import RetryPolicy, UnpodClient
 from unpod_async._common import TimeLimit
-from unpod_async._http import AttemptTimeout
+from unpod_async._http import AttemptTimeout, AttemptTimer
 from unpod_async.errors import TransportError
 
 NEVER = 60.0
@@ -21,7 +21,7 @@ async def hang() -> None:
 
 @pytest.mark.parametrize(("seconds", "silence"), [(0.01, NEVER), (NEVER, 0.01)])
 async def test_it_ends_with_its_time_or_with_silence(seconds: float, silence: float) -> None:
-    with pytest.raises(TimeoutError), AttemptTimeout(seconds, silence):
+    with pytest.raises(TimeoutError), AttemptTimeout(seconds, silence, AttemptTimer()):
         await hang()
 
 
@@ -30,7 +30,7 @@ async def test_a_touch_ends_the_silence(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(loop, "time", lambda: now[0])
 
     async def listen(touched: int, seconds: float) -> None:
-        with AttemptTimeout(NEVER, 0.02) as timeout:
+        with AttemptTimeout(NEVER, 0.02, AttemptTimer()) as timeout:
             for number in range(10):
                 now[0] += seconds
                 if number < touched:
@@ -47,7 +47,7 @@ async def test_a_touch_ends_the_silence(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_a_touch_does_not_extend_the_timeout() -> None:
     async def listen() -> None:
-        with AttemptTimeout(0.02, NEVER) as timeout:
+        with AttemptTimeout(0.02, NEVER, AttemptTimer()) as timeout:
             while True:
                 timeout.touch()
                 await asyncio.sleep(0)
@@ -56,13 +56,60 @@ async def test_a_touch_does_not_extend_the_timeout() -> None:
         await listen()
 
 
+async def test_attempts_that_share_a_timer_end_when_each_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    timer, ended, loop, now = AttemptTimer(), list[str](), asyncio.get_running_loop(), [0.0]
+    monkeypatch.setattr(loop, "time", lambda: now[0])
+
+    async def wait(name: str, seconds: float, silence: float) -> None:
+        with pytest.raises(TimeoutError), AttemptTimeout(seconds, silence, timer):
+            await hang()
+        ended.append(name)
+
+    async def pass_time(until: float) -> None:
+        now[0] = until
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    with AttemptTimeout(NEVER, NEVER, timer):
+        async with asyncio.TaskGroup() as group:
+            for name, limits in {"3": (3.0, NEVER), "1": (NEVER, 1.0), "2": (2.0, 2.0)}.items():
+                group.create_task(wait(name, *limits))
+            await pass_time(0.0)
+            for end in (1.0, 2.0, 3.0):
+                await pass_time(end)
+                assert ended[-1] == f"{end:.0f}"
+    assert ended == ["1", "2", "3"]
+    monkeypatch.undo()
+
+
+async def test_an_attempt_that_ends_early_leaves_the_timer_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timer, loop, now = AttemptTimer(), asyncio.get_running_loop(), [0.0]
+    monkeypatch.setattr(loop, "time", lambda: now[0])
+    with AttemptTimeout(1, NEVER, timer):
+        pass
+
+    async def wait() -> None:
+        with AttemptTimeout(2, NEVER, timer):
+            for now[0] in (1.5, 1.9):  # the time of the first attempt is over
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            now[0] = 2.0
+            await hang()
+
+    with pytest.raises(TimeoutError):
+        await wait()
+    monkeypatch.undo()
+
+
 async def test_a_request_that_is_not_sent_from_a_task_is_refused() -> None:
     loop = asyncio.get_running_loop()
     problem: asyncio.Future[str] = loop.create_future()
 
     def enter() -> None:
         try:
-            with AttemptTimeout(1, 1):
+            with AttemptTimeout(1, 1, AttemptTimer()):
                 problem.set_result("")
         except RuntimeError as error:
             problem.set_result(str(error))
@@ -72,13 +119,13 @@ async def test_a_request_that_is_not_sent_from_a_task_is_refused() -> None:
 
 
 async def test_an_error_of_the_block_is_its_own() -> None:
-    with pytest.raises(KeyError), AttemptTimeout(NEVER, NEVER):
+    with pytest.raises(KeyError), AttemptTimeout(NEVER, NEVER, AttemptTimer()):
         raise KeyError
 
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def work() -> None:
-        with AttemptTimeout(0.0, NEVER):
+        with AttemptTimeout(0.0, NEVER, AttemptTimer()):
             asyncio.get_running_loop().call_soon(task.cancel)
             await hang()
 
@@ -88,7 +135,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
 
 async def test_after_it_the_task_can_be_cancelled_as_ever() -> None:
-    with pytest.raises(TimeoutError), AttemptTimeout(0.0, NEVER):
+    with pytest.raises(TimeoutError), AttemptTimeout(0.0, NEVER, AttemptTimer()):
         await hang()
     task = asyncio.current_task()
     assert task is not None

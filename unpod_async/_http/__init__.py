@@ -49,7 +49,7 @@ from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import HEAD_LIMITS, KEEP_ALIVE, SentFlag, is_mocked
 from unpod_async._http.settings import Settings, request_options, resolve, resolve_proxy
 from unpod_async._http.stats import Stats
-from unpod_async._http.timeouts import AttemptTimeout, Deadline
+from unpod_async._http.timeouts import AttemptTimeout, AttemptTimer, Deadline
 from unpod_async._http.transport import CONNECT, SILENCE, TokenProvider, Transport, decompress_with_isal
 from unpod_async._http.transport_errors import (
     MOCK_HINT,
@@ -86,6 +86,7 @@ __all__ = [
     "MOCK_HINT",
     "SILENCE",
     "AttemptTimeout",
+    "AttemptTimer",
     "ClientLifecycle",
     "Deadline",
     "Endpoint",

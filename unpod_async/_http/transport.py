@@ -39,7 +39,7 @@ from unpod_async._http.responses import Response
 from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import SENDING_METHODS, SentFlag, Sessions, is_aiohttp_method, is_mocked
 from unpod_async._http.settings import Settings, renewed_token
-from unpod_async._http.timeouts import AttemptTimeout
+from unpod_async._http.timeouts import AttemptTimeout, AttemptTimer
 from unpod_async._http.transport_errors import (
     HeadTooLong,
     InvalidHead,
@@ -177,6 +177,7 @@ class Transport:
         self._renewals = 0
         self.renewal_problem: str | None = None
         self._max_bytes = max_response_bytes
+        self._timer = AttemptTimer()
         self._large_response_turn = asyncio.Lock()
         self._proxy = proxy
         self._ssl = True if ssl_context is None else ssl_context
@@ -322,7 +323,7 @@ class Transport:
         """Return the response, or None if it is too long."""
         length = 0
         pieces: list[bytes] = []
-        with AttemptTimeout(timeout, SILENCE) as attempt:
+        with AttemptTimeout(timeout, SILENCE, self._timer) as attempt:
             async with await opening as response:
                 if sent is not None:
                     sent.sent = True

@@ -70,6 +70,9 @@ A task that waits for a timer resumes two turns of the event loop after the time
 are decoded.
 """
 
+_CHUNK_BYTES = 4096
+"""Bytes of a body whose encoding is checked at a time, about a row."""
+
 _ROW_LEVEL = 2
 """Levels around a row: the body and its `data`."""
 
@@ -340,15 +343,15 @@ def _decode_data(model: type[Any], body: bytes) -> _ObjectEnvelope[Any]:
 def check_utf8(body: bytes) -> None:
     """Check that `body` is valid UTF-8.
 
-    The body is decoded in chunks: decoding it at once takes four times as long, because the string is large
-    and thrown away.
+    The body is decoded in small chunks. A chunk of ASCII is the fastest. As one string, a page of 100 rows
+    takes three times as long: the string is large, and all its characters take the width of the widest one.
 
     Raises:
         UnicodeDecodeError: it is not.
     """
     view, end = memoryview(body), 0
     while end < len(view):
-        start, end = end, end + 65_536
+        start, end = end, end + _CHUNK_BYTES
         end = start + codecs.utf_8_decode(view[start:end], "strict", end >= len(view))[1]
 
 
