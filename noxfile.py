@@ -394,6 +394,8 @@ assert (package / "py.typed").is_file(), "py.typed is not in the wheel"
 files = importlib.metadata.files("unpod-async")
 scripts = {file.stem for file in files if file.parts[0] == ".."}
 assert scripts == {"unpod-async"}, scripts
+(plugin,) = importlib.metadata.entry_points(group="pytest11", name="unpod_async")
+assert (package.parent / plugin.value.replace(".", "/")).with_suffix(".py").is_file(), plugin
 top = {file.parts[0] for file in files} - {".."}
 assert all(name == "unpod_async" or name.endswith(".dist-info") for name in top), top
 

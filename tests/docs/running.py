@@ -11,6 +11,7 @@ from typing import Final
 
 import unpod_async
 from tests.docs.pages import Step, is_live
+from tests.metadata import search_path
 from unpod_async.testing import Sandbox
 
 PACKAGE: Final = Path(unpod_async.__file__).parents[1]
@@ -55,7 +56,7 @@ async def run(step: Step, folder: Path, sandbox: Sandbox) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder,
-        env=environment(sandbox),
+        env={**environment(sandbox), "PYTHONPATH": search_path(folder / ".metadata")},
     )
     output, diagnostics = await process.communicate()
     status = int(block.value) if block.mark == "status" else 0

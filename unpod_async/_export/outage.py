@@ -27,6 +27,7 @@ from unpod_async._http import (
     Response,
     RetrySchedule,
     is_internal_error,
+    policy_in_effect,
     retry_after_of,
 )
 from unpod_async._paging import PageFailure, PageRequest, decode_raw, fetch, space_runs
@@ -85,7 +86,7 @@ class OutageRetrier:
         self.count_page = executor.count_page
         self.count_drift = executor.count_drift
         self.redact = executor.redact
-        self._retries = executor.options.retry is not None
+        self._retries = policy_in_effect(executor.options.retry) is not None
         self._probe = probe
         self._deadline = deadline
         self._clock = clock

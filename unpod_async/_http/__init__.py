@@ -43,7 +43,9 @@ from unpod_async._http.retry import (
     is_internal_error,
     is_retryable_create,
     is_retryable_get,
+    policy_in_effect,
     retry_after_of,
+    without_retries,
 )
 from unpod_async._http.secret import Secret
 from unpod_async._http.sessions import HEAD_LIMITS, KEEP_ALIVE, SentFlag, is_mocked
@@ -137,6 +139,7 @@ __all__ = [
     "message_of",
     "organizations",
     "parse_http_date",
+    "policy_in_effect",
     "request_options",
     "resolve",
     "resolve_proxy",
@@ -148,4 +151,5 @@ __all__ = [
     "send_once",
     "space_tasks",
     "unix_bounds",
+    "without_retries",
 ]

@@ -25,6 +25,7 @@ from unpod_async._http.retry import (
     is_internal_error,
     is_retryable_create,
     is_retryable_get,
+    policy_in_effect,
     retry_after_of,
 )
 from unpod_async._http.secret import Secret
@@ -333,7 +334,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         retry_after = retry_after_of(error)
         if retry_after is None and not (isinstance(error, APIError) and error.status == 429):
             return False
-        policy = self.options.retry
+        policy = policy_in_effect(self.options.retry)
         pause = retry_after if retry_after is not None else (policy.base if policy is not None else 0.0)
         # Each call raises at once if the server asks for a longer delay than max_retry_after.
         longest = (policy or DEFAULT_RETRY).max_retry_after

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Final, TypeAlias
 
@@ -37,7 +38,9 @@ __all__ = [
     "is_internal_error",
     "is_retryable_create",
     "is_retryable_get",
+    "policy_in_effect",
     "retry_after_of",
+    "without_retries",
 ]
 
 Jitter: TypeAlias = Callable[[float], float]
@@ -111,6 +114,24 @@ def _is_number(value: object) -> bool:
 
 
 DEFAULT_RETRY: Final = RetryPolicy()
+
+_is_disabled = False
+
+
+@contextmanager
+def without_retries() -> Generator[None, None, None]:
+    """Make all clients of this process behave as with retry=None during the block."""
+    global _is_disabled
+    was_disabled, _is_disabled = _is_disabled, True
+    try:
+        yield
+    finally:
+        _is_disabled = was_disabled
+
+
+def policy_in_effect(policy: RetryPolicy | None) -> RetryPolicy | None:
+    """Return the policy of a client, or None within `without_retries`."""
+    return None if _is_disabled else policy
 
 
 class RetryBudget:
@@ -224,6 +245,7 @@ class RetrySchedule:
         budget: RetryBudget | None = None,
     ) -> RetrySchedule:
         """Return a schedule with the settings of `policy`; None allows a single attempt."""
+        policy = policy_in_effect(policy)
         settings = policy or DEFAULT_RETRY
         return cls(
             attempts=1 if policy is None else policy.attempts,

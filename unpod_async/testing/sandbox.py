@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, cast
 
 import msgspec
+from anyio.from_thread import start_blocking_portal
 
 from unpod_async.testing import accounts
 from unpod_async.testing.create import CreatedCall
@@ -25,19 +28,39 @@ if TYPE_CHECKING:
 __all__ = ["Sandbox"]
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _LIVE_LOG = 10_000
 """The maximum number of requests in the log of a live sandbox."""
+
+
+def _locked(method: Callable[Concatenate[Sandbox, P], R]) -> Callable[Concatenate[Sandbox, P], R]:
+    """Make a method wait until no request reads the data. The server may run in another thread."""
+
+    @functools.wraps(method)
+    def locked(self: Sandbox, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._server.lock:  # pyright: ignore[reportPrivateUsage]
+            return method(self, *args, **kwargs)
+
+    return locked
 
 
 class Sandbox:
     """The Unpod platform API on a local socket, with synthetic data. It places no calls.
 
-    Use it as an async context manager, under asyncio. Its data is kept when it is entered again::
+    Use it with `async with`, under asyncio. Its data is kept when it is entered again::
 
         async with Sandbox(runs=20, tasks_per_run=5) as sandbox, sandbox.client() as unpod:
             runs = await unpod.runs.list(sandbox.space_token).collect()
 
     A client of your own takes `sandbox.token`, `sandbox.org_handle` and `sandbox.base_url`.
+
+    With a plain `with`, the server runs in a thread of its own, and clients in every thread, event loop and
+    process can use it. The methods can be called from every thread::
+
+        with Sandbox() as sandbox:
+            asyncio.run(program_under_test(sandbox.base_url))
 
     Args:
         runs: the number of runs in the main space. Default: 20.
@@ -90,6 +113,7 @@ class Sandbox:
         live: bool = False,
         speed: float = 1.0,
     ) -> None:
+        self._thread = ExitStack()  # of the server, if `with` has started one
         self._clock = now
         self._last_time: datetime | None = None
         self._reads_clock = False
@@ -154,6 +178,18 @@ class Sandbox:
                     self._rows.poisoned_agent_tasks.add(task)
         store.newest = newest
 
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal("asyncio"))
+            stack.enter_context(portal.wrap_async_context_manager(self))
+            self._thread = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.close()
+
     async def __aenter__(self) -> Self:
         await self._server.start()
         return self
@@ -172,7 +208,7 @@ class Sandbox:
     def base_url(self) -> str:
         """`http://host:port`, without a trailing slash. Raises RuntimeError before the sandbox is entered."""
         if not self._server.port:
-            raise RuntimeError("the sandbox is not running: use `async with Sandbox() as sandbox`")
+            raise RuntimeError("the sandbox is not running: use `async with Sandbox() as sandbox`, or `with`")
         return f"http://{self._host}:{self._server.port}"
 
     @property
@@ -229,14 +265,17 @@ class Sandbox:
         return self._service.ledger
 
     @property
+    @_locked
     def task_count(self) -> int:
         """The number of tasks in the main space."""
         return len(self._store.tasks_of_space(self.space_token))
 
+    @_locked
     def run_ids(self) -> list[str]:
         """Return the ids of the runs of the main space, newest first."""
         return [self._store.ids.make("R", run) for run in reversed(self._runs())]
 
+    @_locked
     def task_ids(self, run_id: str | None = None) -> list[str]:
         """Return the ids of the tasks of the main space or of one run, newest first.
 
@@ -260,9 +299,11 @@ class Sandbox:
             if task not in self._rows.poisoned_tasks and task not in self._rows.malformed:
                 yield _served(self._rows.task(task))
 
+    @_locked
     def _runs(self) -> list[int]:
         return list(self._store.runs_of_space(self.space_token))
 
+    @_locked
     def _tasks(self, run_id: str | None) -> list[int]:
         if run_id is None:
             return list(self._store.tasks_of_space(self.space_token))
@@ -282,6 +323,7 @@ class Sandbox:
 
     # -- changes: ids that do not exist raise KeyError -----------------------------------------
 
+    @_locked
     def insert_run(self, tasks: int = 3) -> str:
         """Add a run with this number of pending tasks at the start of the listings; return its id.
 
@@ -293,19 +335,23 @@ class Sandbox:
             self._store.insert_task(added)
         return self._store.ids.make("R", run)
 
+    @_locked
     def insert_task(self, run_id: str) -> str:
         """Add a pending task to a run, at the start of the task listings; return its id."""
         added = AddedTask(self._run(run_id), self._store.tick(), self.agent_handle, accounts.ACCOUNTS[0])
         return self._store.ids.make("T", self._store.insert_task(added))
 
+    @_locked
     def delete_run(self, run_id: str) -> None:
         """Remove a run and its tasks."""
         self._store.delete_run(self._run(run_id))
 
+    @_locked
     def delete_task(self, task_id: str) -> None:
         """Remove a task. A run that loses its last task keeps its status."""
         self._store.delete_task(self._task(task_id))
 
+    @_locked
     def advance(self, steps: int = 1) -> None:
         """Advance the statuses: from pending to in_progress, then to completed or failed.
 
@@ -319,6 +365,7 @@ class Sandbox:
         for _ in range(steps):
             self._store.advance()
 
+    @_locked
     def set_status(self, task_id: str, status: str) -> None:
         """Set the status of a task, as after a redial. The status of its run follows.
 
@@ -328,6 +375,7 @@ class Sandbox:
 
     # -- faults -------------------------------------------------------------------------------------
 
+    @_locked
     def poison(self, row_id: str, *, listing: Literal["every", "space", "agent"] = "every") -> None:
         """Make every page with this task or run fail, always: with 206, or with 500 HTML on agent tasks.
 
@@ -346,6 +394,7 @@ class Sandbox:
         if listing != "space":
             self._rows.poisoned_agent_tasks.add(task)
 
+    @_locked
     def restore(self, row_id: str) -> None:
         """Undo `poison` and `malform`: the task or run is served again."""
         if row_id.startswith("R"):
@@ -356,14 +405,17 @@ class Sandbox:
             self._rows.poisoned_agent_tasks.discard(task)
             self._rows.malformed.pop(task, None)
 
+    @_locked
     def malform(self, task_id: str, row: bytes) -> None:
         """Serve these bytes in place of the row of a task. They may be of the wrong type, or not JSON."""
         self._rows.malformed[self._task(task_id)] = row
 
+    @_locked
     def page_oddly(self, oddities: Oddities) -> None:
         """Change how listings are paged, from the next request on."""
         self._service.oddities = oddities
 
+    @_locked
     def script(self, *faults: Fault) -> None:
         """Answer the next matching requests with these faults, in order."""
         self._server.script.add(faults)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,7 +46,11 @@ class Received:
 
 
 class Server:
-    """Serves a `FakeApi` on `host`:`port`."""
+    """Serves a `FakeApi` on `host`:`port`.
+
+    Attributes:
+        lock: held while a request reads or changes the data. Code in another thread takes it too.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,8 @@ class Server:
         self.script: FaultScript = FaultScript()
         self.log: list[Received] = []
         self.requests: int = 0
+        self.lock = threading.RLock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._log_limit = log_limit
         self.port: int = 0
         self._service = service
@@ -88,6 +95,7 @@ class Server:
             await runner.cleanup()
             raise
         self._runner = runner
+        self._loop = asyncio.get_running_loop()
         self.port = int(runner.addresses[0][1])
 
     async def stop(self) -> None:
@@ -101,11 +109,20 @@ class Server:
         await runner.cleanup()
         if self._busy:
             await asyncio.wait(self._busy)
+        self._loop = None
         # A closed transport closes its socket in the next turn of the event loop.
         await asyncio.sleep(0)
 
     async def arrived(self, count: int) -> None:
         """Wait until `count` requests have arrived since the sandbox was made."""
+        loop = self._loop
+        if loop is None or loop is asyncio.get_running_loop():
+            await self._wait_for_arrival(count)
+        else:
+            waiting = asyncio.run_coroutine_threadsafe(self._wait_for_arrival(count), loop)
+            await asyncio.wrap_future(waiting)
+
+    async def _wait_for_arrival(self, count: int) -> None:
         while self.requests < count:
             self._arrival.clear()
             await self._arrival.wait()
@@ -127,13 +144,14 @@ class Server:
         query = dict(parse_qsl(raw_query, keep_blank_values=True))
         headers = {name.lower(): value for name, value in request.headers.items()}
         received = Received(request.method, path, query, _shown(headers))
-        self.log.append(received)
-        if self._log_limit is not None and len(self.log) > self._log_limit:
-            del self.log[: self._log_limit // 2]
-        self.requests += 1
-        number = self.requests
+        with self.lock:
+            self.log.append(received)
+            if self._log_limit is not None and len(self.log) > self._log_limit:
+                del self.log[: self._log_limit // 2]
+            self.requests += 1
+            number = self.requests
+            fault = self.script.take(request.method, path, query)
         self._arrival.set()
-        fault = self.script.take(request.method, path, query)
         try:
             # `request.read()` has a limit, which the service does not have.
             body = await request.content.read()
@@ -142,11 +160,12 @@ class Server:
         if self._latency:
             await self._pause(self._latency)
         response = fault.response() if fault is not None else None
-        now = self._now()
-        if response is None or (fault is not None and fault.processed):
-            call = ApiRequest(request.method, path, raw_query, query, headers, body, number, now)
-            normal = self._service.response(call)
-            response = response or normal
+        with self.lock:
+            now = self._now()
+            if response is None or (fault is not None and fault.processed):
+                call = ApiRequest(request.method, path, raw_query, query, headers, body, number, now)
+                normal = self._service.response(call)
+                response = response or normal
         return await self._reply(request, received, fault, response, now)
 
     async def _reply(
