@@ -617,6 +617,59 @@ def test_the_notation_of_a_row_does_not_change_what_is_redacted(
         assert json.loads(redactor(other.encode())) == redacted
 
 
+SPOKEN = st.fixed_dictionaries(
+    {"role": WORDS, "content": TEXTS},
+    optional={"user_id": WORDS | st.none(), "timestamp": WORDS, "new": TEXTS},
+)
+TIMED = st.fixed_dictionaries(
+    {"role": WORDS, "message": TEXTS},
+    optional={"time": st.sampled_from([1.5, 1700000000123]), "endTime": st.just(2), "name": TEXTS},
+)
+CALLS = st.fixed_dictionaries({
+    "input": st.fixed_dictionaries({"name": TEXTS, "contact_number": TEXTS}),
+    "output": st.fixed_dictionaries({
+        "transcript": st.lists(SPOKEN, max_size=9),
+        "messages": st.lists(TIMED, max_size=9),
+    }),
+})
+
+
+@given(CALLS, st.sampled_from(MODES))
+@settings(max_examples=400)
+def test_the_notation_of_messages_does_not_change_what_is_redacted(
+    row: dict[str, Any], mode: Literal["drop", "hash"]
+) -> None:
+    redactor = Redactor(mode, KEY)
+    compact = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
+    assert json.loads(redactor(compact)) == json.loads(redactor(json.dumps(row).encode()))
+
+
+@each_row(
+    ("sent", "left"),
+    [
+        ('"role":"Zed Quix","content":"a"', '"role":"Zed Quix","content":"a"'),
+        ('"content":"Zed Quix"', '"content":"[redacted]"'),
+        ('"content":"{\\"name\\":\\"Li\\"}"', '"content":"{\\"name\\":null}"'),
+        ('"content":"a\\u0000Quix"', '"content":"a\\u0000[redacted]"'),
+        ('"content":"Quix, \u212aeller"', '"content":"[redacted], [redacted]"'),
+        ('"content":"\u0968\u0969\u096a\u096b\u096c\u096d\u096d\u0968"', '"content":"[redacted]"'),
+        ('"role":"+1 555 0100200","content":"a"', '"role":"[redacted]","content":"a"'),
+        ('"role":"j@x.io","content":"a"', '"role":"[redacted]","content":"a"'),
+        ('"content":"a","timestamp":"5550100200"', '"content":"a","timestamp":"[redacted]"'),
+        ('"content":"a","timestamp":15550100200.0', '"content":"a","timestamp":15550100200.0'),
+        ('"content":"a","name":"Zed"', '"content":"a","name":null'),
+        ('"content":null', '"content":null'),
+    ],
+)
+def test_messages_are_redacted_like_other_strings(sent: str, left: str) -> None:
+    usual = ",".join(['{"role":"user","content":"a b c","timestamp":"2026-01-15T10:00:00"}'] * 9)
+    row = '{"input":{"name":%s,"customer":"Keller","phone":%s},"output":{"transcript":[%s,{%s}]}}'
+    sent, left = ('"role":"user",' + one for one in (sent, left))  # a second role is a repeated key
+    before = row % ('"Zed Quix"', '"5550100200"', usual, sent)
+    after = row % ("null", "null", usual, left)
+    assert drop(before.encode()).decode() == after.replace('"Keller"', "null")
+
+
 @given(
     st.from_regex(r"[A-Z][a-z]{4,9} [A-Z][a-z]{4,9}", fullmatch=True),
     st.from_regex(r"[6-9][0-9]{9}", fullmatch=True),

@@ -1,8 +1,8 @@
 """Remove contact data from the rows of an export.
 
-Modules: `patterns` (what contact data looks like), `json_strings` (the strings of a row), `decoded_row` (the
-same, faster, for most rows), `matchers` (find the values of a row elsewhere in it) and `redactor`, which
-replaces them.
+Modules: `patterns` (what contact data looks like), `json_strings` (the strings of a row), `decoded_row` and
+`messages` (the same, faster, for most rows), `matchers` (find the values of a row elsewhere in it),
+`candidates` (the strings that need a closer look) and `redactor`, which replaces them.
 """
 
 from __future__ import annotations

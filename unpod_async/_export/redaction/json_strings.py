@@ -19,6 +19,7 @@ from unpod_async._export.redaction.patterns import KeyKind, is_long_number, kind
 __all__ = [
     "MEASURES",
     "SERVER_KEYS",
+    "SPECIAL_KEYS",
     "Context",
     "JsonString",
     "JsonStrings",
@@ -48,6 +49,8 @@ MEASURES = words(
 _REFERENCE_KEYS = words("ref_id document_id assignee call_id thread_id")
 # The `id` of an input or output is such an id. The `location` of a user is contact data.
 _DOCUMENTS, _USERS = words("input output"), words("user_info userInfo")
+SPECIAL_KEYS = _DOCUMENTS | _USERS
+"""Keys of objects that change the meaning of a key in them."""
 
 _MEASURES = frozenset(name.replace("_", "") for name in MEASURES)
 _REFERENCES = frozenset(name.replace("_", "") for name in _REFERENCE_KEYS)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import functools
 import hmac
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from unpod_async._export.redaction.decoded_row import DecodedRow, Place, decode_row
+from unpod_async._export.redaction.candidates import find_candidates
+from unpod_async._export.redaction.decoded_row import (
+    Contact,
+    DecodedStrings,
+    Document,
+    decode_row,
+    decode_row_of_call,
+)
 from unpod_async._export.redaction.json_strings import Context, JsonString, JsonStrings, read_strings
 from unpod_async._export.redaction.matchers import RowMatchers
 from unpod_async._export.redaction.patterns import (
@@ -93,29 +100,44 @@ class Redactor:
         self._key = key if mode == "hash" else None
         # A value occurs several times in a row, and again in the rows of the same person.
         self._replacement_for = functools.lru_cache(maxsize=4096)(self._new_replacement)
+        self._contact = functools.lru_cache(maxsize=4096)(self._new_contact)
 
     def __call__(self, line: bytes) -> bytes:
         """Return the redacted line, which is one line of JSON too. Never raises for a line of `row_line`."""
-        row = decode_row(line)
-        redacted = None if row is None else self._redact_decoded(row)
-        if redacted is not None:
-            return redacted
+        for decode in (decode_row_of_call, decode_row):
+            row = decode(line)
+            if row is not None and (redacted := self._redact_decoded(row)) is not None:
+                return redacted
         strings = read_strings(line)
-        return self._rewrite(strings, RowMatchers(strings.contacts()))
+        contacts: list[Contact] = [(one.text, one.kind, None, None) for one in strings.contacts()]
+        return self._rewrite(strings, RowMatchers(contacts))
 
-    def _redact_decoded(self, row: DecodedRow) -> bytes | None:
-        """Return the redacted line; None if a key has to change."""
+    def _redact_decoded(self, row: DecodedStrings) -> bytes | None:
+        """Return the redacted line; None if a key or a technical string of a message has to change."""
         matchers = RowMatchers(row.contacts)
-        if any(self._text(key, "text", matchers) != key for key in row.keys):
+        candidates = find_candidates(row, matchers)
+        if candidates.has_unusual_message or any(
+            self._text(key, "text", matchers) != key for key in row.keys
+        ):
             return None
-        for value, _, container, key in row.contact_places:
-            if value.strip().casefold() not in PLACEHOLDERS:
-                container[key] = None if self._key is None else self._replacement_for(value)
-        for string, (_, _, container, key) in row.documents:
-            if string.inside is not None:
-                container[key] = self._rewrite(string.inside, matchers).decode()
-        for text, context, container, key in _find_candidates(row, matchers):
-            container[key] = self._text(text, context, matchers)
+        for value, _, container, key in row.contacts:
+            if container is not None:
+                container[key] = self._contact(value)
+        documents = {id(document): document for document in row.documents}
+        for text, context, container, key in candidates.places:
+            new = self._text(text, context, matchers)
+            if isinstance(container, Document):
+                if new != text:
+                    documents[id(container)] = container
+            else:
+                container[key] = new
+        if row.messages is not None:
+            for index in candidates.said:
+                row.messages.replace(index, self._text(row.messages.text_of(index), "text", matchers))
+        for document in documents.values():
+            inside = document.read().inside
+            if inside is not None:
+                document.container[document.key] = self._rewrite(inside, matchers).decode()
         return row.encode()
 
     def _rewrite(self, strings: JsonStrings, matchers: RowMatchers) -> bytes:
@@ -133,9 +155,8 @@ class Redactor:
         if string.inside is not None:
             text = self._rewrite(string.inside, matchers).decode()
         elif string.context == "contact":
-            if string.text.strip().casefold() in PLACEHOLDERS:
-                return None
-            return b"null" if self._key is None else b'"%b"' % self._replacement_for(string.text).encode()
+            new = self._contact(string.text)
+            return None if new == string.text else msgspec.json.encode(new)
         else:
             text = self._text(string.text, string.context, matchers)
         return None if text == string.text else msgspec.json.encode(text)
@@ -156,27 +177,16 @@ class Redactor:
         chunks.append(text[at:])
         return "".join(chunks)
 
+    def _new_contact(self, value: str) -> str | None:
+        """Return what replaces a value whose key names contact data; the value itself if it is kept."""
+        if value.strip().casefold() in PLACEHOLDERS:
+            return value
+        return None if self._key is None else self._new_replacement(value)
+
     def _new_replacement(self, value: str) -> str:
         if self._key is None:
             return "[redacted]"
         return f"h:{hmac.digest(self._key, normalize(value).encode(), 'sha256').hex()[:16]}"
-
-
-def _find_candidates(row: DecodedRow, matchers: RowMatchers) -> Iterator[Place]:
-    """Yield the places of strings that may contain contact data. One search of all of them excludes most."""
-    all_texts = "\n".join([text for text, _, _, _ in row.texts]).lower()
-    names = [matcher.required for matcher in matchers.in_texts if matcher.required in all_texts]
-    for place in row.texts:
-        if MAY_CONTAIN_CONTACT.search(place[0]) or (names and _contains_any(place[0].lower(), names)):
-            yield place
-    technical = "\n".join([text for text, _, _, _ in row.technical])
-    numbers = [matcher.required for matcher in matchers.numbers]
-    if "@" in technical or "%40" in technical or _contains_any(_NOT_DIGITS.sub("", technical), numbers):
-        yield from row.technical
-
-
-def _contains_any(text: str, parts: Iterable[str]) -> bool:
-    return any(map(text.__contains__, parts))
 
 
 def _find_spans(text: str, context: Context, matchers: RowMatchers) -> Iterator[_Span]:
