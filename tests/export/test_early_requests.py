@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.export.dataset import assert_holds
+from tests.export.model_space import SPACE, model_space
 from unpod_async import Page, UnpodClient
 from unpod_async._export import EarlyRequests, RowPages, plan_scan, space_tasks
 from unpod_async._paging import PageResult, Walk, decode_rows
@@ -60,6 +61,25 @@ async def test_short_tasks_are_read_in_pages_of_500(tmp_path: Path) -> None:
             "10",
             "500",
         }
+
+
+async def test_long_tasks_are_read_in_smaller_pages(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        for number in range(12):
+            for task in space.tasks[space.add_run(number, 4)]:
+                task["context"] = "x" * 20_000
+        assert (await unpod.export(SPACE, tmp_path)).tasks == 48
+        sizes = [int(path.rpartition("=")[2]) for path in space.log if f"{SPACE}/tasks/" in path]
+        assert 90 < max(sizes) < 110  # pages of about 2 MB
+
+
+async def test_with_two_spaces_the_sample_of_tasks_is_requested_early(tmp_path: Path) -> None:
+    async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
+        sandbox.script(Fault(path=f"{sandbox.space_token}/runs/", page=2, stall=0.2))
+        await unpod.export([sandbox.space_token, "SPACEPOISON0000000000004"], tmp_path, page_size=SIZE)
+        requests = [(one.path.split("/spaces/")[1], one.query["page"]) for one in sandbox.log]
+        main = sandbox.space_token
+        assert requests.index((f"{main}/tasks/", "1")) < requests.index((f"{main}/runs/", "3"))
 
 
 @pytest.mark.parametrize(

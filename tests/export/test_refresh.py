@@ -164,3 +164,18 @@ async def test_runs_that_are_added_during_the_listing_do_not_lengthen_it(tmp_pat
         assert (summary.complete, summary.gone_runs, summary.runs) == (True, 0, 40)
         # Of 14 pages: three until the rest is known, and two that show all runs of the first page again.
         assert space.requests("/runs/?") - before == 5
+
+
+@pytest.mark.parametrize("has_space_tasks", [True, False])
+async def test_the_part_of_active_runs_without_a_change_is_kept(
+    tmp_path: Path, has_space_tasks: bool
+) -> None:
+    async with model_space() as space, space.client() as unpod:
+        space.has_space_tasks = has_space_tasks
+        for number in range(12):
+            space.add_run(number, 4, status="in_progress")
+        await unpod.export(SPACE, tmp_path)
+        before = [(path.name, path.stat().st_ino) for path in sorted((tmp_path / "tasks").iterdir())]
+        assert (await unpod.export(SPACE, tmp_path)).fetched_runs == 12
+        after = [(path.name, path.stat().st_ino) for path in sorted((tmp_path / "tasks").iterdir())]
+        assert after == before

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from tests.export.dataset import assert_holds
@@ -18,11 +19,12 @@ from unpod_async import (
     AuthenticationError,
     ExportError,
     ExportProgress,
+    RateLimitedError,
     RefusedError,
     RetryPolicy,
     UnpodClient,
 )
-from unpod_async.testing import Sandbox, faults
+from unpod_async.testing import Fault, Sandbox, faults
 
 FAST = RetryPolicy(attempts=2, base=0.001, cap=0.002)
 
@@ -225,6 +227,23 @@ async def test_rate_limited_requests_wait_at_the_same_time(tmp_path: Path) -> No
         began = time.monotonic()
         assert (await unpod.export(sandbox.space_token, tmp_path, concurrency=30)).complete
         assert 1 <= time.monotonic() - began < 30  # one after another, they would take 30 seconds
+
+
+async def test_an_export_does_not_wait_longer_than_an_hour_for_a_rate_limit(tmp_path: Path) -> None:
+    async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        sandbox.script(faults.rate_limited(3_700, path="/runs/"))
+        with anyio.fail_after(60), pytest.raises(RateLimitedError):
+            await unpod.export(sandbox.space_token, tmp_path)
+
+
+async def test_a_run_whose_response_is_not_json_is_a_failed_run(tmp_path: Path) -> None:
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        sandbox.script(
+            faults.refusal(path=f"{sandbox.space_token}/tasks/", times=1_000),
+            Fault(path=f"/{sandbox.run_ids()[1]}/tasks/", body=b"oops", times=1_000),
+        )
+        summary = await unpod.export(sandbox.space_token, tmp_path)
+        assert (summary.complete, summary.failed_runs, summary.fetched_tasks) == (False, 1, 4)
 
 
 async def test_a_wrong_space_does_not_lock_the_options_of_the_target(tmp_path: Path) -> None:

@@ -317,6 +317,7 @@ class _Process:
                 self.tests.append(self._last)
         except EOFError:
             os.waitpid(self._pid, 0)
+            self.kill()  # processes of its tests that a time-out has left behind
             self.connection.close()
             return True
         return False
@@ -335,6 +336,7 @@ class _Process:
         return Verdict("killed", f"{self._last} ends the process")
 
     def kill(self) -> None:
+        """End it and the processes that its tests have started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
 

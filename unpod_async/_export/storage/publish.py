@@ -167,7 +167,7 @@ class Target:
 
     def sha256(self, name: str) -> str:
         """Return the SHA-256 of a file of the data set in hex."""
-        with (self.directory / name).open("rb", buffering=0) as file:
+        with (self.directory / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def close(self) -> None:
@@ -515,24 +515,22 @@ class Publisher:
         if not size or self._catalog.file_shares_runs(file):
             return False
         contents: list[PartContent] = []
-        digests: dict[int, bytes | None] = {}
+        settled_runs: dict[int, bool] = {}
         end = 0
         for run, start, length, rows, settled, is_unpublished in self._catalog.file_extents(file):
             if start != end or not is_unpublished:
                 return False
             end += length
             contents.append(PartContent(run, rows))
-            digests[run] = None if settled else b""
+            settled_runs[run] = bool(settled)
         if end != size:
             return False  # a killed export wrote more than it saved
         path = self._target.spool_file(file)
         sha256 = self._spool.digests.get(file)
         if sha256 is None:
-            with path.open("rb", buffering=0) as opened:
+            with path.open("rb") as opened:
                 sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        for run, digest in digests.items():
-            if digest is not None:
-                digests[run] = self._digest(run)
+        digests = {run: None if settled else self._digest(run) for run, settled in settled_runs.items()}
         rows = sum(content.rows for content in contents)
         number = self._catalog.next_part("tasks")
         part = FinishedPart(rows, size, sha256, size, path.stat().st_mtime_ns, file)
