@@ -44,7 +44,7 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
     identity: tuple[str, ...]
     paged: bool = True
     tied: bool = False
-    query: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+    query: Mapping[str, str] = {}
     run_id: str | None = None
     statuses: frozenset[str] | None = None
     window: TimeWindow | None = None

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias, Ty
 
 from unpod_async._common import AsyncOnly, cancel_and_wait, ignore_error
 from unpod_async._http import Deadline, Reader, check_integer
-from unpod_async._paging.commands import Command, Deliver, Fetch, PageFailure, PageRequest
+from unpod_async._paging.commands import Command, Deliver, Fetch, PageFailure, PageRequest, PageResult
 from unpod_async._paging.decode import Decode, decode_lines, decode_raw, decode_rows
 from unpod_async._paging.fetch import fetch
 from unpod_async._paging.listings import Listing
 from unpod_async._paging.page import Collector, DecodedPage, OnBadRow, Page, check_on_bad_row
 from unpod_async._paging.prefetch import prefetch_pages
 from unpod_async._paging.stream import SendBatch, Stream
-from unpod_async._paging.traversal import Walk, walk_unpaged
+from unpod_async._paging.traversal import Walk, deliver_whole_listing, walk_unpaged
 from unpod_async._tables import RowKind, TableBuilder, import_package
 from unpod_async._version import install_command
 from unpod_async.errors import ConfigurationError, UnpodError
@@ -488,13 +488,14 @@ class SequentialWalk(Generic[T]):
         self._deadline = deadline or executor.deadline()
         self._listing = listing
         self._decode = decode
-        self._walk = Walk(page_size=page_size, start_page=start_page, tied=listing.tied)
+        self._first = PageRequest(start_page, page_size)
+        self._walk: Walk | None = None  # until the first response shows that there are more rows
+        self._steps = None if listing.paged else walk_unpaged()
         self._collector: Collector[T] = Collector(
             listing, page_size=page_size, on_bad_row=on_bad_row, executor=executor
         )
-        self._steps = self._walk.run() if listing.paged else walk_unpaged()
         # The start of the next call: a command of the walk that is not yet executed, or the end of the walk.
-        self._next: _Next | None = "end" if limit == 0 else None
+        self._next: _Next | None = "end" if limit == 0 else Fetch(self._first) if listing.paged else None
         self._left = limit
         self._was_cancelled = False
         self._background: _BackgroundFetch | None = None
@@ -507,7 +508,12 @@ class SequentialWalk(Generic[T]):
     @property
     def passes(self) -> int:
         """Number of passes over the listing, as `Walk.passes`."""
-        return self._walk.passes
+        return 1 if self._walk is None else self._walk.passes
+
+    @property
+    def _page(self) -> int:
+        """The page that is being read, as `Walk.page`."""
+        return self._first.page if self._walk is None else self._walk.page
 
     @property
     def at_end(self) -> bool:
@@ -550,7 +556,7 @@ class SequentialWalk(Generic[T]):
                         )
                 except Exception as error:
                     if isinstance(error, UnpodError):
-                        self._collector.locate(error, self._walk.page)
+                        self._collector.locate(error, self._page)
                     self._next = error
                     raise
                 except BaseException:
@@ -599,13 +605,26 @@ class SequentialWalk(Generic[T]):
     def _advance(self, reply: Any) -> _Next:
         """Send the reply to the walk; return its next command, its error, or "end"."""
         try:
-            return self._steps.send(reply)
+            if self._steps is not None:
+                return self._steps.send(reply)
+            if reply is not None:
+                return deliver_whole_listing(self._first, reply) or self._start_walk(reply)
         except StopIteration:
-            return self._collector.bad_rows() or "end"
+            pass
         except Exception as error:  # noqa: BLE001 - raised by `next_page`, now and whenever it is called again
             if isinstance(error, UnpodError):
-                self._collector.locate(error, self._walk.page)
+                self._collector.locate(error, self._page)
             return error
+        return self._collector.bad_rows() or "end"
+
+    def _start_walk(self, first: PageResult | PageFailure) -> Command:
+        """Start the walk with the first response; return its next command."""
+        request = self._first
+        self._walk = Walk(
+            page_size=request.size, start_page=request.page, tied=self._listing.tied, first=first
+        )
+        self._steps = self._walk.run()
+        return next(self._steps)
 
 
 class _BackgroundFetch:
