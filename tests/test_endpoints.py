@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from unpod_async.errors import InvalidArgument
 
 ROOT = "https://unpod.ai/prefix/api/v2/platform/"
 SAFE = "".join(c for c in string.printable if "!" <= c <= "~" and c not in r"/\?#%")
-ids = st.text(SAFE, min_size=1, max_size=512).filter(lambda text: text not in {".", ".."})
+ids = st.text(SAFE, min_size=1, max_size=512).filter(lambda text: text.partition(";")[0] not in {".", ".."})
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 moments = st.datetimes(timezones=st.timezones())
 
@@ -50,10 +51,16 @@ moments = st.datetimes(timezones=st.timezones())
             paths.space_tasks("S"),
             Endpoint("spaces/S/tasks/", "spaces/{space_token}/tasks/", "tasks of space S"),
         ),
+        (
+            paths.agent_executions("A"),
+            Endpoint("agents/A/executions/", "agents/{agent_handle}/executions/", "executions of agent A"),
+        ),
+        (paths.call_logs(), Endpoint("call-logs/", "call-logs/", "call logs")),
+        (paths.custom("widgets/W1/"), Endpoint("widgets/W1/", "widgets/{id}/", "widgets/W1/")),
     ],
 )
 def test_every_endpoint_has_its_path_template_and_label(endpoint: Endpoint, expected: Endpoint) -> None:
-    assert endpoint == expected
+    assert msgspec.structs.replace(endpoint, hints=()) == expected
     assert endpoint.path.endswith("/")
     assert pickle.loads(pickle.dumps(endpoint)) == endpoint  # noqa: S301
 
@@ -104,6 +111,8 @@ def test_any_text_is_refused_or_one_segment(text: str) -> None:
         "a/b",
         "../x",
         "a\\b",
+        "..;",
+        ".;x=1",
         "a?b",
         "a#b",
         "a%2Fb",
@@ -248,3 +257,78 @@ def test_a_row_without_a_readable_time_stays() -> None:
 def test_a_row_time_without_a_zone_is_utc() -> None:
     window = TimeWindow(datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC))
     assert window.contains(NAIVE)
+
+
+MIDNIGHT = datetime(2026, 1, 15, tzinfo=UTC)
+
+
+@each_row(
+    ("first", "last", "query"),
+    [
+        (None, None, {}),
+        (
+            MIDNIGHT,
+            None,
+            {"start_date": "2026-01-15T00:00:00Z", "start_time": "15-01-2026 00:00:00"},
+        ),
+        (
+            None,
+            MIDNIGHT,
+            {"end_date": "2026-01-15T23:59:59Z", "end_time": "15-01-2026 23:59:59"},
+        ),
+        (
+            datetime(2026, 1, 15, 3, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+            datetime(2026, 1, 15, 23, 59, 59, 1, tzinfo=UTC),
+            {
+                "start_date": "2026-01-14T00:00:00Z",
+                "start_time": "14-01-2026 00:00:00",
+                # The last second of a day has fractions that 23:59:59 does not include.
+                "end_date": "2026-01-16T23:59:59Z",
+                "end_time": "16-01-2026 23:59:59",
+            },
+        ),
+        (
+            datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+            datetime.max.replace(tzinfo=timezone(-timedelta(hours=14))),
+            {
+                "start_date": "0001-01-01T00:00:00Z",
+                "start_time": "01-01-0001 00:00:00",
+                "end_date": "9999-12-31T23:59:59Z",
+                "end_time": "31-12-9999 23:59:59",
+            },
+        ),
+    ],
+)
+def test_bounds_of_call_logs_are_whole_days_in_both_spellings(
+    first: datetime | None, last: datetime | None, query: dict[str, str]
+) -> None:
+    assert paths.day_bounds(TimeWindow(first, last)) == query
+
+
+@given(moments, moments)
+def test_days_include_every_time_of_the_window(created: datetime, bound: datetime) -> None:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    day = (created - epoch) // timedelta(days=1)
+    for window in (
+        TimeWindow(created_from=bound, truncated=False),
+        TimeWindow(created_to=bound, truncated=False),
+    ):
+        if not window.contains(created):
+            continue
+        query = paths.day_bounds(window)
+        text = query.get("start_date") or query["end_date"]
+        limit = date.fromisoformat(text.partition("T")[0]).toordinal() - epoch.toordinal()
+        in_calendar = date.min.toordinal() <= day + epoch.toordinal() <= date.max.toordinal()
+        assert (day >= limit if "start_date" in query else day <= limit) or not in_calendar
+
+
+def test_a_window_without_truncation_is_exact() -> None:
+    bound = datetime(2026, 1, 15, 10, 0, 0, 500_000, tzinfo=UTC)
+    second = bound.replace(microsecond=0)
+    assert TimeWindow(bound).contains(second)
+    exact = TimeWindow(bound, bound, truncated=False)
+    assert not exact.contains(second)
+    assert exact.contains(bound)
+    assert exact.contains(None)
+    assert exact.contains(bound.astimezone(timezone(timedelta(hours=5))))
+    assert not exact.contains(bound + timedelta(microseconds=1))

@@ -123,6 +123,10 @@ CALLS: dict[str, Callable[[UnpodClient], Awaitable[object]]] = {
     "single": lambda unpod: unpod.spaces.get(SPACE),
     "tasks_for": first_of_tasks_for,
     "create": lambda unpod: unpod.tasks.create(SPACE, pilot="p", documents=DOCUMENTS, context="c"),
+    "request": lambda unpod: unpod.request("GET", "x/", model=dict[str, int]),
+    "write": lambda unpod: unpod.request("PUT", "x/", json={"a": 1}, model=dict[str, int]),
+    "paginate": lambda unpod: unpod.paginate("x/", key="task_id", page_size=1).collect(),
+    "paginate without key": lambda unpod: unpod.paginate("x/", page_size=1).collect(),
 }
 
 

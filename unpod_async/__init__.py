@@ -29,7 +29,8 @@ What a client offers:
   `tasks.reconcile` searches for its calls. `tasks.create_many` places many, with a journal.
 - `runs.watch` reports changes as events, and `runs.wait` waits until runs have ended.
 - `export` writes runs and tasks to JSON Lines, CSV or Parquet files, and resumes an interrupted export.
-- `recordings.download` saves the recording of a call.
+- `recordings.download` saves the recording of a call, and `call_logs` lists the calls of the organization.
+- `request` and `paginate` use endpoints of the platform that have no method of their own.
 
 Every error is an `UnpodError`; `unpod_async.errors` shows the class hierarchy. `unpod_async.events` describes
 the events of a watch, `unpod_async.create` the schedules of calls, and `unpod_async.testing` a sandbox server
@@ -46,7 +47,7 @@ from typing import Any as _Any
 from unpod_async._version import VERSION as _VERSION
 
 if _TYPE_CHECKING:
-    from unpod_async._api import UnpodClient
+    from unpod_async._api import RawResponse, UnpodClient
     from unpod_async._call_output import Call
     from unpod_async._create import BatchResult, Reconciliation
     from unpod_async._export import BadRow, ExportProgress, ExportSpec, ExportSummary, FailedRun
@@ -102,6 +103,8 @@ if _TYPE_CHECKING:
     )
     from unpod_async.models import (
         Agent,
+        AgentExecution,
+        CallLog,
         CreatedRun,
         Organization,
         Run,
@@ -114,12 +117,14 @@ if _TYPE_CHECKING:
 __all__ = [
     "APIError",
     "Agent",
+    "AgentExecution",
     "Attempt",
     "AuthenticationError",
     "BadRow",
     "BatchResult",
     "Call",
     "CallEnded",
+    "CallLog",
     "ConfigurationError",
     "CreateRequest",
     "CreatedRun",
@@ -144,6 +149,7 @@ __all__ = [
     "Pager",
     "PermissionDeniedError",
     "RateLimitedError",
+    "RawResponse",
     "Reconciliation",
     "Reconnected",
     "RecordingError",
@@ -187,7 +193,7 @@ __version__ = _VERSION
 
 # The module of each public name. It is imported on first use, so that `unpod-async --help` starts fast.
 _HOMES = {
-    "_api": "UnpodClient",
+    "_api": "RawResponse UnpodClient",
     "_call_output": "Call",
     "_create": "BatchResult Reconciliation",
     "_export": "BadRow ExportProgress ExportSpec ExportSummary FailedRun",
@@ -205,7 +211,9 @@ _HOMES = {
         "CallEnded Disconnected Reconnected RunRemoved RunSeen RunSettled RunStatusChanged TaskRemoved "
         "TaskSeen TaskStatusChanged"
     ),
-    "models": "Agent CreatedRun Organization Run Space Task TranscriptMessage UserInfo",
+    "models": (
+        "Agent AgentExecution CallLog CreatedRun Organization Run Space Task TranscriptMessage UserInfo"
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 _MODULES = frozenset({"create", "errors", "events", "models", "testing"})

@@ -30,6 +30,7 @@ __all__ = [
     "CallOutput",
     "Record",
     "TranscriptMessage",
+    "parse_duration",
     "read_call",
     "read_call_columns",
     "read_output",
@@ -40,6 +41,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 # Placeholders of the server for a missing value.
 _PLACEHOLDERS = frozenset({"", "N/A", "NULL", "None"})
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?([eE][+-]?[0-9]{1,4})?", re.ASCII)
+# Hours, minutes and seconds, and the days before them as Python or Django writes them.
+_CLOCK = re.compile(
+    r"(?:([0-9]{1,6})(?: days?,)? )?([0-9]{1,6}):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,9})?)", re.ASCII
+)
 _DIRECTIONS = {
     "inbound": "inbound",
     "inboundphonecall": "inbound",
@@ -620,6 +625,15 @@ def _number(value: object) -> float | None:
     else:
         return None
     return number if math.isfinite(number) else None
+
+
+def parse_duration(value: object) -> float | None:
+    """Return a number, or a string such as "325" or "0:05:25", in seconds; None for other values."""
+    clock = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
+    if clock is None:
+        return _number(value)
+    days, hours, minutes, seconds = clock.groups("0")
+    return ((int(days) * 24 + int(hours)) * 60 + int(minutes)) * 60 + float(seconds)
 
 
 def _seconds_between(start: datetime | None, end: datetime | None) -> float | None:

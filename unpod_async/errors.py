@@ -18,7 +18,7 @@ Every error that the package raises on purpose is an `UnpodError`::
     ├── DecodeError                 a response, or some of its rows, cannot be read
     ├── IncompleteListing           a listing ended and rows may be missing
     │   └── StalledListing          the server repeats one page, whichever page is requested
-    ├── OutcomeUnknown              a create was sent without a clear response: calls may be queued
+    ├── OutcomeUnknown              a create or another write was sent without a clear response
     ├── RunNotFound                 a run is not in the listing of its space
     ├── WaitTimeout                 `runs.wait` reached its deadline
     ├── RecordingError              a recording was not downloaded
@@ -337,6 +337,9 @@ class OutcomeUnknown(UnpodError):
     `tasks.reconcile(error)` searches for its calls. To check by hand, look at the runs of the space that
     were created since about `started_at`: the `ref_id` of a task is the id of its document.
 
+    `UnpodClient.request` raises it too, for a POST, PUT, PATCH or DELETE that was sent and may have taken
+    effect. Then `space_token` is "" and there are no `document_ids`.
+
     Attributes:
         space_token: the space that would contain the calls.
         document_ids: ids of the documents in order, given or generated.
@@ -352,8 +355,8 @@ class OutcomeUnknown(UnpodError):
         self,
         message: str,
         *,
-        space_token: str,
-        document_ids: Sequence[str],
+        space_token: str = "",
+        document_ids: Sequence[str] = (),
         started_at: datetime,
         status: int | None = None,
         server_message: str = "",

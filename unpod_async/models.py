@@ -23,13 +23,15 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from unpod_async._call_output import Call, Record, TranscriptMessage, read_call
+from unpod_async._call_output import Call, Record, TranscriptMessage, parse_duration, read_call
 from unpod_async._common import MAX_DEPTH, is_value_too_deep, parse_time, shorten
 from unpod_async.errors import DecodeError
 
 __all__ = [
     "Agent",
+    "AgentExecution",
     "Call",
+    "CallLog",
     "CreatedRun",
     "Organization",
     "Run",
@@ -285,6 +287,83 @@ class CreatedRun(Record, kw_only=True, frozen=True, gc=False):
     space_id: str | None = None
     created: str | None = None
     id: str | None = msgspec.field(name="_id", default=None)
+
+    @property
+    def created_at(self) -> datetime | None:
+        """`created` as a timezone-aware datetime in UTC, or None."""
+        return parse_time(self.created)
+
+
+class CallLog(Record, kw_only=True, frozen=True, gc=False):
+    """One call of the organization. Documented in "Call Logs". Which fields are sent depends on the server.
+
+    Attributes:
+        id: sent by older servers.
+        source_number, destination_number: phone numbers, which `repr` does not show.
+        call_type: "inbound" or "outbound".
+        call_status: "completed", "missed", "failed" or another value that the server sends.
+        creation_time, start_time, end_time: as sent; see `creation_time_at` and so on.
+        call_duration: as sent: a number of seconds, or a string such as "0:05:25"; see `duration`.
+        agent, space, bridge: objects with `id` and `name`, as sent.
+    """
+
+    _brief: ClassVar[tuple[str, ...]] = ("id", "call_type", "call_status", "creation_time")
+
+    id: int | str | None = None
+    source_number: str | None = None
+    destination_number: str | None = None
+    call_type: str | None = None
+    call_status: str | None = None
+    creation_time: str | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+    call_duration: int | float | str | None = None
+    end_reason: str | None = None
+    agent: dict[str, Any] | str | None = None
+    space: dict[str, Any] | str | None = None
+    bridge: dict[str, Any] | str | None = None
+
+    @property
+    def duration(self) -> float | None:
+        """`call_duration` in seconds, or None if it is not a duration."""
+        return parse_duration(self.call_duration)
+
+    @property
+    def created_at(self) -> datetime | None:
+        """`creation_time_at`, or else `start_time_at`: the time that a filter by time compares."""
+        return self.creation_time_at or self.start_time_at
+
+    @property
+    def creation_time_at(self) -> datetime | None:
+        """`creation_time` as a timezone-aware datetime in UTC, or None."""
+        return parse_time(self.creation_time)
+
+    @property
+    def start_time_at(self) -> datetime | None:
+        """`start_time` as a timezone-aware datetime in UTC, or None."""
+        return parse_time(self.start_time)
+
+    @property
+    def end_time_at(self) -> datetime | None:
+        """`end_time` as a timezone-aware datetime in UTC, or None."""
+        return parse_time(self.end_time)
+
+
+class AgentExecution(Record, kw_only=True, frozen=True, gc=False):
+    """A run of an agent. Documented in "Agent Executions"; not every server offers it.
+
+    Attributes:
+        status: "completed", "running", "failed", "pending" or another value that the server sends.
+        created: as sent; see `created_at`.
+    """
+
+    _brief: ClassVar[tuple[str, ...]] = ("run_id", "status", "created")
+
+    run_id: str | None = None
+    status: str | None = None
+    total_tasks: int | None = None
+    completed_tasks: int | None = None
+    created: str | None = None
 
     @property
     def created_at(self) -> datetime | None:

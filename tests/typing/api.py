@@ -15,13 +15,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, Literal, assert_type
+from typing import Any, Literal, TypedDict, assert_type
 
 import aiohttp
 
 import unpod_async
 from unpod_async import (
     Agent,
+    AgentExecution,
     APIError,
     Attempt,
     AuthenticationError,
@@ -29,6 +30,7 @@ from unpod_async import (
     BatchResult,
     Call,
     CallEnded,
+    CallLog,
     ConfigurationError,
     CreatedRun,
     CreateRequest,
@@ -53,6 +55,7 @@ from unpod_async import (
     Pager,
     PermissionDeniedError,
     RateLimitedError,
+    RawResponse,
     Reconciliation,
     Reconnected,
     RecordingError,
@@ -127,6 +130,9 @@ async def client(session: aiohttp.ClientSession, tls: ssl.SSLContext) -> None:
         max_response_bytes=2**20,
         proxy="http://proxy.example:3128",
         ssl_context=tls,
+        product_id="P1",
+        app_name="billing/1.2",
+        headers={"X-Team": "billing"},
     )
     await unpod.aclose()
     UnpodClient(retry=None, deadline=None, rate_limit=None, token_provider=None, proxy=None, ssl_context=None)
@@ -147,7 +153,9 @@ async def client(session: aiohttp.ClientSession, tls: ssl.SSLContext) -> None:
 
 async def options(unpod: UnpodClient) -> None:
     assert_type(unpod.with_options(), UnpodClient)
-    view = unpod.with_options(retry=None, timeout=5, deadline=None, page_size=10, max_concurrency=1)
+    view = unpod.with_options(
+        retry=None, timeout=5, deadline=None, page_size=10, max_concurrency=1, headers={"X-A": "b"}
+    )
     assert_type(view.runs.list("S"), Pager[Run])
     unpod.with_options(retry=RetryPolicy(), deadline=2.5)
     assert_type(view.stats, Stats)
@@ -204,6 +212,40 @@ async def listings(unpod: UnpodClient) -> None:
     unpod.tasks.list("S", call_type="web")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     unpod.tasks.list("S", created_from="2026")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     unpod.runs.tasks("S")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+class Widget(TypedDict):
+    name: str
+
+
+def key_of(widget: Widget) -> str:
+    return widget["name"]
+
+
+async def any_endpoint(unpod: UnpodClient) -> None:
+    assert_type(await unpod.request("GET", "widgets/", params={"a": 1, "b": True, "c": None}), Any)
+    assert_type(await unpod.request("POST", "widgets/", json={"a": [1]}, model=Widget), Widget)
+    assert_type(await unpod.request("GET", "widgets/", model=list[Widget]), list[Widget])
+    answer = await unpod.request("DELETE", "widgets/1/", headers={"X-A": "b"}, response=True)
+    assert_type(answer, RawResponse)
+    assert_type((answer.status, answer.body), tuple[int, bytes])
+    assert_type(answer.headers, Mapping[str, str])
+    await unpod.request("GET", "widgets/", model=Widget, response=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert_type(unpod.paginate("widgets/"), Pager[dict[str, Any]])
+    assert_type(unpod.paginate("widgets/", key=lambda row: row["id"]), Pager[dict[str, Any]])
+    assert_type(unpod.paginate("widgets/", key=key_of, model=Widget, limit=5), Pager[Widget])
+    assert_type(unpod.paginate("call-logs/", key="id", model=CallLog, page_size=5), Pager[CallLog])
+    calls = unpod.call_logs.list(
+        created_from=MOMENT, call_type="inbound", call_status="missed", product_id="P"
+    )
+    assert_type(calls, Pager[CallLog])
+    async for call in calls:
+        assert_type(call.duration, float | None)
+        assert_type(call.created_at, datetime | None)
+        assert_type(call.start_time_at, datetime | None)
+    executions = unpod.agents.executions("agent", limit=3)
+    assert_type(executions, Pager[AgentExecution])
+    unpod.call_logs.list(call_type="sideways")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def pager(runs: Pager[Run]) -> None:

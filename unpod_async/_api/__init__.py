@@ -1,9 +1,10 @@
 """The public client: `UnpodClient` and its resources.
 
 Modules: `client`, `directory` (organizations, spaces, agents), `runs` (also watching and waiting), `tasks`
-(also creating calls) and `exporting`.
+(also creating calls), `call_logs`, `exporting`, and `requests` (any other endpoint).
 """
 
 from unpod_async._api.client import UnpodClient
+from unpod_async._api.requests import RawResponse
 
-__all__ = ["UnpodClient"]
+__all__ = ["RawResponse", "UnpodClient"]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import enum
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 import anyio
 import msgspec
 
+from unpod_async._api.call_logs import CallLogs
 from unpod_async._api.directory import Agents, Organizations, Spaces
 from unpod_async._api.exporting import Exporting
+from unpod_async._api.requests import Requesting
 from unpod_async._api.runs import Runs
 from unpod_async._api.tasks import Tasks
 from unpod_async._common import AsyncOnly
@@ -33,6 +35,7 @@ from unpod_async._http import (
     check_integer,
     check_number,
     check_seconds,
+    merge_headers,
     request_options,
     resolve,
     resolve_proxy,
@@ -59,7 +62,7 @@ KEEP: Final = _Keep.KEEP
 KeepType: TypeAlias = Literal[_Keep.KEEP]
 
 
-class UnpodClient(AsyncOnly, Exporting):
+class UnpodClient(AsyncOnly, Exporting, Requesting):
     """Client of the Unpod platform API. One client serves a whole application.
 
     A client can be created without a running event loop. Its connections are opened by the first request, and
@@ -103,18 +106,27 @@ class UnpodClient(AsyncOnly, Exporting):
             downloaded without a proxy.
         ssl_context: TLS settings, as for aiohttp. There is no option to disable certificate checks. Downloads
             of recordings do not use it; `recordings.download` has its own `ssl_context`.
+        product_id: value of the Product-Id header of call logs, which some servers require. Default:
+            UNPOD_PRODUCT_ID.
+        app_name: name of your application, such as "billing" or "billing/1.2", which the User-Agent header
+            then begins with.
+        headers: headers to add to each request. Their values are treated like the token. Headers that the
+            client sends itself, such as Authorization and Org-Handle, are refused.
 
     Attributes:
         organizations: `organizations.list`.
         spaces: `spaces.list` and `spaces.get`.
-        agents: `agents.list` and `agents.tasks`.
+        agents: `agents.list`, `agents.tasks` and `agents.executions`.
         runs: `runs.list`, `runs.tasks`, `runs.tasks_for`, `runs.watch`, `runs.wait` and `runs.find`.
         tasks: `tasks.list`, `tasks.create`, `tasks.create_many` and `tasks.reconcile`.
+        call_logs: `call_logs.list`.
         recordings: `recordings.download`.
 
+    `request` and `paginate` use endpoints that have no method of their own.
+
     A client can be pickled and copied. The copy keeps `org_handle`, `base_url`, `auth_scheme`, `page_size`,
-    `max_concurrency` and `allow_http`. It reads the token and the proxy from the environment, and uses the
-    defaults of all other arguments.
+    `max_concurrency`, `allow_http`, `product_id` and `app_name`. It reads the token and the proxy from the
+    environment, and uses the defaults of all other arguments.
 
     Raises:
         ConfigurationError: there is no token, or an argument is not accepted.
@@ -131,6 +143,7 @@ class UnpodClient(AsyncOnly, Exporting):
     agents: Agents
     runs: Runs
     tasks: Tasks
+    call_logs: CallLogs
     recordings: Recordings
 
     def __init__(
@@ -152,8 +165,12 @@ class UnpodClient(AsyncOnly, Exporting):
         max_response_bytes: int = 256 * 2**20,
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        product_id: str | None = None,
+        app_name: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         try:
+            extra = merge_headers(headers, None, error=ConfigurationError)
             settings, secret = resolve(
                 token=token,
                 org_handle=org_handle,
@@ -162,6 +179,8 @@ class UnpodClient(AsyncOnly, Exporting):
                 page_size=page_size,
                 max_concurrency=max_concurrency,
                 allow_http=allow_http,
+                product_id=product_id,
+                app_name=app_name,
                 environ=os.environ,
             )
             proxy_url = resolve_proxy(proxy, os.environ)
@@ -170,8 +189,9 @@ class UnpodClient(AsyncOnly, Exporting):
             error.__traceback__ = error.__context__ = None
             raise
         finally:
-            token = proxy = None  # tracebacks of all errors below show the variables of this frame
-        options = request_options(retry, timeout, deadline)
+            # Tracebacks of all errors below show the variables of this frame.
+            token = proxy = headers = None
+        options = request_options(retry, timeout, deadline, extra)
         if rate_limit is not None:
             check_number("rate_limit", rate_limit, error=ConfigurationError)
         check_integer("max_response_bytes", max_response_bytes, error=ConfigurationError)
@@ -208,6 +228,7 @@ class UnpodClient(AsyncOnly, Exporting):
         self.agents = Agents(context)
         self.runs = Runs(context)
         self.tasks = Tasks(context)
+        self.call_logs = CallLogs(context)
         self.recordings = Recordings(context)
 
     def with_options(
@@ -218,6 +239,7 @@ class UnpodClient(AsyncOnly, Exporting):
         deadline: float | KeepType | None = KEEP,
         page_size: int | KeepType = KEEP,
         max_concurrency: int | KeepType = KEEP,
+        headers: Mapping[str, str] | KeepType = KEEP,
     ) -> UnpodClient:
         """Return a view of this client with other options.
 
@@ -248,6 +270,7 @@ class UnpodClient(AsyncOnly, Exporting):
             page_size: rows per request of a listing.
             max_concurrency: maximum number of requests of this view in flight. They also count towards the
                 limit of the client.
+            headers: headers to add to those of the client, which they override.
 
         Returns:
             The view.
@@ -263,10 +286,16 @@ class UnpodClient(AsyncOnly, Exporting):
         """
         context = self._context
         old = context.executor.options
+        try:
+            given = None if headers is KEEP else headers
+            extra = merge_headers(given, old.headers, error=ConfigurationError)
+        finally:
+            headers, given = KEEP, None  # as in `__init__`
         options = request_options(
             old.retry if retry is KEEP else retry,
             old.timeout if timeout is KEEP else timeout,
             old.deadline if deadline is KEEP else deadline,
+            extra,
         )
         settings = msgspec.structs.replace(
             context.settings,
@@ -346,6 +375,8 @@ def _from_settings(settings: Settings) -> UnpodClient:
         page_size=settings.page_size,
         max_concurrency=settings.max_concurrency,
         allow_http=settings.allow_http,
+        product_id=settings.product_id,
+        app_name=settings.app_name,
     )
 
 

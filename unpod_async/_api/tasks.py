@@ -17,7 +17,15 @@ from unpod_async._create import (
     send_create,
     sent_at,
 )
-from unpod_async._http import check_bool, check_choice, check_id, check_str, check_str_or_list, endpoints
+from unpod_async._http import (
+    check_bool,
+    check_choice,
+    check_id,
+    check_query_text,
+    check_str,
+    check_str_or_list,
+    endpoints,
+)
 from unpod_async._paging import Listing, OnBadRow, Pager, Resource, TaskStatusFilter, status_filter
 from unpod_async.create import CreateRequest, Document, Schedule
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
@@ -254,7 +262,7 @@ class Tasks(Resource):
             A `Reconciliation` with what was found.
 
         Raises:
-            InvalidArgument: `error` is not an `OutcomeUnknown`.
+            InvalidArgument: `error` is not an `OutcomeUnknown` of a create.
             UnpodError: a listing could not be read.
 
         Example:
@@ -270,20 +278,18 @@ class Tasks(Resource):
             raise InvalidArgument(
                 f"error must be an OutcomeUnknown, not {type(error).__name__}", argument="error"
             )
+        if not error.space_token:
+            raise InvalidArgument(
+                "error must be that of a create, not of UnpodClient.request", argument="error"
+            )
         return await reconcile(self._context, error.space_token, error.document_ids, sent_at(error))
 
 
 def _filter_value(name: str, value: object) -> str:
     """Return the value of a filter, checked so that it reaches the server unchanged."""
-    text = check_str(name, value)
-    if not text.strip():
+    if not check_str(name, value).strip():
         raise InvalidArgument(f"{name} must not be empty", argument=name)
-    # Encoding would drop a lone surrogate, and with it part of the filter.
-    if "\0" in text or text != text.encode("utf-8", "ignore").decode("utf-8"):
-        raise InvalidArgument(
-            f"{name} contains a NUL character or a lone surrogate, which cannot be sent", argument=name
-        )
-    return text
+    return check_query_text(name, value)
 
 
 def _outcome_filter(outcome: str | Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from unpod_async._create.batch import BatchResult, create_many, open_journal
 from unpod_async._create.journal import Journal, JournalEntry
-from unpod_async._create.payload import encode_create
+from unpod_async._create.payload import check_json, encode_create
 from unpod_async._create.reconcile import Reconciliation, reconcile
 from unpod_async._create.server_clock import Instant, SearchWindow, SentAt, ServerClock, search_window
 from unpod_async._create.submit import send_create, sent_at, some_ids
@@ -23,6 +23,7 @@ __all__ = [
     "SearchWindow",
     "SentAt",
     "ServerClock",
+    "check_json",
     "create_many",
     "encode_create",
     "open_journal",

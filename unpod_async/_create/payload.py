@@ -20,7 +20,14 @@ from unpod_async._http import check_id
 from unpod_async.create import Schedule, ScheduleAuto, ScheduleCustom, ScheduleNow
 from unpod_async.errors import InvalidArgument
 
-__all__ = ["CheckedCreate", "EncodedCreate", "check_create", "combine_problems", "encode_create"]
+__all__ = [
+    "CheckedCreate",
+    "EncodedCreate",
+    "check_create",
+    "check_json",
+    "combine_problems",
+    "encode_create",
+]
 
 _MAX_DEPTH: Final = 100
 _MAX_LISTED: Final = 100
@@ -215,6 +222,16 @@ def _check_unique(index: int, document: Mapping[str, object], index_of: dict[obj
             f"has the same id as documents[{first}]",
             "use a different id for each document, to tell their tasks apart",
         )
+
+
+def check_json(where: str, value: object) -> object:
+    """Return a copy of `value` that contains plain JSON types only.
+
+    Raises:
+        InvalidArgument: it contains something that JSON or the server does not take. The message contains no
+            values.
+    """
+    return _copy_json(where, value, 1)
 
 
 def _copy_json(where: str, value: object, depth: int) -> object:

@@ -9,17 +9,16 @@ from typing import NamedTuple
 from unpod_async._common import shorten
 from unpod_async._create.payload import EncodedCreate
 from unpod_async._create.server_clock import SentAt, ServerClock, read_clocks
-from unpod_async._http import Request, Response, SentFlag, message_of, space_tasks
-from unpod_async._paging import ClientContext, decode_single
-from unpod_async.errors import (
-    APIError,
-    DecodeError,
-    OutcomeUnknown,
-    ServerError,
-    TransportError,
-    UnpodError,
-    UpstreamError,
+from unpod_async._http import (
+    Request,
+    Response,
+    SentFlag,
+    has_unknown_outcome,
+    message_of,
+    space_tasks,
 )
+from unpod_async._paging import ClientContext, decode_single
+from unpod_async.errors import APIError, DecodeError, OutcomeUnknown, TransportError, UnpodError
 from unpod_async.models import CreatedRun
 
 __all__ = ["send_create", "sent_at", "some_ids"]
@@ -79,13 +78,11 @@ async def send_create(
         raise
     except UnpodError as fault:
         error = fault
+    if not has_unknown_outcome(error, sent=sent.sent):
+        raise error
     if isinstance(error, TransportError):
-        if not (error.sent or sent.sent):
-            raise error
         last = _LastResponse()  # any earlier response refused an earlier attempt
-    if isinstance(error, TransportError | ServerError | UpstreamError | DecodeError):
-        raise _outcome_unknown(error, last, space_token, create.document_ids, clock.sent_at(started_at))
-    raise error
+    raise _outcome_unknown(error, last, space_token, create.document_ids, clock.sent_at(started_at))
 
 
 def _describe_missing(created: CreatedRun, calls: int) -> str | None:

@@ -1,7 +1,7 @@
 """Send one request to the API reliably: transport, retries, rate limits and closing.
 
-Modules from the bottom up: `secret`, `validate`, `endpoints`, `headers`, `responses` and `timeouts`
-(no I/O); `retry`, `settings`, `stats` and `limits` (the decisions); `lifecycle`, `sessions`,
+Modules from the bottom up: `secret`, `validate`, `headers`, `extra_headers`, `responses`, `endpoints` and
+`timeouts` (no I/O); `retry`, `settings`, `stats` and `limits` (the decisions); `lifecycle`, `sessions`,
 `transport_errors` and `transport` (HTTP with aiohttp); `executor`, which sends a request under the limits and
 retries it.
 """
@@ -20,6 +20,7 @@ from unpod_async._http.endpoints import (
     unix_bounds,
 )
 from unpod_async._http.executor import Reader, RequestExecutor
+from unpod_async._http.extra_headers import ExtraHeaders, merge_headers
 from unpod_async._http.headers import is_plain
 from unpod_async._http.lifecycle import GRACE, ClientLifecycle
 from unpod_async._http.limits import AFTER_PROBE, RateGate, RequestLimiter
@@ -40,9 +41,11 @@ from unpod_async._http.retry import (
     RetrySchedule,
     backoff_delays,
     delay_before_retry,
+    has_unknown_outcome,
     is_internal_error,
     is_retryable_create,
     is_retryable_get,
+    is_retryable_write,
     policy_in_effect,
     retry_after_of,
     without_retries,
@@ -70,6 +73,8 @@ from unpod_async._http.validate import (
     check_instance,
     check_integer,
     check_number,
+    check_path,
+    check_query_text,
     check_run_id,
     check_run_ids,
     check_seconds,
@@ -92,6 +97,7 @@ __all__ = [
     "ClientLifecycle",
     "Deadline",
     "Endpoint",
+    "ExtraHeaders",
     "MockFailed",
     "RateGate",
     "Reader",
@@ -119,6 +125,8 @@ __all__ = [
     "check_instance",
     "check_integer",
     "check_number",
+    "check_path",
+    "check_query_text",
     "check_run_id",
     "check_run_ids",
     "check_seconds",
@@ -130,12 +138,15 @@ __all__ = [
     "delay_before_retry",
     "describe_fault",
     "endpoints",
+    "has_unknown_outcome",
     "ignored_proxy_variable",
     "is_internal_error",
     "is_mocked",
     "is_plain",
     "is_retryable_create",
     "is_retryable_get",
+    "is_retryable_write",
+    "merge_headers",
     "message_of",
     "organizations",
     "parse_http_date",

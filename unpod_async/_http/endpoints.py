@@ -7,21 +7,28 @@ becomes a GET.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
 from unpod_async._common import is_before
-from unpod_async._http.validate import check_aware_datetime, check_id
+from unpod_async._http.responses import Hint
+from unpod_async._http.validate import check_aware_datetime, check_id, check_path
 from unpod_async.errors import InvalidArgument
 
 __all__ = [
     "Endpoint",
     "TimeWindow",
+    "agent_executions",
     "agent_tasks",
     "agents",
+    "call_logs",
+    "custom",
+    "day_bounds",
+    "is_create_path",
     "organizations",
     "run_tasks",
     "runs",
@@ -33,6 +40,10 @@ __all__ = [
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
+_DAY: Final = timedelta(days=1)
+
+_WORDS: Final = re.compile(r"[a-z]+(?:[-_][a-z]+)*")
+"""A segment of a path that names something, and is not an id."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -42,11 +53,13 @@ class Endpoint(msgspec.Struct, frozen=True):
         path: percent-encoded path relative to the platform root, with a trailing slash.
         template: the path with names in place of ids, for logs and metrics.
         label: a description for error messages, such as "runs of space X".
+        hints: what the reader can do about errors of this endpoint.
     """
 
     path: str
     template: str
     label: str
+    hints: tuple[Hint, ...] = ()
 
 
 def organizations() -> Endpoint:
@@ -75,6 +88,46 @@ def agent_tasks(agent_handle: object) -> Endpoint:
     handle = check_id("agent_handle", agent_handle)
     path = f"agents/{_segment(handle)}/tasks/"
     return Endpoint(path, "agents/{agent_handle}/tasks/", f"tasks of agent {handle}")
+
+
+def agent_executions(agent_handle: object) -> Endpoint:
+    """The executions of one agent. Only the documentation knows this endpoint, not the public server code."""
+    handle = check_id("agent_handle", agent_handle)
+    return Endpoint(
+        f"agents/{_segment(handle)}/executions/",
+        "agents/{agent_handle}/executions/",
+        f"executions of agent {handle}",
+        (
+            Hint(404, "this server does not offer executions of agents", "<html"),
+            Hint(404, "check the agent handle; or this server does not offer executions of agents"),
+        ),
+    )
+
+
+def call_logs() -> Endpoint:
+    """The call logs of the organization."""
+    hint = Hint(400, "pass product_id=, or set UNPOD_PRODUCT_ID", "product")
+    return Endpoint("call-logs/", "call-logs/", "call logs", (hint,))
+
+
+def custom(path: object) -> Endpoint:
+    """An endpoint that this package does not know, by its path.
+
+    Raises:
+        InvalidArgument: the path is not accepted: see `check_path`.
+    """
+    text = check_path("path", path)
+    segments = text.split("/")
+    # Ids, which may be tokens of spaces, are not logged.
+    template = "/".join(one if not one or _WORDS.fullmatch(one) else "{id}" for one in segments)
+    hint = Hint(404, "the server does not have this path: check it and base_url", "<html")
+    return Endpoint("/".join(map(_segment, segments)), template, text, (hint,))
+
+
+def is_create_path(path: str) -> bool:
+    """Return whether a POST to a checked path places calls, in either spelling of the service."""
+    segments = [one.partition(";")[0].lower() for one in path.removesuffix("/").split("/")]
+    return segments[:1] == ["spaces"] and segments[2:] in (["tasks"], ["tasks", "create"])
 
 
 def runs(space_token: object) -> Endpoint:
@@ -107,12 +160,17 @@ def _segment(text: str) -> str:
 class TimeWindow(msgspec.Struct, frozen=True):
     """Creation times from `created_from` to `created_to`, both inclusive; None leaves a side open.
 
+    Attributes:
+        truncated: the server truncates the times of rows to whole seconds. So a row of the second of
+            `created_from` belongs to the window.
+
     Raises:
         InvalidArgument: a bound is not a timezone-aware datetime, or `created_from` is after `created_to`.
     """
 
     created_from: datetime | None = None
     created_to: datetime | None = None
+    truncated: bool = True
 
     def __post_init__(self) -> None:
         first = _since_epoch("created_from", self.created_from)
@@ -123,15 +181,19 @@ class TimeWindow(msgspec.Struct, frozen=True):
     def contains(self, created: datetime | None) -> bool:
         """Return whether a row created at this time belongs to the window.
 
-        A time without a zone is UTC, as on the server. The server truncates times to whole seconds, so a row
-        of the second of `created_from` belongs to the window. None belongs to it too: the server selected
-        that row by a time that cannot be parsed here.
+        A time without a zone is UTC, as on the server. None belongs to the window: the server selected that
+        row by a time that cannot be parsed here.
         """
         if created is None:
             return True
         if created.utcoffset() is None:
             created = created.replace(tzinfo=UTC)
-        after_start = self.created_from is None or not is_before(created, self.created_from)
+        if self.created_from is None:
+            after_start = True
+        elif self.truncated:
+            after_start = not is_before(created, self.created_from)
+        else:
+            after_start = created - _EPOCH >= self.created_from - _EPOCH
         before_end = self.created_to is None or created - _EPOCH <= self.created_to - _EPOCH
         return after_start and before_end
 
@@ -154,6 +216,32 @@ def unix_bounds(created_from: datetime | None, created_to: datetime | None) -> d
     if window.created_to is not None:
         query["to_ts"] = str(max(0, (window.created_to - _EPOCH) // _SECOND + 1))
     return query
+
+
+def day_bounds(window: TimeWindow) -> dict[str, str]:
+    """Return the query parameters of call logs for a time window, in both spellings that servers read.
+
+    They are widened to whole days in UTC. The documented `start_date` and `end_date` are ISO 8601; the public
+    server code reads `start_time` and `end_time`, and ignores the others. `TimeWindow.contains` decides about
+    each row.
+    """
+    query: dict[str, str] = {}
+    if window.created_from is not None:
+        day = _day((window.created_from - _EPOCH) // _DAY)
+        query["start_date"] = f"{day.isoformat()}T00:00:00Z"
+        query["start_time"] = f"{day.day:02}-{day.month:02}-{day.year:04} 00:00:00"
+    if window.created_to is not None:
+        # One more second, because the last second of the day may have times with a fraction.
+        day = _day((window.created_to - _EPOCH + _SECOND) // _DAY)
+        query["end_date"] = f"{day.isoformat()}T23:59:59Z"
+        query["end_time"] = f"{day.day:02}-{day.month:02}-{day.year:04} 23:59:59"
+    return query
+
+
+def _day(number: int) -> date:
+    """Return the day with this number since 1970, or the first or last day of the calendar."""
+    ordinal = _EPOCH.toordinal() + number
+    return date.fromordinal(min(max(ordinal, date.min.toordinal()), date.max.toordinal()))
 
 
 def _since_epoch(name: str, value: object) -> timedelta | None:

@@ -14,6 +14,7 @@ import msgspec
 
 from unpod_async._common import TimeLimit
 from unpod_async._http.endpoints import Endpoint
+from unpod_async._http.extra_headers import ExtraHeaders
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.limits import Permit, RequestLimiter
 from unpod_async._http.responses import Request, Response, redact_error, redact_response
@@ -25,6 +26,7 @@ from unpod_async._http.retry import (
     is_internal_error,
     is_retryable_create,
     is_retryable_get,
+    is_retryable_write,
     policy_in_effect,
     retry_after_of,
 )
@@ -55,7 +57,9 @@ class Reader(Protocol):
 
     def deadline(self) -> Deadline: ...
 
-    def count_page(self, *, rows: int, rejected: int, unreadable: int, repeated: int) -> None: ...
+    def count_page(
+        self, *, rows: int, rejected: int, unreadable: int, repeated: int, undated: int = 0
+    ) -> None: ...
 
     def count_drift(self, model: str, fields: Sequence[str]) -> None: ...
 
@@ -153,13 +157,16 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         """Return the deadline of one call or listing; its clock starts with the first request."""
         return Deadline(self.options.deadline)
 
-    def count_page(self, *, rows: int, rejected: int, unreadable: int, repeated: int) -> None:
+    def count_page(
+        self, *, rows: int, rejected: int, unreadable: int, repeated: int, undated: int = 0
+    ) -> None:
         """Add the rows of one page of a listing to the counters; the arguments are named as in `Stats`."""
         stats = self.stats
         stats.rows += rows
         stats.rejected += rejected
         stats.unreadable += unreadable
         stats.repeated += repeated
+        stats.undated += undated
 
     def count_drift(self, model: str, fields: Sequence[str]) -> None:
         """Count values of a type other than documented, and log the name of each field once."""
@@ -173,8 +180,10 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             self.stats.drift[name] += count
 
     def redact(self, data: bytes) -> bytes:
-        """Return `data` without the token of the client."""
-        return self.transport.token.redact_bytes(data)
+        """Return `data` without the token of the client and the values of its extra headers."""
+        data = self.transport.token.redact_bytes(data)
+        extra = self.options.headers
+        return data if extra is None else extra.redact_bytes(data)
 
     async def read(
         self,
@@ -206,9 +215,9 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             return is_retryable_get(error, attempts)
 
         def send(timeout: float) -> Awaitable[Response]:
-            return self.transport.get(endpoint.path, query, timeout)
+            return self.transport.get(endpoint.path, query, timeout, self.options.headers)
 
-        request = Request("GET", f"/{endpoint.path}", self.transport.auth_scheme)
+        request = Request("GET", f"/{endpoint.path}", self.transport.auth_scheme, hints=endpoint.hints)
         return await self._run(_RetriedRequest(request, endpoint, send, parse, is_retryable, deadline))
 
     async def create(
@@ -219,23 +228,42 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         deadline: Deadline,
         sent: SentFlag,
     ) -> T:
-        """Send a POST. It is retried only if it was certainly not sent, or refused with a 429.
+        """Send a POST that creates calls. It is retried only if it was not sent, or refused with a 429.
 
         Args:
+            sent: set if the request may have been processed. It can be read even after a cancellation.
+        """
+        return await self.write("POST", endpoint, {}, body, parse, deadline, sent, is_retryable_create)
+
+    async def write(
+        self,
+        method: str,
+        endpoint: Endpoint,
+        query: Mapping[str, str],
+        body: bytes | None,
+        parse: Callable[[Request, Response], T],
+        deadline: Deadline,
+        sent: SentFlag,
+        is_retryable: Callable[[UnpodError, int], bool] = is_retryable_write,
+    ) -> T:
+        """Send a POST, PUT, PATCH or DELETE. By default it is retried only if it certainly was not sent.
+
+        Args:
+            body: JSON, or None.
             sent: set if the request may have been processed. It can be read even after a cancellation.
         """
 
         async def send(timeout: float) -> Response:
             sent.sent = False
-            response = await self.transport.post(endpoint.path, body, timeout, sent)
+            response = await self.transport.write(
+                method, endpoint.path, query, body, timeout, sent, self.options.headers
+            )
             if response.status in (401, 429):
                 sent.sent = False  # refused before the server looked at it: nothing is queued
             return response
 
-        request = Request("POST", f"/{endpoint.path}", self.transport.auth_scheme)
-        return await self._run(
-            _RetriedRequest(request, endpoint, send, parse, is_retryable_create, deadline, sent)
-        )
+        request = Request(method, f"/{endpoint.path}", self.transport.auth_scheme, hints=endpoint.hints)
+        return await self._run(_RetriedRequest(request, endpoint, send, parse, is_retryable, deadline, sent))
 
     async def _run(self, call: _RetriedRequest[T]) -> T:
         """Send a request. Raises TransportError if the client is closed meanwhile."""
@@ -311,7 +339,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             response = await call.send(max(0.001, min(self.options.timeout, permit.seconds_left)))
             status = response.status
             self.stats.bytes += len(response.body)
-            result = _parse(call, response, token)
+            result = _parse(call, response, token, self.options.headers)
             accepted = True
         except UnpodError as error:
             accepted = not isinstance(error, TransportError) and not self._is_rate_limited(error)
@@ -359,16 +387,18 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         self.stats.waited += time.monotonic() - began
 
 
-def _parse(call: _RetriedRequest[T], response: Response, token: Secret) -> T:
+def _parse(call: _RetriedRequest[T], response: Response, token: Secret, extra: ExtraHeaders | None) -> T:
     try:
         return call.parse(call.request, response)
     except UnpodError:
         pass
     # Create the error again, from the response without the token.
+    secrets = (token,) if extra is None else (token, *extra.secrets)
+    for secret in secrets:
+        response = redact_response(response, secret)
     try:
-        return call.parse(
-            call.request._replace(jwt_expiry=token.jwt_expiry()), redact_response(response, token)
-        )
+        return call.parse(call.request._replace(jwt_expiry=token.jwt_expiry()), response)
     except UnpodError as error:
-        redact_error(error, token)
+        for secret in secrets:
+            redact_error(error, secret)
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple, cast
@@ -22,6 +22,7 @@ from unpod_async._http.secret import Secret
 from unpod_async.errors import APIError, UnpodError
 
 __all__ = [
+    "Hint",
     "Request",
     "Response",
     "classify",
@@ -70,17 +71,33 @@ _HTTP_DATE: Final = re.compile(
 )
 
 
+class Hint(NamedTuple):
+    """What the reader can do about an error of one endpoint.
+
+    Attributes:
+        status: the status of the response.
+        text: the hint.
+        mentions: the hint applies only if the body contains this, in lower case.
+    """
+
+    status: int
+    text: str
+    mentions: str = ""
+
+
 class Request(NamedTuple):
     """The parts of a request that an error message needs.
 
     Attributes:
         jwt_expiry: `Secret.jwt_expiry` of the token; set only for an error response.
+        hints: the hints of the endpoint, which take precedence over general ones.
     """
 
     method: str
     path: str
     scheme: str
     jwt_expiry: float | None = None
+    hints: Sequence[Hint] = ()
 
 
 class Response(NamedTuple):
@@ -215,9 +232,14 @@ def _message(payload: Mapping[str, Any]) -> str:
 
 
 def _hint(request: Request, response: Response, status: int, error_class: type[APIError]) -> str | None:
+    for hint in request.hints:
+        if hint.status == status and hint.mentions.encode() in response.body.lower():
+            return hint.text
     if 300 <= status < 400:
         target = _redirect_target(response.headers.get("location", ""))
-        return f"check base_url: redirects are not followed, such as this one to {target}"
+        is_slash_missing = not request.path.endswith("/") and target.endswith(f"{request.path}/")
+        advice = "end the path with a slash" if is_slash_missing else "check base_url"
+        return f"{advice}: redirects are not followed, such as this one to {target}"
     if status in (401, 403) and (expired := _expiry_hint(request, response)) is not None:
         return expired
     if status == 401:

@@ -335,6 +335,22 @@ def is_retryable_create(error: UnpodError, attempts: int) -> bool:
     return isinstance(error, RateLimitedError)
 
 
+def is_retryable_write(error: UnpodError, attempts: int) -> bool:
+    """Return whether a write other than a create may be sent: only if it certainly was not sent before."""
+    return isinstance(error, TransportError) and not error.sent and not error.permanent
+
+
+def has_unknown_outcome(error: UnpodError, *, sent: bool) -> bool:
+    """Return whether a create or another write may have taken effect although it failed with `error`.
+
+    Args:
+        sent: whether an attempt may have left this machine.
+    """
+    if isinstance(error, TransportError):
+        return error.sent or sent
+    return isinstance(error, ServerError | UpstreamError | DecodeError)
+
+
 def retry_after_of(error: UnpodError) -> float | None:
     """Return the seconds that the server asked to wait, with a 429 or a 503, or None."""
     if isinstance(error, RateLimitedError):

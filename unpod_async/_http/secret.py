@@ -33,6 +33,9 @@ _HTML_NAMES: Final = {
 
 _LAST_TIME: Final = 10**11
 
+_TOKEN: Final = re.compile(r"[!-~]+")
+_TEXT: Final = re.compile(r"[\t -~]+")
+
 
 @final
 class Secret:
@@ -41,6 +44,10 @@ class Secret:
     `repr`, `str` and `format` return `***`. It is not a `str`, so it cannot be joined, encoded or written to
     JSON by accident. It cannot be pickled, copied or hashed, and comparison takes constant time.
 
+    Args:
+        value: the string.
+        spaces: whether it may contain spaces and tabs, as the value of a header may.
+
     Raises:
         ConfigurationError: the value is not a non-empty str of printable ASCII without spaces.
     """
@@ -48,8 +55,8 @@ class Secret:
     # With slots, `vars()` and error reporters that read `__dict__` find nothing.
     __slots__ = ("__value",)
 
-    def __init__(self, value: str) -> None:
-        self.__value: Final = _check_token(value)
+    def __init__(self, value: str, *, spaces: bool = False) -> None:
+        self.__value: Final = _check_token(value, _TEXT if spaces else _TOKEN)
 
     def reveal(self) -> str:
         """Return the string itself. Only the code that writes the Authorization header needs this."""
@@ -107,8 +114,8 @@ class Secret:
         self.__reduce_ex__(0)
 
 
-def _check_token(value: object) -> str:
-    if not isinstance(value, str) or re.fullmatch(r"[!-~]+", value) is None:
+def _check_token(value: object, allowed: re.Pattern[str]) -> str:
+    if not isinstance(value, str) or allowed.fullmatch(value) is None:
         raise ConfigurationError("a secret must be a non-empty str of printable ASCII without spaces")
     return str.__str__(value)
 

@@ -1,8 +1,8 @@
 """The two aiohttp sessions of a client, created on first use and closed once.
 
-Reads share a connection pool, whose idle connections are dropped before the server drops them. Each create
-uses a connection of its own: if the server is just closing a kept-alive connection, a POST on it fails
-although nothing was processed, and the client cannot tell.
+Reads share a connection pool, whose idle connections are dropped before the server drops them. Each create,
+and each other request that changes something, uses a connection of its own: if the server is just closing a
+kept-alive connection, a POST on it fails although nothing was processed, and the client cannot tell.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from unpod_async._common import shorten
+from unpod_async._http.extra_headers import ExtraHeaders, merge_headers
 from unpod_async._http.retry import RetryPolicy
 from unpod_async._http.secret import Secret
 from unpod_async._http.validate import check_bool, check_integer, check_seconds, check_str
@@ -35,11 +36,14 @@ PLATFORM_PATH: Final = "/api/v2/platform/"
 
 _TOKEN_VARIABLES: Final = ("UNPOD_PLATFORM_TOKEN",)
 _ORG_VARIABLES: Final = ("UNPOD_ORG_HANDLE",)
+_PRODUCT_VARIABLES: Final = ("UNPOD_PRODUCT_ID",)
 _PROXY_VARIABLES: Final = ("UNPOD_PROXY",)
 _URL_VARIABLES: Final = ("UNPOD_PLATFORM_BASE_URL", "UNPOD_BASE_URL")
 
 # Allowed in a header value: aiohttp refuses line breaks but sends everything else unchanged.
 _HEADER_TEXT: Final = re.compile(r"[\x21-\x7e]+")
+# A product of a User-Agent: a name, and optionally a version.
+_APP_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}(?:/[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64})?")
 _SCHEME_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _WITH_SCHEME: Final = re.compile(
     r"(authorization\s*:\s*)?(token|bearer|jwt|basic|digest|api-?key)(\s.*)?", re.IGNORECASE | re.DOTALL
@@ -68,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         page_size: rows requested per page.
         max_concurrency: maximum number of requests in flight.
         allow_http: whether the token may be sent unencrypted to other machines.
+        product_id: value of the Product-Id header of call logs, or None.
+        app_name: name of the application in the User-Agent header, or None.
     """
 
     base_url: str
@@ -76,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     page_size: int
     max_concurrency: int
     allow_http: bool
+    product_id: str | None = None
+    app_name: str | None = None
 
 
 def resolve(
@@ -87,12 +95,14 @@ def resolve(
     page_size: int = 100,
     max_concurrency: int = 8,
     allow_http: bool = False,
+    product_id: str | None = None,
+    app_name: str | None = None,
     environ: Mapping[str, str],
 ) -> tuple[Settings, Secret]:
     """Return settings and token from arguments, `environ` and defaults, in this order.
 
-    The variables are UNPOD_PLATFORM_TOKEN, UNPOD_ORG_HANDLE, and UNPOD_PLATFORM_BASE_URL before
-    UNPOD_BASE_URL. An empty value counts as unset. The default base URL is https://unpod.ai.
+    The variables are UNPOD_PLATFORM_TOKEN, UNPOD_ORG_HANDLE, UNPOD_PRODUCT_ID, and UNPOD_PLATFORM_BASE_URL
+    before UNPOD_BASE_URL. An empty value counts as unset. The default base URL is https://unpod.ai.
 
     Raises:
         ConfigurationError: an argument or variable is missing, of the wrong type, or cannot work.
@@ -108,11 +118,17 @@ def resolve(
         http = check_bool("allow_http", allow_http, error=ConfigurationError)
         settings = Settings(
             base_url=_base_url(base_url, environ, allow_http=http),
-            org_handle=_org_handle(org_handle, environ),
+            org_handle=_header_value(
+                "org_handle", org_handle, _ORG_VARIABLES, environ, "pass the domain handle of an organization"
+            ),
             auth_scheme=scheme,
             page_size=check_integer("page_size", page_size, error=ConfigurationError),
             max_concurrency=check_integer("max_concurrency", max_concurrency, error=ConfigurationError),
             allow_http=http,
+            product_id=_header_value(
+                "product_id", product_id, _PRODUCT_VARIABLES, environ, "pass the id of a product"
+            ),
+            app_name=None if app_name is None else _app_name(app_name),
         )
     except ConfigurationError as error:
         # If arguments were swapped, the part of a URL that is shown may be the token.
@@ -157,10 +173,24 @@ class RequestOptions(NamedTuple):
     retry: RetryPolicy | None
     timeout: float
     deadline: float | None
+    headers: ExtraHeaders | None = None
+
+    def with_headers(self, given: Mapping[str, str] | None) -> RequestOptions:
+        """Return the options with more headers, which take precedence over those that it has.
+
+        Raises:
+            InvalidArgument: a header is not accepted.
+        """
+        try:
+            return self._replace(headers=merge_headers(given, self.headers))
+        finally:
+            given = None  # tracebacks show the variables of this frame
 
 
-def request_options(retry: object, timeout: object, deadline: object) -> RequestOptions:
-    """Return the checked options.
+def request_options(
+    retry: object, timeout: object, deadline: object, headers: ExtraHeaders | None = None
+) -> RequestOptions:
+    """Return the checked options. The headers were checked before.
 
     Raises:
         ConfigurationError: a value is not accepted.
@@ -173,7 +203,7 @@ def request_options(retry: object, timeout: object, deadline: object) -> Request
         )
     seconds = check_seconds("timeout", timeout, error=ConfigurationError)
     end = None if deadline is None else check_seconds("deadline", deadline, error=ConfigurationError)
-    return RequestOptions(retry, seconds, end)
+    return RequestOptions(retry, seconds, end, headers)
 
 
 def _token(argument: object, environ: Mapping[str, str]) -> Secret:
@@ -216,16 +246,27 @@ def _secret(found: _Setting) -> Secret:
     return Secret(value)
 
 
-def _org_handle(argument: object, environ: Mapping[str, str]) -> str | None:
-    found = _first("org_handle", argument, _ORG_VARIABLES, environ)
+def _header_value(
+    name: str, argument: object, variables: tuple[str, ...], environ: Mapping[str, str], hint: str
+) -> str | None:
+    found = _first(name, argument, variables, environ)
     if found is None:
         return None
     value = found.unwrap()
     if _HEADER_TEXT.fullmatch(value) is None:
-        raise found.error(
-            "must be printable ASCII without spaces", hint="pass the domain handle of an organization"
-        )
+        raise found.error("must be printable ASCII without spaces", hint=hint)
     return value
+
+
+def _app_name(value: object) -> str:
+    name = check_str("app_name", value, error=ConfigurationError)
+    if _APP_NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            "app_name must be a name of ASCII letters, digits and -_., or a name and a version",
+            argument="app_name",
+            hint="write it as 'billing' or 'billing/1.2', without spaces",
+        )
+    return name
 
 
 def _base_url(argument: object, environ: Mapping[str, str], *, allow_http: bool) -> str:

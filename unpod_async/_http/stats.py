@@ -25,6 +25,7 @@ class Stats:
             They are None in the rows; `raw()` has them as sent. A row is rejected if its id or status has
             another type.
         repeated: rows that were received again because the listing changed; they are not yielded twice.
+        undated: call logs without a time, which a filter by time keeps.
     """
 
     requests: int = 0
@@ -37,3 +38,4 @@ class Stats:
     unreadable: int = 0
     repeated: int = 0
     drift: Counter[str] = field(default_factory=Counter[str])
+    undated: int = 0

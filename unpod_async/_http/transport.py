@@ -1,6 +1,6 @@
 """Send one HTTP request to the API and read the response completely.
 
-This is the only module that sends requests to the API. Each call of `get` and `post` sends exactly one.
+This is the only module that sends requests to the API. Each call of `get` and `write` sends exactly one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from aiohttp.compression_utils import HAS_BROTLI, HAS_ZSTD, BrotliDecompressor
 from yarl import URL
 
 from unpod_async._common import shorten
+from unpod_async._http.extra_headers import ExtraHeaders
 from unpod_async._http.headers import (
     MAX_FIELD_SIZE,
     MAX_HEADERS,
@@ -88,8 +89,8 @@ _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Language": "en",
     "Accept-Encoding": _accepted_codings(),
-    "User-Agent": f"unpod-async/{VERSION}",
 }
+_USER_AGENT: Final = f"unpod-async/{VERSION}"
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _JSON: Final = {"Content-Type": "application/json"}
@@ -166,7 +167,11 @@ class Transport:
         self.token: Secret = secret
         self.auth_scheme: str = settings.auth_scheme
         self._root = URL(settings.base_url)
-        headers = _HEADERS if settings.org_handle is None else {**_HEADERS, "Org-Handle": settings.org_handle}
+        name = settings.app_name
+        # The application comes first: RFC 9110 orders products by importance.
+        headers = {**_HEADERS, "User-Agent": _USER_AGENT if name is None else f"{name} {_USER_AGENT}"}
+        if settings.org_handle is not None:
+            headers["Org-Handle"] = settings.org_handle
         self.sessions: Sessions = Sessions(lifecycle, headers, session, created_at)
         # A given session has its own default headers, so each request brings ours.
         self._read_headers = None if session is None else headers
@@ -182,8 +187,13 @@ class Transport:
         self._proxy = proxy
         self._ssl = True if ssl_context is None else ssl_context
 
-    def get(self, path: str, query: Mapping[str, str], timeout: float) -> Awaitable[Response]:
+    def get(
+        self, path: str, query: Mapping[str, str], timeout: float, extra: ExtraHeaders | None = None
+    ) -> Awaitable[Response]:
         """Send one GET and read the response within `timeout` seconds, whatever its status.
+
+        Args:
+            extra: headers of the user.
 
         Raises:
             TransportError: no complete response arrived.
@@ -193,26 +203,38 @@ class Transport:
         if session is None or session.closed:
             session = self.sessions.for_read()
         url = self._url(path, query)
-        if not self._can_be_prepared(session):
-            opening = self._open(session, "GET", url)
+        if extra is not None or not self._can_be_prepared(session):
+            opening = self._open(session, "GET", url, self._read_headers, extra=extra)
             return self._exchange("GET", path, timeout, opening, None, mocked=is_mocked(session))
         sent = SentFlag()
         return self._exchange("GET", path, timeout, self._open_prepared(session, url, sent), sent)
 
-    def post(self, path: str, body: bytes, timeout: float, sent: SentFlag) -> Awaitable[Response]:
-        """Send one POST over a connection of its own and read the response, whatever its status.
+    def write(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes | None,
+        timeout: float,
+        sent: SentFlag,
+        extra: ExtraHeaders | None = None,
+    ) -> Awaitable[Response]:
+        """Send one POST, PUT, PATCH or DELETE over a connection of its own, and read the response.
 
         Args:
+            body: JSON, or None.
             sent: set when the head of the request is sent.
+            extra: headers of the user.
 
         Raises:
             TransportError: no complete response arrived; `sent` is False if the request certainly never left.
             ConfigurationError: the client is closed or belongs to another event loop.
         """
         session = self.sessions.for_create()
-        opening = self._open(session, "POST", self._url(path, {}), body, sent)
+        headers = None if body is None else _JSON
+        opening = self._open(session, method, self._url(path, query), headers, body, sent, extra)
         mocked = is_mocked(session)
-        return self._exchange("POST", path, timeout, opening, sent, mocked=mocked)
+        return self._exchange(method, path, timeout, opening, sent, mocked=mocked)
 
     def _can_be_prepared(self, session: aiohttp.ClientSession) -> bool:
         """Return whether only aiohttp handles the requests of a session, so that they can be prepared.
@@ -413,15 +435,18 @@ class Transport:
         session: aiohttp.ClientSession,
         method: str,
         url: URL,
+        headers: Mapping[str, str] | None,
         body: bytes | None = None,
         sent: SentFlag | None = None,
+        extra: ExtraHeaders | None = None,
     ) -> aiohttp.ClientResponse:
+        authorize = self._authorize if extra is None else partial(self._authorize_with, extra)
         return await _get_send_function(session, method)(
             url,
             # A large body as bytes would make aiohttp warn, and a warning may be an error.
             data=None if body is None else io.BytesIO(body),
-            headers=self._read_headers if body is None else _JSON,
-            middlewares=(self._authorize, send_once),
+            headers=headers,
+            middlewares=(authorize, send_once),
             timeout=_TIMEOUT,
             proxy=self._proxy_url(),
             ssl=self._ssl,
@@ -440,6 +465,13 @@ class Transport:
         """
         request.headers[_AUTHORIZATION] = self._authorization(request.url)
         return await send(request)
+
+    async def _authorize_with(
+        self, extra: ExtraHeaders, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Middleware that adds headers of the user, and the token last."""
+        extra.add_to(request.headers)
+        return await self._authorize(request, send)
 
     def _authorization(self, url: URL) -> str:
         if (url.scheme, url.raw_authority) != (self._root.scheme, self._root.raw_authority):
@@ -468,7 +500,7 @@ def _get_send_function(
 ) -> Callable[..., Awaitable[aiohttp.ClientResponse]]:
     """Return the function of a session that sends a request: `get` or `post` if a mock replaces it."""
     name = method.lower()
-    if is_aiohttp_method(session, name):
+    if name not in SENDING_METHODS or is_aiohttp_method(session, name):
         return partial(session.request, method)
     return cast("Callable[..., Awaitable[aiohttp.ClientResponse]]", getattr(session, name))
 

@@ -28,6 +28,8 @@ __all__ = [
     "check_instance",
     "check_integer",
     "check_number",
+    "check_path",
+    "check_query_text",
     "check_run_id",
     "check_run_ids",
     "check_seconds",
@@ -43,6 +45,7 @@ MAX_INTEGER: Final = 2**31 - 1
 _MAX_ID_LENGTH: Final = 512
 # Printable ASCII without space, "#", "%", "/", "?" and "\".
 _ID: Final = re.compile(r"""[!"$&-.0->@-\[\]-~]+""")
+_MAX_PATH_LENGTH: Final = 2048
 
 _ErrorClass = type[InvalidArgument] | type[ConfigurationError]
 
@@ -178,12 +181,56 @@ def check_id(name: str, value: object) -> str:
             anything but printable ASCII, or a space or one of `/ \ ? # %`.
     """
     text = check_str(name, value)
-    if text in {".", ".."} or len(text) > _MAX_ID_LENGTH or not _ID.fullmatch(text):
+    if not _is_segment(text):
         raise InvalidArgument(
             f"{name} {shorten(ascii(text[:100]), 80)} is not a valid id",
             argument=name,
             hint=f"an id has 1 to {_MAX_ID_LENGTH} printable ASCII characters, without spaces\n"
             r"and / \ ? # %, and is not '.' or '..'",
+        )
+    return text
+
+
+def _is_segment(text: str) -> bool:
+    # Some servers remove ";" and what follows from a segment, and "..;" is then "..".
+    is_dots = text.partition(";")[0] in {".", ".."}
+    return not is_dots and len(text) <= _MAX_ID_LENGTH and _ID.fullmatch(text) is not None
+
+
+def check_path(name: str, value: object) -> str:
+    r"""Return `value` as a plain str that is safe as a path relative to the root of the API.
+
+    Each of its segments is an id as `check_id` accepts it. So no part of it can lead to another endpoint, be
+    a query, or be decoded by a server into something else. It may end with a slash.
+
+    Raises:
+        InvalidArgument: it is not such a path.
+    """
+    text = check_str(name, value)
+    segments = text.removesuffix("/").split("/")
+    # A colon in the first segment would make it the scheme of a URL.
+    if ":" in segments[0] or len(text) > _MAX_PATH_LENGTH or not all(map(_is_segment, segments)):
+        raise InvalidArgument(
+            f"{name} {shorten(ascii(text[:100]), 80)} is not a path relative to the API",
+            argument=name,
+            hint="write it as 'call-logs/': ids separated by single slashes, without a slash\n"
+            "at the start, without '.' and '..', and without spaces and \\ ? # %;\n"
+            "pass a query with params=",
+        )
+    return text
+
+
+def check_query_text(name: str, value: object) -> str:
+    """Return `value` as a plain str that reaches the server unchanged in a query.
+
+    Raises:
+        InvalidArgument: it is not a str, or contains a NUL character or a lone surrogate.
+    """
+    text = check_str(name, value)
+    # Encoding would drop a lone surrogate, and with it part of the text.
+    if "\0" in text or text != text.encode("utf-8", "ignore").decode("utf-8"):
+        raise InvalidArgument(
+            f"{name} contains a NUL character or a lone surrogate, which cannot be sent", argument=name
         )
     return text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from unpod_async._common import AsyncOnly
@@ -24,6 +24,20 @@ class ClientContext:
     def __init__(self, settings: Settings, executor: RequestExecutor) -> None:
         self.settings = settings
         self.executor = executor
+
+    def with_headers(self, headers: Mapping[str, str] | None) -> ClientContext:
+        """Return a context whose requests have more headers, which take precedence over those of this one.
+
+        Raises:
+            InvalidArgument: a header is not accepted.
+        """
+        if headers is None:
+            return self
+        try:
+            options = self.executor.options.with_headers(headers)
+        finally:
+            headers = None  # tracebacks show the variables of this frame
+        return ClientContext(self.settings, self.executor.with_options(options, None))
 
     def page_size(self, page_size: int | None) -> int:
         """Return `page_size`, or the default of the client if it is None."""

@@ -15,6 +15,7 @@ import codecs
 import functools
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from datetime import datetime
 from gc import is_tracked
@@ -23,6 +24,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
+from unpod_async._call_output import Record
 from unpod_async._common import (
     MAX_DEPTH,
     array_items,
@@ -32,10 +34,11 @@ from unpod_async._common import (
     object_members,
     parse_time,
     replace_user_tokens,
+    shorten,
 )
-from unpod_async._paging.listings import Listing
+from unpod_async._paging.listings import Listing, RowKey
 from unpod_async._paging.page import DecodedPage, RejectedRow
-from unpod_async.errors import DecodeError
+from unpod_async.errors import DecodeError, InvalidArgument
 from unpod_async.models import Task
 
 __all__ = [
@@ -43,7 +46,9 @@ __all__ = [
     "SLICE_BYTES",
     "Decode",
     "ScannedPage",
+    "check_model",
     "check_utf8",
+    "decode_any",
     "decode_in_slices",
     "decode_lines",
     "decode_object",
@@ -52,6 +57,7 @@ __all__ = [
     "decode_unless_known",
     "decode_with",
     "detach_from_body",
+    "number_equal_rows",
     "scan_page",
 ]
 
@@ -78,6 +84,9 @@ _ROW_LEVEL = 2
 
 _TOO_DEEP = "nested too deeply"
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_NOT_ACCEPTED = "the model does not accept the value"
+# Other reasons of a model of the user may contain data: the value of an enumeration, or a text of its code.
+_SAFE_REASON = re.compile(r"Expected `|Object missing required field `")
 _INDEX = re.compile(r"(?<=^\$\.data\[)[0-9]+")
 
 
@@ -155,6 +164,8 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
     Raises:
         DecodeError: the body is not a listing.
     """
+    if listing.is_custom:
+        return _decode_custom(listing, body, page, headers)
     envelope = _decode_typed(listing, body)
     if envelope is None:
         return _decode_row_by_row(listing, body, page, headers)
@@ -220,6 +231,9 @@ def decode_raw(listing: Listing[Any], body: bytes, page: int, headers: Mapping[s
         DecodeError: the body is not a listing.
     """
 
+    if listing.is_custom:
+        return _decode_custom(listing, body, page, headers, lambda raw, index: raw)
+
     def rows_of(_: bytes, raws: Sequence[msgspec.Raw], fields: Sequence[RowFields]) -> list[Any]:
         return [bytes(raw) if listing.keeps(row) else None for raw, row in zip(raws, fields, strict=True)]
 
@@ -234,6 +248,9 @@ def decode_lines(listing: Listing[Any], body: bytes, page: int, headers: Mapping
     Raises:
         DecodeError: the body is not a listing.
     """
+
+    if listing.is_custom:
+        return _decode_custom(listing, body, page, headers, _line_of)
 
     def rows_of(_: bytes, raws: Sequence[msgspec.Raw], fields: Sequence[RowFields]) -> list[Any]:
         rows = enumerate(zip(raws, fields, strict=True))
@@ -328,6 +345,56 @@ def decode_object(model: type[T], body: bytes) -> tuple[T, object]:
     raise DecodeError(f"the response is not the expected JSON: {reason}")
 
 
+def check_model(model: Any) -> None:
+    """Check that JSON can be decoded into a type.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    try:
+        _decoder(cast("Hashable", model))
+    except (TypeError, NameError, AttributeError) as fault:
+        reason = shorten(str(fault), 200)
+    else:
+        return
+    raise InvalidArgument(f"model cannot be decoded from JSON: {reason}", argument="model")
+
+
+def decode_any(body: bytes, model: Any = None) -> Any:
+    """Decode a body without a model, or its `data` (the whole body if it has none) into a model.
+
+    Raises:
+        DecodeError: the body is not JSON, or does not fit the model.
+    """
+    problem = "is not JSON"
+    try:
+        body.decode()
+        if model is None:
+            return msgspec.json.decode(body)
+        problem = "does not fit the model"
+        return _decode_into(model, _data_of(body))
+    except _UNREADABLE as fault:
+        reason = _reason_for(model, fault)
+    raise DecodeError(f"the response {problem}: {reason}")
+
+
+def _data_of(body: bytes) -> msgspec.Raw:
+    try:
+        members: dict[str, msgspec.Raw] = _MEMBERS.decode(body)
+    except msgspec.ValidationError:  # it is not an object
+        members = {}
+    return members.get("data") or msgspec.Raw(body)
+
+
+def _decode_into(model: Any, raw: msgspec.Raw) -> Any:
+    try:
+        return _decoder(cast("Hashable", model)).decode(raw)
+    except msgspec.ValidationError:
+        if not _is_record(model):
+            raise
+    return decode_leniently(model, raw, _STRICT)[0]
+
+
 def _decode_data(model: type[Any], body: bytes) -> _ObjectEnvelope[Any]:
     try:
         return cast(
@@ -395,6 +462,110 @@ def _decode_row_by_row(
         message=envelope.message,
         drift=drift,
     )
+
+
+# Custom listings
+
+
+def _decode_custom(
+    listing: Listing[Any],
+    body: bytes,
+    page: int,
+    headers: Mapping[str, str],
+    row_of: Callable[[bytes, int], bytes | RejectedRow] | None = None,
+) -> DecodedPage:
+    """Decode a page of a custom listing, row by row.
+
+    Args:
+        row_of: takes the bytes of a row and its index, and returns the row to deliver; by default it is
+            decoded into the model of the listing.
+    """
+    envelope, raws, shallow = _decode_envelope(body, page)
+    rows: list[Any] = []
+    keys: list[str] = []
+    drift: list[str] = []
+    undated: list[int] = []
+    for index, (raw, cut) in enumerate(zip(raws, shallow, strict=True)):
+        row: Any = _decode_row(listing, raw, cut, index, drift)
+        if row is None or (cut is not raw and is_too_deep(bytes(raw))):
+            reason = "the row is null" if row is None else _TOO_DEEP
+            row = RejectedRow(bytes(raw), f"$.data[{index}]", reason)
+        is_rejected = isinstance(row, RejectedRow)
+        keys.append(_custom_key(listing.key, row, cut, is_rejected=is_rejected) or _anonymous_key(raw))
+        if listing.window is not None and not is_rejected and getattr(row, "created_at", None) is None:
+            undated.append(index)
+        if row_of is not None:
+            row = row_of(bytes(raw), index) if is_rejected or listing.keeps(row) else None
+        rows.append(row)
+    detach_from_body(rows)
+    return DecodedPage(
+        keys,
+        _count_of(envelope),
+        body_size=len(body),
+        rows=rows,
+        headers=headers,
+        status_code=envelope.status_code,
+        message=envelope.message,
+        drift=drift,
+        undated=frozenset(undated),
+    )
+
+
+_ANONYMOUS = "\0#"
+"""The start of the key of a row that is identified by its bytes. No other key begins with it."""
+
+
+def _anonymous_key(raw: msgspec.Raw) -> str:
+    return f"{_ANONYMOUS}{_digest(raw)}"
+
+
+def _custom_key(key: RowKey | None, row: Any, raw: msgspec.Raw, *, is_rejected: bool) -> str | None:
+    """Return the key of a row as a string that differs if the keys differ, or None if it has none."""
+    if key is None:
+        return None
+    if isinstance(key, str):
+        try:
+            value: Any = _decoder(_key_struct(key)).decode(raw).key
+        except _UNREADABLE:
+            return None
+    elif is_rejected:
+        return None
+    else:
+        value = key(row)
+    if isinstance(value, str):
+        return f"\0s{value}" if value.startswith("\0") else value or None
+    if value is None or (isinstance(key, str) and type(value) is not int):
+        return None
+    if not _is_key(value):
+        raise InvalidArgument(
+            f"key must return a str, an int, a tuple of them, or None, not {type(value).__name__}",
+            argument="key",
+        )
+    return f"\0j{msgspec.json.encode(value).decode()}"
+
+
+def _is_key(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(one is None or _is_key(one) for one in cast("tuple[object, ...]", value))
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+@functools.cache
+def _key_struct(name: str) -> Hashable:
+    """Return a struct with the value of one key of a JSON object as `key`."""
+    return msgspec.defstruct("RowKeyField", [("key", Any, msgspec.field(name=name, default=None))])
+
+
+def number_equal_rows(page: DecodedPage) -> DecodedPage:
+    """Return the page with different keys for equal rows that have no key: they are rows of their own."""
+    seen: Counter[str] = Counter()
+    keys = list(page.keys)
+    for index, key in enumerate(keys):
+        if key.startswith(_ANONYMOUS):
+            seen[key] += 1
+            if seen[key] > 1:
+                keys[index] = f"{key}/{seen[key]}"
+    return msgspec.structs.replace(page, keys=keys)
 
 
 def _decode_envelope(body: bytes, page: int) -> tuple[Any, list[msgspec.Raw], list[msgspec.Raw]]:
@@ -472,7 +643,7 @@ def _decode_row(
             return row
         reason, path = _TOO_DEEP, f".{deep}"
     except _UNREADABLE as fault:
-        reason, _, path = _reason(fault).partition(" - at `$")
+        reason, _, path = _reason_for(listing.model, fault).partition(" - at `$")
     return RejectedRow(bytes(raw), f"$.data[{index}]{path.rstrip('`')}", reason)
 
 
@@ -480,8 +651,15 @@ def _decode_any(listing: Listing[Any], raw: msgspec.Raw) -> tuple[Any, list[str]
     try:
         return _decoder(cast("Hashable", listing.model)).decode(raw), []
     except msgspec.ValidationError:
-        pass
+        # The types of a model of the user are what its code relies on.
+        if not _is_record(listing.model):
+            raise
     return decode_leniently(listing.model, raw, listing.strict_fields)
+
+
+def _is_record(model: object) -> bool:
+    """Return whether a model is one of this package."""
+    return isinstance(model, type) and issubclass(model, Record)
 
 
 def _set_output(row: Task, raw: bytes) -> None:
@@ -617,6 +795,15 @@ def _reason(fault: Exception) -> str:
     return str(fault)
 
 
+def _reason_for(model: Any, fault: Exception) -> str:
+    """Return a description of a decoding error, without data, which the errors of a user's model contain."""
+    reason = _reason(fault)
+    if _is_record(model) or not isinstance(fault, msgspec.ValidationError) or _SAFE_REASON.match(reason):
+        return reason
+    _, separator, path = reason.rpartition(" - at `$")
+    return _NOT_ACCEPTED + separator + path if separator else _NOT_ACCEPTED
+
+
 # Large pages, in slices
 #
 # msgspec holds the interpreter lock while it decodes, so decoding in a thread would block the event loop too.
@@ -645,13 +832,16 @@ async def decode_in_slices(
     keys: list[str] = []
     created: list[datetime | None] = []
     drift: list[str] = []
+    undated: list[int] = []
     for body in _slices(scanned.raws):
         await asyncio.sleep(0)
+        first = len(keys)
         part = decode(listing, body, page, scanned.headers)
-        rows += [_shift_index(row, len(keys)) if type(row) is RejectedRow else row for row in part.rows]
+        rows += [_shift_index(row, first) if type(row) is RejectedRow else row for row in part.rows]
         keys += part.keys
         created += part.created
         drift += part.drift
+        undated += [first + index for index in part.undated]
     return DecodedPage(
         keys,
         scanned.count,
@@ -662,6 +852,7 @@ async def decode_in_slices(
         status_code=scanned.status_code,
         message=scanned.message,
         drift=drift,
+        undated=frozenset(undated),
     )
 
 

@@ -25,6 +25,7 @@ from unpod_async._paging.decode import (
     decode_object,
     decode_rows,
     decode_unless_known,
+    number_equal_rows,
     scan_page,
 )
 from unpod_async._paging.listings import Listing
@@ -69,7 +70,10 @@ async def fetch(
     if listing.paged:
         query |= {"page": str(request.page), "page_size": str(request.size)}
 
-    decode_known = decode if are_known is None else partial(decode_unless_known, are_known, decode)
+    if are_known is None or listing.is_custom:
+        decode_known = decode
+    else:
+        decode_known = partial(decode_unless_known, are_known, decode)
 
     def parse(sent: Request, response: Response) -> DecodedPage | ScannedPage:
         return parse_page(sent, response, listing, request.page, decode_known)
@@ -81,7 +85,7 @@ async def fetch(
             parse,
             deadline,
             single_out=request.single_out,
-            can_split=listing.paged and not request.patient,
+            can_split=listing.paged and listing.is_keyed and not request.patient,
         )
     except ConfigurationError:
         raise
@@ -89,6 +93,8 @@ async def fetch(
         return _to_page_failure(error)
     if isinstance(page, ScannedPage):
         page = await decode_in_slices(page, listing, request.page, decode)
+    if listing.is_custom:
+        page = number_equal_rows(page)
     if page.drift:
         executor.count_drift(listing.model.__name__, page.drift)
     return page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -12,7 +12,15 @@ from unpod_async._http import Endpoint, TimeWindow, check_str_or_list, endpoints
 from unpod_async.errors import InvalidArgument
 from unpod_async.models import Run, Task
 
-__all__ = ["Listing", "RunStatusFilter", "TaskStatusFilter", "run_tasks", "space_runs", "status_filter"]
+__all__ = [
+    "Listing",
+    "RowKey",
+    "RunStatusFilter",
+    "TaskStatusFilter",
+    "run_tasks",
+    "space_runs",
+    "status_filter",
+]
 
 T = TypeVar("T")
 
@@ -23,6 +31,10 @@ TaskStatusFilter: TypeAlias = TaskStatus | str | Sequence[TaskStatus | str] | No
 """The same for statuses of tasks."""
 
 
+RowKey: TypeAlias = str | Callable[[Any], object]
+"""What identifies a row: a key of its JSON object, or a function of the decoded row."""
+
+
 class Listing(msgspec.Struct, Generic[T], frozen=True):
     """Description of one listing of the service.
 
@@ -30,6 +42,10 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
         endpoint: path and label.
         model: struct of a row.
         identity: attributes that can identify a row; the first one that is a non-empty string is the key.
+            Empty for a custom listing, whose rows are identified by `key`.
+        key: identifies the rows of a custom listing. A row that it does not identify is identified by its
+            bytes, and by their number if several rows of a response are equal. If `key` is None, rows are
+            not identified at all, and the listing is read once, without the guarantees of a walk.
         paged: the server accepts `page` and `page_size`.
         tied: rows with the same `created` have no fixed order.
         query: filters that the server applies.
@@ -41,7 +57,8 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
 
     endpoint: Endpoint
     model: type[T]
-    identity: tuple[str, ...]
+    identity: tuple[str, ...] = ()
+    key: RowKey | None = None
     paged: bool = True
     tied: bool = False
     query: Mapping[str, str] = {}
@@ -49,6 +66,16 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
     statuses: frozenset[str] | None = None
     window: TimeWindow | None = None
     needs_org: bool = False
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether `key` identifies the rows, or nothing does."""
+        return not self.identity
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether rows are identified."""
+        return bool(self.identity) or self.key is not None
 
     @property
     def is_filtered(self) -> bool:

@@ -95,6 +95,7 @@ class DecodedPage(PageResult, frozen=True, kw_only=True):
         status_code: `status_code` in the body, as sent.
         message: `message` in the body, as sent.
         drift: the names of fields whose values do not have the type of the model. They are None in the row.
+        undated: the positions of rows without a time, which a filter by time keeps. Only custom listings.
     """
 
     rows: Sequence[Any]
@@ -102,6 +103,7 @@ class DecodedPage(PageResult, frozen=True, kw_only=True):
     status_code: object = None
     message: object = None
     drift: Sequence[str] = ()
+    undated: frozenset[int] = frozenset()
 
 
 OnBadRow: TypeAlias = Literal["raise", "skip"]
@@ -154,11 +156,13 @@ class Collector(Generic[T]):
         rejected: list[RejectedRow] = []
         count: int | None = None
         headers: Any = {}
-        repeated = 0
+        repeated = undated = 0
         part: Any  # a DecodedPage; the walk knows only its base class
         for part, new in deliver.parts:
             rows = part.rows
             count, headers = part.count, part.headers
+            if part.undated:
+                undated += len(part.undated.intersection(new))
             if len(new) < len(rows):
                 repeated += len(rows) - len(new)
                 rows = [rows[index] for index in new]
@@ -167,7 +171,11 @@ class Collector(Generic[T]):
         if rejected or unreadable:
             self._add_bad_rows(deliver.number, rejected, unreadable)
         self._executor.count_page(
-            rows=len(items), rejected=len(rejected), unreadable=len(unreadable), repeated=repeated
+            rows=len(items),
+            rejected=len(rejected),
+            unreadable=len(unreadable),
+            repeated=repeated,
+            undated=undated,
         )
         if not (items or rejected or unreadable or self._is_first):
             return None

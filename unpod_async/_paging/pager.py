@@ -160,8 +160,12 @@ class Pager(AsyncOnly, Generic[T]):
         """
         items: list[T] = []
         walk = self._walk(limit=limit)
-        while (page := await walk.next_page()) is not None:
-            items += page.items
+        try:
+            while (page := await walk.next_page()) is not None:
+                items += page.items
+        except BaseException:
+            items.clear()  # tracebacks with locals would show rows that are dicts
+            raise
         return items
 
     async def first(self) -> T | None:
@@ -331,6 +335,7 @@ class Pager(AsyncOnly, Generic[T]):
                     start_page=self._start_page,
                     ahead=ahead,
                     tied=self._listing.tied,
+                    keyed=self._listing.is_keyed,
                 ),
                 Collector(
                     self._listing,
@@ -621,7 +626,11 @@ class SequentialWalk(Generic[T]):
         """Start the walk with the first response; return its next command."""
         request = self._first
         self._walk = Walk(
-            page_size=request.size, start_page=request.page, tied=self._listing.tied, first=first
+            page_size=request.size,
+            start_page=request.page,
+            tied=self._listing.tied,
+            keyed=self._listing.is_keyed,
+            first=first,
         )
         self._steps = self._walk.run()
         return next(self._steps)

@@ -137,9 +137,8 @@ async def prefetch_pages(
     async with anyio.create_task_group() as tasks:
         pages = _PendingPages(tasks, send_request, {} if prefetched is None else prefetched)
         try:
-            error = await _deliver_all(
-                walk.run() if listing.paged else walk_unpaged(), pages, collector, send
-            )
+            steps = walk.run() if listing.paged else walk_unpaged()
+            error = await _deliver_all(steps, pages, collector, send)
         except UnpodError as walk_error:
             collector.locate(walk_error, walk.page)
             error = walk_error

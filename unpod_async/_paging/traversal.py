@@ -42,7 +42,7 @@ from unpod_async._paging.quirks import (
     is_complete_later_response,
     request_past_end,
 )
-from unpod_async.errors import IncompleteListing, ServerError, TransportError
+from unpod_async.errors import IncompleteListing, ServerError, StalledListing, TransportError
 
 __all__ = ["Walk", "deliver_whole_listing", "walk_unpaged"]
 
@@ -55,6 +55,7 @@ class Walk:
         start_page: number of the first page, counted from 1 in pages of `page_size`.
         ahead: maximum number of pages that are requested but not yet delivered; 1 is a sequential walk.
         tied: rows of equal `created` have no fixed order (tasks of an agent).
+        keyed: rows are identified. If not, each page is read once, and only the number of rows is checked.
         preview: a preview of the listing. Its length says how many pages can be requested at once. It is only
             used if the walk starts at the first page.
         first: the result for the first page, if it was requested before.
@@ -67,6 +68,7 @@ class Walk:
         start_page: int = 1,
         ahead: int = 1,
         tied: bool = False,
+        keyed: bool = True,
         preview: ListingPreview | None = None,
         first: PageResult | PageFailure | None = None,
     ) -> None:
@@ -75,6 +77,7 @@ class Walk:
         self._start = start_page
         self._ahead = ahead
         self._tied = tied
+        self._keyed = keyed
         self._preview = preview if start_page == 1 and ahead > 1 and preview and preview.length else None
         self._layout = PageLayout(page_size)
         self._first = first  # until the first pass reads it
@@ -112,6 +115,9 @@ class Walk:
             StalledListing: the server repeats one page.
             UnpodError: the error of a page that no single row can explain.
         """
+        if not self._keyed:
+            yield from self._read_once()
+            return
         if self._preview is None:
             request = PageRequest(self._start, self._layout.size)
             if self._first is None:
@@ -139,6 +145,55 @@ class Walk:
             if isinstance(verdict, Incomplete):
                 raise self._incomplete(verdict.reason)
             yield from self._restart()
+
+    def _read_once(self) -> Steps[None]:
+        """Read the rows of a listing that nothing identifies, each page once.
+
+        It ends at an empty page, or when as many rows were delivered as the server counts.
+
+        Raises:
+            IncompleteListing: the number of rows differs from the last count.
+            StalledListing: the server sends no count and repeats a page.
+            UnpodError: the error of a page.
+        """
+        size, start = self._layout.size, self._start
+        rows, skipped = 0, (start - 1) * size
+        count: int | None = None
+        last: Sequence[str] = ()
+        while True:
+            outcome, self._first = self._first, None
+            if outcome is None:
+                outcome = yield Fetch(PageRequest(self.page, size))
+            if isinstance(outcome, PageFailure):
+                if outcome.past_end and self.page > start:
+                    break
+                raise outcome.error
+            keys = list(outcome.keys)
+            count = outcome.count if outcome.count is not None else count
+            if count is None and keys and keys == last:
+                raise StalledListing(
+                    f"the listing stalls: page {self.page} has the same rows as the page before",
+                    hint="pass key=, or check whether a proxy drops the query",
+                    seen=rows,
+                    expected=None,
+                )
+            yield Deliver(self.page, [(outcome, range(len(keys)))])
+            rows += len(keys)
+            if self.page == start and (len(keys) > size or (keys and count and skipped + rows < count)):
+                skipped = (start - 1) * len(keys)  # the server has a page size of its own
+            if not keys or (count is not None and skipped + rows >= count):
+                break
+            last = keys
+            self.page += 1
+        expected = None if count is None else max(0, count - skipped)
+        if expected is not None and rows != expected:
+            self.page = start
+            raise IncompleteListing(
+                f"{rows} rows were read, and the server counts {expected}",
+                hint="rows without a key cannot be told apart: pass key= to read all of them once",
+                seen=rows,
+                expected=expected,
+            )
 
     def _incomplete(self, reason: str) -> IncompleteListing:
         self.page = self._start  # the missing rows may be on any page
