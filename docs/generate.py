@@ -22,13 +22,16 @@ REFERENCE: Final = DOCS / "reference"
 NOTE: Final = "<!-- Written by docs/generate.py: change the docstring, not this page. -->\n"
 
 PAGES: Final = {
-    "client": ("The client", "UnpodClient Settings RetryPolicy Stats"),
-    "calls": ("Calls of the API", "Runs Tasks Agents Spaces Organizations Recordings"),
+    "client": ("The client", "UnpodClient RawResponse Settings RetryPolicy Stats"),
+    "calls": ("Calls of the API", "Runs Tasks CallLogs Agents Spaces Organizations Recordings"),
     "listings": (
         "Listings and streams",
         "Pager ListingIterator Page RejectedRow Stream StreamIterator Ok Failed",
     ),
-    "models": ("Rows", "Run Task Call TranscriptMessage UserInfo Agent Space Organization"),
+    "models": (
+        "Rows",
+        "Run Task Call TranscriptMessage UserInfo CallLog Agent AgentExecution Space Organization",
+    ),
     "create": (
         "Placing calls",
         (
@@ -181,7 +184,7 @@ def _help(*arguments: str) -> str:
 
 def _command_line() -> str:
     overview = _help()
-    commands = re.findall(r"^  ([a-z]+) +[A-Z]", overview, re.MULTILINE)
+    commands = re.findall(r"^  ([a-z][a-z-]*) +[A-Z]", overview, re.MULTILINE)
     parts = [f"{NOTE}\n# Command line\n\n```text\n{overview.strip()}\n```\n"]
     parts += [f"## {command}\n\n```text\n{_help(command).strip()}\n```\n" for command in commands]
     return "\n".join(parts)

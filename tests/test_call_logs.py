@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.raw_server import RawConnection, RawServer, http_response, json_response
 from tests.tables import each_row
 from unpod_async import AgentExecution, CallLog, RetryPolicy, UnpodClient
-from unpod_async.errors import ConfigurationError, InvalidArgument, InvalidRequestError, NotFoundError
+from unpod_async.errors import (
+    ConfigurationError,
+    IncompleteListing,
+    InvalidArgument,
+    InvalidRequestError,
+    NotFoundError,
+    UnpodError,
+)
+from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -268,3 +279,84 @@ async def test_a_server_without_executions_is_explained(answer: bytes) -> None:
         with pytest.raises(NotFoundError) as caught:
             await unpod.agents.tasks("agent").collect()
         assert "executions" not in str(caught.value)
+
+
+# --- the sandbox -------------------------------------------------------------------------------------------
+
+
+async def test_the_sandbox_serves_both_listings() -> None:
+    async with Sandbox(runs=9, tasks_per_run=7) as sandbox, sandbox.client(page_size=10) as unpod:
+        rows = list(sandbox.call_log_rows())
+        executions = list(sandbox.execution_rows())
+        assert [json.loads(row) async for row in unpod.call_logs.list().raw()] == rows
+        assert [
+            json.loads(row) async for row in unpod.agents.executions(sandbox.agent_handle).raw()
+        ] == executions
+        assert [row["run_id"] for row in executions] == sandbox.run_ids()
+        assert sum(row["total_tasks"] for row in executions) == sandbox.task_count
+        with pytest.raises(NotFoundError):
+            await unpod.agents.executions("nobody").collect()
+    assert len(rows) > 20
+    assert len({"id" in row for row in rows}) == 2
+    assert {type(row["call_duration"]) for row in rows} == {int, float, str}
+    assert {row["call_status"] for row in rows} == {"completed", "missed", "failed"}
+    times = [datetime.fromisoformat(row["creation_time"]) for row in rows]
+    assert times == sorted(times, reverse=True)
+
+
+async def test_the_filters_of_the_sandbox() -> None:
+    async with Sandbox(runs=3000, tasks_per_run=1) as sandbox, sandbox.client(page_size=1000) as unpod:
+        rows = [json.loads(row) async for row in unpod.call_logs.list().raw()]
+        start = datetime(2026, 1, 15, 20, 30, tzinfo=UTC)
+        end = datetime(2026, 1, 16, 22, tzinfo=UTC)
+        found = await unpod.call_logs.list(created_from=start, created_to=end).collect()
+        expected = [row for row in rows if start <= datetime.fromisoformat(row["creation_time"]) <= end]
+        assert [row.creation_time for row in found] == [row["creation_time"] for row in expected]
+        assert 0 < len(found) < len(rows)
+        missed = await unpod.call_logs.list(call_type="outbound", call_status="missed").collect()
+        assert len(missed) == sum(
+            (row["call_type"], row["call_status"]) == ("outbound", "missed") for row in rows
+        )
+
+
+async def test_a_sandbox_can_require_a_product_id() -> None:
+    async with Sandbox(runs=1, product_id="P1") as sandbox:
+        async with sandbox.client() as unpod:
+            assert await unpod.call_logs.list().collect()
+        async with sandbox.client(product_id="P2") as unpod:
+            with pytest.raises(InvalidRequestError, match="pass product_id="):
+                await unpod.call_logs.list().collect()
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32), size=st.integers(2, 5), days=st.booleans())
+async def test_every_call_that_stays_is_listed_while_calls_end(seed: int, size: int, days: bool) -> None:
+    chance = random.Random(seed)
+    box: list[Sandbox] = []
+    left = 30
+
+    def now() -> datetime:
+        nonlocal left
+        left -= 1
+        if box and left > 0 and chance.random() < 0.4:
+            if chance.random() < 0.5:
+                box[0].insert_run(tasks=2)
+            box[0].advance()
+        return datetime(2026, 2, 1, tzinfo=UTC)
+
+    async with Sandbox(runs=6, tasks_per_run=3, now=now) as sandbox, sandbox.client(page_size=size) as unpod:
+        before = [json.dumps(row) for row in sandbox.call_log_rows()]
+        box.append(sandbox)
+        since = datetime(2026, 1, 1, tzinfo=UTC) if days else None
+        found: list[str] = []
+        error: UnpodError | None = None
+        try:
+            async for row in unpod.call_logs.list(created_from=since).raw():
+                found += [json.dumps(json.loads(row))]
+        except UnpodError as raised:
+            error = raised
+        after = {json.dumps(row) for row in sandbox.call_log_rows()}
+    assert len(found) == len(set(found)), "the rows of the sandbox are all different"
+    assert error is None or isinstance(error, IncompleteListing)
+    if error is None:
+        assert {row for row in before if row in after} <= set(found)

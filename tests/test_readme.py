@@ -78,7 +78,7 @@ def test_the_calls_of_its_table_exist() -> None:
 
 def test_its_commands_exist() -> None:
     chapter = README.partition("\n## Command line\n")[2].partition("\n## ")[0]
-    named = set(re.findall(r"`(?:unpod-async )?([a-z]+)[^`]*`", chapter))
+    named = set(re.findall(r"`(?:unpod-async )?([a-z]+(?:-[a-z]+)*)[^`]*`", chapter))
     reference = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     commands = re.findall(r"^## (.+)$", reference, re.MULTILINE)
     assert len(commands) > 10

@@ -16,7 +16,8 @@ from unpod_async._version import install_command
 from unpod_async.testing import Sandbox
 
 COMMANDS = (
-    *("runs", "run", "tasks", "task", "recordings", "agents", "spaces", "organizations"),
+    *("runs", "run", "tasks", "task", "recordings", "call-logs", "agents", "executions", "spaces"),
+    "organizations",
     *("export", "create", "watch", "wait", "sandbox", "demo", "doctor"),
 )
 _PRINT_MODULES = """\

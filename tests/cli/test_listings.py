@@ -76,6 +76,57 @@ async def test_the_listings_of_an_organization() -> None:
     assert organizations.out.split() == ["HANDLE", "NAME", "ROLE", "acme.example", "Acme", "Example", "owner"]
 
 
+async def test_call_logs_and_executions() -> None:
+    async with Sandbox(runs=9, tasks_per_run=7) as sandbox:
+        logs = list(sandbox.call_log_rows())
+        lines = await run_cli(settings(sandbox), "call-logs")
+        missed = await run_cli(
+            settings(sandbox), "call-logs", "--status", "missed", "--call-type", "outbound", "--limit", "2"
+        )
+        none = await run_cli(settings(sandbox), "call-logs", "--to", "2020-01-01", "--table")
+        executions = await run_cli(settings(sandbox), "executions", sandbox.agent_handle)
+        unknown = await run_cli(settings(sandbox), "executions", "nobody")
+        found = list(sandbox.execution_rows())
+
+    assert (lines.status, lines.err) == (0, "")
+    assert rows_of(lines.out) == logs
+    kinds = [(row["call_status"], row["call_type"]) for row in logs]
+    assert (
+        rows_of(missed.out)
+        == [row for row, kind in zip(logs, kinds, strict=True) if kind == ("missed", "outbound")][:2]
+    )
+    assert (none.status, none.out, none.err) == (0, "", "There are no calls with these filters.\n")
+    assert rows_of(executions.out) == found
+    assert (unknown.status, unknown.out) == (1, "")
+    assert "this server does not offer executions of agents" in unknown.err
+
+
+async def test_tables_of_calls_and_executions_fit_60_columns() -> None:
+    async with Sandbox(runs=3, tasks_per_run=7) as sandbox:
+        for argv in (("call-logs",), ("executions", sandbox.agent_handle)):
+            result = await run_cli(settings(sandbox, COLUMNS="60"), *argv, "--table", "--utc")
+            assert result.status == 0
+            assert max(map(cell_len, result.out.splitlines())) <= 60
+            assert "…" not in re.sub(r"^R\w{8}…", "", result.out, flags=re.MULTILINE)  # only ids are cut
+        broad = await run_cli(settings(sandbox, COLUMNS="120"), "call-logs", "--table", "--utc")
+
+    heading = broad.out.splitlines()[0].split()
+    assert heading == ["CREATED", "(UTC)", "TYPE", "STATUS", "DURATION", "FROM", "TO", "END"]
+
+
+async def test_a_server_that_requires_a_product() -> None:
+    async with Sandbox(runs=1, product_id="P1") as sandbox:
+        without = await run_cli(settings(sandbox), "call-logs")
+        option = await run_cli(settings(sandbox), "call-logs", "--product-id", "P1")
+        variable = await run_cli(settings(sandbox, UNPOD_PRODUCT_ID="P1"), "call-logs")
+        wrong = await run_cli(settings(sandbox), "call-logs", "--product-id", "P 1")
+
+    assert (without.status, without.out) == (1, "")
+    assert without.err.endswith("hint: use --product-id ID, or set UNPOD_PRODUCT_ID\n")
+    assert option.out == variable.out != ""
+    assert (wrong.status, wrong.err.startswith("unpod-async: --product-id ")) == (2, True)
+
+
 async def test_a_table_has_the_first_rows_and_counts_the_others() -> None:
     async with Sandbox(runs=60) as sandbox:
         result = await run_cli(settings(sandbox), "runs", sandbox.space_token, "--table")

@@ -78,7 +78,14 @@ _COMMANDS: Final = {
         _READ,
         ("recordings SPACE R09525d28", "recordings SPACE T35b09426 --to recordings"),
     ),
+    "call-logs": _Entry(
+        "listings",
+        "List the calls of the organization",
+        _READ,
+        ("call-logs --from 2030-01-31 --status missed", "call-logs --json --limit 0 > calls.jsonl"),
+    ),
     "agents": _Entry("listings", "List the agents of the organization", _READ, ("agents",)),
+    "executions": _Entry("listings", "List the executions of an agent", _READ, ("executions HANDLE",)),
     "spaces": _Entry("listings", "List the spaces of the organization", _READ, ("spaces --auth-scheme JWT",)),
     "organizations": _Entry(
         "listings", "List the organizations of the account", _READ, ("organizations --auth-scheme JWT",)
@@ -186,7 +193,7 @@ def _load(name: str) -> Any:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    single.command(name, cls=CliCommand, short_help=entry.short_help)(getattr(module, name))
+    single.command(name, cls=CliCommand, short_help=entry.short_help)(getattr(module, name.replace("-", "_")))
     return typer.main.get_command(single)
 
 

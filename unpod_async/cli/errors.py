@@ -74,6 +74,7 @@ _OPTION_NAMES: Final = {
     "run_id": "RUN",
     "run_ids": "RUN",
     "runs": "--run",
+    "agent_handle": "HANDLE",
     "space_token": "SPACE",
     "spaces": "SPACE",
     "target": "TARGET",
@@ -84,6 +85,7 @@ _OPTION_NAMES: Final = {
 _HTTP_HINT: Final = "check --base-url or UNPOD_BASE_URL; --allow-http permits http://"
 _TOKEN_HINT: Final = "give only the API key, in UNPOD_PLATFORM_TOKEN or with --token-file FILE"  # noqa: S105
 _ORG_HINT: Final = "set UNPOD_ORG_HANDLE or use --org-handle HANDLE"
+_PRODUCT_HINT: Final = "set UNPOD_PRODUCT_ID or use --product-id ID"
 _PROXY_HINT: Final = "write it as http://host:port; a user name and password only in UNPOD_PROXY"
 _SETTING_HINTS: Final = {
     "auth_scheme": "use --auth-scheme Token, JWT or Bearer",
@@ -94,6 +96,8 @@ _SETTING_HINTS: Final = {
     "UNPOD_ORG_HANDLE": _ORG_HINT,
     "token": _TOKEN_HINT,
     "UNPOD_PLATFORM_TOKEN": _TOKEN_HINT,
+    "product_id": _PRODUCT_HINT,
+    "UNPOD_PRODUCT_ID": _PRODUCT_HINT,
     "proxy": _PROXY_HINT,
     "UNPOD_PROXY": _PROXY_HINT,
 }
@@ -110,6 +114,7 @@ _IN_HINTS: Final = {
     "proxy=": "--proxy",
     "pass ssl_context=": "set SSL_CERT_FILE",
     "allow_http=True": "--allow-http",
+    "pass product_id=, or": "use --product-id ID, or",
 }
 """Python code in the hints of the library, and what the user of the command line writes."""
 

@@ -6,7 +6,19 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["SECOND", "Ids", "agent_row", "failure_reason", "iso", "mix", "output_for", "run_row", "task_row"]
+__all__ = [
+    "SECOND",
+    "Ids",
+    "agent_row",
+    "call_log_row",
+    "failure_reason",
+    "is_inbound",
+    "iso",
+    "mix",
+    "output_for",
+    "run_row",
+    "task_row",
+]
 
 SECOND = 1_000_000  # times are in whole microseconds since 1970, UTC
 
@@ -206,7 +218,7 @@ def _camel_output(bits: int, started: int, name: str, phone: str, ordinal: int) 
         "id": f"call-{ordinal:04d}",
         "assistantId": "assistant-1",
         "phoneNumberId": "phone-1",
-        "type": "inboundPhoneCall" if bits % 16 == 1 else "outboundPhoneCall",
+        "type": "inboundPhoneCall" if is_inbound(bits) else "outboundPhoneCall",
         "startedAt": _odd_time(bits >> 4, started),
         "endedAt": _odd_time(bits >> 4, ended),
         "createdAt": f"{iso(started)[:19]}.000Z",
@@ -234,7 +246,7 @@ def _camel_output(bits: int, started: int, name: str, phone: str, ordinal: int) 
 def _snake_output(bits: int, started: int, name: str, phone: str, ordinal: int) -> Row:
     question, response = _LINES[bits % len(_LINES)]
     form = (bits >> 4) % 12
-    kind = "inboundPhoneCall" if bits % 16 == 1 else "outboundPhoneCall"
+    kind = "inboundPhoneCall" if is_inbound(bits) else "outboundPhoneCall"
     transcript: list[Row]
     if form % 3 == 0:
         transcript = [{"role": "agent", "content": question}, {"role": "customer", "content": response}]
@@ -289,6 +301,47 @@ def _snake_output(bits: int, started: int, name: str, phone: str, ordinal: int) 
         "metadata": {"cost": 0.1291, "type": kind, "usage": {}},
         "call_status": "completed",
     }
+
+
+def is_inbound(bits: int) -> bool:
+    """Return whether the call of a task is inbound."""
+    return bits % 16 == 1
+
+
+def call_log_row(bits: int, ended: int, ordinal: int, *, is_completed: bool, phone: str, names: Row) -> Row:
+    """Return a row of the call logs, in one of the forms that servers send.
+
+    Args:
+        bits: the hash of the task.
+        ended: when the call ended, in microseconds.
+        ordinal: the ordinal of the task.
+        is_completed: whether the call was answered.
+        phone: the phone number of the person.
+        names: `agent`, `space` and `bridge`, which only some servers send.
+    """
+    seconds = 30 + bits % 300 if is_completed else 0
+    started = f"{iso(ended - ended % SECOND - seconds * SECOND)}Z"
+    numbers = ["+911400000000", f"+91{phone}"]
+    source, destination = reversed(numbers) if is_inbound(bits) else numbers
+    row: Row = {
+        "source_number": source,
+        "destination_number": destination,
+        "call_type": "inbound" if is_inbound(bits) else "outbound",
+        "call_status": "completed" if is_completed else ("missed", "failed")[bits // 16 % 2],
+        "creation_time": f"{iso(ended)}Z",
+        "start_time": started if is_completed else None,
+        "end_time": f"{_whole_second(ended)}Z" if is_completed else None,
+        "call_duration": seconds,
+        "end_reason": "customer-ended-call" if is_completed else failure_reason(bits),
+    }
+    match bits // 32 % 4:
+        case 0:  # the newest form
+            return row
+        case 1:
+            clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+            return {"id": ordinal + 1, **row, "call_duration": clock, "bridge": "bridge-1"}
+        case _:
+            return {"id": ordinal + 1, **row, "call_duration": float(seconds), **names}
 
 
 def _whole_second(moment: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from random import Random
 from typing import Any, cast
 
@@ -25,7 +26,9 @@ __all__ = [
     "PageWindow",
     "agent_order",
     "bad_search",
+    "call_logs_of",
     "count_field",
+    "executions_of",
     "filtered",
     "page_window",
     "runs_of",
@@ -35,6 +38,8 @@ __all__ = [
 
 _OWN_SIZE = 20
 _MAX_INT = 2**63 - 1
+_DAY = 86_400 * SECOND
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,47 @@ def agent_order(store: DataStore, handle: str, window: PageWindow, shuffle: str 
         chosen.extend(group)
         end = first
     return chosen[skip : skip + window.stop - window.start]
+
+
+def executions_of(store: DataStore, handle: str) -> dict[int, list[int]]:
+    """Return the tasks of an agent by run, the newest run first."""
+    found: dict[int, list[int]] = {}
+    for task in store.tasks_of_agent(handle):
+        found.setdefault(store.run_of(task), []).append(task)
+    return dict(sorted(found.items(), reverse=True))
+
+
+def call_logs_of(rows: RowBuilder, org: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the call logs of an organization that pass the filters of the query, newest first.
+
+    Like the public server code, it reads the days of `start_time` and `end_time` and ignores `start_date` and
+    `end_date`.
+    """
+    tasks = [
+        task
+        for space in SPACES.values()
+        if space.org == org
+        for task in rows.store.tasks_of_space(space.token)
+    ]
+    ended = [(moment, task) for task in tasks if (moment := rows.call_ended(task)) is not None]
+    ended.sort(reverse=True)
+    first, last = _day(query.get("start_time")), _day(query.get("end_time"))
+    logs = [
+        rows.call_log(task, moment)
+        for moment, task in ended
+        if (first is None or moment // _DAY >= first) and (last is None or moment // _DAY <= last)
+    ]
+    wanted = {name: query[name] for name in ("call_type", "call_status") if query.get(name)}
+    return [row for row in logs if all(row[name] == value for name, value in wanted.items())]
+
+
+def _day(text: str | None) -> int | None:
+    """Return the number of a day since 1970, or None if the text is not a time as this filter takes it."""
+    try:
+        day = datetime.strptime(text or "", "%d-%m-%Y %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return day.toordinal() - _EPOCH_DAY
 
 
 # The first second of the year 1 and the last of 9999. The service ignores other numbers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from unpod_async.testing import accounts
 from unpod_async.testing.data import (
     SECOND,
     agent_row,
+    call_log_row,
     failure_reason,
     iso,
     mix,
@@ -25,6 +26,14 @@ __all__ = ["PoisonedPage", "RowBuilder"]
 Row = dict[str, Any]
 
 _ENDED = 300 * SECOND
+_EXECUTION_STATUSES = {
+    "completed": "completed",
+    "partially_completed": "completed",
+    "failed": "failed",
+    "pending": "pending",
+    "scheduled": "pending",
+}
+"""The status of an execution for that of its run; "running" for others."""
 _DAY = 86_400  # seconds
 
 
@@ -132,6 +141,46 @@ class RowBuilder:
         """Return the `output` of a task."""
         status = self.store.status_of(task)
         return self._output(task, status, self.store.task_created(task), self.input(task))
+
+    def call_ended(self, task: int) -> int | None:
+        """Return when the call of a task ended, in microseconds, or None if it has not."""
+        status = self.store.status_of(task)
+        if status not in {"completed", "failed"}:
+            return None
+        return self._times(task, status, self.store.task_created(task))[1]
+
+    def call_log(self, task: int, ended: int) -> Row:
+        """Return the row of the call logs for a task whose call has ended."""
+        store = self.store
+        added = store.added.get(task)
+        space = accounts.SPACES[store.space_of(store.run_of(task))]
+        handle = accounts.MAIN_AGENT.handle if added is None else added.assignee
+        agent = accounts.AGENTS.get(handle)
+        names = {
+            "agent": None if agent is None else {"id": agent.handle, "name": agent.name},
+            "space": {"id": space.number, "name": space.name},
+            "bridge": None,
+        }
+        values = self.input(task)
+        return call_log_row(
+            mix(store.seed, task),
+            ended,
+            store.number_of(task),
+            is_completed=store.status_of(task) == "completed",
+            phone=str(values.get("contact_number", "")),
+            names=names,
+        )
+
+    def execution(self, run: int, tasks: Sequence[int]) -> Row:
+        """Return a row of the executions of an agent, with its tasks of a run."""
+        store = self.store
+        return {
+            "run_id": store.ids.make("R", run),
+            "status": _EXECUTION_STATUSES.get(store.status_of_run(run), "running"),
+            "total_tasks": len(tasks),
+            "completed_tasks": sum(store.status_of(task) == "completed" for task in tasks),
+            "created": f"{iso(store.run_created(run))}Z",
+        }
 
     def account(self, task: int) -> accounts.FakeAccount:
         """Return the account that owns a task."""

@@ -16,6 +16,7 @@ from unpod_async.testing import accounts
 from unpod_async.testing.create import CreatedCall
 from unpod_async.testing.live import utc_now
 from unpod_async.testing.live_store import LiveStore
+from unpod_async.testing.paging import call_logs_of, executions_of
 from unpod_async.testing.rows import RowBuilder
 from unpod_async.testing.script import Fault, Oddities
 from unpod_async.testing.server import Received, Server
@@ -77,6 +78,8 @@ class Sandbox:
         live: whether new runs keep starting. Default: False, so that rows change only by requests and by
             the methods below. See "Live".
         speed: how many times faster than normal a live sandbox runs, at most 1000. Default: 1.0.
+        product_id: the Product-Id header that call logs require, as on some servers. Default: None, which
+            requires none. `client()` sends it.
 
     Attributes:
         log: the requests received so far, oldest first. A live sandbox keeps the last 5,000 to 10,000.
@@ -112,6 +115,7 @@ class Sandbox:
         now: Callable[[], datetime] = utc_now,
         live: bool = False,
         speed: float = 1.0,
+        product_id: str | None = None,
     ) -> None:
         self._thread = ExitStack()  # of the server, if `with` has started one
         self._clock = now
@@ -126,7 +130,9 @@ class Sandbox:
         else:
             raise ValueError("speed is for a live sandbox\nhint: pass live=True")
         self._rows = RowBuilder(self._data)
-        self._service = FakeApi(self._rows, oddities or Oddities(), shuffle_ties=shuffle_ties)
+        self._service = FakeApi(
+            self._rows, oddities or Oddities(), shuffle_ties=shuffle_ties, product_id=product_id
+        )
         self._host = host
         self._server = Server(
             self._service,
@@ -243,6 +249,7 @@ class Sandbox:
                     "token": self.token if options.get("auth_scheme", "Token") == "Token" else self.jwt,
                     "org_handle": self.org_handle,
                     "base_url": self.base_url,
+                    "product_id": self._service.product_id,
                     **options,
                 },
             )
@@ -298,6 +305,18 @@ class Sandbox:
         for task in reversed(self._tasks(run_id)):
             if task not in self._rows.poisoned_tasks and task not in self._rows.malformed:
                 yield _served(self._rows.task(task))
+
+    @_locked
+    def call_log_rows(self) -> Iterator[dict[str, Any]]:
+        """Return the rows of the call logs of the main organization, newest first."""
+        _ = self._store  # updates a live sandbox
+        return map(_served, call_logs_of(self._rows, self.org_handle, {}))
+
+    @_locked
+    def execution_rows(self) -> Iterator[dict[str, Any]]:
+        """Return the rows of the executions of the main agent, newest first."""
+        runs = executions_of(self._store, self.agent_handle)
+        return iter([_served(self._rows.execution(run, tasks)) for run, tasks in runs.items()])
 
     @_locked
     def _runs(self) -> list[int]:

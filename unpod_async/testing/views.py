@@ -26,7 +26,9 @@ from unpod_async.testing.create import CreatedCall, create
 from unpod_async.testing.paging import (
     agent_order,
     bad_search,
+    call_logs_of,
     count_field,
+    executions_of,
     filtered,
     page_window,
     runs_of,
@@ -76,11 +78,14 @@ class _Route:
 class FakeApi:
     """Answers requests with the rows of the data set."""
 
-    def __init__(self, rows: RowBuilder, oddities: Oddities, *, shuffle_ties: bool) -> None:
+    def __init__(
+        self, rows: RowBuilder, oddities: Oddities, *, shuffle_ties: bool, product_id: str | None = None
+    ) -> None:
         self.rows = rows
         self.store: DataStore = rows.store
         self.oddities = oddities
         self.shuffle_ties = shuffle_ties
+        self.product_id = product_id
         self.ledger: list[CreatedCall] = []
 
     def response(self, request: ApiRequest) -> ApiResponse:
@@ -170,6 +175,27 @@ class FakeApi:
             return html_page(500)
         return self._listed(total, "Tasks Fetched Successfully", data)
 
+    def executions(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
+        """List the executions of an agent."""
+        org = organization(request.headers)
+        agent = accounts.AGENTS.get(parts[0])
+        if agent is None or agent.org != org.handle:
+            return json_response(404, {"message": "Agent not found"})
+        runs = executions_of(self.store, agent.handle)
+        part = page_window(request.query, len(runs), self.oddities, failed=None)
+        rows = [self.rows.execution(run, tasks) for run, tasks in [*runs.items()][part.start : part.stop]]
+        return self._listed(len(runs), "Executions fetched successfully", rows)
+
+    def call_logs(self, request: ApiRequest, account: FakeAccount, parts: list[str]) -> ApiResponse:
+        """List the call logs of an organization."""
+        org = organization(request.headers)
+        if self.product_id not in (None, request.headers.get("product-id")):
+            message = "Product-Id header is required"
+            return json_response(400, {"status_code": 400, "message": message, "data": {}})
+        logs = call_logs_of(self.rows, org.handle, request.query)
+        part = page_window(request.query, len(logs), self.oddities, failed=None)
+        return self._listed(len(logs), "Call logs fetched successfully", logs[part.start : part.stop])
+
     def _page(
         self,
         request: ApiRequest,
@@ -251,7 +277,9 @@ _ROUTES = (
     _route(r"spaces/([^/]+)/runs/([^/]+)/tasks/", FakeApi.run_tasks),
     _route(r"spaces/([^/]+)/tasks/", FakeApi.space_tasks, allow="GET, POST, HEAD, OPTIONS"),
     _route(r"agents/([^/]+)/tasks/", FakeApi.agent_tasks),
+    _route(r"agents/([^/]+)/executions/", FakeApi.executions),
     _route(r"agents/", FakeApi.agents),
+    _route(r"call-logs/", FakeApi.call_logs),
     _route(r"spaces/", FakeApi.spaces, keys=False),
     _route(r"spaces/([^/]+)/", FakeApi.space, keys=False),
     _route(r"organizations/", FakeApi.organizations, keys=False),

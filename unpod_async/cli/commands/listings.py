@@ -1,4 +1,4 @@
-"""`runs`, `tasks`, `agents`, `spaces` and `organizations`."""
+"""`runs`, `tasks`, `call-logs`, `agents`, `executions`, `spaces` and `organizations`."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from unpod_async.cli.output import clock, counted, echo_err, echo_line, wants_js
 from unpod_async.cli.session import open_client
 from unpod_async.cli.tables import Column, Table
 from unpod_async.errors import UnpodError
-from unpod_async.models import Agent, Organization, Run, Task
+from unpod_async.models import Agent, AgentExecution, CallLog, Organization, Run, Task
 from unpod_async.models import Space as SpaceRow
 
 if TYPE_CHECKING:
     from unpod_async import Pager, UnpodClient
 
-__all__ = ["agents", "organizations", "runs", "spaces", "tasks"]
+__all__ = ["agents", "call_logs", "executions", "organizations", "runs", "spaces", "tasks"]
 
 _DEFAULT_LIMIT: Final = 50
 """Maximum number of rows of a table without --limit."""
@@ -57,7 +57,7 @@ _MAX_SEARCHED: Final = 200
 """Number of characters of a name or phone number that are searched for a pattern."""
 
 
-def _created(row: Run | Task) -> datetime | str | None:
+def _created(row: Run | Task | AgentExecution) -> datetime | str | None:
     return row.created_at or row.created
 
 
@@ -71,7 +71,19 @@ def _cost(task: Task) -> str | None:
     return None if cost is None else f"${cost:,.3f}"
 
 
-def _status_style(row: Run | Task) -> str:
+def _call_time(call: CallLog) -> datetime | str | None:
+    return call.created_at or call.creation_time
+
+
+def _call_duration(call: CallLog) -> str | None:
+    return None if call.duration is None else clock(call.duration)
+
+
+def _call_status_style(call: CallLog) -> str:
+    return outcome_style(call.call_status)
+
+
+def _status_style(row: Run | Task | AgentExecution) -> str:
     return status_style(row.status)
 
 
@@ -96,6 +108,24 @@ _TASK_COLUMNS: Final = (
     Column("NUMBER", number_of, 10, rank=2, firm=True),
     _CREATED,
     Column("NAME", name_of, 8, rank=5),
+)
+
+
+_CALL_COLUMNS: Final = (
+    _CREATED._replace(value=_call_time, rank=0),
+    Column("TYPE", "call_type", 8, rank=2),
+    Column("STATUS", "call_status", 9, style=_call_status_style),
+    Column("DURATION", _call_duration, 8, right=True),
+    Column("FROM", "source_number", 13, rank=3, firm=True),
+    Column("TO", "destination_number", 13, rank=1, firm=True),
+    Column("END", "end_reason", 10, rank=4),
+)
+_EXECUTION_COLUMNS: Final = (
+    Column("RUN", "run_id", 10, firm=True, kind="id"),
+    _STATUS,
+    _CREATED._replace(rank=2),
+    Column("DONE", "completed_tasks", 5, right=True),
+    Column("TASKS", "total_tasks", 5, rank=1, right=True),
 )
 
 
@@ -271,6 +301,114 @@ def _list_run(options: GlobalOptions, space: str, run: str, request: _Request) -
 
     with open_client(options) as (runner, client):
         return runner.run(write(client))
+
+
+def call_logs(
+    context: typer.Context,
+    call_type: Annotated[
+        Literal["inbound", "outbound"] | None,
+        typer.Option(
+            "--call-type", show_default=False, rich_help_panel=FILTERS, help="Only calls of this type."
+        ),
+    ] = None,
+    call_status: Annotated[
+        Literal["completed", "missed", "failed"] | None,
+        typer.Option(
+            "--status", show_default=False, rich_help_panel=FILTERS, help="Only calls with this status."
+        ),
+    ] = None,
+    created_from: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            parser=parse_time,
+            show_default=False,
+            rich_help_panel=FILTERS,
+            help="Only calls at or after this time, such as 2030-01-31 (midnight UTC) or "
+            "2030-01-31T10:00+05:30.",
+        ),
+    ] = None,
+    created_to: Annotated[
+        datetime | None,
+        typer.Option(
+            "--to",
+            metavar="TIME",
+            parser=parse_time,
+            show_default=False,
+            rich_help_panel=FILTERS,
+            help="Only calls at or before this time.",
+        ),
+    ] = None,
+    product_id: Annotated[
+        str | None,
+        typer.Option(
+            "--product-id",
+            metavar="ID",
+            show_default=False,
+            help="Product, which some servers require. Default: UNPOD_PRODUCT_ID.",
+        ),
+    ] = None,
+    limit: Limit = None,
+    wide: Wide = False,
+    utc: Utc = False,
+    json_lines: JsonLines = None,
+) -> int:
+    """List the calls of the organization, newest first.
+
+    The service selects whole days in UTC; --from and --to are applied exactly here. A call without a time is
+    listed.
+    """
+    is_filtered = any(one is not None for one in (call_type, call_status, created_from, created_to))
+    request = _Request(
+        "call",
+        "with these filters" if is_filtered else _IN_ORGANIZATION,
+        _CALL_COLUMNS,
+        CallLog,
+        limit,
+        wants_json(json_lines),
+        wide,
+        UTC if utc else None,
+    )
+    return _list(
+        context.obj,
+        lambda client: client.call_logs.list(
+            created_from=created_from,
+            created_to=created_to,
+            call_type=call_type,
+            call_status=call_status,
+            product_id=product_id,
+            page_size=request.page_size,
+        ),
+        request,
+    )
+
+
+def executions(
+    context: typer.Context,
+    agent: Annotated[str, typer.Argument(metavar="HANDLE", show_default=False, help="Handle of the agent.")],
+    limit: Limit = None,
+    wide: Wide = False,
+    utc: Utc = False,
+    json_lines: JsonLines = None,
+) -> int:
+    """List the executions of an agent: its runs, and how many of their tasks are completed.
+
+    Not every server offers this.
+    """
+    request = _Request(
+        "execution",
+        f"of agent {agent}",
+        _EXECUTION_COLUMNS,
+        AgentExecution,
+        limit,
+        wants_json(json_lines),
+        wide,
+        UTC if utc else None,
+    )
+    return _list(
+        context.obj, lambda client: client.agents.executions(agent, page_size=request.page_size), request
+    )
 
 
 def agents(
