@@ -8,6 +8,7 @@ import inspect
 import itertools
 import logging
 import signal
+import socket
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +67,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = sum(item.get_closest_marker("slow") is not None for item in items)
     if slow > SLOW_TESTS:
         raise pytest.UsageError(f"{slow} tests are marked slow, {SLOW_TESTS} may be")
+
+
+# --- addresses ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refusing_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that refuses connections. It is bound, so that nobody else can listen on it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield int(bound.getsockname()[1])
 
 
 # --- asyncio -----------------------------------------------------------------------------------------------

@@ -188,20 +188,12 @@ async def test_a_certificate_that_is_not_trusted_is_never_tried_again(tmp_path: 
         server.close()
 
 
-async def test_a_refused_connection_is_tried_again_and_nothing_was_sent(free_port: int) -> None:
-    async with UnpodClient("t", "o", f"http://127.0.0.1:{free_port}", retry=FAST) as unpod:
+async def test_a_refused_connection_is_tried_again_and_nothing_was_sent(refusing_port: int) -> None:
+    async with UnpodClient("t", "o", f"http://127.0.0.1:{refusing_port}", retry=FAST) as unpod:
         with pytest.raises(TransportError) as caught:
             await unpod.spaces.get("S")
     assert caught.value.sent is False
     assert [attempt.error for attempt in caught.value.attempts] == ["TransportError"] * 4
-
-
-@pytest.fixture
-async def free_port() -> int:
-    async def nobody(connection: RawConnection) -> None: ...
-
-    async with RawServer(nobody) as server:
-        return server.port
 
 
 @pytest.mark.parametrize("own", [False, True])

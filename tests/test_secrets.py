@@ -222,20 +222,14 @@ async def test_nor_does_a_lost_connection_or_a_time_out(
 
 
 async def test_nor_does_a_refused_connection_or_a_name_that_does_not_resolve(
-    log: pytest.LogCaptureFixture, unused_port: int
+    log: pytest.LogCaptureFixture, refusing_port: int
 ) -> None:
     for call in CALLS.values():
-        async with client(f"http://127.0.0.1:{unused_port}") as unpod:
+        async with client(f"http://127.0.0.1:{refusing_port}") as unpod:
             with pytest.raises(TransportError) as caught:
                 await call(unpod)
         assert caught.value.sent is False
         assert leaks(caught.value, SECRET) == []
-
-
-@pytest.fixture
-async def unused_port() -> int:
-    async with RawServer(silence) as server:
-        return server.port
 
 
 @pytest.mark.parametrize("call", CALLS)

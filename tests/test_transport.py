@@ -9,7 +9,6 @@ import gzip
 import json
 import logging
 import pickle
-import socket
 import sys
 import traceback
 import urllib.parse
@@ -694,12 +693,6 @@ class TestTheToken:
 # --- no answer ---------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 async def failing(unpod: UnpodClient) -> TransportError:
     with pytest.raises(TransportError) as caught:
         await get_space(unpod)
@@ -711,8 +704,8 @@ async def failing(unpod: UnpodClient) -> TransportError:
 
 
 class TestNoAnswer:
-    async def test_a_refused_connection(self) -> None:
-        async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{free_port()}", retry=None) as unpod:
+    async def test_a_refused_connection(self, refusing_port: int) -> None:
+        async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{refusing_port}", retry=None) as unpod:
             error = await failing(unpod)
             assert not error.sent
             assert error.hint == "check base_url and the network"
@@ -729,10 +722,10 @@ class TestNoAnswer:
         ],
     )
     async def test_a_proxy_variable_that_is_not_read_is_named(
-        self, host: str, hint: str, monkeypatch: pytest.MonkeyPatch
+        self, host: str, hint: str, refusing_port: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-        url = host.format(port=free_port())
+        url = host.format(port=refusing_port)
         async with UnpodClient(TOKEN, "acme", url, retry=None) as unpod:
             assert ((await failing(unpod)).hint or "").startswith(hint)
 
@@ -800,8 +793,8 @@ class TestNoAnswer:
             assert b"\r\nProxy-Authorization: Basic dXNlcjpwQHNz\r\n" in proxy.requests[0]
 
     @pytest.mark.parametrize("proxy", ["http://127.0.0.1:{port}", "http://no-such-host.invalid:{port}"])
-    async def test_a_proxy_that_cannot_be_reached_is_named(self, proxy: str) -> None:
-        url = proxy.format(port=free_port())
+    async def test_a_proxy_that_cannot_be_reached_is_named(self, proxy: str, refusing_port: int) -> None:
+        url = proxy.format(port=refusing_port)
         async with UnpodClient(TOKEN, "acme", "https://api.invalid", proxy=url, retry=None) as unpod:
             assert "proxy=" in ((await failing(unpod)).hint or "")
 
@@ -868,8 +861,8 @@ class TestNoAnswer:
                 await create(unpod)
             assert len(server.requests) == 2
 
-    async def test_an_error_of_the_transport_pickles(self) -> None:
-        async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{free_port()}", retry=None) as unpod:
+    async def test_an_error_of_the_transport_pickles(self, refusing_port: int) -> None:
+        async with UnpodClient(TOKEN, "acme", f"http://127.0.0.1:{refusing_port}", retry=None) as unpod:
             error = await failing(unpod)
             again = pickle.loads(pickle.dumps(error))  # noqa: S301
             assert (type(again), str(again), again.sent) == (TransportError, str(error), False)

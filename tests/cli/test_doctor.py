@@ -273,10 +273,10 @@ async def test_a_gateway_that_answers_once_does_not_matter() -> None:
             assert findings["space"]["state"] == "problem"
 
 
-async def test_an_unreachable_service() -> None:
+async def test_an_unreachable_service(refusing_port: int) -> None:
     async with Sandbox(runs=1) as sandbox:
-        environment = settings(sandbox)
-    status, findings = await run_doctor(environment)
+        environment = {**settings(sandbox), "UNPOD_BASE_URL": f"http://127.0.0.1:{refusing_port}"}
+        status, findings = await run_doctor(environment)
 
     assert (status, problems(findings)) == (1, ["service"])
     assert "no connection" in findings["service"]["message"]

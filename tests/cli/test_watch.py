@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from tests.cli.watching import QUICK, SPACE, WatchTerminal, last_table, posix, w
 from tests.leaks import SANDBOX_SECRETS
 from unpod_async.cli.output import Screen
 from unpod_async.testing import Sandbox
+from unpod_async.testing.demos.watch import choose_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 def with_fixed_port() -> Sandbox:
     """Return a sandbox that listens on the same port after a restart."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return Sandbox(runs=2, port=free.getsockname()[1])
+    return Sandbox(runs=2, port=choose_port())
 
 
 # --- on a terminal -----------------------------------------------------------------------------------------

@@ -94,12 +94,12 @@ async def test_an_outage_is_reported_once(
 
 
 async def test_an_outage_without_a_connection_names_the_address(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, refusing_port: int
 ) -> None:
-    async with Sandbox(runs=1) as sandbox:
-        unpod = client(sandbox, deadline=2)
-        address = sandbox.base_url.removeprefix("http://")
-    async with unpod:
+    async with Sandbox(runs=1) as sandbox, client(sandbox) as unpod:
+        await unpod.export(sandbox.space_token, tmp_path / "first")  # imports what exports need
+    address = f"127.0.0.1:{refusing_port}"
+    async with UnpodClient("t0ken", base_url=f"http://{address}", deadline=2, retry=FAST) as unpod:
         with pytest.raises(
             TransportError, match=rf"no connection to {address} \(refused\); nothing was sent"
         ):

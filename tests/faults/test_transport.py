@@ -57,33 +57,28 @@ async def unreadable(row: Row, *acts: bytes | str) -> None:
         await row.check(create, server, OutcomeUnknown, 1)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 # --- no connection -----------------------------------------------------------------------------------------
 
 
-async def test_row_01_refused(row: Row) -> None:
+async def test_row_01_refused(row: Row, refusing_port: int) -> None:
     async with RawServer(always(ORGS)) as server:
         for call in (orgs, create):
             outcome = await row.check(
-                call, server, TransportError, 0, base_url=f"http://127.0.0.1:{free_port()}"
+                call, server, TransportError, 0, base_url=f"http://127.0.0.1:{refusing_port}"
             )
             assert outcome.error.sent is False  # type: ignore[union-attr]
             assert len(outcome.error.attempts) == 3  # type: ignore[union-attr]
 
 
 async def test_row_01_a_create_that_was_refused_first_is_made_once(row: Row) -> None:
-    port = free_port()
+    # A socket that is bound and does not listen refuses connections, and keeps the port.
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
 
     async def serve() -> None:
         await asyncio.sleep(0.05)
         async with asyncio.timeout(50):
-            server = await asyncio.start_server(answer, "127.0.0.1", port)
+            server = await asyncio.start_server(answer, sock=listener)
             async with server:
                 await asked.wait()
 
@@ -99,7 +94,8 @@ async def test_row_01_a_create_that_was_refused_first_is_made_once(row: Row) -> 
     asked = asyncio.Event()
     serving = asyncio.ensure_future(serve())
     policy = RetryPolicy(attempts=50, base=0.01, cap=0.02)
-    await row.check(create, None, None, 0, base_url=f"http://127.0.0.1:{port}", retry=policy, note=False)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    await row.check(create, None, None, 0, base_url=url, retry=policy, note=False)
     await serving
     assert len(requests) == 1
 

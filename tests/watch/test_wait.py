@@ -182,11 +182,11 @@ async def test_a_timeout_says_how_many_runs_and_tasks_could_not_be_read() -> Non
         assert "1 could not be read. The last poll failed: GET" in text
 
 
-async def test_a_timeout_without_a_connection_says_what_to_check() -> None:
-    async with Sandbox(runs=1) as sandbox:
-        run = sandbox.insert_run(1)
-    # The sandbox has ended, so its port refuses connections.
-    async with UnpodClient(sandbox.token, base_url=sandbox.base_url, retry=None) as unpod:
+async def test_a_timeout_without_a_connection_says_what_to_check(refusing_port: int) -> None:
+    sandbox = Sandbox(runs=1)
+    run = sandbox.insert_run(1)
+    url = f"http://127.0.0.1:{refusing_port}"
+    async with UnpodClient(sandbox.token, base_url=url, retry=None) as unpod:
         refused = await timeout_of(unpod, sandbox, run)
     assert "1 could not be read. The last poll failed: GET" in refused.summary
     assert "(refused)" in refused.summary

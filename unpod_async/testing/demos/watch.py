@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import random
 import shlex
@@ -39,7 +40,7 @@ from unpod_async.testing.demos.snapshots import (
 from unpod_async.testing.demos.watch_process import WatchProcess
 from unpod_async.testing.sandbox import Sandbox
 
-__all__ = ["main", "verdict"]
+__all__ = ["choose_port", "main", "verdict"]
 
 _EVENTS: Final = (
     *("RunSeen", "RunStatusChanged", "RunSettled", "RunRemoved"),
@@ -144,11 +145,21 @@ async def _resynced(sandbox: Sandbox, times: int) -> None:
         await sandbox.arrived(sandbox.requests + 1)
 
 
+def choose_port() -> int:
+    """Return a free port that stays free while its server is stopped.
+
+    A port that the system chooses may be given to another program before the server starts again. The usual
+    systems choose ports from 16000 on; most of them, from 32768 on.
+    """
+    for port in random.sample(range(10_000, 16_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no free port between 10000 and 15999 was found")
+
+
 async def run(options: argparse.Namespace, out: IO[str]) -> int:
     """Run the demo, and return its exit status."""
-    # The sandbox needs the same port after the outage.
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = choose_port()  # the sandbox needs the same port after the outage
     sandbox = Sandbox(runs=options.runs, tasks_per_run=(1, 8), seed=options.seed, port=port)
     environment = {
         "UNPOD_PLATFORM_TOKEN": sandbox.token,
