@@ -24,6 +24,7 @@ import pytest
 import trustme
 
 from tests.cancel import cancel_everywhere
+from tests.clock import pass_time
 from tests.leaks import leaks
 from tests.raw_server import RawConnection, RawServer, http_response
 from tests.tables import each_row
@@ -834,10 +835,9 @@ class TestRepeats:
             assert (await load(signed(server), directory, server)).read_bytes() == SOUND
         assert server.connections == 3
 
-    async def test_a_refused_connection(self, directory: Path) -> None:
-        async with RawServer(saying(GOOD)) as server:
-            url, host = signed(server), named(server)
-        error = await refused(url, directory, recording_hosts=host)
+    async def test_a_refused_connection(self, directory: Path, refusing_port: int) -> None:
+        host = f"127.0.0.1:{refusing_port}"
+        error = await refused(f"http://{host}/1.wav?{SIGNED}", directory, recording_hosts=[host])
         assert "no connection" in str(error)
         assert len(error.attempts) == 4
 
@@ -850,8 +850,13 @@ class TestRepeats:
 
 class TestTime:
     async def test_a_head_that_does_not_arrive(self, directory: Path) -> None:
-        async with RawServer(saying(b"HTTP/1.1 200 OK\r\n")) as server:
-            error = await refused(signed(server), directory, server, timeout=0.2)
+        async def answer(connection: RawConnection) -> None:
+            while await connection.read_request():
+                await connection.send(b"HTTP/1.1 200 OK\r\n")
+                pass_time(20)
+
+        async with RawServer(answer) as server:
+            error = await refused(signed(server), directory, server, timeout=20)
         assert "no response in time" in str(error)
         assert not error.permanent
         assert len(server.requests) == 4
@@ -863,21 +868,21 @@ class TestTime:
         async def answer(connection: RawConnection) -> None:
             await connection.read_request()
             await connection.send(GOOD[:-1])
-            asyncio.get_running_loop().call_later(0.4, over.set)
+            asyncio.get_running_loop().call_later(2.1, over.set)
             await over.wait()
             await connection.send(GOOD[-1:])
 
         async with RawServer(answer) as server:
-            assert (await load(signed(server), directory, server, timeout=0.3)).read_bytes() == SOUND
+            assert (await load(signed(server), directory, server, timeout=2)).read_bytes() == SOUND
         assert len(server.requests) == 1
 
     async def test_the_deadline_limits_all_attempts(self, directory: Path) -> None:
         head = http_response(b"", 200, [*WAV, ("Content-Length", str(5 * 2**20))]) + b"x" * (2 * 2**20)
         async with RawServer(saying(head)) as server:
             with pytest.raises(
-                TransportError, match=r"the deadline of 0\.5 s ended while the recording"
+                TransportError, match=r"the deadline of 2 s ended while the recording"
             ) as caught:
-                await load(signed(server), directory, server, deadline=0.5)
+                await load(signed(server), directory, server, deadline=2)
         assert caught.value.timed_out
         assert leaks(caught.value, SECRET) == []
         assert files(directory) == []

@@ -16,6 +16,7 @@ import anyio
 import msgspec
 import pytest
 
+from tests.clock import pass_time, time_passes
 from tests.raw_server import RawConnection, RawServer, json_response
 from tests.tables import each_row
 from unpod_async import RetryPolicy, Run, UnpodClient
@@ -75,7 +76,7 @@ REPEATED = {
     "reset": (Fault(reset_at=0, times=2), "TransportError"),
     "reset in the head": (Fault(reset_at=30, times=2), "TransportError"),
     "truncated": (Fault(reset_at=200, times=2), "TransportError"),
-    "time-out": (Fault(stall=5, times=2), "TransportError"),
+    "time-out": (Fault(stall=600, times=2), "TransportError"),
     "206 with a string": (Fault(status=206, body=b'{"errors": "upstream"}', times=2), "206"),
 }
 
@@ -83,7 +84,10 @@ REPEATED = {
 @pytest.mark.parametrize("name", REPEATED)
 async def test_a_read_is_repeated(name: str) -> None:
     fault, cause = REPEATED[name]
-    async with served(fault, timeout=0.5 if name == "time-out" else 60) as (sandbox, unpod):
+    async with (
+        served(fault, timeout=20) as (sandbox, unpod),
+        time_passes(sandbox, 20, requests=2 if name == "time-out" else 0),
+    ):
         assert await runs_of(sandbox, unpod) == sandbox.run_ids()
         assert sandbox.requests == 3
         assert unpod.stats.attempts == 3
@@ -503,13 +507,14 @@ async def test_a_retry_after_a_timeout_takes_twice_as_much_of_the_budget(
     async def fail(connection: RawConnection) -> None:
         await connection.read_request()
         if times_out:
+            pass_time(20)
             await connection.read_request()
         connection.reset()
 
     policy = RetryPolicy(base=0.001, budget=10, attempts=9)
     async with (
         RawServer(fail) as raw,
-        UnpodClient("t0ken", "o", raw.base_url, retry=policy, timeout=0.2) as unpod,
+        UnpodClient("t0ken", "o", raw.base_url, retry=policy, timeout=20) as unpod,
     ):
         with pytest.raises(TransportError) as caught:
             await unpod.spaces.get("S")
@@ -518,10 +523,11 @@ async def test_a_retry_after_a_timeout_takes_twice_as_much_of_the_budget(
 
 
 async def test_a_view_has_its_own_time_out_and_page_size() -> None:
-    async with served(Fault(stall=5, times=1), retry=None) as (sandbox, unpod):
-        view = unpod.with_options(timeout=0.3, page_size=2)
+    async with served(Fault(stall=600, times=1), retry=None) as (sandbox, unpod):
+        view = unpod.with_options(timeout=20, page_size=2)
         with pytest.raises(TransportError) as caught:
-            await runs_of(sandbox, view)
+            async with time_passes(sandbox, 20):  # less than the default, and than the limit of a silence
+                await runs_of(sandbox, view)
         assert caught.value.timed_out
         assert sandbox.log[-1].query["page_size"] == "2"
         # The first request of each walk; later passes of a walk may use larger pages.
@@ -553,18 +559,25 @@ async def test_views_share_session_budget_and_counters_and_closing_one_closes_no
 
 
 class Busy:
-    """A server that notes how many requests it held at once, and holds those of a space until `go`."""
+    """A server that notes how many requests it held at once.
 
-    def __init__(self, held: str) -> None:
+    It holds requests until it has `full` of them once, and those of a space until `go`.
+    """
+
+    def __init__(self, held: str, full: int) -> None:
         self.now = self.most = 0
         self.held = held.encode()
-        self.go = asyncio.Event()
+        self.full = full
+        self.is_full, self.go = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, connection: RawConnection) -> None:
         while (request := await connection.read_request()) is not None:
             self.now += 1
             self.most = max(self.most, self.now)
-            await asyncio.sleep(0.01)
+            if self.now >= self.full:
+                self.is_full.set()
+            await self.is_full.wait()
+            await settle()  # more requests may arrive
             if self.held in request:
                 await self.go.wait()
             self.now -= 1
@@ -573,7 +586,7 @@ class Busy:
 
 @pytest.mark.parametrize(("share", "most"), [(2, 2), (20, 6)])
 async def test_a_view_never_uses_more_than_its_share(share: int, most: int) -> None:
-    busy = Busy(held="/BULK/")
+    busy = Busy(held="/BULK/", full=most)
     async with RawServer(busy) as server, UnpodClient("t", "o", server.base_url, max_concurrency=6) as unpod:
         view = unpod.with_options(max_concurrency=share)
         runs = [f"R{number}" for number in range(40)]
@@ -583,6 +596,8 @@ async def test_a_view_never_uses_more_than_its_share(share: int, most: int) -> N
         # The rest of the client's places are free while the view is busy.
         bulk = [asyncio.ensure_future(view.runs.list("BULK").collect()) for _ in range(40)]
         if share == 2:
+            while busy.now < 2:  # noqa: ASYNC110 - the server has no event for it
+                await asyncio.sleep(0)
             await unpod.runs.list("S").collect()
             assert not any(task.done() for task in bulk)
         busy.go.set()
@@ -642,19 +657,24 @@ async def test_the_counters_count() -> None:
 class Door:
     """A server that takes one token, and counts those it turned away."""
 
-    def __init__(self, good: str, slow: float = 0.0) -> None:
-        self.good, self.slow, self.turned_away, self.pages = good, slow, 0, 0
+    def __init__(self, good: str) -> None:
+        self.good, self.turned_away, self.pages = good, 0, 0
 
     async def __call__(self, connection: RawConnection) -> None:
         while (request := await connection.read_request()) is not None:
             allowed = f"Authorization: Token {self.good}\r\n".encode() in request
-            await asyncio.sleep(self.slow)
             if allowed:
                 self.pages += 1
                 await connection.send(json_response({"count": 0, "data": []}))
             else:
                 self.turned_away += 1
                 await connection.send(json_response({"message": "no"}, 401))
+
+    async def turns_away(self, requests: int) -> None:
+        """Wait until this many requests were turned away, and the client has received the responses."""
+        while self.turned_away < requests:  # noqa: ASYNC110 - a condition would say no more
+            await asyncio.sleep(0)
+        await settle()
 
 
 async def test_the_provider_is_called_once_for_64_calls_that_get_a_401_together() -> None:
@@ -663,7 +683,7 @@ async def test_the_provider_is_called_once_for_64_calls_that_get_a_401_together(
     async def provider() -> str:
         nonlocal asked
         asked += 1
-        await asyncio.sleep(0.05)
+        await door.turns_away(64)
         return "new\n"
 
     door = Door("new")
@@ -673,7 +693,7 @@ async def test_the_provider_is_called_once_for_64_calls_that_get_a_401_together(
     ):
         await asyncio.gather(*(unpod.runs.list("S").collect() for _ in range(64)))
         assert asked == 1
-        assert door.turned_away <= 64
+        assert door.turned_away == 64
         assert door.pages == 64
         door.good = "newer"
 
@@ -692,7 +712,7 @@ async def test_a_provider_that_does_not_help_ends_in_the_401(failing: str) -> No
     async def provider() -> Any:
         nonlocal asked
         asked += 1
-        await asyncio.sleep(0.05)
+        await door.turns_away(64)
         if failing == "raises":
             raise RuntimeError("no new token")
         return {"same": "old", "no text": None, "line break": "a\nb", "not accepted": "bad"}[failing]
@@ -830,9 +850,9 @@ async def test_the_consumers_own_time_counts() -> None:
         got: list[Run] = []
 
         async def slowly() -> None:
-            async for run in unpod.with_options(deadline=0.6, page_size=2).runs.list(sandbox.space_token):
+            async for run in unpod.with_options(deadline=2, page_size=2).runs.list(sandbox.space_token):
                 got.append(run)
-                await asyncio.sleep(0.31)
+                await asyncio.sleep(1.1)
 
         with pytest.raises(TransportError, match="deadline") as caught:
             await slowly()
@@ -883,13 +903,13 @@ async def test_waiting_for_a_slot_counts_for_the_deadline() -> None:
 async def test_waiting_for_a_slot_does_not_count_for_the_attempt() -> None:
     async def slow(connection: RawConnection) -> None:
         while await connection.read_request() is not None:
-            await asyncio.sleep(0.05)
+            pass_time(5)
             await connection.send(json_response({"count": 0, "data": []}))
 
-    # The calls take at least 1 s together, which is more than the timeout of one.
+    # The calls take 100 s together, which is more than the timeout of one.
     async with (
         RawServer(slow) as server,
-        UnpodClient("t", "o", server.base_url, max_concurrency=1, timeout=0.8, retry=None) as unpod,
+        UnpodClient("t", "o", server.base_url, max_concurrency=1, timeout=20, retry=None) as unpod,
     ):
         await asyncio.gather(*(unpod.runs.list("S").collect() for _ in range(20)))
     assert len(server.requests) == 20

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.clock import pass_time
 from tests.raw_server import RawConnection, RawServer, json_response
 from unpod_async import RetryPolicy, UnpodClient
 from unpod_async._common import TimeLimit
@@ -149,12 +150,13 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up_with_the_attempt() 
         await connection.read_request()
         for byte in json_response({"count": 0, "data": []}):
             await connection.send(bytes([byte]))
-            await asyncio.sleep(0.01)
+            pass_time(1)  # less than the limit of a silence
+            await asyncio.sleep(0)
 
     once = RetryPolicy(attempts=1)
     async with (
         RawServer(drip) as server,
-        UnpodClient("t", "org", server.base_url, timeout=0.3, retry=once) as unpod,
+        UnpodClient("t", "org", server.base_url, timeout=20, retry=once) as unpod,
     ):
         with pytest.raises(TransportError, match="no response in time") as caught:
             await unpod.runs.list("S").collect()

@@ -21,6 +21,7 @@ import aiohttp
 import pytest
 from aiohttp.compression_utils import HAS_BROTLI, HAS_ZSTD
 
+from tests.clock import pass_time
 from tests.raw_server import RawConnection, RawServer, http_response, json_response
 from unpod_async import (
     APIError,
@@ -693,6 +694,12 @@ class TestTheToken:
 # --- no answer ---------------------------------------------------------------------------------------------
 
 
+async def never(connection: RawConnection) -> None:
+    """Let the timeout pass instead of a response."""
+    while await connection.read_request():
+        pass_time(20)
+
+
 async def failing(unpod: UnpodClient) -> TransportError:
     with pytest.raises(TransportError) as caught:
         await get_space(unpod)
@@ -799,9 +806,9 @@ class TestNoAnswer:
             assert "proxy=" in ((await failing(unpod)).hint or "")
 
     async def test_a_proxy_that_answers_nothing_is_a_lost_connection(self) -> None:
-        async with saying(b"") as (proxy, _):
+        async with RawServer(never) as proxy:
             options = {"base_url": "http://api.invalid", "allow_http": True, "proxy": proxy.base_url}
-            async with UnpodClient(TOKEN, "acme", **options, retry=None, timeout=0.3) as unpod:
+            async with UnpodClient(TOKEN, "acme", **options, retry=None, timeout=20) as unpod:
                 assert (await failing(unpod)).hint is None
 
     @pytest.mark.parametrize(
@@ -848,10 +855,9 @@ class TestNoAnswer:
             assert len(server.requests) == 1
 
     async def test_an_answer_that_does_not_come_in_time(self) -> None:
-        gate = RateGate()
         async with (
-            RawServer(gate) as server,
-            UnpodClient(TOKEN, "acme", server.base_url, retry=None, timeout=0.3) as unpod,
+            RawServer(never) as server,
+            UnpodClient(TOKEN, "acme", server.base_url, retry=None, timeout=20) as unpod,
         ):
             error = await failing(unpod)
             assert error.sent

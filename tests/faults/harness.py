@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.clock import pass_time
 from tests.raw_server import RawConnection, RawServer, http_response, json_response
 from unpod_async import OutcomeUnknown, RetryPolicy, TransportError, UnpodClient, UnpodError
 
@@ -249,8 +250,8 @@ async def create(unpod: UnpodClient) -> Any:
 
 # --- servers -----------------------------------------------------------------------------------------------
 
-Act = bytes | str
-"""Bytes to send; "reset", "close" or "stall"."""
+Act = bytes | str | float
+"""Bytes to send; "reset", "close" or "stall"; seconds that pass at once for the event loop."""
 
 
 def always(*acts: Act) -> Callable[[RawConnection], Awaitable[object]]:
@@ -288,6 +289,9 @@ async def perform(connection: RawConnection, acts: Sequence[Act]) -> bool:
         if act == "stall":
             await connection.read_request()  # None once the client has gone
             return True
+        if isinstance(act, float):
+            pass_time(act)
+            continue
         assert isinstance(act, bytes)
         await connection.send(act)
     return False

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import pytest
 
+from tests.clock import time_passes
 from tests.faults.harness import FAST, no_secret_in, shown
 from unpod_async import (
     APIError,
@@ -28,7 +30,7 @@ ROWS = {*range(2, 14), *range(18, 23), *range(24, 41)}
 
 
 def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
-    options = {"retry": FAST, "timeout": 0.15, "max_response_bytes": 2**20, **options}
+    options = {"retry": FAST, "timeout": 20, "max_response_bytes": 2**20, **options}
     return UnpodClient(sandbox.token, base_url=sandbox.base_url, **options)
 
 
@@ -59,9 +61,23 @@ OF_A_READ: dict[int, type[UnpodError] | None] = {
 }
 
 
+def options_for(row: int) -> dict[str, Any]:
+    """Return a short timeout for a response that arrives byte by byte, which takes 25 s."""
+    return {"timeout": 1} if row == 12 else {}
+
+
+def until_timeouts(sandbox: Sandbox, row: int) -> AbstractAsyncContextManager[None]:
+    """Let the timeouts of all attempts pass if the sandbox does not respond."""
+    return time_passes(sandbox, 20, requests=FAST.attempts) if row == 13 else nullcontext()
+
+
 @pytest.mark.parametrize("row", sorted(ROWS))
 async def test_a_read_under_each_row(row: int) -> None:
-    async with Sandbox(runs=3, tasks_per_run=5) as sandbox, client(sandbox) as unpod:
+    async with (
+        Sandbox(runs=3, tasks_per_run=5) as sandbox,
+        client(sandbox, **options_for(row)) as unpod,
+        until_timeouts(sandbox, row),
+    ):
         if row == 21:
             sandbox.script(faults.too_long(3 * 2**20))
         else:
@@ -78,7 +94,11 @@ async def test_a_read_under_each_row(row: int) -> None:
 @pytest.mark.parametrize("row", sorted(ROWS - {28, 33, 34, 35, 36, 37, 38, 39, 40}))
 async def test_a_create_under_each_row_calls_nobody_twice(row: int) -> None:
     """The ledger of what was really queued has at most one call per document."""
-    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+    async with (
+        Sandbox(runs=1, tasks_per_run=1) as sandbox,
+        client(sandbox, **options_for(row)) as unpod,
+        until_timeouts(sandbox, row),
+    ):
         if row == 21:
             sandbox.script(faults.too_long(3 * 2**20))
         else:
@@ -106,14 +126,15 @@ async def test_a_create_under_each_row_calls_nobody_twice(row: int) -> None:
 
 @pytest.mark.parametrize("lost", ["reset_before_status", "closed_before_status", "reset_in_body", "drip"])
 async def test_a_call_with_a_lost_response_is_found(lost: str) -> None:
-    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+    options = options_for(12) if lost == "drip" else {}
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, client(sandbox, **options) as unpod:
         sandbox.script(getattr(faults, lost)(method="POST"))
         document = {"name": "Ann", "contact_number": "+15550100"}
         with pytest.raises(OutcomeUnknown) as unknown:
             await unpod.tasks.create(
                 sandbox.space_token, pilot=sandbox.agent_handle, documents=[document], context="x"
             )
-        found = await unpod.with_options(timeout=5).tasks.reconcile(unknown.value)
+        found = await unpod.with_options(timeout=20).tasks.reconcile(unknown.value)
         assert found.state == "created"
         assert [call.task_id for call in sandbox.ledger] == list(found.task_ids.values())
 

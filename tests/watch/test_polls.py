@@ -71,7 +71,7 @@ async def test_existing_runs_that_have_not_ended_take_turns() -> None:
 
 
 async def test_the_tasks_of_four_runs_are_read_at_a_time() -> None:
-    async with Sandbox(runs=8, tasks_per_run=1) as sandbox, client(sandbox, deadline=1) as unpod:
+    async with Sandbox(runs=8, tasks_per_run=1) as sandbox, client(sandbox, deadline=2) as unpod:
         sandbox.script(faults.rejected(404, path=tasks_path(sandbox)))
         sandbox.script(*(faults.stall(60, path=f"/runs/{run}/tasks/") for run in sandbox.run_ids()))
         async with stepping(unpod, sandbox.space_token, Replay().add):

@@ -271,7 +271,7 @@ async def test_the_tasks_of_four_runs_are_read_at_a_time() -> None:
     async with service() as (sandbox, unpod):
         sandbox.script(faults.stall(60, path="/tasks/", times=100))
         with pytest.raises(WaitTimeout):
-            await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[:8], deadline=1)
+            await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[:8], deadline=2)
         assert sandbox.requests == 1 + 4
 
 

@@ -462,7 +462,7 @@ async def test_the_deadline_of_the_client_limits_each_poll_and_not_the_watch() -
     replay = Replay()
     async with (
         Sandbox(runs=2, tasks_per_run=1) as sandbox,
-        client(sandbox, deadline=0.6, retry=RetryPolicy(base=0.01)) as unpod,
+        client(sandbox, deadline=2, retry=RetryPolicy(base=0.01)) as unpod,
         stepping(unpod, sandbox.space_token, replay.add) as step,
     ):
         sandbox.script(faults.stall())
