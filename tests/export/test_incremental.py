@@ -34,10 +34,10 @@ def client(sandbox: Sandbox, **options: Any) -> UnpodClient:
     return UnpodClient(sandbox.token, base_url=sandbox.base_url, **options)
 
 
-def age_of_active_runs(sandbox: Sandbox) -> float:
+def age_of_active_runs(sandbox: Sandbox, now: datetime) -> float:
     """Return an age in seconds that all runs have reached, except the active ones and new ones."""
     created = [datetime.fromisoformat(row["created"]).replace(tzinfo=UTC) for row in sandbox.run_rows()]
-    return (datetime.now(UTC) - created[min(3, len(created) - 1)]).total_seconds() - 30
+    return (now - created[min(3, len(created) - 1)]).total_seconds() - 30
 
 
 def unsettled(sandbox: Sandbox, newest: int) -> list[str]:
@@ -92,9 +92,10 @@ CHANGES = st.lists(
 async def test_a_repeated_export_equals_a_full_export(
     runs: int, most: int, seed: int, page_size: int | None, rounds: list[Any], form: str, part_bytes: int
 ) -> None:
+    now = datetime.now(UTC)  # the clock of the server stands still, so that no run grows older meanwhile
     with folder() as there:
-        async with Sandbox(runs=runs, tasks_per_run=(0, most), seed=seed) as sandbox:
-            settle_after = age_of_active_runs(sandbox) if runs > 3 else 10**10
+        async with Sandbox(runs=runs, tasks_per_run=(0, most), seed=seed, now=lambda: now) as sandbox:
+            settle_after = age_of_active_runs(sandbox, now) if runs > 3 else 10**10
             newest = min(3, runs)
             async with client(sandbox, retry=None) as unpod:
                 options: dict[str, Any] = {
