@@ -474,12 +474,12 @@ async def test_the_deadline_of_the_client_limits_each_poll_and_not_the_watch() -
 async def test_a_space_too_large_for_one_poll_is_read_in_several() -> None:
     replay = Replay()
     async with (
-        Sandbox(runs=30, tasks_per_run=2, latency=0.02) as sandbox,
-        client(sandbox, deadline=0.5, page_size=1) as unpod,
+        Sandbox(runs=10, tasks_per_run=2, latency=0.1) as sandbox,
+        client(sandbox, deadline=2, page_size=1) as unpod,
         stepping(unpod, sandbox.space_token, replay.add) as step,
     ):
         assert step.watch.resyncs == 0
-        while step.watch.resyncs == 0:  # 90 pages of 20 ms
+        while step.watch.resyncs == 0:  # 30 pages of 100 ms
             await step.poll()
         assert (replay.runs, replay.tasks) == held_by(sandbox)
         assert all(event.existing for event in replay.events)  # type: ignore[attr-defined]
