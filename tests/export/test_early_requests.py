@@ -40,7 +40,7 @@ async def test_pages_are_requested_while_the_runs_are_listed(tmp_path: Path) -> 
 
 async def test_pages_of_runs_are_requested_before_the_pages_in_front_of_them_arrive(tmp_path: Path) -> None:
     async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
-        sandbox.script(Fault(path="/runs/", page=2, stall=0.2))
+        sandbox.script(Fault(path="/runs/", page=2, stall=2))
         export = asyncio.create_task(unpod.export(sandbox.space_token, tmp_path, page_size=SIZE))
 
         def requests(page: int) -> list[Received]:
