@@ -24,7 +24,16 @@ from unpod_async import (
     UnpodClient,
     UnpodError,
 )
-from unpod_async._common import FileLock, FlockLock, RegionLock, close_locked, lock, sync_file
+from unpod_async._common import (
+    FileLock,
+    FlockLock,
+    RegionLock,
+    check_replaceable,
+    close_locked,
+    lock,
+    replace_file,
+    sync_file,
+)
 from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
@@ -459,3 +468,42 @@ WATCHED = """
 
 async def test_every_file_is_opened_as_binary(tmp_path: Path) -> None:
     assert await run_script(WATCHED, tmp_path) == "{}"
+
+
+# -- replacing ----------------------------------------------------------------------------------------------
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [make_folder, make_pipe])
+def test_only_regular_files_are_replaced(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """As root, the replacement of a device such as /dev/null would break the machine."""
+    make(tmp_path / "it")
+    (tmp_path / "link").symlink_to("it")
+    for path in (tmp_path / "it", tmp_path / "link"):
+        with pytest.raises(OSError, match=r"directory|not a regular file"):
+            check_replaceable(path)
+        with pytest.raises(OSError, match=r"directory|not a regular file"):
+            replace_file(path, b"x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["it", "link"]
+    assert not (tmp_path / "it").is_file()
+
+
+def test_an_interrupted_replacement_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("old", encoding="utf-8")
+
+    def interrupt(file: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(tmp_path / "file", b"new")
+    assert [(path.name, path.read_text("utf-8")) for path in tmp_path.iterdir()] == [("file", "old")]

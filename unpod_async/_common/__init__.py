@@ -49,8 +49,15 @@ from unpod_async._common.statuses import (
     is_terminal_run,
     run_has_ended,
 )
-from unpod_async._common.text import html_table, looks_like_markup, printable, shorten, summarise_body
-from unpod_async._common.times import is_before, parse_time, parse_usual_times
+from unpod_async._common.text import (
+    counted,
+    html_table,
+    looks_like_markup,
+    printable,
+    shorten,
+    summarise_body,
+)
+from unpod_async._common.times import clock, is_before, local_time, parse_time, parse_usual_times, zone_name
 from unpod_async._common.user_tokens import replace_user_tokens, search_rows
 
 __all__ = [
@@ -67,8 +74,10 @@ __all__ = [
     "array_items",
     "cancel_and_wait",
     "check_replaceable",
+    "clock",
     "close_locked",
     "count_active",
+    "counted",
     "cut_at_depth",
     "end_of_value",
     "has_few_brackets",
@@ -80,6 +89,7 @@ __all__ = [
     "is_too_deep",
     "is_value_too_deep",
     "join_shielded",
+    "local_time",
     "lock",
     "looks_like_markup",
     "object_members",
@@ -98,4 +108,5 @@ __all__ = [
     "sync_file",
     "sync_folder",
     "write_all",
+    "zone_name",
 ]

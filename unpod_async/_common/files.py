@@ -7,6 +7,7 @@ import errno
 import importlib
 import logging
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -119,11 +120,11 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
         OSError: the file cannot be replaced; it is unchanged.
         ValueError: the path contains a NUL character.
     """
-    target = Path(os.path.realpath(path))
+    target = _replaceable(path)
     temporary = _write_temporary(target, data)
     try:
         temporary.replace(target)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
@@ -136,7 +137,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError, ValueError: as `replace_file`.
     """
-    target = Path(os.path.realpath(path))
+    target = _replaceable(path)
     try:
         data = target.read_bytes()
     except FileNotFoundError:
@@ -145,13 +146,25 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         replace_file(target, data)
 
 
+def _replaceable(path: str | os.PathLike[str]) -> Path:
+    """Return the path without symbolic links. Raises OSError for a directory, a device or a pipe."""
+    target = Path(os.path.realpath(path))
+    with contextlib.suppress(FileNotFoundError):
+        mode = target.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(target))
+    return target
+
+
 def _write_temporary(target: Path, data: bytes) -> Path:
     """Write and sync a file in the folder of `target`, readable by its owner only."""
     file, name = tempfile.mkstemp(prefix=f".{target.name[:100]}-", dir=target.parent)
     try:
         write_all(file, data)
         sync_file(file)
-    except OSError:
+    except BaseException:  # also Ctrl-C
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise

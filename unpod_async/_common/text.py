@@ -39,6 +39,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 run" or "2,000 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def html_table(names: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> str:
     """Return a table for a notebook. Everything in it is escaped; None is an empty cell."""
 

@@ -1,13 +1,15 @@
-"""The times of the API as timezone-aware datetimes."""
+"""The times of the API as timezone-aware datetimes, and times and durations as text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
-__all__ = ["is_before", "parse_time", "parse_usual_times"]
+from unpod_async._common.text import counted
+
+__all__ = ["clock", "is_before", "local_time", "parse_time", "parse_usual_times", "zone_name"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
@@ -89,6 +91,30 @@ def is_before(created: datetime, bound: datetime) -> bool:
     if not created.microsecond:
         earliest -= earliest % _SECOND
     return created - _EPOCH < earliest
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as m:ss or h:mm:ss, or in days from 100 hours on."""
+    minutes, rest = divmod(int(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return counted(hours // 24, "day")
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def local_time(at: datetime, zone: tzinfo | None) -> datetime:
+    """Return a time in a zone; None is the zone of this machine."""
+    try:
+        return at.astimezone(zone)
+    except (OSError, OverflowError, ValueError):  # a year that the platform cannot convert
+        return at
+
+
+def zone_name(at: datetime) -> str:
+    """Return the short name of the zone of a time, such as CET, or its offset if it has no short name."""
+    name = at.tzname() or ""
+    # Windows has long names, such as "Central European Standard Time".
+    return name if 0 < len(name) <= 6 and " " not in name else f"{at:%z}"
 
 
 def _parse_text(text: str) -> datetime | None:

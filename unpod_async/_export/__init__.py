@@ -3,7 +3,7 @@
 `spec` has the options and `results` the summary and progress; `job` runs an export. It lists the runs
 (`run_sync`) and reads their tasks, run by run (`run_tasks`) or from the listing of the whole space
 (`space_scan`). `storage` keeps the state, the rows and the finished parts, and
-`queries` opens them with DuckDB.
+`manifest` describes them. `reading` reads them back, and `queries` opens them with DuckDB.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unpod_async._export.formats import Columns
     from unpod_async._export.job import run_export
+    from unpod_async._export.manifest import MANIFEST, Manifest
+    from unpod_async._export.missing import BadRow, FailedRun
     from unpod_async._export.outage import is_transient
-    from unpod_async._export.results import BadRow, ExportProgress, ExportSummary, FailedRun
+    from unpod_async._export.reading import DatasetReader
+    from unpod_async._export.redaction import mask_contact
+    from unpod_async._export.results import ExportProgress, ExportSummary
     from unpod_async._export.rows import (
         InvalidRow,
         Row,
@@ -36,7 +41,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "MANIFEST",
     "BadRow",
+    "Columns",
+    "DatasetReader",
     "EarlyRequests",
     "ExportFormat",
     "ExportOptions",
@@ -46,6 +54,7 @@ __all__ = [
     "FailedRun",
     "FetchContext",
     "InvalidRow",
+    "Manifest",
     "PrefetchWindow",
     "Redaction",
     "Row",
@@ -53,6 +62,7 @@ __all__ = [
     "differing_options",
     "field_types",
     "is_transient",
+    "mask_contact",
     "plan_scan",
     "row_decoder",
     "row_header",
@@ -64,9 +74,14 @@ __all__ = [
 
 # Modules are imported on first use: `unpod-async export --help` needs `spec` only, and no database.
 _MODULES = {
+    "formats": "Columns",
     "job": "run_export",
+    "manifest": "MANIFEST Manifest",
+    "missing": "BadRow FailedRun",
     "outage": "is_transient",
-    "results": "BadRow ExportProgress ExportSummary FailedRun",
+    "reading": "DatasetReader",
+    "redaction": "mask_contact",
+    "results": "ExportProgress ExportSummary",
     "rows": "InvalidRow Row RowPages row_decoder row_header row_line row_lines",
     "run_tasks": "FetchContext",
     "space_scan": "EarlyRequests PrefetchWindow plan_scan space_tasks",

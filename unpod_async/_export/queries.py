@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
+from unpod_async._export.manifest import read_manifest
 from unpod_async._tables import COLUMNS, ColumnType, RowKind, TableBuilder, import_package
 from unpod_async._version import install_command
-from unpod_async.errors import ExportError
 
 __all__ = ["open_duckdb"]
 
@@ -24,20 +22,6 @@ _TYPES: Final[Mapping[ColumnType, str]] = {
 }
 
 
-class _Part(msgspec.Struct):
-    name: str
-    kind: str
-
-
-class _Options(msgspec.Struct):
-    format: str
-
-
-class _Manifest(msgspec.Struct):
-    options: _Options
-    parts: list[_Part]
-
-
 def open_duckdb(target: Path) -> Any:
     """Return a DuckDB connection with the views `runs` and `tasks` of an export.
 
@@ -46,24 +30,13 @@ def open_duckdb(target: Path) -> Any:
         ExportError: the target has no readable manifest.
     """
     duckdb = import_package("duckdb", "to_duckdb", "pip install duckdb")
-    manifest = _read_manifest(target)
+    manifest = read_manifest(target)
     connection = duckdb.connect()
     kinds: tuple[RowKind, ...] = ("runs", "tasks")
     for kind in kinds:
         paths = [target / part.name for part in manifest.parts if part.kind == kind]
         _create_view(connection, kind, manifest.options.format, paths)
     return connection
-
-
-def _read_manifest(target: Path) -> _Manifest:
-    try:
-        return msgspec.json.decode((target / "_manifest.json").read_bytes(), type=_Manifest)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-    raise ExportError(
-        f"the manifest of the export cannot be read: {reason}",
-        hint="check the directory, and run the export again if it has not ended",
-    )
 
 
 def _create_view(connection: Any, kind: RowKind, format_: str, paths: list[Path]) -> None:

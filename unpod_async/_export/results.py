@@ -8,8 +8,9 @@ from typing import Any, Literal
 import msgspec
 
 from unpod_async._common import html_table
+from unpod_async._export.missing import BadRow, FailedRun
 
-__all__ = ["BadRow", "ExportProgress", "ExportSummary", "FailedRun"]
+__all__ = ["ExportProgress", "ExportSummary"]
 
 
 class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,36 +62,6 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
         if self.runs_total is None:
             return f"{self.phase}: {runs:,} {noun} found{outage}"
         return f"{self.phase}: {self.runs_done:,} of {runs:,} {noun}, {self.rows:,} tasks{outage}"
-
-
-class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run whose tasks could not all be read. The next export reads it again.
-
-    The data set has the tasks that were read, or those of an earlier export if that had more of them.
-
-    Attributes:
-        run_id: Id of the run; "" if it has none.
-        reason: How many rows were written and why the others could not be read.
-    """
-
-    space_token: str
-    run_id: str
-    reason: str
-
-
-class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that is in no file: the server could not send it, or sent something that is not a valid row.
-
-    Attributes:
-        run_id: The run that the task belongs to; None if the row is a run.
-        place: Position in its listing, counted from 1; None if the server sent it and it is invalid.
-        reason: What is wrong with it. Contains no data of the row.
-    """
-
-    space_token: str
-    run_id: str | None
-    place: int | None
-    reason: str
 
 
 class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):

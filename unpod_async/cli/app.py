@@ -99,6 +99,13 @@ _COMMANDS: Final = {
             "export SPACE data --since 2030-01-01 --redact hash --recordings",
         ),
     ),
+    "report": _Entry(
+        "report",
+        "Make a web page about an export",
+        _MONITOR,
+        ("report data", "report data --output calls.html --utc"),
+        is_local=True,
+    ),
     "watch": _Entry(
         "watch",
         "Watch runs and calls for changes",

@@ -8,11 +8,10 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
-from unpod_async._common import printable
+from unpod_async._common import clock, counted, local_time, printable, zone_name
 from unpod_async.cli.errors import CliError, os_error_text
 
 if TYPE_CHECKING:
@@ -63,11 +62,6 @@ def can_redraw(stream: IO[str]) -> bool:
     return stream.isatty() and terminal not in {"", "dumb", "unknown"}
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 run" or "2,000 runs"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def cut_mark(encoding: str | None) -> str:
     """Return the character behind text that is cut: "…", or "~" if the encoding does not have it."""
     try:
@@ -75,30 +69,6 @@ def cut_mark(encoding: str | None) -> str:
     except (UnicodeEncodeError, LookupError):
         return "~"
     return "…"
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as m:ss or h:mm:ss, or in days from 100 hours on."""
-    minutes, rest = divmod(int(max(seconds, 0.0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 100:
-        return counted(hours // 24, "day")
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def local_time(at: datetime, zone: tzinfo | None) -> datetime:
-    """Return a time in a zone; None is the zone of this machine."""
-    try:
-        return at.astimezone(zone)
-    except (OSError, OverflowError, ValueError):  # a year that the platform cannot convert
-        return at
-
-
-def zone_name(at: datetime) -> str:
-    """Return the short name of the zone of a time, such as CET, or its offset if it has no short name."""
-    name = at.tzname() or ""
-    # Windows has long names, such as "Central European Standard Time".
-    return name if 0 < len(name) <= 6 and " " not in name else f"{at:%z}"
 
 
 # -- stderr -------------------------------------------------------------------------------------------------

@@ -9,14 +9,19 @@ with `null_values=[""]`, `strings_can_be_null=True` and `quoted_strings_can_be_n
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from unpod_async._export.formats.writer import (
+    BATCH_ROWS,
+    Columns,
     ColumnWriter,
     CsvOptions,
     OutputFile,
@@ -24,10 +29,11 @@ from unpod_async._export.formats.writer import (
     TextWriter,
     copy_error,
     open_part,
+    part_error,
 )
 from unpod_async._tables import COLUMNS, ColumnType, RowKind, split_into_columns
 
-__all__ = ["CsvWriter", "escape_formula"]
+__all__ = ["CsvWriter", "escape_formula", "read_csv"]
 
 _CHUNK = 1 << 20  # bytes
 # The start of a cell that a spreadsheet runs as a formula, after the whitespace that it skips.
@@ -46,6 +52,11 @@ def escape_formula(text: str) -> str:
     if _FORMULA.match(text) and _NUMBER_LIKE.fullmatch(text) is None:
         return f"'{text}"
     return text
+
+
+def _unescape_formula(text: str) -> str:
+    """Undo `escape_formula`."""
+    return text[1:] if text.startswith("'") and escape_formula(text[1:]) == text else text
 
 
 def _json(cells: list[bytes]) -> list[bytes]:
@@ -143,3 +154,68 @@ class CsvWriter(ColumnWriter, TextWriter):
                             return
                         start, stop = following
             raise copy_error(source, f"the part ends after {at} rows")
+
+
+def read_csv(path: Path, kind: RowKind, names: Sequence[str], options: CsvOptions) -> Iterator[Columns]:
+    """Yield the rows of a part; see `Format.read`. An empty string is read as None."""
+    kinds = {column.name: column.kind for column in COLUMNS[kind]}
+    parsers = [_PARSE[kinds[name]] for name in names]
+    problem = ""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            header = next(rows, [])
+            if missing := set(names).difference(header):
+                raise part_error(path, f"it has no column {min(missing)}")
+            places = [header.index(name) for name in names]
+            while True:
+                with _any_field_size():
+                    # Only the cells that are needed are kept: a transcript may have megabytes.
+                    cells = [
+                        [row[place] for place in places]
+                        for row in itertools.islice(rows, BATCH_ROWS)
+                        if _has_length(row, header)
+                    ]
+                if not cells:
+                    return
+                columns = [
+                    [parse(cell) if cell else None for cell in column]
+                    for parse, column in zip(parsers, zip(*cells, strict=True), strict=True)
+                ]
+                if options.safe:
+                    columns = [
+                        [_unescape_formula(cell) if type(cell) is str else cell for cell in column]
+                        for column in columns
+                    ]
+                yield columns
+    except csv.Error as error:
+        problem = str(error)
+    except ValueError:  # also UnicodeDecodeError; the message may quote the row
+        problem = "a cell has a value that no export writes"
+    if problem:
+        raise part_error(path, f"it is damaged ({problem})")
+
+
+_PARSE: Mapping[ColumnType, Callable[[str], Any]] = {
+    "text": str,
+    "integer": int,
+    "number": float,
+    "timestamp": datetime.fromisoformat,
+}
+
+
+def _has_length(row: Sequence[str], header: Sequence[str]) -> bool:
+    """Return True, or raise csv.Error if a row has more or fewer cells than the header."""
+    if len(row) != len(header):
+        raise csv.Error("a row has another number of cells than the header")
+    return True
+
+
+@contextmanager
+def _any_field_size() -> Generator[None]:
+    """Lift the limit of `csv`, which is that of the whole process, for a moment."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,17 +12,23 @@ from io import BufferedIOBase, BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from unpod_async._export.formats.writer import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    Columns,
     CsvOptions,
     OutputFile,
     Range,
     TextWriter,
     copy_error,
     open_part,
+    part_error,
 )
-from unpod_async._tables import RowKind
+from unpod_async._tables import COLUMNS, RowKind, split_into_columns
 
-__all__ = ["GzipJsonlWriter", "JsonlWriter"]
+__all__ = ["GzipJsonlWriter", "JsonlWriter", "read_gzip_jsonl", "read_jsonl"]
 
 _CHUNK = 1 << 20  # bytes
 _MIN_ROWS_TO_COUNT = 1000  # rows
@@ -130,3 +136,43 @@ class GzipJsonlWriter(JsonlWriter):
             problem = str(error)
         if problem:
             raise copy_error(source, f"the part is damaged ({problem})")
+
+
+def read_jsonl(path: Path, kind: RowKind, names: Sequence[str], _csv: CsvOptions) -> Iterator[Columns]:
+    """Yield the rows of a part; see `Format.read`."""
+    with path.open("rb") as file:
+        yield from _read(file, path, kind, names)
+
+
+def read_gzip_jsonl(path: Path, kind: RowKind, names: Sequence[str], _csv: CsvOptions) -> Iterator[Columns]:
+    """Yield the rows of a compressed part; see `Format.read`."""
+    with gzip.open(path, "rb") as file:
+        yield from _read(file, path, kind, names)
+
+
+def _read(file: Iterable[bytes], path: Path, kind: RowKind, names: Sequence[str]) -> Iterator[Columns]:
+    places = [[column.name for column in COLUMNS[kind]].index(name) for name in names]
+    problem = ""
+    try:
+        for lines in _batches(file):
+            columns = split_into_columns(kind, lines)
+            yield [columns[place] for place in places]
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        problem = str(error)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        problem = "a line is not a JSON object"  # the message of the error may quote the row
+    if problem:
+        raise part_error(path, f"it is damaged ({problem})")
+
+
+def _batches(file: Iterable[bytes]) -> Iterator[list[bytes]]:
+    lines: list[bytes] = []
+    size = 0
+    for line in file:
+        lines.append(line.rstrip(b"\n"))
+        size += len(line)
+        if len(lines) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield lines
+            lines, size = [], 0
+    if lines:
+        yield lines

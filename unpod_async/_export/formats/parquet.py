@@ -1,4 +1,4 @@
-"""Parquet parts, written with pyarrow. It is imported only when the first part is created.
+"""Parquet parts, written and read with pyarrow. It is imported only when it is needed.
 
 The schema is fixed: strings and JSON are strings, times are UTC timestamps with microseconds. The metadata of
 the file has `unpod_async.schema_version` and `unpod_async.rows` ("runs" or "tasks"). The compression is zstd.
@@ -12,22 +12,25 @@ import errno
 import importlib
 import os
 from collections.abc import Generator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from unpod_async._export.formats.writer import (
+    Columns,
     ColumnWriter,
     CsvOptions,
     OutputFile,
     Range,
     copy_error,
     open_part,
+    part_error,
 )
 from unpod_async._tables import COLUMNS, FlatColumn, RowKind, arrow_schema, split_into_columns
 from unpod_async._version import install_command
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["ParquetWriter", "load"]
+__all__ = ["ParquetWriter", "load", "read_parquet"]
 
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 4 << 20  # of lines
@@ -170,3 +173,40 @@ class ParquetWriter(ColumnWriter):
             raise copy_error(source, f"the part cannot be read ({reason})")
         if reason:
             raise OSError(errno.EIO, f"pyarrow cannot write the part ({reason})")
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def read_parquet(path: Path, kind: RowKind, names: Sequence[str], _csv: CsvOptions) -> Iterator[Columns]:
+    """Yield the rows of a part; see `Format.read`."""
+    arrow, parquet = load()
+    expected = arrow_schema(arrow, kind)
+    problem = ""
+    try:
+        with parquet.ParquetFile(path) as file:
+            for name in names:
+                field = file.schema_arrow.field(name) if name in file.schema_arrow.names else None
+                if field is None or not field.type.equals(expected.field(name).type):
+                    raise part_error(path, f"it has no column {name} of the right type")
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(names)):
+                yield [_cells(arrow, batch.column(name)) for name in names]
+    except arrow.ArrowException as error:
+        problem = type(error).__name__
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        problem = "it cannot be decompressed"  # pyarrow has no class for that
+    if problem:
+        raise part_error(path, f"it is damaged ({problem})")
+
+
+def _cells(arrow: Any, column: Any) -> list[Any]:
+    if not arrow.types.is_timestamp(column.type):
+        cells: list[Any] = column.to_pylist()
+        return cells
+    # As datetimes, they would need a database of time zones, which Windows does not have.
+    return [
+        None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+        for microseconds in column.cast(arrow.int64()).to_pylist()
+    ]

@@ -1,4 +1,6 @@
-"""The common parts of all formats: `Format`, the base class of the writers, and the file that they write."""
+"""The common parts of all formats: `Format`, the base class of the writers, the file that they write, and
+what their readers share.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,19 @@ import errno
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from unpod_async._common import O_BINARY, sync_file
 from unpod_async._tables import RowKind
 
 __all__ = [
+    "BATCH_BYTES",
+    "BATCH_ROWS",
     "ColumnWriter",
+    "Columns",
     "CsvOptions",
     "Format",
     "OutputFile",
@@ -25,15 +30,19 @@ __all__ = [
     "Writer",
     "copy_error",
     "open_part",
+    "part_error",
 ]
 
 Range: TypeAlias = tuple[int, int]
 
+Columns: TypeAlias = Sequence[Sequence[Any]]
+"""The cells of some rows, a sequence for each column: str, int, float, UTC datetime, or None."""
+
 _BUFFER_BYTES = 1 << 20
 
 # What is decoded from more lines does not fit into the processor's cache, which takes up to 40 % longer.
-_BATCH_ROWS = 96
-_BATCH_BYTES = 512 << 10
+BATCH_ROWS = 96
+BATCH_BYTES = 512 << 10
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not every system has it
 
@@ -204,7 +213,7 @@ class ColumnWriter(Writer):
             self._lines.append(line)
             self._lines_bytes += len(line)
             self.rows += 1
-            if len(self._lines) >= _BATCH_ROWS or self._lines_bytes >= _BATCH_BYTES:
+            if len(self._lines) >= BATCH_ROWS or self._lines_bytes >= BATCH_BYTES:
                 self._write_pending()
 
     def _write_pending(self) -> None:
@@ -240,9 +249,14 @@ class TextWriter(Writer):
         self._flush()
 
 
+def part_error(source: Path, problem: str) -> OSError:
+    """Return the error for a part that cannot be read."""
+    return OSError(errno.EIO, problem, str(source))
+
+
 def copy_error(source: Path, problem: str) -> OSError:
     """Return the error for a part that rows cannot be copied from."""
-    return OSError(errno.EIO, f"{problem}, so its rows cannot be kept", str(source))
+    return part_error(source, f"{problem}, so its rows cannot be kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,12 +266,16 @@ class Format:
     Attributes:
         suffix: Suffix of the files, with its dot.
         make: Returns a writer for (file, kind, CSV options).
+        read: Returns the rows of (file, kind, names of columns, CSV options), some at a time. Memory does not
+            depend on the size of the part. Columns of JSON cannot be read. Raises OSError if the part is
+            damaged or does not have a column.
         check: Raises ConfigurationError if a package that the format needs is missing.
         is_lines: A part consists of the lines that `row_line` makes and nothing else.
     """
 
     suffix: str
     make: Callable[[OutputFile, RowKind, CsvOptions | None], Writer]
+    read: Callable[[Path, RowKind, Sequence[str], CsvOptions], Iterator[Columns]]
     check: Callable[[], object] = tuple
     is_lines: bool = False
 

@@ -8,11 +8,12 @@ Modules: `patterns` (what contact data looks like), `json_strings` (the strings 
 from __future__ import annotations
 
 from unpod_async._export.redaction.json_strings import MEASURES
-from unpod_async._export.redaction.patterns import kind_of_key
+from unpod_async._export.redaction.patterns import kind_of_key, mask_contact
 from unpod_async._export.redaction.redactor import Redactor
 
 __all__ = [
     "MEASURES",
     "Redactor",
     "kind_of_key",
+    "mask_contact",
 ]

@@ -19,6 +19,7 @@ __all__ = [
     "is_long_number",
     "is_phone",
     "kind_of_key",
+    "mask_contact",
     "normalize",
     "words",
 ]
@@ -150,6 +151,15 @@ def is_phone(found: re.Match[str]) -> bool:
     # "INV-2025-001" is an invoice, but "Tel-9876543210" has a phone number.
     joined = start > 1 and found.string[start - 1] in "-/._#" and found.string[start - 2].isalnum()
     return digits >= 10 or not joined
+
+
+def mask_contact(text: str) -> str:
+    """Return a string with "•••" in place of e-mail addresses and of what looks like phone numbers."""
+
+    def mask(found: re.Match[str]) -> str:
+        return "•••" if found["mail"] or (found["phone"] and is_phone(found)) else found[0]
+
+    return CONTACT_SHAPE.sub(mask, text)
 
 
 def is_long_number(number: bytes) -> bool:

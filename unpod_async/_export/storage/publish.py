@@ -27,7 +27,8 @@ import msgspec
 
 from unpod_async._common import O_BINARY, close_locked, lock, path_text, sync_file, sync_folder, write_all
 from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, CsvOptions, Range, RowKind, Writer
-from unpod_async._export.results import BadRow, FailedRun
+from unpod_async._export.manifest import MANIFEST, MANIFEST_VERSION, WORK, PartInfo
+from unpod_async._export.missing import BadRow, FailedRun
 from unpod_async._export.storage.catalog import (
     Catalog,
     FinishedPart,
@@ -40,7 +41,6 @@ from unpod_async._version import VERSION
 from unpod_async.errors import ExportError, TargetLockedError
 
 __all__ = [
-    "MANIFEST",
     "Contents",
     "Parts",
     "Publisher",
@@ -51,11 +51,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-MANIFEST = "_manifest.json"
-"""Tools that read a directory skip names with an underscore."""
-
-_WORK = ".unpod-export"
 
 _PART_FOLDERS = ("tasks", "runs")
 
@@ -97,7 +92,7 @@ class Target:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.work = directory / _WORK
+        self.work = directory / WORK
         self.catalog = self.work / "state.sqlite3"
         self._lock = -1
         self._is_new = False
@@ -160,8 +155,8 @@ class Target:
                 if _is_part(path.name) and name not in known:
                     raise ExportError(
                         f"{path_text(self.directory)} contains {path_text(name)}, which the state in "
-                        f"{_WORK}/ does not list",
-                        hint=f"move the file elsewhere if it is a copy; otherwise restore {_WORK}/ and\n"
+                        f"{WORK}/ does not list",
+                        hint=f"move the file elsewhere if it is a copy; otherwise restore {WORK}/ and\n"
                         "the file from the same backup, or export to another directory",
                     )
 
@@ -261,7 +256,7 @@ class Target:
         """
         for file, end in ends.items():
             path = self.spool_file(file)
-            if (self.size(f"{_WORK}/{path.name}") or 0) < end:
+            if (self.size(f"{WORK}/{path.name}") or 0) < end:
                 raise ExportError(
                     f"{path_text(path)} was removed or truncated after the export, or {self.catalog.name} is "
                     "older",
@@ -342,8 +337,8 @@ class Parts:
                 times.append((part.kind, part.number, mtime))
             elif size != part.size or mtime != part.mtime:
                 raise ExportError(
-                    f"{name} was changed or removed after the export, or {_WORK}/ is older than the file",
-                    hint=f"restore {_WORK}/ and the file of {part.size} bytes from the same backup, or\n"
+                    f"{name} was changed or removed after the export, or {WORK}/ is older than the file",
+                    hint=f"restore {WORK}/ and the file of {part.size} bytes from the same backup, or\n"
                     "export to another directory",
                 )
         self._target.refuse_unknown_parts(names)
@@ -679,23 +674,6 @@ def remove_unused_files(catalog: Catalog, target: Target, open_files: Container[
 # The manifest: the options of a data set, its files, and what is missing from it
 
 
-class PartInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A part file.
-
-    Attributes:
-        name: Path in the target.
-        kind: "runs" or "tasks".
-        bytes: Size of the file.
-        sha256: Digest of the file in hex.
-    """
-
-    name: str
-    kind: str
-    rows: int
-    bytes: int
-    sha256: str
-
-
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of a data set, and what is missing from it."""
 
@@ -759,7 +737,7 @@ def build_manifest(
             "unpod_async": VERSION,
             "python": platform.python_version(),
             "columns": SCHEMA_VERSION,
-            "manifest": 1,
+            "manifest": MANIFEST_VERSION,
         },
         "counts": {
             "runs": found.runs,

@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from unpod_async._export.formats import FORMATS, CsvOptions
+from unpod_async._export.manifest import MANIFEST
 from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
 from unpod_async._export.storage.checkpoint import Disk, Spool, Staging
 from unpod_async._export.storage.publish import (
-    MANIFEST,
     Contents,
     Parts,
     Publisher,
