@@ -158,13 +158,13 @@ class CsvWriter(ColumnWriter, TextWriter):
 
 def read_csv(path: Path, kind: RowKind, names: Sequence[str], options: CsvOptions) -> Iterator[Columns]:
     """Yield the rows of a part; see `Format.read`. An empty string is read as None."""
-    kinds = {column.name: column.kind for column in COLUMNS[kind]}
+    kinds: dict[str, ColumnType] = {column.name: column.kind for column in COLUMNS[kind]}
     parsers = [_PARSE[kinds[name]] for name in names]
     problem = ""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
-            header = next(rows, [])
+            header = next(rows, list[str]())
             if missing := set(names).difference(header):
                 raise part_error(path, f"it has no column {min(missing)}")
             places = [header.index(name) for name in names]
