@@ -30,6 +30,7 @@ __all__ = ["build_page"]
 
 _MAX_BARS: Final = 10
 _MAX_MISSING: Final = 20
+_MAX_TABLE: Final = 12  # rows; a longer table scrolls
 _MAX_PLOT_LABEL: Final = 30  # characters, so that the label and the value fit on a phone
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
@@ -509,10 +510,11 @@ def _table(
         for row in rows
     ]
     table = element("table", element("thead", head), element("tbody", *body))
+    kind = "scroll long" if len(body) > _MAX_TABLE else "scroll"
     return element(
         "div",
         table,
-        class_="scroll wide" if wide else "scroll",
+        class_=f"{kind} wide" if wide else kind,
         tabindex=0,
         role="region",
         aria_label=names[0],

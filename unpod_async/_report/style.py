@@ -68,9 +68,11 @@ text { fill: var(--text); font-size: 13px; }
 .x { text-anchor: middle; }
 .value { font-variant-numeric: tabular-nums; }
 text.muted { fill: var(--muted); }
-.scroll { overflow: auto; max-height: 314px; align-self: start; scrollbar-width: thin; }
+.scroll { overflow: auto; align-self: start; scrollbar-width: thin; }
+.long { max-height: 314px; }
 .scroll:focus-visible { outline: 2px solid var(--s0); outline-offset: 2px; }
-.wide { max-height: 420px; margin-top: 12px; }
+.wide { margin-top: 12px; }
+.long.wide { max-height: 420px; }
 table { width: 100%; border-collapse: collapse; font-size: 0.87rem; font-variant-numeric: tabular-nums; }
 th, td {
   padding: 5px 0 5px 14px; border-bottom: 1px solid var(--grid); text-align: left; vertical-align: top;
@@ -89,7 +91,7 @@ footer { margin-top: 20px; color: var(--muted); font-size: 0.87rem; overflow-wra
 @media (max-width: 960px) {
   .tiles { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   .pair { grid-template-columns: minmax(0, 1fr); gap: 18px; }
-  .scroll { max-height: 240px; }
+  .long { max-height: 240px; }
 }
 @media (max-width: 560px) {
   body { padding: 18px 12px 32px; }
@@ -105,6 +107,6 @@ footer { margin-top: 20px; color: var(--muted); font-size: 0.87rem; overflow-wra
 @media print {
   body { max-width: none; background: none; }
   .card { break-inside: avoid; }
-  .scroll { max-height: none; overflow: visible; }
+  .scroll, .long.wide { max-height: none; overflow: visible; }
 }
 """
