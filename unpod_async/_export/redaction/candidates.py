@@ -42,6 +42,9 @@ class Candidates(NamedTuple):
     has_unusual_message: bool
 
 
+_NONE = Candidates([], [], has_unusual_message=False)
+
+
 def find_candidates(row: DecodedStrings, matchers: RowMatchers) -> Candidates:
     """Find the strings of a row that may contain contact data."""
     texts, technical, messages = row.texts, row.technical, row.messages
@@ -52,14 +55,18 @@ def find_candidates(row: DecodedStrings, matchers: RowMatchers) -> Candidates:
         searched.append(messages.text)
         ids += messages.technical
         end += messages.count
+    in_texts = _find_in_texts(SEPARATOR.join(searched), end, matchers)
+    in_technical = _find_in_technical(ids, matchers)
+    if not in_texts and not in_technical:
+        return _NONE
     places: list[Place] = []
     said: list[int] = []
-    for index in _find_in_texts(SEPARATOR.join(searched), end, matchers):
+    for index in in_texts:
         if index < count:
             places.append(texts[index])
         else:
             said.append(index - count)
-    for index in _find_in_technical(ids, matchers):
+    for index in in_technical:
         if index >= len(technical):
             return Candidates(places, said, has_unusual_message=True)
         places.append(technical[index])
@@ -134,7 +141,8 @@ def _find_in_technical(texts: Sequence[str], matchers: RowMatchers) -> Collectio
     if matchers.numbers:
         squeezed = data.translate(None, _GAPS)
         for matcher in matchers.numbers:
-            found += _holders(squeezed, matcher.needles[0])
+            if matcher.needles[0] in squeezed:
+                found += _holders(squeezed, matcher.needles[0])
     if b"@" in data:
         found += _holders(data, b"@")
     if b"%" in data:

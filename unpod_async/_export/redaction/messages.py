@@ -59,12 +59,16 @@ class _Form:
     """How messages of a type are read.
 
     Args:
+        start: What the messages begin with in a row: a key and a bracket.
         decode: Returns the messages of an array.
         text: The field with what was said.
         technical: The fields with technical strings.
     """
 
-    def __init__(self, decode: Callable[[bytes], list[Any]], text: str, technical: Iterable[str]) -> None:
+    def __init__(
+        self, start: bytes, decode: Callable[[bytes], list[Any]], text: str, technical: Iterable[str]
+    ) -> None:
+        self.start = start
         self.decode = decode
         self.text = text
         self.text_of = attrgetter(text)
@@ -73,9 +77,14 @@ class _Form:
 
 _FORMS = {
     "transcript": _Form(
-        msgspec.json.Decoder(list[_Message]).decode, "content", ("role", "user_id", "timestamp")
+        b'"transcript":[',
+        msgspec.json.Decoder(list[_Message]).decode,
+        "content",
+        ("role", "user_id", "timestamp"),
     ),
-    "messages": _Form(msgspec.json.Decoder(list[_TimedMessage]).decode, "message", ("role",)),
+    "messages": _Form(
+        b'"messages":[', msgspec.json.Decoder(list[_TimedMessage]).decode, "message", ("role",)
+    ),
 }
 
 
@@ -160,7 +169,7 @@ def _split(line: bytes, output: _Output) -> SplitRow | None:
             continue
         raw = bytes(value)
         # To find all of `raw` in the line would take 13 us.
-        start = line.find(b'"%b":[{' % key.encode()) + len(key) + 3
+        start = line.find(form.start) + len(form.start) - 1
         if not line.startswith(raw, start):
             continue
         messages = form.decode(raw)

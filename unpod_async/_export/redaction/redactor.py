@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from unpod_async._export.redaction.candidates import find_candidates
+from unpod_async._export.redaction.candidates import Candidates, find_candidates
 from unpod_async._export.redaction.decoded_row import (
     Contact,
     DecodedStrings,
@@ -116,13 +116,18 @@ class Redactor:
         """Return the redacted line; None if a key or a technical string of a message has to change."""
         matchers = RowMatchers(row.contacts)
         candidates = find_candidates(row, matchers)
-        if candidates.has_unusual_message or any(
-            self._text(key, "text", matchers) != key for key in row.keys
-        ):
+        if candidates.has_unusual_message:
+            return None
+        if row.keys and any(self._text(key, "text", matchers) != key for key in row.keys):
             return None
         for value, _, container, key in row.contacts:
             if container is not None:
                 container[key] = self._contact(value)
+        if candidates.places or candidates.said or row.documents:
+            self._replace_candidates(row, candidates, matchers)
+        return row.encode()
+
+    def _replace_candidates(self, row: DecodedStrings, candidates: Candidates, matchers: RowMatchers) -> None:
         documents = {id(document): document for document in row.documents}
         for text, context, container, key in candidates.places:
             new = self._text(text, context, matchers)
@@ -138,7 +143,6 @@ class Redactor:
             inside = document.read().inside
             if inside is not None:
                 document.container[document.key] = self._rewrite(inside, matchers).decode()
-        return row.encode()
 
     def _rewrite(self, strings: JsonStrings, matchers: RowMatchers) -> bytes:
         chunks: list[bytes] = []
