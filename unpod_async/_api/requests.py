@@ -290,7 +290,9 @@ class Requesting:
             )
         row = dict[str, Any] if model is None else model
         check_model(row)
-        listing: Listing[Any] = Listing(endpoints.custom(path), row, key=key, query=query)
+        listing: Listing[Any] = Listing(
+            endpoints.custom(path), row, key=key, keyed=key is not None, query=query
+        )
         return context.pager(listing, start_page, page_size, on_bad_row, limit)
 
 

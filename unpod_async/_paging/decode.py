@@ -164,7 +164,7 @@ def decode_rows(listing: Listing[Any], body: bytes, page: int, headers: Mapping[
     Raises:
         DecodeError: the body is not a listing.
     """
-    if listing.is_custom:
+    if not listing.identity:
         return _decode_custom(listing, body, page, headers)
     envelope = _decode_typed(listing, body)
     if envelope is None:
@@ -231,7 +231,7 @@ def decode_raw(listing: Listing[Any], body: bytes, page: int, headers: Mapping[s
         DecodeError: the body is not a listing.
     """
 
-    if listing.is_custom:
+    if not listing.identity:
         return _decode_custom(listing, body, page, headers, lambda raw, index: raw)
 
     def rows_of(_: bytes, raws: Sequence[msgspec.Raw], fields: Sequence[RowFields]) -> list[Any]:
@@ -249,7 +249,7 @@ def decode_lines(listing: Listing[Any], body: bytes, page: int, headers: Mapping
         DecodeError: the body is not a listing.
     """
 
-    if listing.is_custom:
+    if not listing.identity:
         return _decode_custom(listing, body, page, headers, _line_of)
 
     def rows_of(_: bytes, raws: Sequence[msgspec.Raw], fields: Sequence[RowFields]) -> list[Any]:

@@ -70,7 +70,8 @@ async def fetch(
     if listing.paged:
         query |= {"page": str(request.page), "page_size": str(request.size)}
 
-    if are_known is None or listing.is_custom:
+    is_custom = not listing.identity
+    if are_known is None or is_custom:
         decode_known = decode
     else:
         decode_known = partial(decode_unless_known, are_known, decode)
@@ -85,7 +86,7 @@ async def fetch(
             parse,
             deadline,
             single_out=request.single_out,
-            can_split=listing.paged and listing.is_keyed and not request.patient,
+            can_split=listing.paged and listing.keyed and not request.patient,
         )
     except ConfigurationError:
         raise
@@ -93,7 +94,7 @@ async def fetch(
         return _to_page_failure(error)
     if isinstance(page, ScannedPage):
         page = await decode_in_slices(page, listing, request.page, decode)
-    if listing.is_custom:
+    if is_custom:
         page = number_equal_rows(page)
     if page.drift:
         executor.count_drift(listing.model.__name__, page.drift)

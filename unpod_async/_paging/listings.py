@@ -44,8 +44,8 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
         identity: attributes that can identify a row; the first one that is a non-empty string is the key.
             Empty for a custom listing, whose rows are identified by `key`.
         key: identifies the rows of a custom listing. A row that it does not identify is identified by its
-            bytes, and by their number if several rows of a response are equal. If `key` is None, rows are
-            not identified at all, and the listing is read once, without the guarantees of a walk.
+            bytes, and by their number if several rows of a response are equal.
+        keyed: rows are identified. If not, the listing is read once, without the guarantees of a walk.
         paged: the server accepts `page` and `page_size`.
         tied: rows with the same `created` have no fixed order.
         query: filters that the server applies.
@@ -59,6 +59,7 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
     model: type[T]
     identity: tuple[str, ...] = ()
     key: RowKey | None = None
+    keyed: bool = True
     paged: bool = True
     tied: bool = False
     query: Mapping[str, str] = {}
@@ -66,16 +67,6 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
     statuses: frozenset[str] | None = None
     window: TimeWindow | None = None
     needs_org: bool = False
-
-    @property
-    def is_custom(self) -> bool:
-        """Whether `key` identifies the rows, or nothing does."""
-        return not self.identity
-
-    @property
-    def is_keyed(self) -> bool:
-        """Whether rows are identified."""
-        return bool(self.identity) or self.key is not None
 
     @property
     def is_filtered(self) -> bool:

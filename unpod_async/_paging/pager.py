@@ -335,7 +335,7 @@ class Pager(AsyncOnly, Generic[T]):
                     start_page=self._start_page,
                     ahead=ahead,
                     tied=self._listing.tied,
-                    keyed=self._listing.is_keyed,
+                    keyed=self._listing.keyed,
                 ),
                 Collector(
                     self._listing,
@@ -629,7 +629,7 @@ class SequentialWalk(Generic[T]):
             page_size=request.size,
             start_page=request.page,
             tied=self._listing.tied,
-            keyed=self._listing.is_keyed,
+            keyed=self._listing.keyed,
             first=first,
         )
         self._steps = self._walk.run()
