@@ -89,7 +89,9 @@ def main() -> None:
 def rendered() -> dict[str, str]:
     """Return the text of each page."""
     package = griffe.load("unpod_async", search_paths=[ROOT], docstring_parser="google")
-    objects = {name.rpartition(".")[2]: found for name, found in _classes(package)}
+    # A private class may have the name of a public one.
+    classes = sorted(_classes(package), key=lambda one: "._" not in one[0])
+    objects = {name.rpartition(".")[2]: found for name, found in classes}
     texts = {}
     for name, (title, names) in PAGES.items():
         parts = [_object(objects[each]) for each in names.split()]

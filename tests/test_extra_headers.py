@@ -21,6 +21,7 @@ from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
 VALUE = 's3cr3t key/of "the user"=1'
 CALL_VALUE = "s3cr3t-of-the-call"
@@ -117,6 +118,19 @@ async def test_a_header_of_the_client_can_be_changed_for_a_call() -> None:
         await unpod.request("PATCH", "x/", json={"a": 1}, headers=patch)
     sent = {name.lower(): value for name, value in headers_of(server.requests[0])}
     assert patch.items() <= {**sent, "Accept": sent["accept"]}.items()
+
+
+async def test_exports_watches_and_streams_send_them_too(tmp_path: Path) -> None:
+    async with Sandbox(runs=2, tasks_per_run=2) as sandbox, sandbox.client(headers={"X-Key": VALUE}) as unpod:
+        space = sandbox.space_token
+        await unpod.export(space, tmp_path / "data")
+        async with unpod.runs.tasks_for(space) as stream:
+            assert len([task async for task in stream]) == 4
+        async with unpod.runs.watch(space) as events:
+            await anext(aiter(events))
+        await unpod.runs.find(space, sandbox.run_ids()[0])
+    assert sandbox.requests >= 8
+    assert {received.headers.get("x-key") for received in sandbox.log} == {VALUE}
 
 
 async def test_nothing_is_sent_to_another_host() -> None:

@@ -18,7 +18,7 @@ from unpod_async.testing import Sandbox
 
 CLIENT = UnpodClient("0" * 40, "acme.example")
 PAGER: Pager[Run] = CLIENT.runs.list("SPACEMAIN000000000000001")
-GROUPS = ("runs", "tasks", "agents", "spaces", "organizations", "recordings")
+GROUPS = ("runs", "tasks", "call_logs", "agents", "spaces", "organizations", "recordings")
 KNOWN: dict[str, object] = {
     **{name: getattr(unpod_async, name) for name in unpod_async.__all__},
     **{name: getattr(unpod_async.testing, name) for name in unpod_async.testing.__all__},

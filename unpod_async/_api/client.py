@@ -80,8 +80,8 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
 
     Args:
         token: API key, or a JWT with auth_scheme "JWT" or "Bearer". Default: UNPOD_PLATFORM_TOKEN.
-        org_handle: `domain_handle` of the organization, sent as Org-Handle; `agents` and `spaces` need it.
-            Default: UNPOD_ORG_HANDLE.
+        org_handle: `domain_handle` of the organization, sent as Org-Handle; `agents`, `spaces` and
+            `call_logs` need it. Default: UNPOD_ORG_HANDLE.
         base_url: root URL of the service. A bare host name gets https, or http for this machine. Default:
             UNPOD_PLATFORM_BASE_URL, UNPOD_BASE_URL or "https://unpod.ai".
         auth_scheme: first word of the Authorization header: "Token" (default), "JWT" or "Bearer".

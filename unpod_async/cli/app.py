@@ -346,7 +346,7 @@ def main(
         typer.Option(
             metavar="HANDLE",
             show_default=False,
-            help="Organization; needed for agents and spaces. Default: UNPOD_ORG_HANDLE.",
+            help="Organization; needed for agents, spaces and call logs. Default: UNPOD_ORG_HANDLE.",
         ),
     ] = None,
     base_url: Annotated[
