@@ -126,7 +126,7 @@ def of_rows() -> None:
 def of_formats() -> None:
     """Print what the parts of an export cost per row, beyond its lines."""
     lines = data_set(200).task_rows(0, _ROWS).replace(b'},{"space_id', b'}\n{"space_id').split(b"\n")
-    batches = [lines[start : start + 96] for start in range(0, _ROWS, 96)]
+    batches = [lines[start : start + 160] for start in range(0, _ROWS, 160)]
     redact = Redactor("hash", b"benchmarks")
 
     def part(name: str) -> None:

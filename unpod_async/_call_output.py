@@ -20,8 +20,9 @@ from unpod_async._common import (
     is_too_deep,
     is_value_too_deep,
     parse_time,
-    parse_usual_times,
     replace_user_tokens,
+    time_text,
+    usual_time_texts,
 )
 from unpod_async.errors import DecodeError
 
@@ -30,10 +31,13 @@ __all__ = [
     "CallOutput",
     "Record",
     "TranscriptMessage",
+    "WrittenMessages",
+    "is_empty",
     "parse_duration",
     "read_call",
     "read_call_columns",
     "read_output",
+    "write_messages",
 ]
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -340,7 +344,7 @@ _NO_ANALYSIS, _NO_METADATA, _NO_CUSTOMER = _Analysis(), _Metadata(), _Customer()
 
 
 class _Parts(NamedTuple):
-    """An output and the objects in it. An object that was not sent has no values."""
+    """An output and the objects in it."""
 
     output: CallOutput
     post_call: _PostCall
@@ -351,9 +355,12 @@ class _Parts(NamedTuple):
     customer: _Customer
 
 
-def _parts(output: CallOutput) -> _Parts:
+def _parts(
+    output: CallOutput,
+) -> tuple[CallOutput, _PostCall, _Summary, _Classification, _Analysis, _Metadata, _Customer]:
+    """Return the values of `_Parts`. An object that was not sent has no values."""
     post_call = output.post_call_data or _NO_POST_CALL
-    return _Parts(
+    return (
         output,
         post_call,
         post_call.summary if isinstance(post_call.summary, _Summary) else _NO_SUMMARY,
@@ -385,6 +392,12 @@ class _Values:
     def messages(self, *values: Any) -> Any:
         return _first(_message_list, values)
 
+    def transcript(self, text: Any, messages: Any) -> Any:
+        return text or (_join(messages) if messages else None)
+
+    def duration(self, sent: Any, start: Any, end: Any) -> Any:
+        return _seconds_between(start, end) if sent is None else sent
+
     def apply(self, function: Callable[..., Any], *values: Any) -> Any:
         """Return what the function returns for these values."""
         return function(*values)
@@ -398,7 +411,10 @@ def _first(function: Callable[[Any], Any], values: Iterable[Any]) -> Any:
 
 
 class _Columns(_Values):
-    """Reads the fields of many calls at once. Each field is a column, with a value for each call."""
+    """Reads the fields of many calls at once. Each field is a column, with a value for each call.
+
+    Messages are WrittenMessages, and times are those of `time_text`: files get them as strings.
+    """
 
     def text(self, *values: Any) -> Any:
         return _first_cells(_texts_of, values)
@@ -416,7 +432,18 @@ class _Columns(_Values):
         return _first_cells(_each(_labels), values)
 
     def messages(self, *values: Any) -> Any:
-        return _first_cells(_each(_message_list), values)
+        return values[1]
+
+    def transcript(self, text: Any, messages: Any) -> Any:
+        return [one or (sent and sent.text) for one, sent in zip(text, messages, strict=True)]
+
+    def duration(self, sent: Any, start: Any, end: Any) -> Any:
+        return [
+            _seconds_between(*map(datetime.fromisoformat, (begun, ended)))
+            if seconds is None and begun and ended
+            else seconds
+            for seconds, begun, ended in zip(sent, start, end, strict=True)
+        ]
 
     def apply(self, function: Callable[..., Any], *values: Any) -> Any:
         return list(map(function, *values))
@@ -430,31 +457,36 @@ def _first_cells(
     function: Callable[[Sequence[Any]], Sequence[Any]], columns: Sequence[Sequence[Any]]
 ) -> Sequence[Any]:
     """Return the first valid value of each call."""
-    cells: Sequence[Any] | None = None
-    for column in columns:
-        if column.count(None) == len(column):
-            continue
-        found = function(column)
-        cells = (
-            found
-            if cells is None
-            else [one if one is not None else other for one, other in zip(cells, found, strict=True)]
-        )
-        if None not in cells:
+    sent = [column for column in columns if not is_empty(column)]
+    if not sent:
+        return [None] * len(columns[0])
+    cells = function(sent[0])
+    for column in sent[1:]:
+        if all(cells):
             break
-    return [None] * len(columns[0]) if cells is None else cells
+        found = function(column)
+        cells = [one if one is not None else other for one, other in zip(cells, found, strict=True)]
+    return cells
 
 
-def _times_of(column: Sequence[Any]) -> list[datetime | None]:
-    times = parse_usual_times(column)
-    return list(map(parse_time, column)) if times is None else times
+def is_empty(column: Sequence[Any]) -> bool:
+    """Return whether all cells are None. `any` ends early, and most columns are not empty."""
+    return not any(column) and column.count(None) == len(column)
+
+
+def _times_of(column: Sequence[Any]) -> list[str | None]:
+    texts = usual_time_texts(column)
+    if texts is not None:
+        return texts
+    return [None if moment is None else time_text(moment) for moment in map(parse_time, column)]
 
 
 def _texts_of(column: Sequence[Any]) -> Sequence[str | None]:
     try:
-        if _PLACEHOLDERS.isdisjoint([value.strip() for value in column if value]):
+        present: Iterable[Any] = filter(None, column)
+        if _PLACEHOLDERS.isdisjoint(map(str.strip, present)):
             return column if all(column) else [value or None for value in column]
-    except (AttributeError, TypeError):
+    except TypeError:
         pass  # one of them is not a string
     return [_non_empty(value) for value in column]
 
@@ -471,10 +503,10 @@ def _read(read: _Values, parts: _Parts) -> dict[str, Any]:
         "status": read.text(output.call_status, output.status),
         "started_at": started_at,
         "ended_at": ended_at,
-        "duration": read.apply(_duration, read.number(output.duration), started_at, ended_at),
+        "duration": read.duration(read.number(output.duration), started_at, ended_at),
         "recording_url": read.text(output.recording_url, output.recording_url_camel),
         "messages": messages,
-        "transcript": read.apply(_transcript, read.text(output.transcript), messages),
+        "transcript": read.transcript(read.text(output.transcript), messages),
         "summary": read.text(
             output.call_summary,
             output.summary,
@@ -506,14 +538,40 @@ def read_call(output: object) -> Call | None:
     data = _object(output)
     if not data:
         return None
-    fields = _read(_VALUES, _parts(read_output(data)))
+    fields = _read(_VALUES, _Parts(*_parts(read_output(data))))
     fields["messages"] = fields["messages"] or []
     fields["labels"] = fields["labels"] or []
     return Call(**fields)
 
 
+class WrittenMessages(msgspec.Struct, gc=False):
+    """The messages of a call as they are written.
+
+    Attributes:
+        text: Lines "role: text"; None if there are none, or if the server sent the transcript as a string.
+    """
+
+    json: bytes | None
+    text: str | None
+
+
+def write_messages(output: Any, to_json: Callable[[list[TranscriptMessage]], bytes | None]) -> None:
+    """Replace the messages of an output by WrittenMessages."""
+    messages: list[Any] | None = _items(output.transcript) or output.messages
+    if not isinstance(output.transcript, str):
+        output.transcript = None
+    if messages:
+        text = _join(messages) if _non_empty(output.transcript) is None else None
+        output.messages = WrittenMessages(to_json(messages), text)
+    else:
+        output.messages = None
+
+
 def read_call_columns(outputs: Sequence[CallOutput]) -> dict[str, Sequence[Any]]:
-    """Return the fields of the calls described by outputs, each as a column. Missing lists are None."""
+    """Return the fields of the calls described by outputs, each as a column.
+
+    Missing lists are None. Messages are those of `write_messages`, and times those of `time_text`.
+    """
     # A struct of columns instead of a list of structs.
     parts: Iterable[tuple[Any, ...]] = zip(*map(_parts, outputs), strict=True)
     columns = (
@@ -604,14 +662,6 @@ def _direction(text: str | None) -> str | None:
     return _DIRECTIONS.get(text.strip().lower(), text) if text else None
 
 
-def _duration(sent: float | None, start: datetime | None, end: datetime | None) -> float | None:
-    return _seconds_between(start, end) if sent is None else sent
-
-
-def _transcript(text: str | None, messages: list[TranscriptMessage] | None) -> str | None:
-    return text or (_join(messages) if messages else None)
-
-
 def _number(value: object) -> float | None:
     if isinstance(value, bool):
         return None
@@ -674,7 +724,7 @@ def _as_sent(value: object) -> str | None:
 def _join(messages: list[TranscriptMessage]) -> str | None:
     # Not `message.text`: a property takes as long as the rest of the loop.
     lines = [
-        f"{message.role}: {text}" if message.role else text
+        f"{role}: {text}" if (role := message.role) else text
         for message in messages
         if (text := message.content or message.message)
     ]

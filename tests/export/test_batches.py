@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.export.odd_rows import odd_lines
 from tests.export.parts import IN_ONE_PLACE, KINDS, lines, table, written
-from unpod_async._common import parse_time, parse_usual_times
+from unpod_async._common import parse_time, time_text, usual_time_texts
 from unpod_async._export.formats import COLUMNS, CsvOptions, RowKind, escape_formula
 from unpod_async._tables import split_into_cells, split_into_columns
 
@@ -23,12 +24,22 @@ SEEDS = st.integers(0, 2**32)
 
 
 def by_columns(kind: RowKind, rows: list[bytes]) -> list[list[Any]]:
-    """Return the rows of `split_into_columns`, with JSON as strings."""
+    """Return the rows of `split_into_columns` with the types of `split_into_cells`."""
+    types: dict[str, Callable[[Any], Any]] = {"json": bytes.decode, "timestamp": moment_of}
     columns = [
-        [cell.decode() if column.kind == "json" and cell is not None else cell for cell in cells]
+        [cell if cell is None else types.get(column.kind, as_is)(cell) for cell in cells]
         for column, cells in zip(COLUMNS[kind], split_into_columns(kind, rows), strict=True)
     ]
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def as_is(cell: Any) -> Any:
+    return cell
+
+
+def moment_of(cell: str) -> datetime:
+    assert len(cell) == len("2026-01-15T10:00:00.000000Z")
+    return datetime.fromisoformat(cell)
 
 
 def check(kind: RowKind, rows: list[bytes]) -> None:
@@ -90,13 +101,17 @@ TIMES = st.lists(
 
 @given(TIMES)
 def test_usual_times_are_parsed_like_any_time(values: list[Any]) -> None:
-    found = parse_usual_times(values)
-    assert found is None or found == list(map(parse_time, values))
+    found = usual_time_texts(values)
+    assert found is None or found == [moment and time_text(moment) for moment in map(parse_time, values)]
 
 
 def test_usual_times_are_recognised() -> None:
-    assert parse_usual_times(["2026-01-31T11:47:38", None, "2026-01-31 11:47:38.000001", ""]) is not None
-    assert parse_usual_times(["2026-01-31T11:47:38Z", "2026-01-31T11:47:38.067Z"]) is not None
+    assert usual_time_texts(["2026-01-31T11:47:38", None, "2026-01-31 11:47:38.000001", ""]) is not None
+    assert usual_time_texts(["2026-01-31T11:47:38Z", "2026-01-31T11:47:38.067Z"]) is not None
+
+
+def test_a_value_with_a_line_break_is_not_two_times() -> None:
+    assert usual_time_texts(["2026-01-31T11:47:38\n2026-01-31T11:47:38"]) is None
 
 
 # -- files --------------------------------------------------------------------------------------------------

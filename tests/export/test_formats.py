@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -73,12 +74,52 @@ def test_rows_are_compressed_with_zlib_ng_if_it_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("zlib_ng")
+    monkeypatch.setitem(sys.modules, "isal", None)  # as if it were not installed
     with_zlib_ng = written(tmp_path / "a", "jsonl.gz", "tasks", lines("tasks")).read_bytes()
     monkeypatch.setitem(sys.modules, "zlib_ng", None)  # as if it were not installed
     with_zlib = written(tmp_path / "b", "jsonl.gz", "tasks", lines("tasks")).read_bytes()
     assert with_zlib != with_zlib_ng
     assert gzip.decompress(with_zlib) == gzip.decompress(with_zlib_ng)
     assert with_zlib[:4] + with_zlib[4:8] == with_zlib_ng[:4] + b"\0\0\0\0"
+
+
+def _rows(text_of: Callable[[int], str]) -> list[bytes]:
+    """Return 600 rows of 2 kB, each with 40 texts."""
+    return [
+        msgspec.json.encode({"task_id": f"T{row}", "input": [text_of(40 * row + text) for text in range(40)]})
+        for row in range(600)
+    ]
+
+
+WORDS = random.Random(1).choices([f"{number:x}" for number in range(4096)], k=50_000)
+SAME_TEXTS = _rows(lambda number: " ".join(WORDS[number * number % 200 * 12 :][:12]))
+OTHER_TEXTS = _rows(lambda number: " ".join(WORDS[number * number * 7919 % 49_000 :][:12]))
+
+
+@pytest.mark.parametrize(("rows", "is_isal"), [(SAME_TEXTS, False), (OTHER_TEXTS, True)])
+def test_rows_are_compressed_with_isal_if_their_file_is_hardly_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[bytes], is_isal: bool
+) -> None:
+    pytest.importorskip("isal")
+    pytest.importorskip("zlib_ng")
+    chosen = written(tmp_path / "a", "jsonl.gz", "tasks", rows).read_bytes()
+    assert gzip.decompress(chosen) == b"".join(row + b"\n" for row in rows)
+    assert len(chosen) <= 1.25 * len(gzip.compress(gzip.decompress(chosen), 6))
+    monkeypatch.setitem(sys.modules, "isal", None)  # as if it were not installed
+    without = written(tmp_path / "b", "jsonl.gz", "tasks", rows).read_bytes()
+    assert (chosen == without) is not is_isal
+
+
+@pytest.mark.parametrize("rows", [SAME_TEXTS, OTHER_TEXTS])
+def test_equal_rows_give_equal_bytes_however_they_are_added(tmp_path: Path, rows: list[bytes]) -> None:
+    one_by_one = written(tmp_path / "a", "jsonl.gz", "tasks", rows).read_bytes()
+    for count in (7, 300):
+        writer = FORMATS["jsonl.gz"].create(tmp_path / f"{count}", "tasks")
+        for start in range(0, len(rows), count):
+            block = rows[start : start + count]
+            writer.write_block(b"\n".join(block) + b"\n", len(block))
+        writer.close()
+        assert (tmp_path / f"{count}").read_bytes() == one_by_one
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz"])

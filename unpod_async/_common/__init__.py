@@ -57,7 +57,15 @@ from unpod_async._common.text import (
     shorten,
     summarise_body,
 )
-from unpod_async._common.times import clock, is_before, local_time, parse_time, parse_usual_times, zone_name
+from unpod_async._common.times import (
+    clock,
+    is_before,
+    local_time,
+    parse_time,
+    time_text,
+    usual_time_texts,
+    zone_name,
+)
 from unpod_async._common.user_tokens import replace_user_tokens, search_rows
 
 __all__ = [
@@ -94,7 +102,6 @@ __all__ = [
     "looks_like_markup",
     "object_members",
     "parse_time",
-    "parse_usual_times",
     "path_text",
     "printable",
     "replace_file",
@@ -107,6 +114,8 @@ __all__ = [
     "summarise_body",
     "sync_file",
     "sync_folder",
+    "time_text",
+    "usual_time_texts",
     "write_all",
     "zone_name",
 ]

@@ -6,6 +6,7 @@ than half as long) and `frames` (tables of pyarrow, Polars and pandas).
 
 from __future__ import annotations
 
+from unpod_async._call_output import is_empty
 from unpod_async._tables.batches import split_into_columns
 from unpod_async._tables.columns import (
     COLUMNS,
@@ -29,6 +30,7 @@ __all__ = [
     "arrow_schema",
     "describe",
     "import_package",
+    "is_empty",
     "split_into_cells",
     "split_into_columns",
 ]

@@ -260,7 +260,7 @@ def split_into_cells(kind: RowKind, line: bytes) -> list[Any]:
     ):
         for index, column in _CALL:
             value = getattr(call, column.source)
-            row[index] = value if column.kind != "json" else json_of(value)
+            row[index] = value if column.kind != "json" else _decoded(json_of(value))
     if extra:
         row[-1] = (b"{%b}" % b",".join(extra)).decode()
     return row
@@ -353,13 +353,17 @@ def _number(text: str) -> object:
         return text
 
 
-def json_of(value: Any) -> str | None:
+def _decoded(cell: bytes | None) -> str | None:
+    return None if cell is None else cell.decode()
+
+
+def json_of(value: Any) -> bytes | None:
     """Return the JSON of a value; None for None and for an empty list."""
     if value is None or value == []:
         return None
     try:
         if type(value) is list and isinstance(value[0], TranscriptMessage):
             value = msgspec.convert(value, list[_Message], from_attributes=True)
-        return msgspec.json.encode(value).decode()
+        return msgspec.json.encode(value)
     except RecursionError:
         return None
