@@ -177,9 +177,7 @@ async def test_rows_of_odd_values_are_counted(tmp_path: Path) -> None:
     assert "2 costs not counted" in notes
 
 
-async def test_the_day_and_the_hour_are_those_of_the_chosen_zone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_day_and_the_hour_are_those_of_the_chosen_zone(tmp_path: Path) -> None:
     at = datetime(2026, 3, 28, 21, 40, tzinfo=UTC)
     later = datetime(2026, 3, 29, 21, 40, tzinfo=UTC)  # after the change to summer time
     write_dataset(tmp_path, [run(0, at)], [call(0, at), call(1, later)])
