@@ -52,6 +52,10 @@ PAGES: Final = {
         RateLimitedError ServerError DecodeError IncompleteListing StalledListing OutcomeUnknown
         RunNotFound WaitTimeout ExportError TargetLockedError RecordingError Attempt""",
     ),
+    "blocking": (
+        "The client for synchronous programs",
+        "BlockingClient BlockingPager BlockingIterator BlockingStream BlockingWatch",
+    ),
     "testing": ("Sandbox and faults", "Sandbox ManualClock Oddities Fault"),
 }
 """Title and names of each page that is written from docstrings."""
@@ -139,6 +143,10 @@ def _object(found: griffe.Class) -> str:
     )
     text = text.replace("Bases: `AsyncOnly`, ", "Bases: ")
     text = re.sub(r"^```python\n(.*)\n```$", lambda code: _signature(code[1]), text, flags=re.MULTILINE)
+    # A method that follows another one.
+    text = re.sub(
+        r"^```python\n\w+ = _\w+\((\w+)(?:\[T\])?\.(\w+)\)\n```", r"As `\1.\2`.", text, flags=re.MULTILINE
+    )
     # A table of reStructuredText, which Markdown would run together.
     text = re.sub(
         r"^((?:=+  )+=+\n.*?^(?:=+  )+=+\n)(?=\n)", r"```text\n\1```\n", text, flags=re.MULTILINE | re.DOTALL

@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 import unpod_async
+import unpod_async.blocking
 import unpod_async.testing
 
-TYPED = Path(__file__).parent / "typing" / "api.py"
-PUBLIC_MODULES = {"cli", "create", "errors", "events", "models", "testing"}
+TYPING = Path(__file__).parent / "typing"
+PACKAGES = [unpod_async, unpod_async.blocking, unpod_async.testing]
+PUBLIC_MODULES = {"blocking", "cli", "create", "errors", "events", "models", "testing"}
 
 
-@pytest.mark.parametrize("package", [unpod_async, unpod_async.testing], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_all_names_are_there_sorted_and_documented(package: object) -> None:
     names = package.__all__
     assert names == sorted(names)
@@ -44,9 +46,10 @@ def test_public_names_of_public_modules_are_names_of_the_package(name: str) -> N
     assert set(module.__all__) <= set(unpod_async.__all__)
 
 
-@pytest.mark.parametrize("package", [unpod_async, unpod_async.testing], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_every_public_name_is_in_the_typing_test(package: object) -> None:
-    tree = ast.parse(TYPED.read_text(encoding="utf-8"))
+    file = "blocking.py" if package is unpod_async.blocking else "api.py"
+    tree = ast.parse((TYPING / file).read_text(encoding="utf-8"))
     imported = {
         alias.name
         for node in ast.walk(tree)

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "unpod_async"
 
 LAYERS = (
     {"cli", "_integrations", "__main__"},
+    {"blocking"},
     {"_api", "_report"},
     {"_export"},
     {"_create", "_recordings", "_watch"},

@@ -33,8 +33,8 @@ What a client offers:
 - `request` and `paginate` use endpoints of the platform that have no method of their own.
 
 Every error is an `UnpodError`; `unpod_async.errors` shows the class hierarchy. `unpod_async.events` describes
-the events of a watch, `unpod_async.create` the schedules of calls, and `unpod_async.testing` a sandbox server
-for tests.
+the events of a watch, `unpod_async.create` the schedules of calls, `unpod_async.blocking` a client for
+synchronous programs, and `unpod_async.testing` a sandbox server for tests.
 The command `unpod-async` offers the same on the command line: see `unpod-async --help`.
 """
 
@@ -216,7 +216,7 @@ _HOMES = {
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-_MODULES = frozenset({"create", "errors", "events", "models", "testing"})
+_MODULES = frozenset({"blocking", "create", "errors", "events", "models", "testing"})
 
 
 def __getattr__(name: str) -> _Any:

@@ -4,7 +4,11 @@ Modules: `client`, `directory` (organizations, spaces, agents), `runs` (also wat
 (also creating calls), `call_logs`, `exporting`, and `requests` (any other endpoint).
 """
 
+from unpod_async._api.call_logs import CallLogs
 from unpod_async._api.client import UnpodClient
+from unpod_async._api.directory import Agents, Organizations, Spaces
 from unpod_async._api.requests import RawResponse
+from unpod_async._api.runs import Runs
+from unpod_async._api.tasks import Tasks
 
-__all__ = ["RawResponse", "UnpodClient"]
+__all__ = ["Agents", "CallLogs", "Organizations", "RawResponse", "Runs", "Spaces", "Tasks", "UnpodClient"]

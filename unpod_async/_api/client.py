@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 import os
-import sys
 from collections.abc import Callable, Mapping
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 import anyio
@@ -18,7 +17,7 @@ from unpod_async._api.exporting import Exporting
 from unpod_async._api.requests import Requesting
 from unpod_async._api.runs import Runs
 from unpod_async._api.tasks import Tasks
-from unpod_async._common import AsyncOnly
+from unpod_async._common import AsyncOnly, call_site
 from unpod_async._http import (
     DEFAULT_RETRY,
     GRACE,
@@ -205,7 +204,7 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
             max_response_bytes=max_response_bytes,
             proxy=proxy_url,
             ssl_context=ssl_context,
-            created_at=_caller(),
+            created_at=call_site(),
         )
         stats = Stats()
         executor = RequestExecutor(
@@ -378,12 +377,3 @@ def _from_settings(settings: Settings) -> UnpodClient:
         product_id=settings.product_id,
         app_name=settings.app_name,
     )
-
-
-def _caller() -> str:
-    """Return the source line outside this package that creates a client, or "" if there is none."""
-    package = __name__.partition(".")[0]
-    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
-        frame = frame.f_back
-    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

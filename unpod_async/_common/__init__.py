@@ -2,12 +2,14 @@
 
 Modules: `text` (text that is safe to display), `json_text` (JSON that is not decoded), `times`, `files`
 (fsync, atomic replacement, locks), `concurrency` (workers, cancellation), `statuses` (when a task or a run
-has ended), `user_tokens` (tokens in rows) and `async_only` (errors for synchronous use).
+has ended), `user_tokens` (tokens in rows), `async_only` (errors for synchronous use) and `call_site` (the
+line that called the package).
 """
 
 from __future__ import annotations
 
 from unpod_async._common.async_only import AsyncOnly
+from unpod_async._common.call_site import call_site
 from unpod_async._common.concurrency import (
     TimeLimit,
     cancel_and_wait,
@@ -80,6 +82,7 @@ __all__ = [
     "TaskStatus",
     "TimeLimit",
     "array_items",
+    "call_site",
     "cancel_and_wait",
     "check_replaceable",
     "clock",

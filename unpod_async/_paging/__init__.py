@@ -46,9 +46,9 @@ from unpod_async._paging.listings import (
     status_filter,
 )
 from unpod_async._paging.page import Collector, DecodedPage, OnBadRow, Page, RejectedRow
-from unpod_async._paging.pager import ListingIterator, Pager, SequentialWalk
+from unpod_async._paging.pager import ListingIterator, Pager, SequentialWalk, received_items
 from unpod_async._paging.prefetch import PrefetchedPages, prefetch_pages
-from unpod_async._paging.stream import SendBatch, Stream, StreamIterator
+from unpod_async._paging.stream import SendBatch, Stream, StreamIterator, received_rows
 from unpod_async._paging.traversal import Walk
 
 __all__ = [
@@ -102,6 +102,8 @@ __all__ = [
     "fetch",
     "parse_page",
     "prefetch_pages",
+    "received_items",
+    "received_rows",
     "run_tasks",
     "scan_page",
     "space_runs",

@@ -23,7 +23,7 @@ from unpod_async._version import install_command
 from unpod_async.errors import ConfigurationError, UnpodError
 from unpod_async.models import Run, Task
 
-__all__ = ["ListingIterator", "Pager", "SequentialWalk"]
+__all__ = ["ListingIterator", "Pager", "SequentialWalk", "received_items"]
 
 T = TypeVar("T")
 
@@ -455,6 +455,11 @@ class ListingIterator(AsyncOnly, AsyncIterator[T]):
         self._items = iter(())
         if not self._is_waiting:
             await self._walk.aclose()
+
+
+def received_items(iterator: ListingIterator[T]) -> list[T]:
+    """Return the items of an iterator that were received and not yet returned."""
+    return list(iterator._items)
 
 
 _Next: TypeAlias = Command | Exception | Literal["end"]

@@ -15,7 +15,7 @@ from typing import Generic, Self, TypeAlias, TypeVar
 from unpod_async._common import AsyncOnly, join_shielded
 from unpod_async.errors import ConfigurationError
 
-__all__ = ["SendBatch", "Stream", "StreamIterator"]
+__all__ = ["SendBatch", "Stream", "StreamIterator", "received_rows"]
 
 T = TypeVar("T")
 
@@ -222,3 +222,8 @@ class StreamIterator(AsyncOnly, AsyncIterator[T]):
         if batch is None or self._is_closed:
             raise StopAsyncIteration
         self._rows, self._done = batch
+
+
+def received_rows(iterator: StreamIterator[T]) -> list[T]:
+    """Return the rows of an iterator that were received and not yet returned."""
+    return list(iterator._rows)
