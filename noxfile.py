@@ -299,7 +299,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(name="docs-extra", default=False)
 def docs_extra(session: nox.Session) -> None:
-    """Run the examples for Postgres; parse or import those for cron, systemd and schedulers. Needs Debian."""
+    """Run the examples for databases; parse or import those for cron and schedulers. Needs Debian."""
     missing = [package for package, path in SERVERS.items() if not list(Path("/").glob(path))]
     if missing:
         command = ("apt-get", "install", "-y", "-q", *missing)

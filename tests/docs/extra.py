@@ -1,10 +1,11 @@
-"""Blocks that need more than the package: a Postgres server, schedulers, cron and systemd.
+"""Blocks that need more than the package: a Postgres server, dlt, schedulers, cron and systemd.
 
 `nox -s docs-extra` installs what they need and runs this file; pytest does not collect it by itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import pwd
@@ -22,7 +23,8 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import DOCS, Block, Step, blocks, pages
-from tests.docs.running import run, sandbox_for
+from tests.docs.running import environment, run, sandbox_for
+from unpod_async.testing import Sandbox
 
 EXPORT = DOCS / "howto" / "export.md"
 LOAD = DOCS / "howto" / "load.md"
@@ -37,7 +39,7 @@ def extra(page: Path, name: str) -> Block:
 def test_every_block_is_tested_here() -> None:
     marks = {block.value for page in pages() for block in blocks(page) if block.mark == "extra"}
     units = {"unpod-export.service", "unpod-export.timer"}
-    assert marks == {"postgres", "crontab", *units, "airflow", "dagster", "prefect"}
+    assert marks == {"postgres", "crontab", *units, "airflow", "dagster", "prefect", "dlt"}
 
 
 # -- Postgres -----------------------------------------------------------------------------------------------
@@ -88,6 +90,47 @@ async def test_the_files_load_into_postgres(tmp_path: Path, monkeypatch: pytest.
                     assert output == after.text, f"line {block.line}"
                     compared += 1
     assert compared == 3
+
+
+# -- dlt ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+async def test_dlt_loads_new_tasks_and_merges_recent_ones(tmp_path: Path) -> None:
+    import duckdb
+
+    found = blocks(LOAD)
+    (place,) = [place for place, block in enumerate(found) if (block.mark, block.value) == ("extra", "dlt")]
+    (tmp_path / "block.py").write_text(found[place].text, encoding="utf-8")
+
+    async def load(sandbox: Sandbox) -> str:
+        local = {"DLT_DATA_DIR": str(tmp_path / "dlt"), "RUNTIME__DLTHUB_TELEMETRY": "false"}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "block.py"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env={**environment(sandbox), **local},
+        )
+        output, diagnostics = await process.communicate()
+        assert process.returncode == 0, diagnostics.decode()
+        return output.decode()
+
+    async with sandbox_for(LOAD) as sandbox:
+        assert await load(sandbox) == found[place + 1].text
+        requests = sandbox.requests
+        recent, old = sandbox.task_ids(sandbox.run_ids()[20])[0], sandbox.task_ids()[-1]
+        for task in (recent, old):
+            sandbox.set_status(task, "a new status")
+        sandbox.insert_run(3)
+        assert await load(sandbox) == "[(2247, 2247)]\n"
+        # An hour of the sandbox has 60 of its 200 runs.
+        assert sandbox.requests - requests < requests / 2
+        expected = {row["task_id"]: row["status"] for row in sandbox.task_rows()}
+        with duckdb.connect(str(tmp_path / "unpod.duckdb"), read_only=True) as database:
+            rows = database.execute("SELECT task_id, status FROM calls.tasks").fetchall()
+        assert dict(rows).keys() == expected.keys()
+        assert {task for task, status in rows if status != expected[task]} == {old}
 
 
 # -- schedulers ---------------------------------------------------------------------------------------------
