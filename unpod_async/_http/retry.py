@@ -77,6 +77,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     .. [1] If the server asks for a delay (429, 503), no request of the client starts before it is over. A
        delay longer than `max_retry_after` raises the error at once.
 
+    A POST, PUT, PATCH or DELETE of `UnpodClient.request` is treated like a create, but a 429 is raised.
+
     Attributes:
         attempts: maximum number of attempts of one request, including the first.
         base: the first delay is random between 0 and this many seconds; the range doubles for each retry.
