@@ -22,7 +22,11 @@ REFERENCE: Final = DOCS / "reference"
 NOTE: Final = "<!-- Written by docs/generate.py: change the docstring, not this page. -->\n"
 
 PAGES: Final = {
-    "client": ("The client", "UnpodClient RawResponse Settings RetryPolicy Stats"),
+    "client": (
+        "The client",
+        """UnpodClient RawResponse Settings RetryPolicy Stats RequestEvent AttemptEvent WaitEvent
+        OpenTelemetry""",
+    ),
     "calls": ("Calls of the API", "Runs Tasks CallLogs Agents Spaces Organizations Recordings"),
     "listings": (
         "Listings and streams",

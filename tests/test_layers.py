@@ -20,7 +20,7 @@ LAYERS = (
     {"_create", "_recordings", "_watch"},
     {"_paging"},
     {"create"},
-    {"_tables"},
+    {"_tables", "_telemetry"},
     {"_http"},
     {"events"},
     {"models"},

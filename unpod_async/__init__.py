@@ -51,7 +51,7 @@ if _TYPE_CHECKING:
     from unpod_async._call_output import Call
     from unpod_async._create import BatchResult, Reconciliation
     from unpod_async._export import BadRow, ExportProgress, ExportSpec, ExportSummary, FailedRun
-    from unpod_async._http import RetryPolicy, Settings, Stats
+    from unpod_async._http import AttemptEvent, RequestEvent, RetryPolicy, Settings, Stats, WaitEvent
     from unpod_async._paging import (
         Failed,
         ListingIterator,
@@ -62,6 +62,7 @@ if _TYPE_CHECKING:
         Stream,
         StreamIterator,
     )
+    from unpod_async._telemetry import OpenTelemetry
     from unpod_async._watch import Watch, WatchedRun, WatchState
     from unpod_async.create import CreateRequest, Document, ScheduleAuto, ScheduleCustom, ScheduleNow
     from unpod_async.errors import (
@@ -119,6 +120,7 @@ __all__ = [
     "Agent",
     "AgentExecution",
     "Attempt",
+    "AttemptEvent",
     "AuthenticationError",
     "BadRow",
     "BatchResult",
@@ -143,6 +145,7 @@ __all__ = [
     "ListingIterator",
     "NotFoundError",
     "Ok",
+    "OpenTelemetry",
     "Organization",
     "OutcomeUnknown",
     "Page",
@@ -155,6 +158,7 @@ __all__ = [
     "RecordingError",
     "RefusedError",
     "RejectedRow",
+    "RequestEvent",
     "RetryPolicy",
     "Run",
     "RunNotFound",
@@ -183,6 +187,7 @@ __all__ = [
     "UnpodError",
     "UpstreamError",
     "UserInfo",
+    "WaitEvent",
     "WaitTimeout",
     "Watch",
     "WatchState",
@@ -197,8 +202,9 @@ _HOMES = {
     "_call_output": "Call",
     "_create": "BatchResult Reconciliation",
     "_export": "BadRow ExportProgress ExportSpec ExportSummary FailedRun",
-    "_http": "RetryPolicy Settings Stats",
+    "_http": "AttemptEvent RequestEvent RetryPolicy Settings Stats WaitEvent",
     "_paging": "Failed ListingIterator Ok Page Pager RejectedRow Stream StreamIterator",
+    "_telemetry": "OpenTelemetry",
     "_watch": "Watch WatchState WatchedRun",
     "create": "CreateRequest Document ScheduleAuto ScheduleCustom ScheduleNow",
     "errors": (

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, assert_type
 
 import aiohttp
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
 
 import unpod_async
 from unpod_async import (
@@ -25,6 +27,7 @@ from unpod_async import (
     AgentExecution,
     APIError,
     Attempt,
+    AttemptEvent,
     AuthenticationError,
     BadRow,
     BatchResult,
@@ -49,6 +52,7 @@ from unpod_async import (
     ListingIterator,
     NotFoundError,
     Ok,
+    OpenTelemetry,
     Organization,
     OutcomeUnknown,
     Page,
@@ -61,6 +65,7 @@ from unpod_async import (
     RecordingError,
     RefusedError,
     RejectedRow,
+    RequestEvent,
     RetryPolicy,
     Run,
     RunNotFound,
@@ -89,6 +94,7 @@ from unpod_async import (
     UnpodError,
     UpstreamError,
     UserInfo,
+    WaitEvent,
     WaitTimeout,
     Watch,
     WatchedRun,
@@ -149,6 +155,30 @@ async def client(session: aiohttp.ClientSession, tls: ssl.SSLContext) -> None:
     UnpodClient(token_provider=lambda: "…")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
     UnpodClient(ssl_context=False)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     RetryPolicy(5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def observe(unpod: UnpodClient, tracers: TracerProvider, meters: MeterProvider) -> None:
+    requests: list[RequestEvent] = []
+    attempts: list[AttemptEvent] = []
+
+    def on_wait(event: WaitEvent) -> None:
+        assert_type(event.reason, Literal["retry", "server_delay", "rate_limit", "concurrency", "token"])
+        assert_type((event.method, event.endpoint, event.error), tuple[str, str, str | None])
+        assert_type((event.attempt, event.status, event.seconds), tuple[int, int | None, float])
+
+    UnpodClient(on_request=requests.append, on_attempt=attempts.append, on_wait=on_wait)
+    UnpodClient(on_request=None, on_attempt=None, on_wait=None, opentelemetry=False)
+    UnpodClient(opentelemetry=OpenTelemetry(tracer_provider=tracers, meter_provider=meters))
+    assert_type(unpod.with_options(on_request=None, on_attempt=attempts.append, on_wait=on_wait), UnpodClient)
+    assert_type((requests[0].attempts, requests[0].waited, requests[0].bytes), tuple[int, float, int | None])
+    assert_type((attempts[0].attempt, attempts[0].timed_out), tuple[int, bool])
+
+    async def is_async(event: WaitEvent) -> None: ...
+
+    UnpodClient(on_wait=is_async)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    UnpodClient(on_request=on_wait)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    UnpodClient(opentelemetry=tracers)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    requests[0].status = 200  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 async def options(unpod: UnpodClient) -> None:

@@ -21,8 +21,12 @@ from unpod_async._common import AsyncOnly, call_site
 from unpod_async._http import (
     DEFAULT_RETRY,
     GRACE,
+    AttemptEvent,
     ClientLifecycle,
+    Hooks,
+    Observers,
     RateGate,
+    RequestEvent,
     RequestExecutor,
     RequestLimiter,
     RetryBudget,
@@ -31,6 +35,8 @@ from unpod_async._http import (
     Stats,
     TokenProvider,
     Transport,
+    WaitEvent,
+    check_hook,
     check_integer,
     check_number,
     check_seconds,
@@ -41,6 +47,7 @@ from unpod_async._http import (
 )
 from unpod_async._paging import ClientContext
 from unpod_async._recordings import Recordings
+from unpod_async._telemetry import OpenTelemetry, create_telemetry
 from unpod_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -111,6 +118,12 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
             then begins with.
         headers: headers to add to each request. Their values are treated like the token. Headers that the
             client sends itself, such as Authorization and Org-Handle, are refused.
+        on_request: function that is called with a `RequestEvent` when a request has ended: one page of a
+            listing, one object, or one create, with its retries.
+        on_attempt: function that is called with an `AttemptEvent` when an attempt has ended.
+        on_wait: function that is called with a `WaitEvent` when a request has waited.
+        opentelemetry: True records traces and metrics with the global providers of OpenTelemetry, which needs
+            the extra `otel`; an `OpenTelemetry` names other providers. False by default.
 
     Attributes:
         organizations: `organizations.list`.
@@ -167,6 +180,10 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
         product_id: str | None = None,
         app_name: str | None = None,
         headers: Mapping[str, str] | None = None,
+        on_request: Callable[[RequestEvent], None] | None = None,
+        on_attempt: Callable[[AttemptEvent], None] | None = None,
+        on_wait: Callable[[WaitEvent], None] | None = None,
+        opentelemetry: bool | OpenTelemetry = False,
     ) -> None:
         try:
             extra = merge_headers(headers, None, error=ConfigurationError)
@@ -194,6 +211,12 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
         if rate_limit is not None:
             check_number("rate_limit", rate_limit, error=ConfigurationError)
         check_integer("max_response_bytes", max_response_bytes, error=ConfigurationError)
+        hooks = Hooks(
+            check_hook("on_request", on_request),
+            check_hook("on_attempt", on_attempt),
+            check_hook("on_wait", on_wait),
+        )
+        observers = Observers.create(hooks, create_telemetry(opentelemetry, settings.base_url))
         lifecycle = ClientLifecycle()
         transport = Transport(
             settings,
@@ -216,6 +239,7 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
             stats=stats,
             semaphores=(anyio.Semaphore(settings.max_concurrency, fast_acquire=True),),
             options=options,
+            observers=observers,
         )
         self._set_up(ClientContext(settings, executor), owner=True)
 
@@ -239,6 +263,9 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
         page_size: int | KeepType = KEEP,
         max_concurrency: int | KeepType = KEEP,
         headers: Mapping[str, str] | KeepType = KEEP,
+        on_request: Callable[[RequestEvent], None] | KeepType | None = KEEP,
+        on_attempt: Callable[[AttemptEvent], None] | KeepType | None = KEEP,
+        on_wait: Callable[[WaitEvent], None] | KeepType | None = KEEP,
     ) -> UnpodClient:
         """Return a view of this client with other options.
 
@@ -270,6 +297,10 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
             max_concurrency: maximum number of requests of this view in flight. They also count towards the
                 limit of the client.
             headers: headers to add to those of the client, which they override.
+            on_request: function that is called for the requests of this view, in place of that of the client.
+                None removes it.
+            on_attempt: as `on_request`.
+            on_wait: as `on_request`.
 
         Returns:
             The view.
@@ -307,8 +338,17 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
             if max_concurrency is KEEP
             else check_integer("max_concurrency", max_concurrency, error=ConfigurationError)
         )
+        executor = context.executor.with_options(options, share)
+        hooks = executor.hooks
+        hooks = Hooks(
+            hooks.on_request if on_request is KEEP else check_hook("on_request", on_request),
+            hooks.on_attempt if on_attempt is KEEP else check_hook("on_attempt", on_attempt),
+            hooks.on_wait if on_wait is KEEP else check_hook("on_wait", on_wait),
+        )
+        if hooks != executor.hooks:
+            executor = executor.with_hooks(hooks)
         view = object.__new__(UnpodClient)
-        view._set_up(ClientContext(settings, context.executor.with_options(options, share)), owner=False)
+        view._set_up(ClientContext(settings, executor), owner=False)
         return view
 
     @property

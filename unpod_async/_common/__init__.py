@@ -11,7 +11,9 @@ from __future__ import annotations
 from unpod_async._common.async_only import AsyncOnly
 from unpod_async._common.call_site import call_site
 from unpod_async._common.concurrency import (
+    CallerContext,
     TimeLimit,
+    caller_context,
     cancel_and_wait,
     ignore_error,
     join_shielded,
@@ -75,6 +77,7 @@ __all__ = [
     "O_BINARY",
     "STRING",
     "AsyncOnly",
+    "CallerContext",
     "FileLock",
     "FlockLock",
     "RegionLock",
@@ -83,6 +86,7 @@ __all__ = [
     "TimeLimit",
     "array_items",
     "call_site",
+    "caller_context",
     "cancel_and_wait",
     "check_replaceable",
     "clock",

@@ -1,16 +1,58 @@
-"""Run a fixed number of workers, limit the time of a block, and wait for tasks that have to end first."""
+"""Run a fixed number of workers, limit the time of a block, wait for tasks, and know whom they work for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, ContextVar, copy_context
 from math import inf
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
-__all__ = ["TimeLimit", "cancel_and_wait", "ignore_error", "join_shielded", "run_workers"]
+__all__ = [
+    "CallerContext",
+    "TimeLimit",
+    "caller_context",
+    "cancel_and_wait",
+    "ignore_error",
+    "join_shielded",
+    "run_workers",
+]
+
+_caller: ContextVar[CallerContext | None] = ContextVar("unpod_async_caller", default=None)
+
+
+class CallerContext:
+    """The context variables of the code that waits for background tasks, such as the span of its trace.
+
+    A task has the context in which it was created. A task that serves a reader for a long time works for
+    whatever the reader does now.
+
+    Attributes:
+        current: the context of the caller at the last `update`.
+    """
+
+    __slots__ = ("current",)
+
+    def __init__(self) -> None:
+        self.update()
+
+    def update(self) -> None:
+        """Note the context of this code as that of the caller."""
+        outer = caller_context()
+        self.current: Context = copy_context() if outer is None else outer
+
+    def adopt(self) -> None:
+        """Make this the caller for the current task and the tasks that it creates from now on."""
+        _caller.set(self)
+
+
+def caller_context() -> Context | None:
+    """Return the context of the caller, or None if this code runs in the task of the caller itself."""
+    caller = _caller.get()
+    return None if caller is None else caller.current
 
 
 class TimeLimit:

@@ -1,9 +1,9 @@
 """Send one request to the API reliably: transport, retries, rate limits and closing.
 
-Modules from the bottom up: `secret`, `validate`, `headers`, `extra_headers`, `responses`, `endpoints` and
-`timeouts` (no I/O); `retry`, `settings`, `stats` and `limits` (the decisions); `lifecycle`, `sessions`,
-`transport_errors` and `transport` (HTTP with aiohttp); `executor`, which sends a request under the limits and
-retries it.
+Modules from the bottom up: `secret`, `validate`, `headers`, `extra_headers`, `responses`, `endpoints`,
+`timeouts` and `hooks` (no I/O); `retry`, `settings`, `stats` and `limits` (the decisions); `lifecycle`,
+`sessions`, `transport_errors` and `transport` (HTTP with aiohttp); `executor`, which sends a request under
+the limits and retries it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,17 @@ from unpod_async._http.endpoints import (
 from unpod_async._http.executor import Reader, RequestExecutor
 from unpod_async._http.extra_headers import ExtraHeaders, merge_headers
 from unpod_async._http.headers import is_plain
+from unpod_async._http.hooks import (
+    AttemptEvent,
+    Hooks,
+    Observers,
+    RequestEvent,
+    RequestTelemetry,
+    Telemetry,
+    WaitEvent,
+    WaitReason,
+    check_hook,
+)
 from unpod_async._http.lifecycle import GRACE, ClientLifecycle
 from unpod_async._http.limits import AFTER_PROBE, RateGate, RequestLimiter
 from unpod_async._http.responses import (
@@ -92,18 +103,23 @@ __all__ = [
     "MAX_INTEGER",
     "MOCK_HINT",
     "SILENCE",
+    "AttemptEvent",
     "AttemptTimeout",
     "AttemptTimer",
     "ClientLifecycle",
     "Deadline",
     "Endpoint",
     "ExtraHeaders",
+    "Hooks",
     "MockFailed",
+    "Observers",
     "RateGate",
     "Reader",
     "Request",
+    "RequestEvent",
     "RequestExecutor",
     "RequestLimiter",
+    "RequestTelemetry",
     "Response",
     "RetryBudget",
     "RetryPolicy",
@@ -112,14 +128,18 @@ __all__ = [
     "SentFlag",
     "Settings",
     "Stats",
+    "Telemetry",
     "TimeWindow",
     "TokenProvider",
     "Transport",
+    "WaitEvent",
+    "WaitReason",
     "agent_tasks",
     "backoff_delays",
     "check_aware_datetime",
     "check_bool",
     "check_choice",
+    "check_hook",
     "check_id",
     "check_ids",
     "check_instance",

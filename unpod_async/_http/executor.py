@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import anyio
 import backoff
@@ -15,6 +15,7 @@ import msgspec
 from unpod_async._common import TimeLimit
 from unpod_async._http.endpoints import Endpoint
 from unpod_async._http.extra_headers import ExtraHeaders
+from unpod_async._http.hooks import Hooks, ObservedRequest, Observers
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.limits import Permit, RequestLimiter
 from unpod_async._http.responses import Request, Response, redact_error, redact_response
@@ -51,6 +52,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("unpod_async")
 
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
 
 class Reader(Protocol):
     """The methods that a listing needs to send its requests."""
@@ -58,7 +61,14 @@ class Reader(Protocol):
     def deadline(self) -> Deadline: ...
 
     def count_page(
-        self, *, rows: int, rejected: int, unreadable: int, repeated: int, undated: int = 0
+        self,
+        endpoint: Endpoint,
+        *,
+        rows: int,
+        rejected: int,
+        unreadable: int,
+        repeated: int,
+        undated: int = 0,
     ) -> None: ...
 
     def count_drift(self, model: str, fields: Sequence[str]) -> None: ...
@@ -82,12 +92,13 @@ class _RetriedRequest(Generic[T]):
 
     Attributes:
         request: method and path, for error messages.
-        send: makes one attempt; takes its timeout in seconds.
+        send: makes one attempt; takes its timeout in seconds, and headers to add.
         parse: converts a response to the result, or raises its error.
         is_retryable: takes an error and the number of attempts; returns whether to retry.
         attempts: the failed attempts.
         started: whether an attempt was started.
         sent: for a create, whether an attempt may have left this machine.
+        observed: makes the events for hooks and telemetry; None if there are none.
     """
 
     __slots__ = (
@@ -95,6 +106,7 @@ class _RetriedRequest(Generic[T]):
         "deadline",
         "endpoint",
         "is_retryable",
+        "observed",
         "parse",
         "request",
         "send",
@@ -106,7 +118,7 @@ class _RetriedRequest(Generic[T]):
         self,
         request: Request,
         endpoint: Endpoint,
-        send: Callable[[float], Awaitable[Response]],
+        send: Callable[[float, Mapping[str, str]], Awaitable[Response]],
         parse: Callable[[Request, Response], T],
         is_retryable: Callable[[UnpodError, int], bool],
         deadline: Deadline,
@@ -121,6 +133,7 @@ class _RetriedRequest(Generic[T]):
         self.attempts: list[Attempt] = []
         self.sent = sent
         self.started = False
+        self.observed: ObservedRequest | None = None
 
     def note_failure(self, error: UnpodError) -> None:
         status = error.status if isinstance(error, APIError) else None
@@ -147,6 +160,17 @@ class RequestExecutor(msgspec.Struct, frozen=True):
     options: RequestOptions
     jitter: Jitter = backoff.full_jitter
     retry_level: int = logging.WARNING
+    observers: Observers | None = None
+
+    def with_hooks(self, hooks: Hooks) -> RequestExecutor:
+        """Return the executor of a view with other hooks."""
+        telemetry = None if self.observers is None else self.observers.telemetry
+        return msgspec.structs.replace(self, observers=Observers.create(hooks, telemetry))
+
+    @property
+    def hooks(self) -> Hooks:
+        """The hooks of the client or the view."""
+        return Hooks() if self.observers is None else self.observers.hooks
 
     def with_options(self, options: RequestOptions, max_concurrency: int | None) -> RequestExecutor:
         """Return the executor of a view; `max_concurrency` limits its requests, None adds no limit."""
@@ -158,7 +182,14 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         return Deadline(self.options.deadline)
 
     def count_page(
-        self, *, rows: int, rejected: int, unreadable: int, repeated: int, undated: int = 0
+        self,
+        endpoint: Endpoint,
+        *,
+        rows: int,
+        rejected: int,
+        unreadable: int,
+        repeated: int,
+        undated: int = 0,
     ) -> None:
         """Add the rows of one page of a listing to the counters; the arguments are named as in `Stats`."""
         stats = self.stats
@@ -167,6 +198,9 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         stats.unreadable += unreadable
         stats.repeated += repeated
         stats.undated += undated
+        if self.observers is not None:
+            counts = {"returned": rows, "rejected": rejected, "unreadable": unreadable, "repeated": repeated}
+            self.observers.count_rows(endpoint.template, counts)
 
     def count_drift(self, model: str, fields: Sequence[str]) -> None:
         """Count values of a type other than documented, and log the name of each field once."""
@@ -214,8 +248,8 @@ class RequestExecutor(msgspec.Struct, frozen=True):
                 return False
             return is_retryable_get(error, attempts)
 
-        def send(timeout: float) -> Awaitable[Response]:
-            return self.transport.get(endpoint.path, query, timeout, self.options.headers)
+        def send(timeout: float, trace: Mapping[str, str]) -> Awaitable[Response]:
+            return self.transport.get(endpoint.path, query, timeout, self.options.headers, trace)
 
         request = Request("GET", f"/{endpoint.path}", self.transport.auth_scheme, hints=endpoint.hints)
         return await self._run(_RetriedRequest(request, endpoint, send, parse, is_retryable, deadline))
@@ -253,10 +287,10 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             sent: set if the request may have been processed. It can be read even after a cancellation.
         """
 
-        async def send(timeout: float) -> Response:
+        async def send(timeout: float, trace: Mapping[str, str]) -> Response:
             sent.sent = False
             response = await self.transport.write(
-                method, endpoint.path, query, body, timeout, sent, self.options.headers
+                method, endpoint.path, query, body, timeout, sent, self.options.headers, trace
             )
             if response.status in (401, 429):
                 sent.sent = False  # refused before the server looked at it: nothing is queued
@@ -265,8 +299,17 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         request = Request(method, f"/{endpoint.path}", self.transport.auth_scheme, hints=endpoint.hints)
         return await self._run(_RetriedRequest(request, endpoint, send, parse, is_retryable, deadline, sent))
 
-    async def _run(self, call: _RetriedRequest[T]) -> T:
+    def _run(self, call: _RetriedRequest[T]) -> Awaitable[T]:
         """Send a request. Raises TransportError if the client is closed meanwhile."""
+        return self._run_in_flight(call) if self.observers is None else self._observe(call, self.observers)
+
+    async def _observe(self, call: _RetriedRequest[T], observers: Observers) -> T:
+        with ObservedRequest(
+            observers, call.request.method, call.endpoint.template, call.deadline.seconds
+        ) as call.observed:
+            return await self._run_in_flight(call)
+
+    async def _run_in_flight(self, call: _RetriedRequest[T]) -> T:
         with self.lifecycle.request() as in_flight:
             try:
                 return await self._send_with_retries(call)
@@ -287,16 +330,20 @@ class RequestExecutor(msgspec.Struct, frozen=True):
     async def _send_with_retries(self, call: _RetriedRequest[T]) -> T:
         schedule: RetrySchedule | None = None
         has_new_token = False
+        note_wait = None if call.observed is None else call.observed.note_wait
         self.stats.requests += 1
         while True:
             try:
-                permit = await self.limiter.acquire(self.semaphores, call.deadline)
+                permit = await self.limiter.acquire(self.semaphores, call.deadline, note_wait)
             except TransportError as late:
                 late.attempts = tuple(call.attempts)
                 raise
             token = self.transport.token
             try:
-                result = await self._attempt(call, permit)
+                if call.observed is None:
+                    result = await self._attempt(call, permit)
+                else:
+                    result = await self._observe_attempt(call, permit, call.observed)
             except UnpodError as failure:
                 error = failure
             else:
@@ -309,8 +356,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
                     self.options.retry, jitter=self.jitter, deadline=call.deadline, budget=self.budget
                 )
             if isinstance(error, AuthenticationError) and not has_new_token:
-                async with TimeLimit(call.deadline.left()):
-                    has_new_token = await self.transport.renew(token)
+                has_new_token = await self._renew(call, token)
                 if has_new_token:
                     schedule.retry_at_once()
                     continue
@@ -327,6 +373,32 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         # The frames of the traceback hold the response, and with it personal data.
         raise error.with_traceback(None)
 
+    async def _renew(self, call: _RetriedRequest[T], refused: Secret) -> bool:
+        """Get a new token within the deadline. Returns whether there is another token to try."""
+        if not self.transport.can_renew:
+            return False
+        began = time.monotonic()
+        has_new_token = False
+        try:
+            async with TimeLimit(call.deadline.left()):
+                has_new_token = await self.transport.renew(refused)
+        finally:
+            if call.observed is not None:
+                call.observed.note_wait("token", time.monotonic() - began)
+        return has_new_token
+
+    async def _observe_attempt(
+        self, call: _RetriedRequest[T], permit: Permit, observed: ObservedRequest
+    ) -> T:
+        observed.start_attempt()
+        try:
+            result = await self._attempt(call, permit)
+        except BaseException as error:
+            observed.end_attempt(error)
+            raise
+        observed.end_attempt(None)
+        return result
+
     async def _attempt(self, call: _RetriedRequest[T], permit: Permit) -> T:
         began = time.monotonic()
         accepted = False
@@ -336,9 +408,14 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             call.started = True
             token = self.transport.token
             # Never 0, which means no limit to aiohttp.
-            response = await call.send(max(0.001, min(self.options.timeout, permit.seconds_left)))
+            seconds = max(0.001, min(self.options.timeout, permit.seconds_left))
+            response = await call.send(
+                seconds, _NO_HEADERS if call.observed is None else call.observed.headers
+            )
             status = response.status
             self.stats.bytes += len(response.body)
+            if call.observed is not None:
+                call.observed.note_response(status, len(response.body))
             result = _parse(call, response, token, self.options.headers)
             accepted = True
         except UnpodError as error:
@@ -383,8 +460,13 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             delay,
         )
         began = time.monotonic()
-        await anyio.sleep(delay)
-        self.stats.waited += time.monotonic() - began
+        try:
+            await anyio.sleep(delay)
+        finally:
+            waited = time.monotonic() - began
+            self.stats.waited += waited
+            if call.observed is not None:
+                call.observed.note_wait("retry", waited)
 
 
 def _parse(call: _RetriedRequest[T], response: Response, token: Secret, extra: ExtraHeaders | None) -> T:

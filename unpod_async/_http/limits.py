@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import anyio
 
 from unpod_async._common import TimeLimit
+from unpod_async._http.hooks import NoteWait
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import Deadline
 
@@ -93,10 +94,15 @@ class RequestLimiter:
         self._clock = clock
         self._probe_returned: anyio.Event | None = None
 
-    async def acquire(self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline) -> Permit:
+    async def acquire(
+        self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline, note_wait: NoteWait | None = None
+    ) -> Permit:
         """Wait until a request may start. Starts the clock of `deadline` if it is not running yet.
 
         Pass `is_probe` of the permit on to `release`.
+
+        Args:
+            note_wait: called after each wait, also if it was cancelled.
 
         Raises:
             TransportError: the deadline ended first; nothing was sent.
@@ -104,7 +110,7 @@ class RequestLimiter:
         while True:
             left = inf if deadline.seconds is None else deadline.start()
             if not self._acquire_nowait(semaphores):
-                await self._acquire(semaphores, deadline)
+                await self._wait_for_slot(semaphores, deadline, note_wait)
                 left = deadline.left()
             delay = self._gate.try_start(self._clock()) if left > 0 else -1.0
             if delay == 0:
@@ -119,9 +125,15 @@ class RequestLimiter:
             if self._probe_returned is None:
                 self._probe_returned = anyio.Event()
             began = self._clock()
-            async with TimeLimit(min(delay, left)):
-                await self._probe_returned.wait()
-            self._stats.waited += self._clock() - began
+            is_asked = self._gate.half_open
+            try:
+                async with TimeLimit(min(delay, left)):
+                    await self._probe_returned.wait()
+            finally:
+                waited = self._clock() - began
+                self._stats.waited += waited
+                if note_wait is not None:
+                    note_wait("server_delay" if is_asked else "rate_limit", waited)
 
     def release(self, semaphores: Sequence[anyio.Semaphore], *, is_probe: bool, accepted: bool) -> None:
         """Note that a request has returned. `accepted` is False if it was refused with a delay, or lost."""
@@ -146,6 +158,18 @@ class RequestLimiter:
             _release(semaphores[:acquired])
             return False
         return True
+
+    async def _wait_for_slot(
+        self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline, note_wait: NoteWait | None
+    ) -> None:
+        if note_wait is None:
+            await self._acquire(semaphores, deadline)
+            return
+        began = self._clock()
+        try:
+            await self._acquire(semaphores, deadline)
+        finally:
+            note_wait("concurrency", self._clock() - began)
 
     async def _acquire(self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline) -> None:
         acquired: list[anyio.Semaphore] = []

@@ -92,6 +92,8 @@ _HEADERS: Final = {
 }
 _USER_AGENT: Final = f"unpod-async/{VERSION}"
 
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _JSON: Final = {"Content-Type": "application/json"}
 _AUTHORIZATION: Final = "Authorization"
@@ -188,12 +190,18 @@ class Transport:
         self._ssl = True if ssl_context is None else ssl_context
 
     def get(
-        self, path: str, query: Mapping[str, str], timeout: float, extra: ExtraHeaders | None = None
+        self,
+        path: str,
+        query: Mapping[str, str],
+        timeout: float,
+        extra: ExtraHeaders | None = None,
+        trace: Mapping[str, str] = _NO_HEADERS,
     ) -> Awaitable[Response]:
         """Send one GET and read the response within `timeout` seconds, whatever its status.
 
         Args:
             extra: headers of the user.
+            trace: headers of the trace that the request belongs to.
 
         Raises:
             TransportError: no complete response arrived.
@@ -204,10 +212,10 @@ class Transport:
             session = self.sessions.for_read()
         url = self._url(path, query)
         if extra is not None or not self._can_be_prepared(session):
-            opening = self._open(session, "GET", url, self._read_headers, extra=extra)
+            opening = self._open(session, "GET", url, self._read_headers, extra=extra, trace=trace)
             return self._exchange("GET", path, timeout, opening, None, mocked=is_mocked(session))
         sent = SentFlag()
-        return self._exchange("GET", path, timeout, self._open_prepared(session, url, sent), sent)
+        return self._exchange("GET", path, timeout, self._open_prepared(session, url, sent, trace), sent)
 
     def write(
         self,
@@ -218,6 +226,7 @@ class Transport:
         timeout: float,
         sent: SentFlag,
         extra: ExtraHeaders | None = None,
+        trace: Mapping[str, str] = _NO_HEADERS,
     ) -> Awaitable[Response]:
         """Send one POST, PUT, PATCH or DELETE over a connection of its own, and read the response.
 
@@ -225,6 +234,7 @@ class Transport:
             body: JSON, or None.
             sent: set when the head of the request is sent.
             extra: headers of the user.
+            trace: headers of the trace that the request belongs to.
 
         Raises:
             TransportError: no complete response arrived; `sent` is False if the request certainly never left.
@@ -232,7 +242,7 @@ class Transport:
         """
         session = self.sessions.for_create()
         headers = None if body is None else _JSON
-        opening = self._open(session, method, self._url(path, query), headers, body, sent, extra)
+        opening = self._open(session, method, self._url(path, query), headers, body, sent, extra, trace)
         mocked = is_mocked(session)
         return self._exchange(method, path, timeout, opening, sent, mocked=mocked)
 
@@ -249,6 +259,11 @@ class Transport:
                 return False
             self._aiohttp_methods = methods
         return True
+
+    @property
+    def can_renew(self) -> bool:
+        """Whether there is a `token_provider`."""
+        return self._token_provider is not None
 
     async def renew(self, refused: Secret) -> bool:
         """Get a new token after a 401 for `refused`. Returns whether there is another token to try.
@@ -422,13 +437,13 @@ class Transport:
         return None if self._proxy is None else self._proxy.reveal()
 
     async def _open_prepared(
-        self, session: aiohttp.ClientSession, url: URL, sent: SentFlag
+        self, session: aiohttp.ClientSession, url: URL, sent: SentFlag, trace: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         if self._prepared is None or self._prepared.session is not session:
             self._prepared = await _PreparedGet.capture(
                 session, self._root, timeout=_TIMEOUT, proxy=self._proxy_url(), ssl=self._ssl
             )
-        return await self._prepared.open(url, self._authorization, sent)
+        return await self._prepared.open(url, self._authorization, sent, trace)
 
     async def _open(
         self,
@@ -439,13 +454,15 @@ class Transport:
         body: bytes | None = None,
         sent: SentFlag | None = None,
         extra: ExtraHeaders | None = None,
+        trace: Mapping[str, str] = _NO_HEADERS,
     ) -> aiohttp.ClientResponse:
         authorize = self._authorize if extra is None else partial(self._authorize_with, extra)
         return await _get_send_function(session, method)(
             url,
             # A large body as bytes would make aiohttp warn, and a warning may be an error.
             data=None if body is None else io.BytesIO(body),
-            headers=headers,
+            # Other tracing libraries replace headers of the same name, because their spans are below ours.
+            headers={**(headers or {}), **trace} if trace else headers,
             middlewares=(authorize, send_once),
             timeout=_TIMEOUT,
             proxy=self._proxy_url(),
@@ -589,7 +606,7 @@ class _PreparedGet:
         return captured[0]
 
     async def open(
-        self, url: URL, authorization: Callable[[URL], str], sent: SentFlag
+        self, url: URL, authorization: Callable[[URL], str], sent: SentFlag, trace: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """Send a GET and return the response when its head has arrived. The caller reads and closes it.
 
@@ -597,12 +614,17 @@ class _PreparedGet:
             url: the URL, of the same origin.
             authorization: returns the value of the header, so that no frame holds it.
             sent: set when the request was handed to a connection.
+            trace: headers of the trace that the request belongs to.
 
         Raises:
             aiohttp.ClientError, OSError: as the connection raises them; nothing is sent again.
         """
         request = self._idle.pop() if self._idle else self._copy()
         request.url = request.original_url = url
+        headers = request.headers
+        if trace:
+            request.headers = headers.copy()
+            request.headers.update(trace)
         request.headers[_AUTHORIZATION] = authorization(url)
         try:
             response = await self._send(request)
@@ -611,6 +633,7 @@ class _PreparedGet:
             sent.sent = request.response is not None
             # Tools that dump objects would show the token of a request that is kept.
             del request.headers[_AUTHORIZATION]
+            request.headers = headers
         request.response = None
         self._idle.append(request)
         return response

@@ -171,6 +171,7 @@ class Collector(Generic[T]):
         if rejected or unreadable:
             self._add_bad_rows(deliver.number, rejected, unreadable)
         self._executor.count_page(
+            self._listing.endpoint,
             rows=len(items),
             rejected=len(rejected),
             unreadable=len(unreadable),

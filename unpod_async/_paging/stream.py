@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
-from unpod_async._common import AsyncOnly, join_shielded
+from unpod_async._common import AsyncOnly, CallerContext, join_shielded
 from unpod_async.errors import ConfigurationError
 
 __all__ = ["SendBatch", "Stream", "StreamIterator", "received_rows"]
@@ -55,6 +55,7 @@ class Stream(AsyncOnly, Generic[T]):
         # A memory object stream and an event per batch would take 60 us longer for each batch.
         self._batches: dict[asyncio.Future[None], Sequence[T]] = {}
         self._arrived = asyncio.Event()
+        self._caller = CallerContext()
         self._batch: tuple[Iterator[T], asyncio.Future[None]] | None = None
         self._error: Exception | None = None
         self._ended = False
@@ -67,6 +68,7 @@ class Stream(AsyncOnly, Generic[T]):
     async def __aenter__(self) -> Self:
         if self._task is not None or self._left:
             raise ConfigurationError(f"{self._name} was entered before", hint="create a new stream")
+        self._caller.update()
         # A separate task, so that no cancel scope is open around the caller's block.
         self._task = asyncio.create_task(self._run())
         return self
@@ -104,6 +106,8 @@ class Stream(AsyncOnly, Generic[T]):
             ConfigurationError: the `async with` was left before the end of the stream.
             UnpodError: the error of the stream.
         """
+        # Requests that are sent from now on belong to what the reader does now, such as the span of a trace.
+        self._caller.update()
         while self._batch is None and not (self._batches or self._ended):
             self._arrived.clear()
             await self._arrived.wait()
@@ -136,6 +140,7 @@ class Stream(AsyncOnly, Generic[T]):
         self._arrived.set()
 
     async def _run(self) -> None:
+        self._caller.adopt()
         try:
             await self._produce(self._send)
             self._complete = True
