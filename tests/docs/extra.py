@@ -84,7 +84,7 @@ async def test_the_files_load_into_postgres(tmp_path: Path, monkeypatch: pytest.
             export = next(block for block in found if block.language == "shell" and not block.mark)
             await run(Step(export, None), tmp_path, sandbox)
             for block, after in itertools.pairwise(found):
-                if block.mark == "extra":
+                if (block.mark, block.value) == ("extra", "postgres"):
                     output = await run(Step(block, after.text), tmp_path, sandbox)
                     print(output)  # noqa: T201 - `pytest -s` shows what to put into the page
                     assert output == after.text, f"line {block.line}"

@@ -459,7 +459,7 @@ class ListingIterator(AsyncOnly, AsyncIterator[T]):
 
 def received_items(iterator: ListingIterator[T]) -> list[T]:
     """Return the items of an iterator that were received and not yet returned."""
-    return list(iterator._items)
+    return list(iterator._items)  # pyright: ignore[reportPrivateUsage]
 
 
 _Next: TypeAlias = Command | Exception | Literal["end"]

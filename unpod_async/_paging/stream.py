@@ -231,4 +231,4 @@ class StreamIterator(AsyncOnly, AsyncIterator[T]):
 
 def received_rows(iterator: StreamIterator[T]) -> list[T]:
     """Return the rows of an iterator that were received and not yet returned."""
-    return list(iterator._rows)
+    return list(iterator._rows)  # pyright: ignore[reportPrivateUsage]
