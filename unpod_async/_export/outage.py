@@ -86,7 +86,7 @@ class OutageRetrier:
         self.count_page = executor.count_page
         self.count_drift = executor.count_drift
         self.redact = executor.redact
-        self._retries = policy_in_effect(executor.options.retry) is not None
+        self._policy = executor.options.retry
         self._probe = probe
         self._deadline = deadline
         self._clock = clock
@@ -133,7 +133,7 @@ class OutageRetrier:
                     endpoint, query, parse, deadline, single_out=single_out, can_split=can_split
                 )
             except UnpodError as error:
-                if not (self._retries and is_transient(error)):
+                if policy_in_effect(self._policy) is None or not is_transient(error):
                     self._note_response()
                     raise
                 failure = error

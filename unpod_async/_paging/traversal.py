@@ -171,12 +171,7 @@ class Walk:
             keys = list(outcome.keys)
             count = outcome.count if outcome.count is not None else count
             if count is None and keys and keys == last:
-                raise StalledListing(
-                    f"the listing stalls: page {self.page} has the same rows as the page before",
-                    hint="pass key=, or check whether a proxy drops the query",
-                    seen=rows,
-                    expected=None,
-                )
+                raise _stalled(self.page, rows)
             yield Deliver(self.page, [(outcome, range(len(keys)))])
             rows += len(keys)
             if self.page == start and (len(keys) > size or (keys and count and skipped + rows < count)):
@@ -185,15 +180,9 @@ class Walk:
                 break
             last = keys
             self.page += 1
-        expected = None if count is None else max(0, count - skipped)
-        if expected is not None and rows != expected:
+        if count is not None and rows != max(0, count - skipped):
             self.page = start
-            raise IncompleteListing(
-                f"{rows} rows were read, and the server counts {expected}",
-                hint="rows without a key cannot be told apart: pass key= to read all of them once",
-                seen=rows,
-                expected=expected,
-            )
+            raise _miscounted(rows, max(0, count - skipped))
 
     def _incomplete(self, reason: str) -> IncompleteListing:
         self.page = self._start  # the missing rows may be on any page
@@ -528,6 +517,24 @@ def deliver_whole_listing(request: PageRequest, first: PageResult | PageFailure)
         return None
     rows = len(first.keys)
     return Deliver(1, [(first, range(rows))]) if len(set(first.keys)) == rows else None
+
+
+def _stalled(page: int, rows: int) -> StalledListing:
+    return StalledListing(
+        f"the listing stalls: page {page} has the same rows as the page before",
+        hint="pass key=, or check whether a proxy drops the query",
+        seen=rows,
+        expected=None,
+    )
+
+
+def _miscounted(rows: int, expected: int) -> IncompleteListing:
+    return IncompleteListing(
+        f"{rows} rows were read, and the server counts {expected}",
+        hint="rows without a key cannot be told apart: pass key= to read all of them once",
+        seen=rows,
+        expected=expected,
+    )
 
 
 def walk_unpaged() -> Steps[None]:
