@@ -409,8 +409,9 @@ def test_public_classes_show_the_name_under_which_they_are_imported() -> None:
     for name in PUBLIC:
         kind = getattr(package, name)
         assert (kind.__module__, kind.__qualname__) == ("unpod_async", name)
-        if hasattr(kind, "__struct_fields__"):
-            # The annotations, which msgspec reads, can be resolved in any module.
+        if hasattr(kind, "__struct_fields__") and name != "OpenTelemetry":
+            # The annotations, which msgspec reads, can be resolved in any module. Those of OpenTelemetry name
+            # classes of an extra, and no JSON is decoded as one.
             assert set(typing.get_type_hints(kind)) >= set(kind.__struct_fields__)
     row = msgspec.json.decode(b'{"user_info": {"id": "u"}}', type=Task)
     assert row == pickle.loads(pickle.dumps(row)) == Task(user_info=UserInfo(id="u"))  # noqa: S301
