@@ -142,6 +142,7 @@ def _object(found: griffe.Class) -> str:
     text = re.sub(r"`unpod_async\.(?:[\w.]+\.)?(\w+)`", r"`\1`", text)
     text = re.sub(r"\[([^\]]*)\]\(#[^)]*\)", r"\1", text)  # links to members of the same page
     # Base classes that only the package uses.
+    text = re.sub(r"`_Facade\[[^`]*`, ", "", text)
     text = re.sub(
         r"^Bases: (?!.*(?:Error|Exception|IncompleteListing|Stream)).*\n\n", "", text, flags=re.MULTILINE
     )
@@ -149,7 +150,10 @@ def _object(found: griffe.Class) -> str:
     text = re.sub(r"^```python\n(.*)\n```$", lambda code: _signature(code[1]), text, flags=re.MULTILINE)
     # A method that follows another one.
     text = re.sub(
-        r"^```python\n\w+ = _\w+\((\w+)(?:\[T\])?\.(\w+)\)\n```", r"As `\1.\2`.", text, flags=re.MULTILINE
+        r"^```python\n\w+ = _\w+\((\w+)(?:\[T\])?\.(\w+)\)\n```",
+        r"Same as `\1.\2`.",
+        text,
+        flags=re.MULTILINE,
     )
     # A table of reStructuredText, which Markdown would run together.
     text = re.sub(

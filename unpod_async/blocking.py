@@ -56,8 +56,8 @@ R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
 
-_CHECK: Final = 0.5
-"""Seconds between two looks at a call that is in progress. On Windows, Ctrl-C waits for the next look."""
+_CHECK_INTERVAL: Final = 0.5
+"""Seconds between two checks of a call that is in progress. On Windows, Ctrl-C waits for the next check."""
 
 
 # --- the event loop ----------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class _Call(Generic[R]):
 
     def wait(self) -> None:
         """Wait until the call has ended."""
-        while not self._done.wait(_CHECK):
+        while not self._done.wait(_CHECK_INTERVAL):
             pass
 
     def result(self) -> R:

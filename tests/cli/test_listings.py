@@ -98,7 +98,7 @@ async def test_call_logs_and_executions() -> None:
     assert (none.status, none.out, none.err) == (0, "", "There are no calls with these filters.\n")
     assert rows_of(executions.out) == found
     assert (unknown.status, unknown.out) == (1, "")
-    assert "this server does not offer executions of agents" in unknown.err
+    assert "the server may not offer executions of agents" in unknown.err
 
 
 async def test_tables_of_calls_and_executions_fit_60_columns() -> None:

@@ -441,7 +441,7 @@ async def test_files_of_the_export_are_not_overwritten(tmp_path: Path, name: str
     (target / "link").symlink_to(target)
     before = (target / "_manifest.json").read_bytes()
     result = await refused(str(target), "--output", str(target / name), status=2)
-    assert "is a place for files of the export" in result.err
+    assert "is reserved for files of the export" in result.err
     assert (target / "_manifest.json").read_bytes() == before
 
 

@@ -98,8 +98,8 @@ def agent_executions(agent_handle: object) -> Endpoint:
         "agents/{agent_handle}/executions/",
         f"executions of agent {handle}",
         (
-            Hint(404, "this server does not offer executions of agents", "<html"),
-            Hint(404, "check the agent handle; or this server does not offer executions of agents"),
+            Hint(404, "list the agent's tasks: this server does not offer executions of agents", "<html"),
+            Hint(404, "check the agent handle; the server may not offer executions of agents"),
         ),
     )
 

@@ -28,7 +28,7 @@ _REFUSED: Final = {
     "user-agent": "pass app_name=",
     **dict.fromkeys(
         ("x-http-method", "x-http-method-override", "x-method-override"),
-        "some servers would treat the request as one with another method",
+        "pass the method to `request`: some servers take it from this header",
     ),
     **dict.fromkeys(
         (
@@ -43,7 +43,7 @@ _REFUSED: Final = {
             ),
             *("keep-alive", "te", "trailer", "transfer-encoding", "upgrade"),
         ),
-        "the client determines how requests and responses are transmitted",
+        "leave it out: the client sets it, or does not support it",
     ),
 }
 """Names that are refused, in lower case, and the hint for each."""
@@ -126,7 +126,7 @@ def _problem(given: Any) -> tuple[str, str] | None:
     seen: set[str] = set()
     for name, value in headers.items():
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-            return " has a name that is not a valid name of a header", "use letters, digits and '-'"
+            return " has a name that is not a valid header name", "use letters, digits and '-'"
         # Servers that follow the rules of CGI do not distinguish "-" and "_".
         plain = name.lower().replace("_", "-")
         hint = "pass proxy=" if plain.startswith("proxy-") else _REFUSED.get(plain)
@@ -134,7 +134,10 @@ def _problem(given: Any) -> tuple[str, str] | None:
         if hint is not None:
             return f" must not contain {shown}", hint
         if plain in seen:
-            return f" contains {shown} twice", "names are compared without regard to case"
+            return (
+                f" contains {shown} twice",
+                "pass it once; upper and lower case, and '-' and '_', are the same",
+            )
         seen.add(plain)
         if not isinstance(value, str):
             return f"[{shown!r}] must be a str, not {type(value).__name__}", "pass the value as a str"

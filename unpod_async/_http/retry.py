@@ -35,9 +35,11 @@ __all__ = [
     "RetrySchedule",
     "backoff_delays",
     "delay_before_retry",
+    "has_unknown_outcome",
     "is_internal_error",
     "is_retryable_create",
     "is_retryable_get",
+    "is_retryable_write",
     "policy_in_effect",
     "retry_after_of",
     "without_retries",
@@ -338,7 +340,7 @@ def is_retryable_create(error: UnpodError, attempts: int) -> bool:
 
 
 def is_retryable_write(error: UnpodError, attempts: int) -> bool:
-    """Return whether a write other than a create may be sent: only if it certainly was not sent before."""
+    """Return whether a write other than a create may be retried: only if it certainly was not sent."""
     return isinstance(error, TransportError) and not error.sent and not error.permanent
 
 

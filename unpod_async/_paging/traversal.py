@@ -174,8 +174,8 @@ class Walk:
                 raise _stalled(self.page, rows)
             yield Deliver(self.page, [(outcome, range(len(keys)))])
             rows += len(keys)
-            if self.page == start and (len(keys) > size or (keys and count and skipped + rows < count)):
-                skipped = (start - 1) * len(keys)  # the server has a page size of its own
+            if self.page == start and _has_own_page_size(len(keys), size, count, skipped):
+                skipped = (start - 1) * len(keys)
             if not keys or (count is not None and skipped + rows >= count):
                 break
             last = keys
@@ -506,6 +506,18 @@ class Walk:
             is_ordered = count is not None
         self._layout = PageLayout(self._evidence.next_page_size(self._layout))
         self._evidence.start_pass(self._layout, is_ordered=is_ordered)
+
+
+def _has_own_page_size(rows: int, size: int, count: int | None, skipped: int) -> bool:
+    """Return whether the first page that is read may show the page size of a server that ignores `page_size`.
+
+    Args:
+        rows: number of rows on the page.
+        size: the page size that was requested.
+        count: the number of rows of the listing, or None.
+        skipped: number of rows before the page, if the server uses `size`.
+    """
+    return rows > size or bool(rows and count and skipped + rows < count)
 
 
 def deliver_whole_listing(request: PageRequest, first: PageResult | PageFailure) -> Deliver | None:

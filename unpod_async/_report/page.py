@@ -148,7 +148,7 @@ def _missing(manifest: Manifest) -> Iterable[Markup]:
         parts.append(_table(["Run", "Why it could not be read"], rows, wide=True))
     bad = manifest.unreadable_rows.examples[:_MAX_MISSING]
     if bad:
-        places = [
+        cells = [
             (
                 "a run" if row.run_id is None else f"a task of run {row.run_id}",
                 "-" if row.place is None else f"{row.place:,}",
@@ -156,7 +156,7 @@ def _missing(manifest: Manifest) -> Iterable[Markup]:
             )
             for row in bad
         ]
-        parts.append(_table(["Row", "Position", "Why it was left out"], places, wide=True))
+        parts.append(_table(["Row", "Position", "Why it was left out"], cells, wide=True))
     if manifest.failed_runs.count > len(failed) or manifest.unreadable_rows.count > len(bad):
         parts.append(element("p", "The manifest of the export lists more of them.", class_="muted"))
     yield element("section", element("h2", "Missing data"), *parts, class_="card", id="missing")
@@ -491,7 +491,7 @@ def _table(
     """Return a table that scrolls if it is long.
 
     Args:
-        wide: The table has the width of the page, instead of a place beside a plot.
+        wide: The table has the width of the page, instead of half of it, beside a plot.
         texts: The number of columns with text; the others have numbers, aligned to the right.
     """
     texts = len(names) if wide and texts == 1 else texts

@@ -30,12 +30,12 @@ class PlotColumn(NamedTuple):
     Attributes:
         label: Below the column, if there is room.
         values: The values that are stacked, from the bottom up.
-        hint: Shown when the pointer is on the column.
+        tooltip: Shown when the pointer is on the column.
     """
 
     label: str
     values: tuple[float, ...]
-    hint: str
+    tooltip: str
 
 
 class PlotRow(NamedTuple):
@@ -44,14 +44,14 @@ class PlotRow(NamedTuple):
     Attributes:
         values: The values that are stacked, from left to right.
         text: At the right end, above the bar.
-        hint: Shown when the pointer is on the bar.
+        tooltip: Shown when the pointer is on the bar.
         is_muted: A value that stands for missing or other ones.
     """
 
     label: str
     values: tuple[float, ...]
     text: str
-    hint: str
+    tooltip: str
     is_muted: bool = False
 
 
@@ -119,7 +119,7 @@ def _column(column: PlotColumn, left: float, slot: float, maximum: float) -> Mar
     width = min(slot * (0.82 if slot > 1.5 else 0.9), _MAX_COLUMN)
     x = left + (slot - width) / 2
     top = float(_TOP + _PLOT_HEIGHT)
-    parts: list[Markup] = [element("title", column.hint)]
+    parts: list[Markup] = [element("title", column.tooltip)]
     for series, value in enumerate(column.values):
         if value > 0:
             # A value that is not zero is visible.
@@ -153,7 +153,7 @@ def row_plot(rows: Sequence[PlotRow], description: str) -> Markup:
 def _row(row: PlotRow, top: int, maximum: float) -> Markup:
     y = top + 22
     parts = [
-        element("title", row.hint),
+        element("title", row.tooltip),
         element("text", row.label, x="0", y=top + 15, class_="label muted" if row.is_muted else "label"),
         element("text", row.text, x="100%", y=top + 15, class_="value"),
         element("rect", x="0", y=y, width="100%", height=_BAR, rx="3", class_="track"),

@@ -48,7 +48,7 @@ class _Message(TranscriptMessage, omit_defaults=True, kw_only=True, frozen=True,
     """A message that omits unknown fields when it is encoded."""
 
 
-class _Spoken(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class _SnakeMessage(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A message of an output in snake_case, with the same names when it is encoded."""
 
     message: ClassVar[None] = None
@@ -66,10 +66,10 @@ class _Output(CallOutput, gc=False):
     messages: list[_Message] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-class _SpokenOutput(_Output, gc=False):
+class _SnakeOutput(_Output, gc=False):
     """An output in snake_case."""
 
-    transcript: str | list[_Spoken] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
+    transcript: str | list[_SnakeMessage] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 def _row_decoder(kind: RowKind) -> msgspec.json.Decoder[Any]:
@@ -85,7 +85,7 @@ def _row_decoder(kind: RowKind) -> msgspec.json.Decoder[Any]:
 _MISSING = msgspec.Raw(b"")
 _USUAL_ROWS: Mapping[RowKind, msgspec.json.Decoder[Any]] = {kind: _row_decoder(kind) for kind in COLUMNS}
 _ROWS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_USUAL_OUTPUTS, _OUTPUTS = msgspec.json.Decoder(_SpokenOutput), msgspec.json.Decoder(_Output)
+_USUAL_OUTPUTS, _OUTPUTS = msgspec.json.Decoder(_SnakeOutput), msgspec.json.Decoder(_Output)
 _TEXTS = msgspec.json.Decoder(list[str | None])
 
 _CALL = [(index, column.source) for index, column in enumerate(COLUMNS["tasks"]) if column.of == "call"]
@@ -386,7 +386,7 @@ def _unusual_output(output: bytes) -> CallOutput:
 
 def _json_of_messages(messages: list[Any]) -> bytes | None:
     first: object = messages[0]
-    if type(first) is _Spoken:
+    if type(first) is _SnakeMessage:
         return _ENCODER.encode(messages)
     if type(first) is not _Message:
         return json_of(messages)

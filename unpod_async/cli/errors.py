@@ -85,7 +85,7 @@ _OPTION_NAMES: Final = {
 _HTTP_HINT: Final = "check --base-url or UNPOD_BASE_URL; --allow-http permits http://"
 _TOKEN_HINT: Final = "give only the API key, in UNPOD_PLATFORM_TOKEN or with --token-file FILE"  # noqa: S105
 _ORG_HINT: Final = "set UNPOD_ORG_HANDLE or use --org-handle HANDLE"
-_PRODUCT_HINT: Final = "set UNPOD_PRODUCT_ID or use --product-id ID"
+_PRODUCT_HINT: Final = "write the id without spaces, in UNPOD_PRODUCT_ID or --product-id ID"
 _PROXY_HINT: Final = "write it as http://host:port; a user name and password only in UNPOD_PROXY"
 _SETTING_HINTS: Final = {
     "auth_scheme": "use --auth-scheme Token, JWT or Bearer",

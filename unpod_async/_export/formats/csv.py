@@ -174,12 +174,12 @@ def read_csv(path: Path, kind: RowKind, names: Sequence[str], options: CsvOption
             header = next(rows, list[str]())
             if missing := set(names).difference(header):
                 raise part_error(path, f"it has no column {min(missing)}")
-            places = [header.index(name) for name in names]
+            positions = [header.index(name) for name in names]
             while True:
                 with _any_field_size():
                     # Only the cells that are needed are kept: a transcript may have megabytes.
                     cells = [
-                        [row[place] for place in places]
+                        [row[position] for position in positions]
                         for row in itertools.islice(rows, BATCH_ROWS)
                         if _has_length(row, header)
                     ]

@@ -33,12 +33,12 @@ class Candidates(NamedTuple):
 
     Attributes:
         places: The places of strings outside of `DecodedStrings.messages`.
-        said: The indexes of texts of messages.
+        messages: The indexes of messages whose text may contain contact data.
         has_unusual_message: Another string of a message may contain contact data.
     """
 
     places: list[Place]
-    said: list[int]
+    messages: list[int]
     has_unusual_message: bool
 
 
@@ -60,20 +60,20 @@ def find_candidates(row: DecodedStrings, matchers: RowMatchers) -> Candidates:
     if not in_texts and not in_technical:
         return _NONE
     places: list[Place] = []
-    said: list[int] = []
+    in_messages: list[int] = []
     for index in in_texts:
         if index < count:
             places.append(texts[index])
         else:
-            said.append(index - count)
+            in_messages.append(index - count)
     for index in in_technical:
         if index >= len(technical):
-            return Candidates(places, said, has_unusual_message=True)
+            return Candidates(places, in_messages, has_unusual_message=True)
         places.append(technical[index])
-    return Candidates(places, said, has_unusual_message=False)
+    return Candidates(places, in_messages, has_unusual_message=False)
 
 
-def _holders(data: bytes, part: bytes) -> Iterator[int]:
+def _indexes_of(data: bytes, part: bytes) -> Iterator[int]:
     """Yield the index of each string that contains a part."""
     index, counted, found = 0, 0, data.find(part)
     while found >= 0:
@@ -97,11 +97,11 @@ def _find_in_texts(text: str, count: int, matchers: RowMatchers) -> Collection[i
     found: list[int] = []
     squeezed = data.translate(_ZEROS, _GAPS)
     if _NUMBER in squeezed:
-        found += _holders(squeezed, _NUMBER)
+        found += _indexes_of(squeezed, _NUMBER)
     if b"@" in data:
-        found += _holders(data, b"@")
+        found += _indexes_of(data, b"@")
     if b"%" in data:
-        found += _holders(data, b"%40")
+        found += _indexes_of(data, b"%40")
     if len(text) != len(data):
         others = data.translate(None, _ASCII).decode()
         if any(map(others.__contains__, _LETTERS_LIKE_ASCII)):
@@ -112,19 +112,19 @@ def _find_in_texts(text: str, count: int, matchers: RowMatchers) -> Collection[i
     for required, group in matchers.by_required:
         if required in lower:
             for matcher in group:
-                found += _holders_of(matcher, text, data, lower)
+                found += _indexes_of_value(matcher, text, data, lower)
     return dict.fromkeys(found) if found else found
 
 
-def _holders_of(matcher: Matcher, text: str, data: bytes, lower: bytes) -> Iterator[int]:
+def _indexes_of_value(matcher: Matcher, text: str, data: bytes, lower: bytes) -> Iterator[int]:
     """Yield the index of each string that may contain a value; some more than once."""
-    if not matcher.needles:
+    if not matcher.substrings:
         yield from _matches(text, matcher.pattern)
     elif matcher.is_exact:
-        for needle in matcher.needles:
-            yield from _holders(data, needle)
-    elif all(map(lower.__contains__, matcher.needles)):
-        yield from _holders(lower, matcher.needles[0])
+        for substring in matcher.substrings:
+            yield from _indexes_of(data, substring)
+    elif all(map(lower.__contains__, matcher.substrings)):
+        yield from _indexes_of(lower, matcher.substrings[0])
 
 
 def _matches(text: str, pattern: re.Pattern[str]) -> Iterator[int]:
@@ -141,10 +141,10 @@ def _find_in_technical(texts: Sequence[str], matchers: RowMatchers) -> Collectio
     if matchers.numbers:
         squeezed = data.translate(None, _GAPS)
         for matcher in matchers.numbers:
-            if matcher.needles[0] in squeezed:
-                found += _holders(squeezed, matcher.needles[0])
+            if matcher.substrings[0] in squeezed:
+                found += _indexes_of(squeezed, matcher.substrings[0])
     if b"@" in data:
-        found += _holders(data, b"@")
+        found += _indexes_of(data, b"@")
     if b"%" in data:
-        found += _holders(data, b"%40")
+        found += _indexes_of(data, b"%40")
     return dict.fromkeys(found) if found else found

@@ -44,7 +44,7 @@ class Matcher(NamedTuple):
         value: The value that a match is replaced for. For a part of a name, it is the whole name.
         required: A string without this, in lower case or as digits, does not contain the value.
         compile: Returns the pattern for `form`. It is called only for strings that have `required`.
-        needles: A string with the value has one of these if `is_exact`, else all of them in lower case.
+        substrings: A string with the value has one of these if `is_exact`, else all of them in lower case.
             Empty if only the pattern can tell.
     """
 
@@ -52,7 +52,7 @@ class Matcher(NamedTuple):
     required: str
     compile: Callable[[str], re.Pattern[str]]
     form: str
-    needles: tuple[bytes, ...]
+    substrings: tuple[bytes, ...]
     is_exact: bool
 
     @property
@@ -181,8 +181,8 @@ def _name(value: str) -> Matcher:
     parts = sorted(value.lower().split(), key=len, reverse=True)
     longest = max(value.split(), key=len).lower()
     # Non-ASCII letters may be composed in one string and decomposed in the other.
-    needles = tuple(part.encode() for part in parts if part.isascii())
-    return Matcher(value, longest if longest.isascii() else "", _name_pattern, value, needles, False)
+    substrings = tuple(part.encode() for part in parts if part.isascii())
+    return Matcher(value, longest if longest.isascii() else "", _name_pattern, value, substrings, False)
 
 
 def _parts(value: str) -> Iterator[Matcher]:
@@ -190,9 +190,9 @@ def _parts(value: str) -> Iterator[Matcher]:
     if 2 <= len(parts) <= 5:
         for part in parts:
             if len(part) > 2 and part.isalpha() and part.lower() not in _COMMON:
-                needles = tuple(form.encode() for form in _forms(part))
+                substrings = tuple(form.encode() for form in _forms(part))
                 yield Matcher(
-                    value, part.lower() if part.isascii() else "", _part_pattern, part, needles, True
+                    value, part.lower() if part.isascii() else "", _part_pattern, part, substrings, True
                 )
 
 

@@ -61,7 +61,7 @@ class _Form:
     Args:
         start: What the messages begin with in a row: a key and a bracket.
         decode: Returns the messages of an array.
-        text: The field with what was said.
+        text: The field with the text of a message.
         technical: The fields with technical strings.
     """
 
@@ -92,7 +92,7 @@ class Messages:
     """The messages of a row.
 
     Attributes:
-        text: What was said, with separators.
+        text: The texts of the messages, with separators.
         count: Number of messages.
         technical: The different other strings, without those of letters only.
 
@@ -126,12 +126,12 @@ class Messages:
             raise UnusualMessage
 
     def text_of(self, index: int) -> str:
-        """Return what was said in a message."""
+        """Return the text of a message."""
         text: str = self._form.text_of(self._messages[index])
         return text
 
     def replace(self, index: int, text: str) -> None:
-        """Replace what was said in a message."""
+        """Replace the text of a message."""
         setattr(self._messages[index], self._form.text, text)
         self._is_changed = True
 

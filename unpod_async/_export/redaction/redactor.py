@@ -123,7 +123,7 @@ class Redactor:
         for value, _, container, key in row.contacts:
             if container is not None:
                 container[key] = self._contact(value)
-        if candidates.places or candidates.said or row.documents:
+        if candidates.places or candidates.messages or row.documents:
             self._replace_candidates(row, candidates, matchers)
         return row.encode()
 
@@ -137,7 +137,7 @@ class Redactor:
             else:
                 container[key] = new
         if row.messages is not None:
-            for index in candidates.said:
+            for index in candidates.messages:
                 row.messages.replace(index, self._text(row.messages.text_of(index), "text", matchers))
         for document in documents.values():
             inside = document.read().inside

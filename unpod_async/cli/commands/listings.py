@@ -356,8 +356,8 @@ def call_logs(
 ) -> int:
     """List the calls of the organization, newest first.
 
-    The service selects whole days in UTC; --from and --to are applied exactly here. A call without a time is
-    listed.
+    The service filters by whole days in UTC, and this command by the exact --from and --to. Calls without a
+    time are listed too.
     """
     is_filtered = any(one is not None for one in (call_type, call_status, created_from, created_to))
     request = _Request(
@@ -394,7 +394,7 @@ def executions(
 ) -> int:
     """List the executions of an agent: its runs, and how many of their tasks are completed.
 
-    Not every server offers this.
+    Some servers do not offer this.
     """
     request = _Request(
         "execution",

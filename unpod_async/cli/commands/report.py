@@ -75,8 +75,8 @@ def _check_output(directory: Path, target: Path) -> None:
     found = Path(os.path.realpath(target))
     if found.is_relative_to(own) and found != own and found.relative_to(own).parts[0] in _FILES_OF_EXPORT:
         raise CliError(
-            f"{path_text(target)} is a place for files of the export",
-            hint="give another file with --output",
+            f"{path_text(target)} is reserved for files of the export",
+            hint="choose another file with --output FILE",
             status=USAGE,
         )
     try:
@@ -88,5 +88,5 @@ def _check_output(directory: Path, target: Path) -> None:
 def _write_error(target: Path, error: Exception) -> CliError:
     return CliError(
         f"cannot write {path_text(target)}: {os_error_text(error)}",
-        hint="check its directory, permissions and free space, or use --output FILE",
+        hint="check its directory, permissions and free space, or change --output FILE",
     )
