@@ -38,6 +38,7 @@ from unpod_async import (
     Stream,
     TransportError,
     UnpodClient,
+    UnpodError,
     Watch,
 )
 from unpod_async.blocking import (
@@ -286,6 +287,28 @@ def test_an_error_keeps_its_type_and_traceback(unpod: BlockingClient) -> None:
     assert "_send_with_retries" in functions
     assert caught.value.__context__ is None
     assert leaks(caught.value) == []
+
+
+def test_no_error_shows_a_header_of_the_call(box: Sandbox, unpod: BlockingClient) -> None:
+    secret = re.compile("s3cr3t")
+    headers = {"X-Key": "s3cr3t-of-the-call"}
+    closed = BlockingClient(box.client())
+    closed.close()
+    calls: list[Callable[[], object]] = [
+        lambda: unpod.request("GET", "none/", headers=headers),
+        lambda: unpod.request("GET", "..", headers=headers),
+        lambda: unpod.request("GET", headers=headers),  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        lambda: unpod.request("POST", "x/", json=iter(()), model=3, headers=headers),
+        lambda: closed.request("GET", "x/", headers=headers),
+        lambda: unpod.paginate("..", headers=headers),
+        lambda: unpod.paginate("none/", headers=headers).collect(),
+        lambda: unpod.with_options(page_size=0, headers=headers),
+    ]
+    for call in calls:
+        with pytest.raises((UnpodError, TypeError)) as caught:
+            call()
+        assert leaks(caught.value, secret) == []
+    assert headers == {"X-Key": "s3cr3t-of-the-call"}
 
 
 def test_the_deadline_holds(box: Sandbox) -> None:

@@ -120,6 +120,16 @@ async def test_a_header_of_the_client_can_be_changed_for_a_call() -> None:
     assert patch.items() <= {**sent, "Accept": sent["accept"]}.items()
 
 
+async def test_a_name_in_another_notation_replaces_a_header_too() -> None:
+    # Servers that follow the rules of CGI join the values of X-Key and X_Key, or use the wrong one.
+    async with RawServer(answering(EMPTY)) as server, client(server.base_url) as unpod:
+        await unpod.with_options(headers={"x_KEY": "of a view"}).request("GET", "x/")
+        await unpod.with_options(headers={"Product_Id": "of-a-view"}).call_logs.list(product_id="P").collect()
+    first, second = map(headers_of, server.requests)
+    assert [value for name, value in first if name.lower().replace("_", "-") == "x-key"] == ["of a view"]
+    assert [value for name, value in second if name.lower().replace("_", "-") == "product-id"] == ["P"]
+
+
 async def test_exports_watches_and_streams_send_them_too(tmp_path: Path) -> None:
     async with Sandbox(runs=2, tasks_per_run=2) as sandbox, sandbox.client(headers={"X-Key": VALUE}) as unpod:
         space = sandbox.space_token
@@ -150,6 +160,7 @@ NAMES = [
     *("Content-Length", "Content_Length", "Transfer-Encoding", "Content-Encoding", "Accept-Encoding"),
     *("Connection", "Keep-Alive", "Upgrade", "Expect", "TE", "Trailer", "Proxy-Authorization", "Proxy-X"),
     *("X-HTTP-Method-Override", "X-HTTP-Method", "x_method_override", "User-Agent"),
+    *("X-Original-URL", "X_Rewrite_Url"),
 ]
 BAD_NAMES = ["", " ", "X A", "X:", "X\r\nHost", "X\x00", "é", "X(", 3, b"X", None]
 BAD_VALUES = [

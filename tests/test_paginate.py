@@ -219,7 +219,7 @@ async def test_the_error_of_a_key_function_is_raised() -> None:
     assert len(server.requests) == 3
 
 
-@each_row("key", ["", 3, b"id", ["id"]], ids=repr)
+@each_row("key", ["", 3, b"id", ["id"], 'i"d', "i\\d", "id\0", "i\nd", "\ud800"], ids=ascii)
 async def test_other_keys_are_refused(key: Any) -> None:
     async with RawServer(Listed([])) as server, client(server) as unpod:
         with pytest.raises(InvalidArgument, match=r"^key must"):

@@ -25,7 +25,7 @@ import re
 import threading
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, Self, TypeVar, cast
@@ -325,12 +325,40 @@ def _awaited(
     function: Callable[..., Coroutine[Any, Any, R]] = method
 
     def call(self: _Facade[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        # Iterators that use this client cannot be read in the event loop.
-        items = [_collect(argument) for argument in args]
-        options = {name: _collect(argument) for name, argument in kwargs.items()}
-        return self._thread.run(lambda: function(self._wrapped, *items, **options))
+        try:
+            return self._thread.run(_prepared(function, self._wrapped, args, kwargs))
+        finally:
+            kwargs.clear()  # tracebacks show the variables of this frame, which may be secret headers
 
     return _like(method, call)
+
+
+def _prepared(
+    function: Callable[..., Coroutine[Any, Any, R]],
+    wrapped: object,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+) -> Callable[[], Coroutine[Any, Any, R]]:
+    """Return a function that calls `function` once. Neither its repr nor a traceback shows `kwargs`."""
+    options: dict[str, object] = {}
+
+    def call() -> Coroutine[Any, Any, R]:
+        try:
+            return function(wrapped, *items, **options)
+        finally:
+            options.clear()
+
+    try:
+        # Iterators that use this client cannot be read in the event loop.
+        items = [_collect(argument) for argument in args]
+        for name in kwargs:
+            options[name] = _collect(kwargs[name])
+    except BaseException:
+        options.clear()
+        raise
+    finally:
+        kwargs = {}
+    return call
 
 
 def _collect(argument: object) -> object:
@@ -343,7 +371,10 @@ def _paged(method: Callable[Concatenate[S, P], Pager[T]]) -> Callable[Concatenat
     """Return a method that returns a listing."""
 
     def call(self: _Facade[S], /, *args: P.args, **kwargs: P.kwargs) -> BlockingPager[T]:
-        return BlockingPager(self._thread, method(self._wrapped, *args, **kwargs))
+        try:
+            return BlockingPager(self._thread, method(self._wrapped, *args, **kwargs))
+        finally:
+            kwargs.clear()  # as in `_awaited`
 
     return _like(method, call)
 
@@ -394,7 +425,10 @@ def _viewed(
     """Return a method that returns a view of a client."""
 
     def call(self: BlockingClient, /, *args: P.args, **kwargs: P.kwargs) -> BlockingClient:
-        return BlockingClient._view(self, method(self._wrapped, *args, **kwargs))
+        try:
+            return BlockingClient._view(self, method(self._wrapped, *args, **kwargs))
+        finally:
+            kwargs.clear()  # as in `_awaited`
 
     return _like(method, call)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,6 +50,9 @@ Params: TypeAlias = Mapping[str, str | float | bool | None]
 """Parameters of a query. True and False are sent as "true" and "false"; None leaves a parameter out."""
 
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_NOT_IN_KEY: Final = re.compile(r"[\x00-\x1f\"\\\ud800-\udfff]")
+"""What msgspec does not accept in the name of a field."""
+
 _PAGE_PARAMS: Final = frozenset({"page", "page_size"})
 
 _log = logging.getLogger("unpod_async")
@@ -135,8 +139,8 @@ class Requesting:
         Args:
             method: "GET", "POST", "PUT", "PATCH" or "DELETE".
             path: path relative to the root of the API, such as "call-logs/". Most paths end with a slash.
-                Each segment consists of printable ASCII characters, without spaces and `\\ ? # %`, and is
-                not "." or "..". Percent-encoding is not accepted.
+                Each segment consists of printable ASCII characters, without spaces and `\\ ? # %`. It is
+                not "." or "..", and does not begin with ";". Percent-encoding is not accepted.
             params: the query. True and False are sent as "true" and "false"; None leaves a parameter out.
             json: the body of a POST, PUT, PATCH or DELETE: str, int, float, bool, mappings, lists and tuples.
                 None (default) sends no body.
@@ -279,8 +283,8 @@ class Requesting:
             context = self._context.with_headers(headers)
         finally:
             headers = None  # tracebacks of all errors below show the variables of this frame
-        if key is not None and not callable(key) and not check_str("key", key):
-            raise InvalidArgument("key must not be empty", argument="key")
+        if key is not None and not callable(key):
+            key = _check_key(key)
         query = _query(params)
         if not _PAGE_PARAMS.isdisjoint(query):
             raise InvalidArgument(
@@ -294,6 +298,18 @@ class Requesting:
             endpoints.custom(path), row, key=key, keyed=key is not None, query=query
         )
         return context.pager(listing, start_page, page_size, on_bad_row, limit)
+
+
+def _check_key(key: object) -> str:
+    """Return the name of a key as a plain str."""
+    text = check_str("key", key)
+    if not text or _NOT_IN_KEY.search(text):
+        raise InvalidArgument(
+            f"key must be a name such as 'id', not {text[:60]!a}",
+            argument="key",
+            hint="for a name with quotes, '\\' or control characters, pass a function",
+        )
+    return text
 
 
 def _query(params: Any) -> dict[str, str]:
@@ -316,8 +332,17 @@ def _query(params: Any) -> dict[str, str]:
 def _query_value(where: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float) and math.isfinite(value):
-        return str(value)
+    # Numbers of other types may print something else: an enumeration prints the name of the member.
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**63:
+            return int.__repr__(value)
+        raise InvalidArgument(
+            f"{where} must fit into a signed 64-bit integer",
+            argument="params",
+            hint="send a longer number as a str",
+        )
+    if isinstance(value, float) and math.isfinite(value):
+        return float.__repr__(value)
     if isinstance(value, str):
         return check_query_text(where, value)
     raise InvalidArgument(f"{where} must be a str, a finite number, a bool or None", argument="params")

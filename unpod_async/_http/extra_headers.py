@@ -31,6 +31,10 @@ _REFUSED: Final = {
         "pass the method to `request`: some servers take it from this header",
     ),
     **dict.fromkeys(
+        ("x-original-url", "x-rewrite-url"),
+        "pass the path to `request`: some servers take it from this header",
+    ),
+    **dict.fromkeys(
         (
             *(
                 "accept-encoding",
@@ -75,8 +79,8 @@ class ExtraHeaders:
         """Return the headers of `other` and these, which take precedence."""
         if other is None:
             return self
-        ours = {name.lower() for name in self._headers}
-        theirs = {name: value for name, value in other._headers.items() if name.lower() not in ours}
+        ours = set(map(_plain, self._headers))
+        theirs = {name: value for name, value in other._headers.items() if _plain(name) not in ours}
         return ExtraHeaders({**theirs, **self._headers})
 
     def add_to(self, headers: MutableMapping[str, str]) -> None:
@@ -89,6 +93,12 @@ class ExtraHeaders:
         for secret in self.secrets:
             data = secret.redact_bytes(data)
         return data
+
+
+def _plain(name: str) -> str:
+    """Return a form that is equal for names that a server does not distinguish."""
+    # By the rules of CGI, "-" and "_" are the same.
+    return name.lower().replace("_", "-")
 
 
 def merge_headers(
@@ -127,8 +137,7 @@ def _problem(given: Any) -> tuple[str, str] | None:
     for name, value in headers.items():
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
             return " has a name that is not a valid header name", "use letters, digits and '-'"
-        # Servers that follow the rules of CGI do not distinguish "-" and "_".
-        plain = name.lower().replace("_", "-")
+        plain = _plain(name)
         hint = "pass proxy=" if plain.startswith("proxy-") else _REFUSED.get(plain)
         shown = shorten(name, 60)
         if hint is not None:

@@ -208,8 +208,10 @@ def check_path(name: str, value: object) -> str:
     """
     text = check_str(name, value)
     segments = text.removesuffix("/").split("/")
-    # A colon in the first segment would make it the scheme of a URL.
-    if ":" in segments[0] or len(text) > _MAX_PATH_LENGTH or not all(map(_is_segment, segments)):
+    # A colon in the first segment would make it the scheme of a URL. Servers that remove ";" and what follows
+    # find an empty segment where one begins with it, and may remove that too.
+    is_safe = ":" not in segments[0] and len(text) <= _MAX_PATH_LENGTH
+    if not is_safe or not all(_is_segment(one) and one[0] != ";" for one in segments):
         raise InvalidArgument(
             f"{name} {shorten(ascii(text[:100]), 80)} is not a path relative to the API",
             argument=name,
