@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 import weakref
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
@@ -244,6 +245,13 @@ class LeakFinder(logging.Handler):
     def look_at(self, error: BaseException | None) -> None:
         if isinstance(error, UnpodError | asyncio.CancelledError):
             self.found += leaks(error)
+
+
+@pytest.fixture(autouse=True)
+def decompression_by_zlib() -> Iterator[None]:
+    """Undo what a command in this process has chosen: the command line uses isal for all of aiohttp."""
+    yield
+    aiohttp.set_zlib_backend(zlib)
 
 
 @pytest.fixture(scope="session", autouse=True)
