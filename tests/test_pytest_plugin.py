@@ -133,6 +133,21 @@ async def test_a_client_from_the_environment(unpod_sandbox):
         assert unpod.settings.base_url.startswith(unpod_sandbox.base_url)
         assert await unpod.agents.list().count() == 3
 
+@pytest.fixture
+def a_product_of_the_machine(monkeypatch):
+    monkeypatch.setenv("UNPOD_PRODUCT_ID", "of-the-machine")
+
+@mark
+async def test_a_product_of_the_machine_is_not_used(a_product_of_the_machine, unpod_sandbox):
+    assert unpod_async.UnpodClient().settings.product_id is None
+
+@pytest.mark.unpod_sandbox(product_id="P-1")
+@mark
+async def test_the_product_of_the_sandbox_is_used(a_product_of_the_machine, unpod_sandbox):
+    assert unpod_sandbox.product_id == "P-1"
+    async with unpod_async.UnpodClient() as unpod:
+        assert await unpod.call_logs.list().first()
+
 @mark
 async def test_failures_are_immediate(unpod_client, unpod_sandbox, unpod_no_retries, tmp_path):
     box, runs = unpod_sandbox, unpod_client.runs.list(unpod_sandbox.space_token)
@@ -170,7 +185,7 @@ def test_nothing_complains_when_it_is_collected():
 
 @pytest.mark.parametrize(("head", "options"), KINDS)
 def test_async_tests(head: str, options: tuple[str, ...], run: Run) -> None:
-    run(head + TESTS, *options).assert_outcomes(passed=9)
+    run(head + TESTS, *options).assert_outcomes(passed=11)
 
 
 def test_a_test_under_trio_says_what_to_change(run: Run) -> None:

@@ -45,6 +45,8 @@ def unpod_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         environment.setenv("UNPOD_PLATFORM_TOKEN", sandbox.token)
         environment.setenv("UNPOD_ORG_HANDLE", sandbox.org_handle)
         environment.setenv("UNPOD_BASE_URL", sandbox.base_url)
+        # An empty variable counts as unset.
+        environment.setenv("UNPOD_PRODUCT_ID", sandbox.product_id or "")
         for name in _UNSET:
             environment.delenv(name, raising=False)
         yield sandbox

@@ -82,6 +82,7 @@ class Sandbox:
             requires none. `client()` sends it.
 
     Attributes:
+        product_id: as the argument.
         log: the requests received so far, oldest first. A live sandbox keeps the last 5,000 to 10,000.
 
     Live: the newest of the initial `runs` are in progress. At speed 1, another run starts every six seconds
@@ -129,6 +130,7 @@ class Sandbox:
             self._data = DataStore(runs, tasks_per_run, seed)
         else:
             raise ValueError("speed is for a live sandbox\nhint: pass live=True")
+        self.product_id: str | None = product_id
         self._rows = RowBuilder(self._data)
         self._service = FakeApi(
             self._rows, oddities or Oddities(), shuffle_ties=shuffle_ties, product_id=product_id
@@ -249,7 +251,7 @@ class Sandbox:
                     "token": self.token if options.get("auth_scheme", "Token") == "Token" else self.jwt,
                     "org_handle": self.org_handle,
                     "base_url": self.base_url,
-                    "product_id": self._service.product_id,
+                    "product_id": self.product_id,
                     **options,
                 },
             )
