@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from unpod_async._http import Telemetry
 from unpod_async._version import install_command
@@ -18,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["OpenTelemetry", "create_telemetry"]
 
 
-class OpenTelemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the traces and metrics of a client go: `UnpodClient(opentelemetry=OpenTelemetry(...))`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTelemetry:
+    """Where the traces and metrics of a client go.
 
-    `UnpodClient(opentelemetry=True)` uses the global providers for both.
+    Pass it as `UnpodClient(opentelemetry=OpenTelemetry(tracer_provider=...))`. With `opentelemetry=True`,
+    both go to the global providers.
 
     Attributes:
         tracer_provider: a `TracerProvider` of OpenTelemetry; None is the global one.
