@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from unpod_async._common import printable, run_has_ended, shorten
-from unpod_async.cli.errors import INCOMPLETE, SUCCESS, CliError, hint_of, message_of
-from unpod_async.cli.fields import (
+from unpod_async._call_summary import (
+    RunSummary,
     call_of,
     cost_of,
     duration_of,
     name_of,
     number_of,
     outcome_of,
-    outcome_style,
-    status_style,
 )
+from unpod_async._common import printable, run_has_ended, shorten
+from unpod_async.cli.errors import INCOMPLETE, SUCCESS, CliError, hint_of, message_of
+from unpod_async.cli.fields import outcome_style, status_style
 from unpod_async.cli.lookup import PAGE_SIZE, Found, find_run, find_task, plain_id
 from unpod_async.cli.options import FILTERS, OUTPUT, JsonLines, Space, Utc, Wide
 from unpod_async.cli.output import (
@@ -75,7 +75,7 @@ def run(
 
     async def show(client: UnpodClient) -> int:
         found = await find_run(client, space, run)
-        summary = _RunSummary()
+        summary = RunSummary()
         failure: UnpodError | None = None
         try:
             async for one in client.runs.tasks(space, found.id, page_size=PAGE_SIZE):
@@ -97,43 +97,14 @@ def run(
         return runner.run(show(client))
 
 
-class _RunSummary:
-    """Totals over the calls of a run. The durations are in seconds, the costs in USD.
-
-    Attributes:
-        statuses: number of tasks per status.
-    """
-
-    def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
-        self._outcomes: Counter[str] = Counter()
-        self._duration: float | None = None
-        self._cost: float | None = None
-
-    def add(self, task: Task) -> None:
-        self.statuses[task.status or ""] += 1
-        if outcome := outcome_of(task):
-            self._outcomes[outcome] += 1
-        if (duration := duration_of(task)) is not None:
-            self._duration = (self._duration or 0.0) + duration
-        if (cost := cost_of(task)) is not None:
-            self._cost = (self._cost or 0.0) + cost
-
-    def fields(self) -> dict[str, Any]:
-        return {
-            "tasks": dict(self.statuses.most_common()),
-            "outcomes": dict(self._outcomes.most_common()),
-            "duration": self._duration,
-            "cost": None if self._cost is None else round(self._cost, 6),
-        }
-
-    def pairs(self) -> _Pairs:
-        return [
-            ("Tasks", f"{self.statuses.total():,}{_counts(self.statuses, ': ')}"),
-            ("Outcomes", _counts(self._outcomes) or "-"),
-            ("Duration", "-" if self._duration is None else f"{clock(self._duration)} in all calls"),
-            ("Cost", "-" if self._cost is None else f"${self._cost:,.2f}"),
-        ]
+def _summary_pairs(summary: RunSummary) -> _Pairs:
+    statuses, duration, cost = summary.statuses, summary.duration, summary.cost
+    return [
+        ("Tasks", f"{statuses.total():,}{_counts(statuses, ': ')}"),
+        ("Outcomes", _counts(summary.outcomes) or "-"),
+        ("Duration", "-" if duration is None else f"{clock(duration)} in all calls"),
+        ("Cost", "-" if cost is None else f"${cost:,.2f}"),
+    ]
 
 
 def _counts(counts: Counter[str], start: str = "") -> str:
@@ -141,12 +112,12 @@ def _counts(counts: Counter[str], start: str = "") -> str:
     return f"{start}{listed}" if listed else ""
 
 
-def _run_pairs(row: Run, summary: _RunSummary, *, ended: bool, zone: tzinfo | None) -> _Pairs:
+def _run_pairs(row: Run, summary: RunSummary, *, ended: bool, zone: tzinfo | None) -> _Pairs:
     return [
         ("Run", row.run_id or "-"),
         ("Status", Cell(row.status or "-", status_style(row.status))),
         ("Ended", "yes, with all its calls" if ended else "no, calls are open or unreadable"),
-        *summary.pairs(),
+        *_summary_pairs(summary),
         ("Created", _time(row.created_at, row.created, zone)),
         ("Modified", _time(row.modified_at, row.modified, zone)),
     ]
