@@ -35,7 +35,7 @@ nox.options.sessions = ["lint", "types", "tests", "tests-slow", "docs", "wheel",
 
 ROOT = Path(__file__).resolve().parent
 PROJECT: dict[str, Any] = nox.project.load_toml(ROOT / "pyproject.toml")
-EVERYTHING = ".[cli,parquet,otel]"
+EVERYTHING = ".[cli,parquet,otel,mcp]"
 RUNNING = f"3.{sys.version_info.minor}"
 
 
@@ -203,7 +203,8 @@ def floors(session: nox.Session) -> None:
     """Run the tests with the lowest version of each run-time dependency that pyproject.toml allows."""
     pins: list[str] = []
     extras = PROJECT["project"]["optional-dependencies"]
-    for line in [*PROJECT["project"]["dependencies"], *extras["cli"], *extras["parquet"], *extras["otel"]]:
+    tested = [line for name in ("cli", "parquet", "otel", "mcp") for line in extras[name]]
+    for line in [*PROJECT["project"]["dependencies"], *tested]:
         requirement = Requirement(line)
         lowest = [item.version for item in requirement.specifier if item.operator == ">="]
         if len(lowest) != 1:

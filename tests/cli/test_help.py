@@ -18,7 +18,7 @@ from unpod_async.testing import Sandbox
 COMMANDS = (
     *("runs", "run", "tasks", "task", "recordings", "call-logs", "agents", "executions", "spaces"),
     "organizations",
-    *("export", "report", "create", "watch", "wait", "sandbox", "demo", "doctor"),
+    *("export", "report", "mcp", "create", "watch", "wait", "sandbox", "demo", "doctor"),
 )
 _PRINT_MODULES = """\
 import sys

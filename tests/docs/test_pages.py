@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -32,6 +33,8 @@ def test_blocks_are_valid(name: str) -> None:
         where = f"{name}, line {block.line}"
         if block.language == "python":
             compile(block.text, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        elif block.language == "json":
+            json.loads(block.text)
         elif block.language == "shell":
             check = ["bash", "-n", "-c", block.text]
             done = subprocess.run(check, text=True, capture_output=True, check=False)  # noqa: S603

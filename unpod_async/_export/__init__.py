@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unpod_async._export.missing import BadRow, FailedRun
     from unpod_async._export.outage import is_transient
     from unpod_async._export.reading import DatasetReader
-    from unpod_async._export.redaction import mask_contact
+    from unpod_async._export.redaction import Redactor, mask_contact
     from unpod_async._export.results import ExportProgress, ExportSummary
     from unpod_async._export.rows import (
         InvalidRow,
@@ -57,6 +57,7 @@ __all__ = [
     "Manifest",
     "PrefetchWindow",
     "Redaction",
+    "Redactor",
     "Row",
     "RowPages",
     "differing_options",
@@ -80,7 +81,7 @@ _MODULES = {
     "missing": "BadRow FailedRun",
     "outage": "is_transient",
     "reading": "DatasetReader",
-    "redaction": "mask_contact",
+    "redaction": "Redactor mask_contact",
     "results": "ExportProgress ExportSummary",
     "rows": "InvalidRow Row RowPages row_decoder row_header row_line row_lines",
     "run_tasks": "FetchContext",

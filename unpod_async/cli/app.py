@@ -113,6 +113,12 @@ _COMMANDS: Final = {
         ("watch SPACE", "watch SPACE --state watch.json --json >> events.jsonl"),
     ),
     "wait": _Entry("wait", "Wait until runs have ended", _MONITOR, ("wait SPACE RUN --deadline 1h",)),
+    "mcp": _Entry(
+        "mcp",
+        "Serve tools for AI assistants",
+        _MONITOR,
+        ("mcp", "mcp --show-contact-data --allow-create"),
+    ),
     "create": _Entry(
         "create",
         "Place phone calls",
