@@ -405,6 +405,18 @@ def test_a_closed_client(box: Sandbox) -> None:
         asyncio.run(client.runs.list(SPACE).first())
 
 
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_grace_that_is_not_accepted_leaves_the_client_open(box: Sandbox, *, is_used: bool) -> None:
+    with BlockingClient(box.client()) as unpod:
+        if is_used:
+            unpod.runs.list(SPACE).first()
+        for grace in (-1, float("nan"), "5"):
+            with pytest.raises(ConfigurationError, match="grace must be"):
+                unpod.close(grace)  # type: ignore[arg-type]
+        assert unpod.runs.list(SPACE).count() == 6
+        unpod.close(float("inf"))
+
+
 def test_closing_ends_the_calls_of_other_threads(box: Sandbox) -> None:
     unpod = BlockingClient(box.client())
     runs = box.run_ids()[:1]

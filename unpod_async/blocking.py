@@ -35,7 +35,7 @@ from anyio.from_thread import BlockingPortal
 
 from unpod_async._api import Agents, CallLogs, Organizations, Runs, Spaces, Tasks, UnpodClient
 from unpod_async._common import call_site
-from unpod_async._http import GRACE, Settings, Stats
+from unpod_async._http import GRACE, Settings, Stats, check_seconds
 from unpod_async._paging import (
     ListingIterator,
     Pager,
@@ -714,7 +714,9 @@ class BlockingClient(_Facade[UnpodClient]):
             grace: seconds to wait for calls in progress, 5 by default; 0 closes at once.
 
         Raises:
-            ConfigurationError: `grace` is not accepted, or an event loop runs in this thread.
+            ConfigurationError: `grace` is not accepted, or an event loop runs in this thread. The client
+                stays open.
         """
+        seconds = check_seconds("grace", grace, finite=False, error=ConfigurationError)
         if self._owner:
-            self._thread.close(grace)
+            self._thread.close(seconds)
