@@ -272,7 +272,11 @@ async def test_waiting_for_a_run(log: Path) -> None:
         where = {"space": sandbox.space_token, "run": run_id}
         held = sandbox.task_ids(run_id)[0]
         sandbox.set_status(held, "hold")
-        waiting = await server.call("wait_for_run", **where, timeout_seconds=1)
+        seconds = 1
+        waiting = await server.call("wait_for_run", **where, timeout_seconds=seconds)
+        while waiting["warning"]:  # a busy machine: the run was not read in this time
+            seconds *= 2
+            waiting = await server.call("wait_for_run", **where, timeout_seconds=seconds)
         assert not waiting["ended"]
         assert {"call": held, "status": "hold"} in waiting["open_calls"]
 
