@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[["RawConnection"], Awaitable[object]]
 
-__all__ = ["RawConnection", "RawServer", "http_response", "json_response"]
+__all__ = ["RawConnection", "RawServer", "answering_in_turn", "http_response", "json_response"]
 
 
 def http_response(
@@ -156,3 +156,17 @@ class RawServer:
             pass
         except Exception as error:  # noqa: BLE001  # raised again where the test can see it
             self._errors.append(error)
+
+
+def answering_in_turn(*answers: bytes, get: bytes, post: bytes) -> Callable[[RawConnection], Awaitable[None]]:
+    """Return a handler that sends these answers in turn, then `get` or `post`; b"" closes the connection."""
+    left = iter(answers)
+
+    async def handle(connection: RawConnection) -> None:
+        while (request := await connection.read_request()) is not None:
+            answer = next(left, post if request.startswith(b"POST") else get)
+            if not answer:
+                return
+            await connection.send(answer)
+
+    return handle

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from tests.leaks import leaks
-from tests.raw_server import RawConnection, RawServer, json_response
+from tests.raw_server import RawConnection, RawServer, answering_in_turn, json_response
 from unpod_async import (
     AttemptEvent,
     ConfigurationError,
@@ -32,7 +32,6 @@ from unpod_async._http import Deadline, RateGate, RequestLimiter, Stats
 from unpod_async.testing import Sandbox, faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 SPACE = "SPACE-1D"
@@ -75,18 +74,7 @@ class Events:
         return self.named("WaitEvent")
 
 
-def service(*answers: bytes) -> Callable[[RawConnection], Any]:
-    """Return a handler that gives these answers in turn, then pages; b"" closes the connection."""
-    left = iter(answers)
-
-    async def handle(connection: RawConnection) -> None:
-        while (request := await connection.read_request()) is not None:
-            answer = next(left, CREATED if request.startswith(b"POST") else PAGE)
-            if not answer:
-                return
-            await connection.send(answer)
-
-    return handle
+service = functools.partial(answering_in_turn, get=PAGE, post=CREATED)
 
 
 def client(server: RawServer, **options: Any) -> UnpodClient:

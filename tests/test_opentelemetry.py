@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.raw_server import RawConnection, RawServer, json_response
+from tests.raw_server import RawConnection, RawServer, answering_in_turn, json_response
 from unpod_async import (
     AttemptEvent,
     ConfigurationError,
@@ -137,18 +138,7 @@ def parent_of(span: ReadableSpan) -> str | None:
     return ids(span)[1]
 
 
-def service(*answers: bytes) -> Callable[[RawConnection], Any]:
-    """Return a handler that gives these answers in turn, then pages; b"" closes the connection."""
-    left = iter(answers)
-
-    async def handle(connection: RawConnection) -> None:
-        while (request := await connection.read_request()) is not None:
-            answer = next(left, CREATED if request.startswith(b"POST") else PAGE)
-            if not answer:
-                return
-            await connection.send(answer)
-
-    return handle
+service = functools.partial(answering_in_turn, get=PAGE, post=CREATED)
 
 
 def client(server: RawServer, telemetry: Telemetry, **options: Any) -> UnpodClient:
