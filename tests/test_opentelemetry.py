@@ -680,6 +680,8 @@ for name in unpod_async.__all__:
     getattr(unpod_async, name)
 needing = {f"unpod_async._telemetry.{name}" for name in ("tracing", "metrics")}
 modules = {module.name for module in pkgutil.walk_packages(unpod_async.__path__, "unpod_async.")}
+# The package mcp imports OpenTelemetry.
+needing |= {name for name in modules if name.startswith("unpod_async._mcp")}
 for name in modules - needing - {"unpod_async.__main__"}:
     importlib.import_module(name)
 
