@@ -158,6 +158,7 @@ def test_no_message_decides_anything(
         (206, {"data": {}}, RefusedError),
         (206, {"errors": "boom"}, UpstreamError),
         (206, {"errors": FIELDS}, InvalidRequestError),
+        (300, {}, APIError),
         (301, {}, APIError),
         (401, {}, AuthenticationError),
         (404, {"data": []}, NotFoundError),

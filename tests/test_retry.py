@@ -288,6 +288,11 @@ def test_no_request_starts_while_the_gate_is_closed(events: list[tuple[float, fl
         closed_until = max(closed_until, now + seconds)
 
 
+def test_one_request_starts_at_the_moment_that_the_rate_allows() -> None:
+    gate = RateGate(8)
+    assert [gate.try_start(now) for now in (0.0, 0.125, 0.125)] == [0, 0, 0.125]
+
+
 @given(st.floats(0.5, 1000), st.lists(st.floats(0, 0.01), min_size=1, max_size=60))
 def test_requests_start_no_faster_than_the_rate_limit(rate: float, steps: list[float]) -> None:
     gate, now, started = RateGate(rate), 0.0, []

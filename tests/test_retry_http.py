@@ -522,6 +522,20 @@ async def test_a_retry_after_a_timeout_takes_twice_as_much_of_the_budget(
         assert raw.connections == expected
 
 
+async def test_first_attempts_that_succeed_fill_the_budget_again() -> None:
+    policy = RetryPolicy(base=0.001, budget=5, attempts=2)
+    async with served(Fault(status=502, times=3), retry=policy) as (sandbox, unpod):
+        for attempts in (2, 1):  # the budget pays for one retry
+            with pytest.raises(ServerError) as caught:
+                await unpod.agents.list().first()
+            assert len(caught.value.attempts) == attempts
+        for _ in range(5):
+            await unpod.agents.list().first()
+        sandbox.script(Fault(status=502, times=1))
+        await unpod.agents.list().first()
+        assert unpod.stats.retries == {"502": 2}
+
+
 async def test_a_view_has_its_own_time_out_and_page_size() -> None:
     async with served(Fault(stall=600, times=1), retry=None) as (sandbox, unpod):
         view = unpod.with_options(timeout=20, page_size=2)

@@ -764,7 +764,13 @@ class TestNoAnswer:
                 with pytest.raises(TransportError, match="does not use TLS") as caught:
                     await create(unpod)
                 assert not caught.value.sent
-            assert server.connections == 2
+                with pytest.raises(TransportError, match="does not use TLS"):
+                    await unpod.request("PUT", "spaces/S/")
+            assert server.connections == 3
+
+    async def test_the_error_of_an_ipv6_address_has_brackets(self) -> None:
+        async with UnpodClient(TOKEN, "acme", "http://[::1]:9", retry=None) as unpod:
+            assert "no connection to [::1]:9 (" in str(await failing(unpod))
 
     async def test_a_connection_that_is_lost_in_the_tls_handshake_is_tried_again(self) -> None:
         async def hang_up(connection: RawConnection) -> None:

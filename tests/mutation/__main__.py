@@ -60,6 +60,7 @@ AREAS = {
             *("test_walk_evidence.py", "test_iterators.py", "faults/test_listings.py", "test_cancel.py"),
             *("test_closing.py", "test_retry_http.py", "test_secrets.py", "test_limit.py", "test_misuse.py"),
             *("test_frames.py", "test_notebooks.py", "test_errors.py", "export/test_early_requests.py"),
+            "test_paginate.py",
             "faults/test_process.py",
         ),
     ),
@@ -74,6 +75,7 @@ AREAS = {
             *("test_deadline.py", "faults/test_answers.py", "test_promises.py", "test_cancel.py"),
             *("test_create.py", "test_create_safety.py", "faults/test_process.py", "test_secret.py"),
             *("test_secrets.py", "test_limit.py", "test_misuse.py", "test_pager.py", "cli/test_doctor.py"),
+            *("test_hooks.py", "test_codings.py", "test_requests.py", "test_opentelemetry.py"),
         ),
     ),
     "export": Area(
@@ -88,6 +90,7 @@ AREAS = {
         (
             *("test_phone_numbers.py", "test_create_body.py", "test_create.py", "test_reconcile.py"),
             *("test_create_safety.py", "test_journal.py", "cli/test_create.py", "test_misuse.py"),
+            "cli/test_create_journal.py",
         ),
     ),
     "watch": Area(("_watch",), ("watch", "cli/test_watch_state.py", "cli/test_watch.py", "cli/test_wait.py")),
