@@ -175,7 +175,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
         (folder / to).write_text((here / name).read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "test_suite.py").write_text(SUITE, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
-    command = [*IGNORING_SIGINT, sys.executable, "-m", "pytest", "--junit-xml=report.xml", "-q"]
+    # As in pyproject.toml, which this suite does not read.
+    without = ("-pno:asyncio", "-pno:unpod_async")
+    command = [*IGNORING_SIGINT, sys.executable, "-m", "pytest", "--junit-xml=report.xml", "-q", *without]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)  # noqa: S603
     assert (folder / "report.xml").exists(), run.stdout + run.stderr
     # A test that fails during teardown is reported as a separate case.
