@@ -150,7 +150,7 @@ def _object(found: griffe.Class) -> str:
     text = re.sub(r"^```python\n(.*)\n```$", lambda code: _signature(code[1]), text, flags=re.MULTILINE)
     # A method that follows another one.
     text = re.sub(
-        r"^```python\n\w+ = _\w+\((\w+)(?:\[T\])?\.(\w+)\)\n```",
+        r"^```python\n\w+: Final = _\w+\((\w+)(?:\[T\])?\.(\w+)\)\n```",
         r"Same as `\1.\2`.",
         text,
         flags=re.MULTILINE,

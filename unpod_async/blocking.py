@@ -480,15 +480,15 @@ class BlockingPager(_Facade[Pager[T]], Generic[T]):
     def __iter__(self) -> BlockingIterator[T]:
         return BlockingIterator(self._thread, aiter(self._wrapped), received_items)
 
-    pages = _iterated(Pager[T].pages)
-    raw = _iterated(Pager[T].raw)
-    collect = _awaited(Pager[T].collect)
-    first = _awaited(Pager[T].first)
-    count = _awaited(Pager[T].count)
-    to_arrow = _awaited(Pager[T].to_arrow)
-    to_polars = _awaited(Pager[T].to_polars)
-    to_pandas = _awaited(Pager[T].to_pandas)
-    prefetch = _streamed(Pager[T].prefetch)
+    pages: Final = _iterated(Pager[T].pages)
+    raw: Final = _iterated(Pager[T].raw)
+    collect: Final = _awaited(Pager[T].collect)
+    first: Final = _awaited(Pager[T].first)
+    count: Final = _awaited(Pager[T].count)
+    to_arrow: Final = _awaited(Pager[T].to_arrow)
+    to_polars: Final = _awaited(Pager[T].to_polars)
+    to_pandas: Final = _awaited(Pager[T].to_pandas)
+    prefetch: Final = _streamed(Pager[T].prefetch)
 
 
 class BlockingStream(_Facade[Stream[T]], Generic[T]):
@@ -579,42 +579,42 @@ class BlockingWatch(BlockingStream[Event]):
 
 
 class _Organizations(_Facade[Organizations]):
-    list = _paged(Organizations.list)
+    list: Final = _paged(Organizations.list)
 
 
 class _Spaces(_Facade[Spaces]):
-    list = _paged(Spaces.list)
-    get = _awaited(Spaces.get)
+    list: Final = _paged(Spaces.list)
+    get: Final = _awaited(Spaces.get)
 
 
 class _Agents(_Facade[Agents]):
-    list = _paged(Agents.list)
-    tasks = _paged(Agents.tasks)
-    executions = _paged(Agents.executions)
+    list: Final = _paged(Agents.list)
+    tasks: Final = _paged(Agents.tasks)
+    executions: Final = _paged(Agents.executions)
 
 
 class _Runs(_Facade[Runs]):
-    list = _paged(Runs.list)
-    tasks = _paged(Runs.tasks)
-    tasks_for = _streamed(Runs.tasks_for)
-    watch = _watched(Runs.watch)
-    wait = _awaited(Runs.wait)
-    find = _awaited(Runs.find)
+    list: Final = _paged(Runs.list)
+    tasks: Final = _paged(Runs.tasks)
+    tasks_for: Final = _streamed(Runs.tasks_for)
+    watch: Final = _watched(Runs.watch)
+    wait: Final = _awaited(Runs.wait)
+    find: Final = _awaited(Runs.find)
 
 
 class _Tasks(_Facade[Tasks]):
-    list = _paged(Tasks.list)
-    create = _awaited(Tasks.create)
-    create_many = _awaited(Tasks.create_many)
-    reconcile = _awaited(Tasks.reconcile)
+    list: Final = _paged(Tasks.list)
+    create: Final = _awaited(Tasks.create)
+    create_many: Final = _awaited(Tasks.create_many)
+    reconcile: Final = _awaited(Tasks.reconcile)
 
 
 class _CallLogs(_Facade[CallLogs]):
-    list = _paged(CallLogs.list)
+    list: Final = _paged(CallLogs.list)
 
 
 class _Recordings(_Facade[Recordings]):
-    download = _awaited(Recordings.download)
+    download: Final = _awaited(Recordings.download)
 
 
 class BlockingClient(_Facade[UnpodClient]):
@@ -666,23 +666,23 @@ class BlockingClient(_Facade[UnpodClient]):
     def _set_up(self, thread: _LoopThread, client: UnpodClient, *, owner: bool) -> None:
         super().__init__(thread, client)
         self._owner = owner
-        self.organizations = _Organizations(thread, client.organizations)
-        self.spaces = _Spaces(thread, client.spaces)
-        self.agents = _Agents(thread, client.agents)
-        self.runs = _Runs(thread, client.runs)
-        self.tasks = _Tasks(thread, client.tasks)
-        self.call_logs = _CallLogs(thread, client.call_logs)
-        self.recordings = _Recordings(thread, client.recordings)
+        self.organizations: _Organizations = _Organizations(thread, client.organizations)
+        self.spaces: _Spaces = _Spaces(thread, client.spaces)
+        self.agents: _Agents = _Agents(thread, client.agents)
+        self.runs: _Runs = _Runs(thread, client.runs)
+        self.tasks: _Tasks = _Tasks(thread, client.tasks)
+        self.call_logs: _CallLogs = _CallLogs(thread, client.call_logs)
+        self.recordings: _Recordings = _Recordings(thread, client.recordings)
 
     def _view(self, client: UnpodClient) -> BlockingClient:
         view = object.__new__(BlockingClient)
         view._set_up(self._thread, client, owner=False)
         return view
 
-    export = _awaited(UnpodClient.export)
-    request = _awaited(UnpodClient.request)
-    paginate = _paged(UnpodClient.paginate)
-    with_options = _viewed(UnpodClient.with_options)
+    export: Final = _awaited(UnpodClient.export)
+    request: Final = _awaited(UnpodClient.request)
+    paginate: Final = _paged(UnpodClient.paginate)
+    with_options: Final = _viewed(UnpodClient.with_options)
 
     @property
     def stats(self) -> Stats:

@@ -66,7 +66,7 @@ class Server:
         self.script: FaultScript = FaultScript()
         self.log: list[Received] = []
         self.requests: int = 0
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._log_limit = log_limit
         self.port: int = 0
