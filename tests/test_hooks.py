@@ -413,7 +413,10 @@ async def test_requests_of_a_stream_belong_to_what_its_reader_does(kind: str) ->
                 pass
     assert set(seen[:before]) <= {"entered", "first"}
     assert "first" in seen[:before]
-    assert set(seen[before:]) == {"second"}
+    # The requests that were on their way belong to what the reader did before.
+    late = seen[before:].count("first")
+    assert late <= 2
+    assert seen[before:].count("second") == len(seen) - before - late > 2
 
 
 # --- hooks that fail ---------------------------------------------------------------------------------------
