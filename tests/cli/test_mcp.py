@@ -557,7 +557,7 @@ async def test_a_line_that_is_not_json_does_not_end_it() -> None:
         assert process.returncode == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_it_although_stdin_is_open(number: signal.Signals) -> None:
     async with Sandbox(runs=1) as sandbox:
@@ -568,7 +568,7 @@ async def test_a_signal_ends_it_although_stdin_is_open(number: signal.Signals) -
         assert await process.wait() == 128 + number
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the pipes of POSIX")
 async def test_it_ends_when_nobody_reads_its_answers() -> None:
     async with Sandbox(runs=1) as sandbox:
         reading_end, writing_end = os.pipe()
@@ -589,7 +589,7 @@ async def test_it_ends_when_nobody_reads_its_answers() -> None:
         process.stdin.close()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
 async def test_a_create_that_is_interrupted_says_that_calls_may_be_queued() -> None:
     async with Sandbox(runs=1) as sandbox:
         process = await start(sandbox, "--allow-create")
@@ -610,7 +610,7 @@ async def test_a_create_that_is_interrupted_says_that_calls_may_be_queued() -> N
         assert "Traceback" not in text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the terminals of POSIX")
 async def test_on_a_terminal_it_says_that_it_waits() -> None:
     async with Sandbox(runs=1) as sandbox, Terminal(settings(sandbox), "mcp") as terminal:
         await terminal.until("Ctrl-C ends it.")

@@ -6,7 +6,7 @@ a search that cannot be sure of its start says so.
 
 The wall clock of this machine may be wrong, and may be set between the create and the search. Only two facts
 are independent of it: the `Date` header of a response near the create, and the time that has passed since, by
-a clock that nobody sets (see `Instant`).
+a clock that is never set (see `Instant`).
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class ParquetWriter(ColumnWriter):
                 self._arrow.PythonFile(output, mode="w"),
                 self._schema,
                 compression="zstd",
-                # Nobody compares JSON with the least and greatest value of a group. They can be long.
+                # Least and greatest values of JSON help no query, and they can be long.
                 write_statistics=[column.name for column in COLUMNS[kind] if column.kind != "json"],
             )
 
