@@ -678,10 +678,10 @@ from unpod_async.testing import Sandbox
 
 for name in unpod_async.__all__:
     getattr(unpod_async, name)
-needing = {f"unpod_async._telemetry.{name}" for name in ("tracing", "metrics")}
 modules = {module.name for module in pkgutil.walk_packages(unpod_async.__path__, "unpod_async.")}
 # The package mcp imports OpenTelemetry.
-needing |= {name for name in modules if name.startswith("unpod_async._mcp")}
+integrations = "unpod_async._integrations"
+needing = {name for name in modules if name.startswith((f"{integrations}.otel", f"{integrations}.mcp"))}
 for name in modules - needing - {"unpod_async.__main__"}:
     importlib.import_module(name)
 

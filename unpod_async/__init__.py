@@ -47,7 +47,7 @@ from typing import Any as _Any
 from unpod_async._version import VERSION as _VERSION
 
 if _TYPE_CHECKING:
-    from unpod_async._api import RawResponse, UnpodClient
+    from unpod_async._api import OpenTelemetry, RawResponse, UnpodClient
     from unpod_async._call_output import Call
     from unpod_async._create import BatchResult, Reconciliation
     from unpod_async._export import BadRow, ExportProgress, ExportSpec, ExportSummary, FailedRun
@@ -62,7 +62,6 @@ if _TYPE_CHECKING:
         Stream,
         StreamIterator,
     )
-    from unpod_async._telemetry import OpenTelemetry
     from unpod_async._watch import Watch, WatchedRun, WatchState
     from unpod_async.create import CreateRequest, Document, ScheduleAuto, ScheduleCustom, ScheduleNow
     from unpod_async.errors import (
@@ -198,13 +197,12 @@ __version__ = _VERSION
 
 # The module of each public name. It is imported on first use, so that `unpod-async --help` starts fast.
 _HOMES = {
-    "_api": "RawResponse UnpodClient",
+    "_api": "OpenTelemetry RawResponse UnpodClient",
     "_call_output": "Call",
     "_create": "BatchResult Reconciliation",
     "_export": "BadRow ExportProgress ExportSpec ExportSummary FailedRun",
     "_http": "AttemptEvent RequestEvent RetryPolicy Settings Stats WaitEvent",
     "_paging": "Failed ListingIterator Ok Page Pager RejectedRow Stream StreamIterator",
-    "_telemetry": "OpenTelemetry",
     "_watch": "Watch WatchState WatchedRun",
     "create": "CreateRequest Document ScheduleAuto ScheduleCustom ScheduleNow",
     "errors": (

@@ -19,7 +19,7 @@ from tests.report.parsing import parse
 from tests.tables import each_row
 from unpod_async._common import printable
 from unpod_async._export import Manifest
-from unpod_async._report import (
+from unpod_async._integrations.report import (
     Figures,
     Groups,
     Markup,

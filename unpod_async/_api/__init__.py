@@ -1,7 +1,8 @@
 """The public client: `UnpodClient` and its resources.
 
 Modules: `client`, `directory` (organizations, spaces, agents), `runs` (also watching and waiting), `tasks`
-(also creating calls), `call_logs`, `exporting`, and `requests` (any other endpoint).
+(also creating calls), `call_logs`, `exporting`, `requests` (any other endpoint), and `telemetry` (the
+argument `opentelemetry`).
 """
 
 from unpod_async._api.call_logs import CallLogs
@@ -10,5 +11,16 @@ from unpod_async._api.directory import Agents, Organizations, Spaces
 from unpod_async._api.requests import RawResponse
 from unpod_async._api.runs import Runs
 from unpod_async._api.tasks import Tasks
+from unpod_async._api.telemetry import OpenTelemetry
 
-__all__ = ["Agents", "CallLogs", "Organizations", "RawResponse", "Runs", "Spaces", "Tasks", "UnpodClient"]
+__all__ = [
+    "Agents",
+    "CallLogs",
+    "OpenTelemetry",
+    "Organizations",
+    "RawResponse",
+    "Runs",
+    "Spaces",
+    "Tasks",
+    "UnpodClient",
+]

@@ -17,6 +17,7 @@ from unpod_async._api.exporting import Exporting
 from unpod_async._api.requests import Requesting
 from unpod_async._api.runs import Runs
 from unpod_async._api.tasks import Tasks
+from unpod_async._api.telemetry import OpenTelemetry, create_telemetry
 from unpod_async._common import AsyncOnly, call_site
 from unpod_async._http import (
     DEFAULT_RETRY,
@@ -47,7 +48,6 @@ from unpod_async._http import (
 )
 from unpod_async._paging import ClientContext
 from unpod_async._recordings import Recordings
-from unpod_async._telemetry import OpenTelemetry, create_telemetry
 from unpod_async.errors import ConfigurationError
 
 if TYPE_CHECKING:

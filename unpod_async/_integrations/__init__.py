@@ -1,6 +1,7 @@
-"""Plugins of other programs. Only these programs import them.
+"""Connections with other programs. None of them is imported before it is used, and none imports another.
 
-Modules: `pytest_plugin` (entry point `pytest11`).
+`mcp` (tools for AI assistants), `otel` (OpenTelemetry), `pytest_plugin` (entry point `pytest11`) and `report`
+(a page about an export).
 """
 
 __all__: list[str] = []

@@ -50,7 +50,7 @@ def mcp(
             status=USAGE,
         )
     import_package("mcp", "unpod-async mcp", install_command("mcp"))
-    from unpod_async._mcp import Confirmations, make_server, serve_stdio
+    from unpod_async._integrations.mcp import Confirmations, make_server, serve_stdio
 
     with open_client(options) as (runner, client):
         server = make_server(

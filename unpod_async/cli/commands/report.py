@@ -47,7 +47,7 @@ def report(
     target = Path(directory, _FILE) if output is None else Path(output)
     if output != _STDOUT:
         _check_output(Path(directory), target)
-    from unpod_async._report import build_report
+    from unpod_async._integrations.report import build_report
 
     made = build_report(Path(directory), UTC if utc else None)
     page = made.html.encode()

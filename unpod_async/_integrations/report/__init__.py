@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unpod_async._export import DatasetReader
-from unpod_async._report.aggregate import (
+from unpod_async._integrations.report.aggregate import (
     RUN_COLUMNS,
     TASK_COLUMNS,
     Figures,
@@ -22,9 +22,9 @@ from unpod_async._report.aggregate import (
     percentile,
     top_groups,
 )
-from unpod_async._report.markup import Markup, element
-from unpod_async._report.page import build_page
-from unpod_async._report.plots import PlotColumn, PlotRow, column_plot, row_plot, scale
+from unpod_async._integrations.report.markup import Markup, element
+from unpod_async._integrations.report.page import build_page
+from unpod_async._integrations.report.plots import PlotColumn, PlotRow, column_plot, row_plot, scale
 
 __all__ = [
     "RUN_COLUMNS",

@@ -7,9 +7,9 @@ tools as an MCP server) and `stdio` (the transport). Only the last two import th
 
 from __future__ import annotations
 
-from unpod_async._mcp.confirmations import Confirmations
-from unpod_async._mcp.problems import ToolProblem
-from unpod_async._mcp.server import make_server
-from unpod_async._mcp.stdio import serve_stdio
+from unpod_async._integrations.mcp.confirmations import Confirmations
+from unpod_async._integrations.mcp.problems import ToolProblem
+from unpod_async._integrations.mcp.server import make_server
+from unpod_async._integrations.mcp.stdio import serve_stdio
 
 __all__ = ["Confirmations", "ToolProblem", "make_server", "serve_stdio"]

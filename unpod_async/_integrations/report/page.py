@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from unpod_async._common import clock, counted, local_time, zone_name
 from unpod_async._export import Manifest
-from unpod_async._report.aggregate import (
+from unpod_async._integrations.report.aggregate import (
     NANODOLLARS,
     Figures,
     Group,
@@ -21,9 +21,9 @@ from unpod_async._report.aggregate import (
     percentile,
     top_groups,
 )
-from unpod_async._report.markup import Child, Markup, element, join
-from unpod_async._report.plots import PlotColumn, PlotRow, column_plot, row_plot, scale
-from unpod_async._report.style import STYLE
+from unpod_async._integrations.report.markup import Child, Markup, element, join
+from unpod_async._integrations.report.plots import PlotColumn, PlotRow, column_plot, row_plot, scale
+from unpod_async._integrations.report.style import STYLE
 from unpod_async._version import VERSION
 
 __all__ = ["build_page"]

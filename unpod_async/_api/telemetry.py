@@ -50,11 +50,11 @@ def create_telemetry(argument: object, base_url: str) -> Telemetry | None:
             hint="pass opentelemetry=True to use the global providers",
         )
     try:
-        tracing = importlib.import_module("unpod_async._telemetry.tracing")
+        otel = importlib.import_module("unpod_async._integrations.otel")
     except ImportError as error:
         reason = str(error)
     else:
-        telemetry: Telemetry = tracing.connect(argument, base_url)
+        telemetry: Telemetry = otel.connect(argument, base_url)
         return telemetry
     raise ConfigurationError(
         f"opentelemetry needs opentelemetry-api, which cannot be imported: {reason}",

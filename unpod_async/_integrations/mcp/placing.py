@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from unpod_async._common import counted, shorten
-from unpod_async._mcp.confirmations import CallRequest, Confirmations, count_repeated
-from unpod_async._mcp.problems import ToolProblem
-from unpod_async._mcp.schemas import Create, CreateResult
+from unpod_async._integrations.mcp.confirmations import CallRequest, Confirmations, count_repeated
+from unpod_async._integrations.mcp.problems import ToolProblem
+from unpod_async._integrations.mcp.schemas import Create, CreateResult
 from unpod_async.create import Schedule, ScheduleCustom
 from unpod_async.errors import OutcomeUnknown, UnpodError
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from unpod_async._report.markup import Markup, element, join
+from unpod_async._integrations.report.markup import Markup, element, join
 
 __all__ = ["PlotColumn", "PlotRow", "column_plot", "row_plot", "scale"]
 

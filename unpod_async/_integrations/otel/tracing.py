@@ -19,9 +19,9 @@ from opentelemetry.context import Context as TraceContext
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from unpod_async._api import OpenTelemetry
 from unpod_async._http import AttemptEvent, RequestEvent, RequestTelemetry, Telemetry, WaitEvent
-from unpod_async._telemetry.metrics import Instruments
-from unpod_async._telemetry.options import OpenTelemetry
+from unpod_async._integrations.otel.metrics import Instruments
 from unpod_async._version import VERSION
 
 __all__ = ["connect"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from unpod_async._mcp.problems import ToolProblem
+from unpod_async._integrations.mcp.problems import ToolProblem
 
 __all__ = ["CallRequest", "Confirmations", "count_repeated"]
 

@@ -17,9 +17,9 @@ from unpod_async._call_summary import (
     outcome_of,
 )
 from unpod_async._common import parse_time, run_has_ended, shorten
-from unpod_async._mcp.contact_data import ContactData
-from unpod_async._mcp.problems import ToolProblem
-from unpod_async._mcp.schemas import (
+from unpod_async._integrations.mcp.contact_data import ContactData
+from unpod_async._integrations.mcp.problems import ToolProblem
+from unpod_async._integrations.mcp.schemas import (
     FindCalls,
     FoundCall,
     FoundCalls,

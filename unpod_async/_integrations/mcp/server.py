@@ -18,12 +18,12 @@ from mcp.types import (
     ToolAnnotations,
 )
 
-from unpod_async._mcp.confirmations import Confirmations
-from unpod_async._mcp.contact_data import ContactData
-from unpod_async._mcp.placing import CreateTool
-from unpod_async._mcp.problems import ToolProblem, explain
-from unpod_async._mcp.reading import ReadTools
-from unpod_async._mcp.schemas import (
+from unpod_async._integrations.mcp.confirmations import Confirmations
+from unpod_async._integrations.mcp.contact_data import ContactData
+from unpod_async._integrations.mcp.placing import CreateTool
+from unpod_async._integrations.mcp.problems import ToolProblem, explain
+from unpod_async._integrations.mcp.reading import ReadTools
+from unpod_async._integrations.mcp.schemas import (
     Create,
     CreateResult,
     FindCalls,
