@@ -266,6 +266,42 @@ async def test_a_wait_for_a_new_token_is_ended() -> None:
         assert not error.sent  # a 401 queues nothing
 
 
+@CALLS
+@pytest.mark.parametrize("grace", [0, 0.01])
+async def test_a_token_provider_may_close_the_client(
+    grace: float, call: Callable[[UnpodClient], Awaitable[Any]]
+) -> None:
+    """Closing ends the request that waits for the token, which is a request of the same task."""
+
+    async def provider() -> str:
+        await unpod.aclose(grace)
+        return "new"
+
+    async with held(json_response({}, 401), SPACE, token_provider=provider) as (_, raw, unpod):
+        with pytest.raises(TransportError, match="the client was closed during this request"):
+            await call(unpod)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        assert len(raw.requests) == 1
+
+
+async def test_a_request_in_the_cleanup_of_a_cancelled_task_is_ended_too() -> None:
+    async def read_at_the_end() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await read(unpod)
+
+    async with held() as (server, _, unpod):
+        flight = asyncio.ensure_future(read_at_the_end())
+        await settle()
+        flight.cancel()
+        await server.arrived.acquire()
+        await unpod.aclose(grace=0)
+        assert isinstance(await error_of(flight), TransportError)
+
+
 async def test_a_create_that_was_still_connecting_was_certainly_not_sent() -> None:
     shaking_hands, never = asyncio.Event(), asyncio.Event()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Any
 
 import pytest
@@ -492,6 +493,11 @@ def test_a_429_as_documented() -> None:
         ({"x-ratelimit-reset": str(DATE_AS_UNIX + 45), "date": DATE}, 45.0),
         ({"x-ratelimit-reset": str(DATE_AS_UNIX - 45), "date": DATE}, 0.0),
         ({"x-ratelimit-reset": "20"}, 20.0),
+        # Up to 115 days are a delay; a greater number is a time.
+        ({"x-ratelimit-reset": "86400"}, 86_400.0),
+        ({"x-ratelimit-reset": "9999999"}, 9_999_999.0),
+        ({"x-ratelimit-reset": "10000000", "date": DATE}, 0.0),
+        ({"x-ratelimit-reset": "99999999", "date": DATE}, 0.0),
         ({"retry-after": "5", "x-ratelimit-reset": "20"}, 5.0),
         # What is not understood is as if it were not there.
         ({"retry-after": "soon", "x-ratelimit-reset": "20"}, 20.0),
@@ -536,6 +542,17 @@ def test_a_429_as_documented() -> None:
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, lambda: DATE_AS_UNIX + 10.0) == seconds
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the system cannot change the time zone of a process")
+def test_a_date_without_a_time_zone_is_in_utc_wherever_this_machine_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "IST-5:30")
+        time.tzset()
+        assert retry_after({"retry-after": "Thu Jan 15 11:00:30 2026", "date": DATE}) == 30
+    time.tzset()
 
 
 NO_WAIT = [

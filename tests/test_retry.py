@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.clock import pass_time
 from tests.tables import each_row
 from unpod_async import RetryPolicy
 from unpod_async._http import (
@@ -224,16 +225,6 @@ def test_a_schedule_gives_up_when_the_budget_is_used_up() -> None:
     assert budget.left == 16
 
 
-def test_a_budget_is_full_until_a_retry_and_after_enough_successes() -> None:
-    budget = RetryBudget(20)
-    assert budget.is_full
-    cost = budget.withdraw(timed_out=False)
-    assert cost
-    assert not budget.is_full
-    budget.deposit(cost)
-    assert budget.is_full
-
-
 def test_a_schedule_that_starts_again_has_cost_nothing() -> None:
     schedule = RetrySchedule(attempts=9, base=1, cap=1, budget=RetryBudget(100))
     assert schedule.next_delay() is not None
@@ -353,7 +344,7 @@ class Slots:
 
     def __init__(self, rate: float | None = None) -> None:
         self.now = 0.0
-        self.semaphore = anyio.Semaphore(1, fast_acquire=True)
+        self.semaphore = anyio.Semaphore(1)
         self.limiter = RequestLimiter(RateGate(rate), Stats(), clock=self.clock)
 
     def clock(self) -> float:
@@ -411,7 +402,7 @@ async def test_a_slot_that_becomes_free_in_the_turn_of_the_deadline_is_not_lost(
 @each_row("step", [0, 1, 2, 3])
 async def test_a_slot_that_becomes_free_as_its_caller_is_cancelled_is_not_lost(step: int) -> None:
     slots = Slots()
-    other = anyio.Semaphore(1, fast_acquire=True)
+    other = anyio.Semaphore(1)
     await slots.acquire(None)
     waiting = asyncio.ensure_future(
         slots.limiter.acquire([other, slots.semaphore], slots.deadline(None))  # a view and its client
@@ -433,6 +424,16 @@ async def test_a_deadline_that_ends_before_the_gate_opens_frees_the_slot_at_once
     with pytest.raises(TransportError, match="before a request may start"):
         await slots.acquire(59)
     assert slots.semaphore.value == 1
+
+
+async def test_a_request_waits_for_the_gate_if_its_deadline_ends_later() -> None:
+    slots = Slots()
+    slots.limiter.close_gate(0.5)
+    waiting = asyncio.ensure_future(slots.acquire(0.75))
+    await asyncio.sleep(0)
+    slots.now = 0.5
+    pass_time(0.5)
+    assert await waiting == (True, 0.25)
 
 
 async def test_waiting_for_a_slot_counts_for_the_deadline() -> None:

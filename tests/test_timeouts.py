@@ -135,6 +135,21 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         await task
 
 
+async def test_it_ends_in_the_cleanup_of_a_cancelled_task_too() -> None:
+    async def work() -> None:
+        try:
+            await hang()
+        finally:
+            with pytest.raises(TimeoutError), AttemptTimeout(0.0, NEVER, AttemptTimer()):
+                await hang()
+
+    task = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+
 async def test_after_it_the_task_can_be_cancelled_as_ever() -> None:
     with pytest.raises(TimeoutError), AttemptTimeout(0.0, NEVER, AttemptTimer()):
         await hang()

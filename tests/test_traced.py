@@ -348,6 +348,8 @@ async def test_a_mock_that_does_not_behave_like_aiohttp_is_named(
     text = str(caught.value)
     if "max_response_bytes" not in text:
         assert "a mock, a recorder or another library that replaces aiohttp failed" in text
+        if not isinstance(caught.value, OutcomeUnknown):
+            assert "use unpod_async.testing.Sandbox in tests" in text
     assert len(caught.value.attempts) <= 1
     assert "5ecret" not in text
 

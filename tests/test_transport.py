@@ -784,6 +784,20 @@ class TestNoAnswer:
                 assert "check base_url" in (error.hint or "")
             assert server.connections == 3
 
+    async def test_a_refusal_in_the_tls_handshake_does_not_mean_that_there_is_no_tls(self) -> None:
+        """A server that wants another version of TLS answers so; http:// would not help."""
+
+        async def refuse(connection: RawConnection) -> None:
+            await connection.send(b"\x15\x03\x03\x00\x02\x02\x28")  # the alert "handshake failure"
+
+        async with RawServer(refuse) as server:
+            url = server.base_url.replace("http://", "https://")
+            async with UnpodClient(TOKEN, "acme", url, retry=None) as unpod:
+                error = await failing(unpod)
+                assert not error.sent
+                assert "does not use TLS" not in str(error)
+                assert "http://" not in (error.hint or "")
+
     @pytest.mark.parametrize("scheme", ["http", "https"])
     async def test_a_proxy_that_wants_a_login_is_named(self, scheme: str) -> None:
         async with saying(http_response(b"", 407, [("Proxy-Authenticate", "Basic")])) as (proxy, _):

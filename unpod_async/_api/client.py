@@ -237,7 +237,7 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
             # A view can retry even if the client itself does not.
             budget=RetryBudget((retry or DEFAULT_RETRY).budget),
             stats=stats,
-            semaphores=(anyio.Semaphore(settings.max_concurrency, fast_acquire=True),),
+            semaphores=(anyio.Semaphore(settings.max_concurrency),),
             options=options,
             observers=observers,
         )

@@ -449,7 +449,7 @@ async def _write(
         raise
     except UnpodError as fault:
         error = fault
-    if not has_unknown_outcome(error, sent=sent.sent):
+    if not has_unknown_outcome(error):
         raise error
     if isinstance(error, TransportError):
         status, message = None, ""

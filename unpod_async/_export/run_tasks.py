@@ -120,7 +120,7 @@ class WantedRuns:
         self._spaces = deque(spaces)
         self._runs: deque[tuple[int, str, Wanted]] = deque()
         self._last = 0  # number of the last run that was loaded
-        self._turn = anyio.Lock(fast_acquire=True)
+        self._turn = anyio.Lock()
 
     async def take(self) -> tuple[int, str, Wanted] | None:
         """Return the next run with the number and token of its space, or None if there is none left."""

@@ -41,7 +41,6 @@ from unpod_async.errors import (
     APIError,
     Attempt,
     AuthenticationError,
-    ConfigurationError,
     TransportError,
     UnpodError,
 )
@@ -174,7 +173,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
 
     def with_options(self, options: RequestOptions, max_concurrency: int | None) -> RequestExecutor:
         """Return the executor of a view; `max_concurrency` limits its requests, None adds no limit."""
-        own = () if max_concurrency is None else (anyio.Semaphore(max_concurrency, fast_acquire=True),)
+        own = () if max_concurrency is None else (anyio.Semaphore(max_concurrency),)
         return msgspec.structs.replace(self, options=options, semaphores=(*own, *self.semaphores))
 
     def deadline(self) -> Deadline:
@@ -310,13 +309,8 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             return await self._run_in_flight(call)
 
     async def _run_in_flight(self, call: _RetriedRequest[T]) -> T:
-        with self.lifecycle.request() as in_flight:
-            try:
-                return await self._send_with_retries(call)
-            except (TransportError, ConfigurationError):
-                # Closing the client closes connections, and their errors may come before the cancellation.
-                if not in_flight.cancelled:
-                    raise
+        with self.lifecycle.request():
+            return await self._send_with_retries(call)
         sent = call.started if call.sent is None else call.sent.sent
         error = TransportError(
             f"{call.request.method} {call.request.path}: the client was closed during this request"
@@ -347,8 +341,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             except UnpodError as failure:
                 error = failure
             else:
-                if schedule is not None or not self.budget.is_full:
-                    self.budget.deposit(0 if schedule is None else schedule.cost)
+                self.budget.deposit(0 if schedule is None else schedule.cost)
                 return result
             call.note_failure(error)
             if schedule is None:

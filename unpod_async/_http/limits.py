@@ -112,12 +112,13 @@ class RequestLimiter:
             if not self._acquire_nowait(semaphores):
                 await self._wait_for_slot(semaphores, deadline, note_wait)
                 left = deadline.left()
-            delay = self._gate.try_start(self._clock()) if left > 0 else -1.0
+            if left <= 0:
+                _release(semaphores)
+                raise deadline.error("before the request was sent", sent=False)
+            delay = self._gate.try_start(self._clock())
             if delay == 0:
                 return Permit(self._gate.half_open, left)
             _release(semaphores)
-            if left <= 0:
-                raise deadline.error("before the request was sent", sent=False)
             if left < delay < inf:
                 raise deadline.error(
                     "before a request may start (rate_limit, or a delay requested by the server)", sent=False
