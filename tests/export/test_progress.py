@@ -40,13 +40,19 @@ def runs_cannot_be_read(space: ModelSpace) -> None:
     space.unreadable |= {run_id(1), run_id(3)}
 
 
+def no_run_can_be_read(space: ModelSpace) -> None:
+    """The runs are known only through their tasks."""
+    space.unreadable |= space.tasks.keys()
+
+
 def runs_fail(space: ModelSpace) -> None:
     space.has_space_tasks = False
     space.surplus.update({run_id(1): 1, run_id(3): 2})
 
 
 @pytest.mark.parametrize(
-    "fault", [no_fault, a_task_is_removed, the_scan_fails, runs_cannot_be_read, runs_fail]
+    "fault",
+    [no_fault, a_task_is_removed, the_scan_fails, runs_cannot_be_read, no_run_can_be_read, runs_fail],
 )
 @pytest.mark.parametrize("interrupted", [False, True])
 async def test_no_more_runs_are_done_than_there_are(
@@ -78,6 +84,17 @@ async def test_no_more_runs_are_done_than_there_are(
     assert any(event.runs_total == 12 > event.runs_done + event.runs_failed for event in counted)
     last = events[-1]
     assert (last.phase, last.runs_total, last.runs_done + last.runs_failed) == ("done", 12, 12)
+    assert last.remaining == 0.0
+
+
+async def test_an_export_with_nothing_to_read_is_done(tmp_path: Path) -> None:
+    events: list[ExportProgress] = []
+    async with model_space() as space, space.client() as unpod:
+        space.add_run(0, 1)
+        await unpod.export(SPACE, tmp_path, settle_after=0)
+        await unpod.export(SPACE, tmp_path, settle_after=0, on_progress=events.append)
+    assert (events[-1].phase, events[-1].rows, events[-1].remaining) == ("done", 0, 0.0)
+    assert {event.remaining for event in events[:-1]} == {None}
 
 
 async def test_progress_says_how_long_the_service_has_not_responded(tmp_path: Path) -> None:

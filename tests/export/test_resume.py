@@ -13,8 +13,10 @@ from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
 
 from tests.export.dataset import assert_holds
+from tests.export.model_space import SPACE, model_space, run_id, written
 from unpod_async import (
     AuthenticationError,
     ExportError,
@@ -136,6 +138,34 @@ async def test_interrupted_during_a_scan(tmp_path: Path, change: Any, more: dict
         change(sandbox)
         assert (await unpod.export(sandbox.space_token, tmp_path, page_size=5, **more)).complete
         assert_holds(tmp_path, sandbox)
+
+
+async def test_interrupted_during_a_scan_after_a_task_was_deleted_which_is_then_restored(
+    tmp_path: Path,
+) -> None:
+    """The listing has its old length again, but the last page that was read had lost its first row."""
+    async with model_space() as space, space.client() as unpod:
+        for number in range(20):
+            space.add_run(number, 2)
+        tasks = space.tasks[run_id(19)]
+        second = tasks[1]
+
+        def change(request: web.Request) -> web.Response | None:
+            if not request.path.endswith(f"{SPACE}/tasks/"):
+                return None
+            if (request.query["page_size"], request.query["page"]) == ("5", "3"):
+                tasks.remove(second)
+                return None
+            # The listing is read again from its start, because it is shorter now.
+            return None if second in tasks else web.json_response({"message": "No"}, status=401)
+
+        space.before = change
+        with pytest.raises(AuthenticationError):
+            await unpod.export(SPACE, tmp_path, page_size=5, concurrency=1)
+        tasks.append(second)
+        space.before = lambda request: None
+        assert (await unpod.export(SPACE, tmp_path, page_size=5)).complete
+        assert written(tmp_path, "tasks") == dict.fromkeys(space.task_ids, 1)
 
 
 async def test_a_scan_starts_again_if_its_progress_is_that_of_another_version(tmp_path: Path) -> None:

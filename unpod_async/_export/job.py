@@ -419,7 +419,7 @@ class ProgressReporter:
         now = self._clock()
         done, failed, rows = self.counts()
         self._recent.append((now, rows, done + failed))
-        while len(self._recent) > 2 and self._recent[1][0] < now - _RATE_SECONDS:
+        while self._recent[1][0] < now - _RATE_SECONDS:
             self._recent.popleft()
         since, rows_then, runs_then = self._recent[0]
         seconds = max(now - since, 1e-9)
@@ -451,5 +451,4 @@ class ProgressReporter:
     def _remaining(self, left: int, speed: float) -> float | None:
         if self.phase == "done":
             return 0.0
-        is_known = self.rows_total is not None or self.runs_total is not None
-        return max(0, left) / speed if is_known and speed else None
+        return max(0, left) / speed if speed else None

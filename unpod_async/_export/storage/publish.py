@@ -507,7 +507,7 @@ class Publisher:
 
     def _adopt_file(self, file: int, size: int) -> bool:
         """Let a spool file become a part. Returns False if it does not have the content of a part."""
-        if not size or self._catalog.file_shares_runs(file):
+        if self._catalog.file_shares_runs(file):
             return False
         contents: list[PartContent] = []
         settled_runs: dict[int, bool] = {}
