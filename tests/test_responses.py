@@ -277,6 +277,8 @@ def test_the_hint_of_a_401_names_what_helps_and_not_what_was_sent(
         (401, DATE_AS_UNIX, "Token", "a JWT that expired at 2026-01-15T11:00:00Z", DATE),
         (403, DATE_AS_UNIX, "Bearer", "a JWT that expired at 2026-01-15T11:00:00Z", DATE),
         (401, 1000, "JWT", "a JWT that expired at 1970-01-01T00:16:40Z", ""),  # by the clock of this machine
+        (401, 1, "JWT", "a JWT that expired at 1970-01-01T00:00:01Z", DATE),
+        (401, 0, "JWT", "a JWT that expired: use", DATE),
         (401, -5, "JWT", "a JWT that expired: use", DATE),
         (401, DATE_AS_UNIX + 1, "JWT", "that this server issued it", DATE),
         (401, math.inf, "bearer", "that this server issued it", DATE),
@@ -498,6 +500,8 @@ def test_a_429_as_documented() -> None:
         ({"x-ratelimit-reset": "9999999"}, 9_999_999.0),
         ({"x-ratelimit-reset": "10000000", "date": DATE}, 0.0),
         ({"x-ratelimit-reset": "99999999", "date": DATE}, 0.0),
+        ({"x-ratelimit-reset": "99999999999", "date": DATE}, 99_999_999_999 - DATE_AS_UNIX),
+        ({"x-ratelimit-reset": "100000000000", "date": DATE}, 0.0),  # milliseconds
         ({"retry-after": "5", "x-ratelimit-reset": "20"}, 5.0),
         # What is not understood is as if it were not there.
         ({"retry-after": "soon", "x-ratelimit-reset": "20"}, 20.0),
