@@ -1,14 +1,17 @@
-"""Cancel a coroutine at each of its suspension points, and check that it ends and leaves nothing open."""
+"""Cancel a coroutine at each of its suspension points, and check that it ends and leaves nothing open. Or
+destroy it at one."""
 
 from __future__ import annotations
 
 import asyncio
+import types
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
-__all__ = ["cancel_everywhere", "cancel_step"]
+__all__ = ["cancel_everywhere", "cancel_step", "destroy"]
 
 
 class _CancelAt:
@@ -97,6 +100,27 @@ async def cancel_step(step: Awaitable[Any], point: int, *, late: bool = False) -
     if driver.cancelled:
         _judge(task, point)
     return task
+
+
+@types.coroutine
+def destroy(
+    coroutine: Coroutine[Any, Any, Any], *, when: Callable[[], bool], elsewhere: bool = False
+) -> Generator[Any, Any, None]:
+    """Run a coroutine in this task. When it is suspended and `when()` is true, close it.
+
+    The garbage collector does this to a task that nobody refers to. With `elsewhere`, it happens in another
+    context.
+    """
+    value = None
+    while True:
+        waits_for = coroutine.send(value)
+        if when():
+            if elsewhere:
+                copy_context().run(coroutine.close)
+            else:
+                coroutine.close()
+            return
+        value = yield waits_for
 
 
 async def _run(awaitable: Awaitable[Any], point: int, *, late: bool) -> tuple[_CancelAt, asyncio.Task[Any]]:

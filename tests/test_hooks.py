@@ -14,6 +14,7 @@ import anyio
 import msgspec
 import pytest
 
+from tests.cancel import destroy
 from tests.leaks import leaks
 from tests.raw_server import RawConnection, RawServer, answering_in_turn, json_response
 from unpod_async import (
@@ -32,6 +33,7 @@ from unpod_async._http import Deadline, RateGate, RequestLimiter, Stats
 from unpod_async.testing import Sandbox, faults
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 SPACE = "SPACE-1D"
@@ -302,6 +304,20 @@ async def test_a_cancelled_attempt_has_events() -> None:
     assert (request.attempts, request.error, request.timed_out) == (1, "CancelledError", False)
 
 
+async def test_a_task_that_was_destroyed_has_no_events() -> None:
+    events = Events()
+    slow = RetryPolicy(attempts=3, base=1000, cap=1000)
+    async with (
+        RawServer(service(json_response({}, 503))) as server,
+        client(server, retry=slow, **events.hooks) as unpod,
+    ):
+        executor = msgspec.structs.replace(unpod._context.executor, jitter=lambda longest: longest)
+        unpod._context.executor = executor
+        call = unpod.runs.list(SPACE).collect()
+        await destroy(call, when=lambda: bool(events.all))
+        assert [type(event) for event in events.all] == [AttemptEvent]
+
+
 @pytest.mark.parametrize("limit", ["timeout", "deadline"])
 async def test_a_request_that_takes_too_long_has_timed_out(limit: str) -> None:
     events = Events()
@@ -426,11 +442,23 @@ def fail(event: object) -> None:
     raise RuntimeError(f"broken by {type(event).__name__}")
 
 
+def ask_a_cancelled_future(event: object) -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    future.result()
+
+
 @pytest.mark.parametrize("name", ["on_request", "on_attempt", "on_wait"])
+@pytest.mark.parametrize(
+    ("hook", "kind"), [(fail, RuntimeError), (ask_a_cancelled_future, asyncio.CancelledError)]
+)
 async def test_a_hook_that_raises_changes_nothing_and_is_logged_once(
-    name: str, caplog: pytest.LogCaptureFixture
+    name: str,
+    hook: Callable[[object], None],
+    kind: type[BaseException],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for hooks in ({}, {name: fail}):
+    for hooks in ({}, {name: hook}):
         async with (
             RawServer(service(json_response({}, 503), json_response({}, 503))) as server,
             client(server, **hooks) as unpod,
@@ -443,7 +471,7 @@ async def test_a_hook_that_raises_changes_nothing_and_is_logged_once(
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert record.getMessage().startswith(f"{name} failed; requests continue")
     assert record.exc_info
-    assert isinstance(record.exc_info[1], RuntimeError)
+    assert isinstance(record.exc_info[1], kind)
 
 
 async def test_a_hook_that_raises_does_not_replace_the_error_of_a_request(
@@ -479,6 +507,38 @@ async def test_the_cause_that_a_hook_names_is_logged(caplog: pytest.LogCaptureFi
     assert failure.__cause__.__context__ is None
 
 
+def keep_for_later(event: object) -> None:
+    """Raise an error that names another as its cause, which was raised earlier in the hook."""
+    errors: list[Exception] = []
+    for _ in range(2):
+        try:
+            fail(event)
+        except RuntimeError as fault:
+            errors.append(fault)
+    raise ExceptionGroup("all", [ValueError("other"), errors[0]]) from errors[1]
+
+
+def raise_the_error_again(event: object) -> None:
+    raise
+
+
+@pytest.mark.parametrize("hook", [keep_for_later, raise_the_error_again])
+async def test_logs_of_a_failed_hook_do_not_show_the_error_of_the_request(
+    hook: Callable[[object], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    personal = json_response({"data": "Ann Example +15550001111"}, 400)
+    async with RawServer(service(personal)) as server, client(server, on_attempt=hook) as unpod:
+        with pytest.raises(InvalidRequestError):
+            await unpod.runs.list(SPACE).collect()
+    (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
+    failures: list[BaseException | None] = [record.exc_info[1] if record.exc_info else None]
+    while failures:
+        failure = failures.pop()
+        if failure is not None:
+            assert not isinstance(failure, UnpodError)
+            failures += [failure.__context__, failure.__cause__, *getattr(failure, "exceptions", ())]
+
+
 async def test_a_function_that_returns_a_coroutine_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     async def hook(event: object) -> None:
         raise AssertionError(event)
@@ -494,6 +554,14 @@ async def an_async_function(event: object) -> None:
     raise AssertionError(event)
 
 
+async def an_async_generator_function(event: object) -> AsyncIterator[object]:
+    yield event
+
+
+def a_generator_function(event: object) -> Iterator[object]:
+    yield event
+
+
 class AsyncObject:
     async def __call__(self, event: object) -> None:
         raise AssertionError(event)
@@ -506,6 +574,8 @@ class AsyncObject:
         (an_async_function, "must not be an async function"),
         (functools.partial(an_async_function), "must not be an async function"),
         (AsyncObject(), "must not be an async function"),
+        (an_async_generator_function, "must not be an async function"),
+        (a_generator_function, "must not be a generator function"),
         ("print", "must be a function or None, not str"),
         (False, "must be a function or None, not bool"),
     ],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
+import msgspec
 import pytest
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor, create_trace_config
@@ -23,6 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from tests.cancel import destroy
 from tests.raw_server import RawConnection, RawServer, answering_in_turn, json_response
 from unpod_async import (
     AttemptEvent,
@@ -144,6 +146,14 @@ service = functools.partial(answering_in_turn, get=PAGE, post=CREATED)
 def client(server: RawServer, telemetry: Telemetry, **options: Any) -> UnpodClient:
     options = {"retry": FAST, "opentelemetry": telemetry.option, **options}
     return UnpodClient("t0ken-5ecret", "acme", server.base_url, **options)
+
+
+def waiting_client(server: RawServer, telemetry: Telemetry, **options: Any) -> UnpodClient:
+    """Return a client that waits long before a retry."""
+    unpod = client(server, telemetry, retry=RetryPolicy(attempts=3, base=1000, cap=1000), **options)
+    executor = msgspec.structs.replace(unpod._context.executor, jitter=lambda longest: longest)
+    unpod._context.executor = executor
+    return unpod
 
 
 async def list_runs(unpod: UnpodClient) -> object:
@@ -317,6 +327,61 @@ async def test_cancelled_calls_end_their_spans(telemetry: Telemetry) -> None:
             await task
     assert [span.attributes["error.type"] for span in telemetry.spans] == ["CancelledError"] * 2
     assert [span.status.status_code for span in telemetry.spans] == [StatusCode.ERROR] * 2
+
+
+@pytest.mark.parametrize(("end", "error"), [("cancel", "CancelledError"), ("close", "TransportError")])
+async def test_a_request_that_ends_in_a_wait_has_an_error_of_its_own(
+    telemetry: Telemetry, end: str, error: str
+) -> None:
+    failed = anyio.Event()
+    async with (
+        RawServer(service(json_response({}, 503))) as server,
+        waiting_client(server, telemetry, on_attempt=lambda _: failed.set()) as unpod,
+    ):
+        task = asyncio.create_task(list_runs(unpod))
+        await failed.wait()
+        await anyio.wait_all_tasks_blocked()
+        if end == "cancel":
+            task.cancel()
+        else:
+            await unpod.aclose(0)
+        with pytest.raises((asyncio.CancelledError, TransportError)):
+            await task
+    (attempt,), (request,) = telemetry.attempts, telemetry.requests
+    assert attempt.attributes["error.type"] == "503"
+    assert request.attributes["http.response.status_code"] == 503
+    assert request.attributes["error.type"] == error
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("at", ["attempt", "wait"])
+async def test_a_task_that_was_destroyed_ends_its_spans(
+    at: str, elsewhere: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    started: list[str] = []
+
+    class Started(SpanProcessor):
+        def on_start(self, span: Any, parent_context: object = None) -> None:
+            started.append(span.name)
+
+    def is_time() -> bool:
+        return bool(telemetry.attempts) if at == "wait" else len(started) == 2
+
+    telemetry = Telemetry(Started())
+    async with (
+        RawServer(service(json_response({}, 503))) as server,
+        waiting_client(server, telemetry) as unpod,
+    ):
+        before = context.get_current()
+        await destroy(unpod.runs.list(SPACE).collect(), when=is_time, elsewhere=elsewhere)
+        if not elsewhere:
+            assert context.get_current() is before
+    assert sorted(span.name for span in telemetry.spans) == sorted(started)
+    (request,), (attempt,) = telemetry.requests, telemetry.attempts
+    assert request.attributes["error.type"] == "GeneratorExit"
+    assert attempt.attributes["error.type"] == ("503" if at == "wait" else "GeneratorExit")
+    assert caplog.messages == []
 
 
 async def test_after_a_call_the_span_of_the_caller_is_current_again(telemetry: Telemetry) -> None:
@@ -616,6 +681,8 @@ class OddPropagator:
 
     def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
         carrier |= {"x-odd": "a\r\nInjected: yes", "x odd": "b", "x-empty": "", "x-umlaut": "ä"}
+        carrier |= {"x-odd-number": 1, 2: "odd", b"x-odd-bytes": b"odd"}
+        carrier |= dict.fromkeys(("Authorization", "Host", "content-length", "COOKIE", "Org_Handle"), "odd")
         carrier |= {"x-ok": "c"}
 
 

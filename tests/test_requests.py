@@ -138,6 +138,10 @@ def test_any_text_is_refused_or_a_path_of_plain_segments(text: str) -> None:
         ("spaces/SPACEMAIN000000000000001/runs/", "spaces/{id}/runs/"),
         ("agents/space-agent-7/tasks/", "agents/{id}/tasks/"),
         ("a_b/Token", "a_b/{id}"),
+        ("agents/support-bot/tasks/", "agents/{id}/tasks/"),
+        ("organizations/spaces", "organizations/{id}"),
+        ("a/abcdefghijklmnopqrstuvwx/", "a/{id}/"),
+        ("a/b/c", "a/b/c"),
     ],
 )
 def test_logs_show_no_ids_of_a_path(path: str, template: str) -> None:

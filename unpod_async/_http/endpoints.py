@@ -42,8 +42,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
 _DAY: Final = timedelta(days=1)
 
-_WORDS: Final = re.compile(r"[a-z]+(?:[-_][a-z]+)*")
-"""A segment of a path that names something, and is not an id."""
+_WORDS: Final = re.compile(r"[a-z]{1,20}(?:[-_][a-z]{1,20})*")
+"""A segment of a path that may be a name. It is an id if it follows a plural, as in `agents/support/`."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -119,7 +119,10 @@ def custom(path: object) -> Endpoint:
     text = check_path("path", path)
     segments = text.split("/")
     # Ids, which may be tokens of spaces, are not logged.
-    template = "/".join(one if not one or _WORDS.fullmatch(one) else "{id}" for one in segments)
+    template = "/".join(
+        one if not one or (_WORDS.fullmatch(one) and not previous.endswith("s")) else "{id}"
+        for previous, one in zip(("", *segments), segments, strict=False)
+    )
     hint = Hint(404, "the server does not have this path: check it and base_url", "<html")
     return Endpoint("/".join(map(_segment, segments)), template, text, (hint,))
 

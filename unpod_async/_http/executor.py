@@ -15,7 +15,7 @@ import msgspec
 from unpod_async._common import TimeLimit
 from unpod_async._http.endpoints import Endpoint
 from unpod_async._http.extra_headers import ExtraHeaders
-from unpod_async._http.hooks import Hooks, ObservedRequest, Observers
+from unpod_async._http.hooks import Hooks, MeasuredWait, NoteWait, ObservedRequest, Observers
 from unpod_async._http.lifecycle import ClientLifecycle
 from unpod_async._http.limits import Permit, RequestLimiter
 from unpod_async._http.responses import Request, Response, redact_error, redact_response
@@ -141,6 +141,11 @@ class _RetriedRequest(Generic[T]):
 
     def note_delay(self, delay: float) -> None:
         self.attempts[-1] = self.attempts[-1]._replace(wait=delay)
+
+    @property
+    def note_wait(self) -> NoteWait | None:
+        """Receives the waits of this request; None if there are no hooks and no telemetry."""
+        return None if self.observed is None else self.observed.note_wait
 
 
 class RequestExecutor(msgspec.Struct, frozen=True):
@@ -324,11 +329,10 @@ class RequestExecutor(msgspec.Struct, frozen=True):
     async def _send_with_retries(self, call: _RetriedRequest[T]) -> T:
         schedule: RetrySchedule | None = None
         has_new_token = False
-        note_wait = None if call.observed is None else call.observed.note_wait
         self.stats.requests += 1
         while True:
             try:
-                permit = await self.limiter.acquire(self.semaphores, call.deadline, note_wait)
+                permit = await self.limiter.acquire(self.semaphores, call.deadline, call.note_wait)
             except TransportError as late:
                 late.attempts = tuple(call.attempts)
                 raise
@@ -370,14 +374,10 @@ class RequestExecutor(msgspec.Struct, frozen=True):
         """Get a new token within the deadline. Returns whether there is another token to try."""
         if not self.transport.can_renew:
             return False
-        began = time.monotonic()
         has_new_token = False
-        try:
+        with MeasuredWait("token", call.note_wait):
             async with TimeLimit(call.deadline.left()):
                 has_new_token = await self.transport.renew(refused)
-        finally:
-            if call.observed is not None:
-                call.observed.note_wait("token", time.monotonic() - began)
         return has_new_token
 
     async def _observe_attempt(
@@ -452,14 +452,12 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             cause,
             delay,
         )
-        began = time.monotonic()
+        wait = MeasuredWait("retry", call.note_wait)
         try:
-            await anyio.sleep(delay)
+            with wait:
+                await anyio.sleep(delay)
         finally:
-            waited = time.monotonic() - began
-            self.stats.waited += waited
-            if call.observed is not None:
-                call.observed.note_wait("retry", waited)
+            self.stats.waited += wait.seconds
 
 
 def _parse(call: _RetriedRequest[T], response: Response, token: Secret, extra: ExtraHeaders | None) -> T:

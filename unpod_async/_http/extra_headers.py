@@ -10,7 +10,7 @@ from unpod_async._common import shorten
 from unpod_async._http.secret import Secret
 from unpod_async.errors import ConfigurationError, InvalidArgument
 
-__all__ = ["ExtraHeaders", "merge_headers"]
+__all__ = ["ExtraHeaders", "merge_headers", "without_refused"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 # Other characters reach the server as undefined bytes, and it drops spaces at the ends.
@@ -101,6 +101,24 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
+def _refusal(plain: str) -> str | None:
+    """Return a hint if headers of this name are refused, else None."""
+    return "pass proxy=" if plain.startswith("proxy-") else _REFUSED.get(plain)
+
+
+def without_refused(headers: Mapping[Any, Any]) -> dict[str, str]:
+    """Return those of the headers of another library that can be sent, and that the client does not set."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if isinstance(name, str)
+        and isinstance(value, str)
+        and _NAME.fullmatch(name)
+        and _VALUE.fullmatch(value)
+        and _refusal(_plain(name)) is None
+    }
+
+
 def merge_headers(
     given: object,
     others: ExtraHeaders | None,
@@ -138,7 +156,7 @@ def _problem(given: Any) -> tuple[str, str] | None:
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
             return " has a name that is not a valid header name", "use letters, digits and '-'"
         plain = _plain(name)
-        hint = "pass proxy=" if plain.startswith("proxy-") else _REFUSED.get(plain)
+        hint = _refusal(plain)
         shown = shorten(name, 60)
         if hint is not None:
             return f" must not contain {shown}", hint

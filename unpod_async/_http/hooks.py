@@ -6,24 +6,26 @@ and to its telemetry, and keeps their failures away from the request.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, ParamSpec, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from unpod_async._common import caller_context
+from unpod_async._http.extra_headers import without_refused
 from unpod_async.errors import ConfigurationError, TransportError
 
 __all__ = [
     "AttemptEvent",
     "Hooks",
+    "MeasuredWait",
     "NoteWait",
     "ObservedRequest",
     "Observers",
@@ -44,10 +46,6 @@ WaitReason: TypeAlias = Literal["retry", "server_delay", "rate_limit", "concurre
 
 NoteWait: TypeAlias = Callable[[WaitReason, float], None]
 """Receives the reason for a wait that has ended, and its seconds."""
-
-# A header that aiohttp refuses would fail the request.
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE: Final = re.compile(r"[\t -~]+")
 
 
 class RequestEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +133,41 @@ class WaitEvent(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
 
+class MeasuredWait:
+    """A block that waits. Its end is noted, also if it was cut short.
+
+    Args:
+        reason: why it waits.
+        note: receives the reason and the seconds; None if nobody wants to know.
+        clock: monotonic seconds.
+
+    Attributes:
+        seconds: the duration, once the block has ended.
+    """
+
+    __slots__ = ("_began", "_clock", "_note", "_reason", "seconds")
+
+    def __init__(
+        self, reason: WaitReason, note: NoteWait | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.seconds = 0.0
+        self._reason: WaitReason = reason
+        self._note = note
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        self._began = self._clock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.seconds = self._clock() - self._began
+        # After a GeneratorExit, the task was destroyed, and this may run in any context.
+        if self._note is not None and kind is not GeneratorExit:
+            self._note(self._reason, self.seconds)
+
+
 class Hooks(NamedTuple):
     """The hooks of a client or a view: see `UnpodClient`."""
 
@@ -143,11 +176,18 @@ class Hooks(NamedTuple):
     on_wait: Callable[[WaitEvent], None] | None = None
 
 
+_NOT_PLAIN: Final[Mapping[str, Callable[[object], bool]]] = {
+    "an async function": lambda hook: inspect.iscoroutinefunction(hook) or inspect.isasyncgenfunction(hook),
+    "a generator function": inspect.isgeneratorfunction,
+}
+"""Functions that do nothing when they are called."""
+
+
 def check_hook(name: str, hook: T) -> T:
     """Return a hook.
 
     Raises:
-        ConfigurationError: it is neither None nor a function that is not async.
+        ConfigurationError: it is neither None nor a plain function.
     """
     if hook is not None and not callable(hook):
         raise ConfigurationError(
@@ -156,12 +196,13 @@ def check_hook(name: str, hook: T) -> T:
             hint=f"write {name}=function, without calling the function",
         )
     call: Any = getattr(type(hook), "__call__", None)  # noqa: B004 - of an object, which may be async
-    if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(call):
-        raise ConfigurationError(
-            f"{name} must not be an async function",
-            argument=name,
-            hint="use a plain function; it can put the event into an asyncio.Queue",
-        )
+    for kind, is_kind in _NOT_PLAIN.items():
+        if is_kind(hook) or is_kind(call):
+            raise ConfigurationError(
+                f"{name} must not be {kind}",
+                argument=name,
+                hint="use a plain function; it can put the event into an asyncio.Queue",
+            )
     return hook
 
 
@@ -177,6 +218,10 @@ class RequestTelemetry(Protocol):
     def end_wait(self, event: WaitEvent) -> None: ...
 
     def end(self, event: RequestEvent) -> None: ...
+
+    def abandon(self) -> None:
+        """Note that the task was destroyed before its end. This may be called in any thread and context."""
+        ...
 
 
 class Telemetry(Protocol):
@@ -224,14 +269,16 @@ class Observers:
             if inspect.iscoroutine(result):
                 result.close()
                 raise TypeError("a hook must be a plain function, but this one returned a coroutine")
-        except Exception as fault:  # noqa: BLE001 - a hook must not change what happens to a request
+        # A hook must not change what happens to a request. It raises CancelledError without a cancellation,
+        # for example, if it asks a cancelled future for its result.
+        except (Exception, asyncio.CancelledError) as fault:  # noqa: BLE001
             if name not in self._failed:
                 self._failed.add(name)
                 _remove_from_chain(fault, in_flight)
                 _log.error(
                     "%s failed; requests continue, and further failures of it are not logged",
                     name,
-                    exc_info=fault,
+                    exc_info=None if fault is in_flight else fault,
                 )
             return None
         return result
@@ -247,11 +294,20 @@ def _remove_from_chain(fault: BaseException, in_flight: BaseException | None) ->
 
     The frames of its traceback hold the response, and with it personal data.
     """
-    seen: BaseException | None = fault
-    while seen is not None and in_flight is not None:
-        if seen.__context__ is in_flight:
-            seen.__context__ = None
-        seen = seen.__context__
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [] if in_flight is None else [fault]
+    while chain:
+        error = chain.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        if error.__context__ is in_flight:
+            error.__context__ = None
+        if error.__cause__ is in_flight:
+            error.__cause__ = None
+        chain += [error.__context__, error.__cause__]
+        if isinstance(error, BaseExceptionGroup):
+            chain += cast("BaseExceptionGroup[BaseException]", error).exceptions
 
 
 class _Outcome(NamedTuple):
@@ -334,7 +390,10 @@ class ObservedRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is GeneratorExit:
-            return  # the task was destroyed, and this may run in any context
+            # The task was destroyed, and this may run in any thread and context, where no hook expects it.
+            if self._telemetry is not None:
+                self._observers.call("opentelemetry", self._telemetry.abandon)
+            return
         error_name, timed_out = _outcome(error)
         event = RequestEvent(
             method=self._method,
@@ -358,11 +417,7 @@ class ObservedRequest:
         self._attempt_began = self._clock()
         if self._telemetry is not None:
             headers = self._observers.call("opentelemetry", self._telemetry.start_attempt, self._attempts)
-            self.headers = {
-                name: value
-                for name, value in (headers or {}).items()
-                if _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)
-            }
+            self.headers = without_refused(headers or {})
 
     def note_response(self, status: int, size: int) -> None:
         """Note the response to the current attempt, whose body has `size` bytes."""

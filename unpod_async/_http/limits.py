@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import anyio
 
 from unpod_async._common import TimeLimit
-from unpod_async._http.hooks import NoteWait
+from unpod_async._http.hooks import MeasuredWait, NoteWait, WaitReason
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import Deadline
 
@@ -110,7 +110,8 @@ class RequestLimiter:
         while True:
             left = inf if deadline.seconds is None else deadline.start()
             if not self._acquire_nowait(semaphores):
-                await self._wait_for_slot(semaphores, deadline, note_wait)
+                with MeasuredWait("concurrency", note_wait, self._clock):
+                    await self._acquire(semaphores, deadline)
                 left = deadline.left()
             if left <= 0:
                 _release(semaphores)
@@ -125,16 +126,14 @@ class RequestLimiter:
                 )
             if self._probe_returned is None:
                 self._probe_returned = anyio.Event()
-            began = self._clock()
-            is_asked = self._gate.half_open
+            reason: WaitReason = "server_delay" if self._gate.half_open else "rate_limit"
+            wait = MeasuredWait(reason, note_wait, self._clock)
             try:
-                async with TimeLimit(min(delay, left)):
-                    await self._probe_returned.wait()
+                with wait:
+                    async with TimeLimit(min(delay, left)):
+                        await self._probe_returned.wait()
             finally:
-                waited = self._clock() - began
-                self._stats.waited += waited
-                if note_wait is not None:
-                    note_wait("server_delay" if is_asked else "rate_limit", waited)
+                self._stats.waited += wait.seconds
 
     def release(self, semaphores: Sequence[anyio.Semaphore], *, is_probe: bool, accepted: bool) -> None:
         """Note that a request has returned. `accepted` is False if it was refused with a delay, or lost."""
@@ -159,18 +158,6 @@ class RequestLimiter:
             _release(semaphores[:acquired])
             return False
         return True
-
-    async def _wait_for_slot(
-        self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline, note_wait: NoteWait | None
-    ) -> None:
-        if note_wait is None:
-            await self._acquire(semaphores, deadline)
-            return
-        began = self._clock()
-        try:
-            await self._acquire(semaphores, deadline)
-        finally:
-            note_wait("concurrency", self._clock() - began)
 
     async def _acquire(self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline) -> None:
         acquired: list[anyio.Semaphore] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import Context, Token
 from typing import Final
 from urllib.parse import urlsplit
@@ -88,6 +89,7 @@ class _RequestSpans:
         attributes |= client.server
         self._attributes = attributes
         self._attempt: tuple[Span, Token[TraceContext]] | None = None
+        self._attempt_error: str | None = None
         limit: dict[str, AttributeValue] = {} if deadline is None else {"unpod.deadline": deadline}
         self._span = client.tracer.start_span(
             f"{method} {endpoint}", parent, attributes={**attributes, **limit}
@@ -110,6 +112,7 @@ class _RequestSpans:
         if self._attempt is None:
             return  # its start failed
         (span, token), self._attempt = self._attempt, None
+        self._attempt_error = event.error
         result = _result(event.status, event.error, timed_out=event.timed_out)
         try:
             self._client.instruments.request_duration.record(event.seconds, {**self._attributes, **result})
@@ -131,12 +134,27 @@ class _RequestSpans:
 
     def end(self, event: RequestEvent) -> None:
         result = _result(event.status, event.error, timed_out=event.timed_out)
+        if "error.type" in result and event.error != self._attempt_error:
+            # It ended after its last attempt: it was cancelled while it waited, for example.
+            result |= _result(None, event.error, timed_out=event.timed_out)
         try:
             self._client.instruments.operation_duration.record(event.seconds, {**self._attributes, **result})
             self._span.set_attribute("unpod.attempts", event.attempts)
         finally:
             context.detach(self._token)
             _end(self._span, result)
+
+    def abandon(self) -> None:
+        # No metrics: the garbage collector may run this while the meter has locked itself.
+        result = _result(None, "GeneratorExit", timed_out=False)
+        open_spans = [(self._span, self._token)]
+        if self._attempt is not None:
+            open_spans.insert(0, self._attempt)
+        for span, token in open_spans:
+            _end(span, result)
+            # `context.detach` would log that this is another context.
+            with suppress(ValueError):
+                token.var.reset(token)
 
 
 def _result(status: int | None, error: str | None, *, timed_out: bool) -> dict[str, AttributeValue]:
