@@ -296,6 +296,12 @@ def test_the_error_of_a_jwt_suggests_a_scheme_only_if_that_can_help(
     assert ("auth_scheme" in hint) == ("auth_scheme" in said)
 
 
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+def test_an_expired_jwt_explains_no_other_error(status: int) -> None:
+    request = Request("GET", "/", "JWT", DATE_AS_UNIX - 1)
+    assert "expired" not in (answered(status, {"message": "no"}, {"date": DATE}, request).hint or "")
+
+
 def test_a_403_suggests_no_other_token_unless_it_expired() -> None:
     for expiry in (None, math.inf, DATE_AS_UNIX + 1):
         request = Request("GET", "/", "JWT", expiry)
@@ -324,6 +330,7 @@ def test_a_404_with_a_page_means_a_wrong_address() -> None:
         ("/login?next=pw", "/login"),
         ("https:/user:pw@host/", "an unreadable address"),
         ("user:pw@host/", "an unreadable address"),
+        ("us_er:pw@host/", "an unreadable address"),  # without a scheme
         ("http://[bad", "an unreadable address"),
         ("?token=pw", "nowhere"),
         ("", "nowhere"),
@@ -590,6 +597,7 @@ NO_WAIT = [
     ", ,",
     "Thu, 99 Foo 2026 11:00:30 GMT",
     "Thu, 15 Jan 2026 99:99:99 GMT",
+    "Thu, 15 Jan , 11:00:30 GMT",
     "GMT",
     "\x00",
 ]

@@ -330,7 +330,7 @@ def test_a_deadline_runs_from_the_first_request() -> None:
     now[0] = 207
     deadline.start()
     assert deadline.left() == 3
-    assert Deadline(None).left() == float("inf")
+    assert Deadline(None).start() == Deadline(None).left() == float("inf")
     error = deadline.error("while waiting", sent=False)
     assert str(error) == "the deadline of 10 s ended while waiting"
     assert error.sent is False

@@ -458,6 +458,30 @@ async def test_a_429_closes_the_gate_for_views_that_repeat_nothing_as_well() -> 
         assert time.monotonic() - began >= 1
 
 
+async def test_a_429_that_does_not_say_how_long_is_followed_by_one_request_first() -> None:
+    opened, arrived = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def answer(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            if len(server.requests) == 1:
+                await connection.send(json_response({}, 429))
+                continue
+            arrived.release()
+            await opened.wait()
+            await connection.send(NO_RUNS)
+
+    async with RawServer(answer) as server, UnpodClient("t", "o", server.base_url, retry=None) as unpod:
+        with pytest.raises(RateLimitedError):
+            await unpod.runs.list("S").collect()
+        reads = [asyncio.ensure_future(unpod.runs.list("S").collect()) for _ in range(3)]
+        await arrived.acquire()
+        assert unpod.stats.waited == 0  # a client without retries does not wait before the first one
+        await settle()
+        assert len(server.requests) == 2
+        opened.set()
+        assert await asyncio.gather(*reads) == [[], [], []]
+
+
 async def test_no_request_starts_faster_than_the_rate_limit() -> None:
     async with served(rate_limit=40) as (sandbox, unpod):
         began = time.monotonic()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import errno
 import gzip
 import json
 import logging
+import os
 import pickle
 import sys
 import traceback
@@ -736,6 +738,13 @@ class TestNoAnswer:
         async with UnpodClient(TOKEN, "acme", url, retry=None) as unpod:
             assert ((await failing(unpod)).hint or "").startswith(hint)
 
+    async def test_without_a_proxy_variable_none_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.lower(), raising=False)
+        async with UnpodClient(TOKEN, "acme", "https://no-such-host.invalid", retry=None) as unpod:
+            assert (await failing(unpod)).hint == "check base_url and the network"
+
     async def test_a_name_that_cannot_be_resolved(self) -> None:
         async with UnpodClient(TOKEN, "acme", "https://no-such-host.invalid", retry=None) as unpod:
             error = await failing(unpod)
@@ -781,6 +790,7 @@ class TestNoAnswer:
             async with UnpodClient(TOKEN, "acme", url, retry=FAST) as unpod:
                 error = await failing(unpod)
                 assert not error.permanent
+                assert "None" not in str(error)
                 assert "check base_url" in (error.hint or "")
             assert server.connections == 3
 
@@ -795,8 +805,36 @@ class TestNoAnswer:
             async with UnpodClient(TOKEN, "acme", url, retry=None) as unpod:
                 error = await failing(unpod)
                 assert not error.sent
+                assert "handshake failure" in str(error)
                 assert "does not use TLS" not in str(error)
                 assert "http://" not in (error.hint or "")
+
+    async def test_no_connection_has_the_reason_that_the_system_gives(self) -> None:
+        # No machine has this address, which is that of all machines of a network.
+        async with UnpodClient(
+            TOKEN, "acme", "http://255.255.255.255:9", retry=None, allow_http=True
+        ) as unpod:
+            text = str(await failing(unpod))
+        assert any(f"({os.strerror(number)})" in text for number in errno.errorcode), text
+
+    async def test_a_server_that_cannot_be_reached_through_a_proxy_is_named(self) -> None:
+        async def open_tunnel(connection: RawConnection) -> None:
+            await connection.read_request()
+            await connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await connection.send(b"\x15\x03\x03\x00\x02\x02\x28")  # the alert "handshake failure"
+
+        async with RawServer(open_tunnel) as proxy:
+            options = {"base_url": "https://api.invalid", "proxy": proxy.base_url}
+            async with UnpodClient(TOKEN, "acme", **options, retry=None) as unpod:
+                assert (await failing(unpod)).hint == "check base_url, proxy= and the network"
+
+    async def test_a_body_that_is_compressed_in_an_unknown_way_is_a_permanent_error(self) -> None:
+        answer = http_response(b"\x1f\x9d\x90", 200, [("Content-Encoding", "compress")])
+        async with saying(answer) as (server, _), UnpodClient(TOKEN, "acme", server.base_url) as unpod:
+            error = await failing(unpod)
+            assert "the Content-Encoding compress, which cannot be decoded here" in str(error)
+            assert error.hint == "have the server or proxy follow Accept-Encoding"
+            assert len(server.requests) == 1
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     async def test_a_proxy_that_wants_a_login_is_named(self, scheme: str) -> None:

@@ -362,6 +362,6 @@ def parse_http_date(text: str) -> datetime | None:
         return None
     try:
         date = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
+    except (ValueError, IndexError, OverflowError):
         return None
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
