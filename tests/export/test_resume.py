@@ -140,6 +140,18 @@ async def test_interrupted_during_a_scan(tmp_path: Path, change: Any, more: dict
         assert_holds(tmp_path, sandbox)
 
 
+@pytest.mark.parametrize(("page_size", "is_resumed"), [(20, True), (None, True), (35, False)])
+async def test_a_scan_is_resumed_unless_another_page_size_is_given(
+    tmp_path: Path, page_size: int | None, is_resumed: bool
+) -> None:
+    async with Sandbox(runs=40, tasks_per_run=5) as sandbox, client(sandbox) as unpod:
+        path = f"{sandbox.space_token}/tasks/"
+        await interrupted(unpod, sandbox, tmp_path, path, 5, page_size=20)
+        events = await resumed(unpod, sandbox, tmp_path, page_size=page_size)
+        assert (len(events) == 2) is is_resumed
+        assert_holds(tmp_path, sandbox)
+
+
 async def test_interrupted_during_a_scan_after_a_task_was_deleted_which_is_then_restored(
     tmp_path: Path,
 ) -> None:

@@ -51,7 +51,11 @@ async def test_a_failure_after_the_caller_was_cancelled_is_raised_later() -> Non
 
 
 async def test_rows_that_could_not_be_written_are_not_saved(tmp_path: Path) -> None:
-    state, spool, disk = Catalog(tmp_path / "state"), Spool(tmp_path, 1, 2**40), Disk(str(tmp_path))
+    state, spool, disk = (
+        Catalog(tmp_path / "state"),
+        Spool(tmp_path, 1, 2**40, hashes=False),
+        Disk(str(tmp_path)),
+    )
     state.run(RUN, ("r", b""))
     staging = Staging(state, spool, disk)
     goes_on = threading.Event()

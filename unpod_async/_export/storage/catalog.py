@@ -621,7 +621,7 @@ class Catalog:
         gone: list[tuple[int]] = []
         with self.transaction():
             self.run("UPDATE space SET read_to_end = 1 WHERE number = ?", (space,))
-            if after_last_selected is not None and after_last_selected != self.rows_after(space):
+            if after_last_selected is not None:
                 self[f"behind {space}"] = after_last_selected
             if mark_gone:
                 gone = self.run(

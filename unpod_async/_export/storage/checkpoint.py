@@ -358,7 +358,7 @@ class Spool:
         pending: Bytes that were appended and not taken yet.
     """
 
-    def __init__(self, folder: Path, first: int, file_bytes: int, *, hashes: bool = False) -> None:
+    def __init__(self, folder: Path, first: int, file_bytes: int, *, hashes: bool) -> None:
         self.folder = folder
         self._hashes = hashes
         self._file_bytes = file_bytes
