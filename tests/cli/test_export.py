@@ -68,6 +68,17 @@ async def test_options_reach_the_export(tmp_path: Path) -> None:
         assert all(row["user_info"]["user_token"] for row in rows)
 
 
+async def test_a_target_with_rows_of_another_service_is_refused(tmp_path: Path) -> None:
+    async with Sandbox(runs=2) as first, Sandbox(runs=2) as second:
+        argv = ("export", first.space_token, str(tmp_path / "out"))
+        assert (await run_cli(settings(first), *argv)).status == 0
+        result = await run_cli(settings(second), *argv)
+
+    assert (result.status, result.out) == (1, "")
+    assert f"the target has rows of another service: {first.base_url}/" in result.err
+    assert f"hint: export from that service, or export {second.base_url}/" in result.err
+
+
 async def test_an_unknown_run_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
     async with Sandbox(runs=3) as sandbox:
         argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--run")
@@ -326,6 +337,33 @@ def test_a_log_has_a_line_for_each_tenth_and_each_half_minute() -> None:
     assert written[1] == "Fetching tasks: 0 of 100 runs; 0 tasks, 0.0 MB, 12 tasks/s"
     assert written[5].endswith(f"; {OUTAGE} (5 s so far)")
     assert written[6] == "the service responds again after 7 s"
+
+
+def test_beside_the_log_the_progress_does_not_report_an_outage_again() -> None:
+    written: list[str] = []
+    progress = ProgressLines(written.append, Clock(), logged=True)
+
+    for waiting in (0.0, 5.0, 7.0, 0.0):
+        outage = OUTAGE if waiting else None
+        progress(ExportProgress(phase="fetching", runs_total=100, waiting=waiting, outage=outage))
+
+    assert written == ["Fetching tasks: 0 of 100 runs; 0 tasks, 0.0 MB"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verbose", [(), ("-v",)])
+async def test_an_outage_is_reported_once_with_and_without_the_log(
+    tmp_path: Path, verbose: tuple[str, ...]
+) -> None:
+    async with Sandbox(runs=4, tasks_per_run=1) as sandbox:
+        sandbox.script(faults.server_error(503, path="/runs/", times=8))
+        result = await run_process(
+            settings(sandbox), *verbose, "export", sandbox.space_token, str(tmp_path / "out")
+        )
+
+    assert result.status == 0
+    for report in ("retrying for up to 60 min", "the service responds again after"):
+        assert result.err.count(report) == 1, result.err
 
 
 @each_row(

@@ -114,6 +114,19 @@ async def test_tables_of_calls_and_executions_fit_60_columns() -> None:
     assert heading == ["CREATED", "(UTC)", "TYPE", "STATUS", "DURATION", "FROM", "TO", "END"]
 
 
+async def test_columns_stand_closer_before_a_text_is_cut() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        narrow, broad = [
+            (await run_cli(settings(sandbox, COLUMNS=columns), "agents", "--table")).out
+            for columns in ("60", "80")
+        ]
+
+    assert "…" not in narrow
+    assert max(map(cell_len, narrow.splitlines())) <= 60
+    assert "  Spaceless Agent  " in broad
+    assert " Spaceless Agent published" in narrow
+
+
 async def test_a_server_that_requires_a_product() -> None:
     async with Sandbox(runs=1, product_id="P1") as sandbox:
         without = await run_cli(settings(sandbox), "call-logs")

@@ -39,9 +39,13 @@ class ProgressDisplay(Protocol):
     ) -> None: ...
 
 
-def progress_display() -> ProgressDisplay:
-    """Return the display that suits stderr."""
-    return ProgressScreen() if can_redraw(sys.stderr) else ProgressLines()
+def progress_display(*, logged: bool = False) -> ProgressDisplay:
+    """Return the display that suits stderr.
+
+    Args:
+        logged: the log is on stderr too. It has lines about the start and the end of an outage.
+    """
+    return ProgressScreen(logged=logged) if can_redraw(sys.stderr) else ProgressLines(logged=logged)
 
 
 def _headline(event: ExportProgress) -> str:
@@ -73,12 +77,12 @@ def _outage(event: ExportProgress) -> str:
     return f"{event.outage} ({event.waiting:.0f} s so far)"
 
 
-def _news(before: ExportProgress, event: ExportProgress) -> list[str]:
+def _news(before: ExportProgress, event: ExportProgress, *, logged: bool) -> list[str]:
     """Return lines about what has happened since the event before."""
     lines: list[str] = []
     if event.resumed is not None and event.resumed != before.resumed:
         lines.append(f"resuming: {event.resumed} are stored")
-    if event.outage is None and _outage(before):
+    if event.outage is None and _outage(before) and not logged:
         lines.append(f"the service responds again after {before.waiting:.0f} s")
     return lines
 
@@ -100,9 +104,10 @@ def _duration(seconds: float) -> str:
 class ProgressScreen:
     """Two or three lines of a terminal that are redrawn eight times a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, logged: bool = False) -> None:
         from rich.live import Live
 
+        self._logged = logged
         self._event = ExportProgress(phase="listing")
         self._live = Live(
             get_renderable=self._draw, console=console(sys.stderr), refresh_per_second=8, transient=False
@@ -118,7 +123,7 @@ class ProgressScreen:
         self._live.__exit__(kind, error, trace)
 
     def __call__(self, event: ExportProgress) -> None:
-        for line in _news(self._event, event):
+        for line in _news(self._event, event, logged=self._logged):
             echo_err(line)
         self._event = event
 
@@ -153,10 +158,15 @@ class ProgressLines:
     """
 
     def __init__(
-        self, write: Callable[[str], None] = echo_err, clock: Callable[[], float] = time.monotonic
+        self,
+        write: Callable[[str], None] = echo_err,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        logged: bool = False,
     ) -> None:
         self._write = write
         self._clock = clock
+        self._logged = logged
         self._phase = ""
         self._tenth = 0
         self._written_at = -1e9
@@ -172,7 +182,7 @@ class ProgressLines:
         return
 
     def __call__(self, event: ExportProgress) -> None:
-        for line in _news(self._event, event):
+        for line in _news(self._event, event, logged=self._logged):
             self._write(line)
         self._event = event
         now, outage = self._clock(), _outage(event)
@@ -181,7 +191,7 @@ class ProgressLines:
         if not (
             event.phase != self._phase
             or (tenth > self._tenth and elapsed >= 1)
-            or (outage and not self._in_outage)
+            or (outage and not self._in_outage and not self._logged)
             or elapsed >= _HEARTBEAT
         ):
             return

@@ -19,10 +19,12 @@ from unpod_async.cli.output import (
     zone_name,
 )
 
-__all__ = ["GAP", "Cell", "Column", "Table", "echo_pairs", "lay_out"]
+__all__ = ["GAP", "Cell", "Column", "Layout", "Table", "echo_pairs", "lay_out"]
 
 GAP: Final = 2
 """Cells between two columns."""
+_NARROW_GAP: Final = 1
+"""Cells between two columns if a column would have to be cut otherwise."""
 _SHORT_ID: Final = 9
 """Minimum number of characters of a shortened id."""
 _MIN_WIDTH: Final = 4  # cells
@@ -60,6 +62,22 @@ class Cell(NamedTuple):
     style: str = ""
 
 
+class Layout(NamedTuple):
+    """A table that is laid out.
+
+    Attributes:
+        lines: cells of equal widths: first the headings, then the rows.
+        gap: cells between two columns.
+    """
+
+    lines: list[list[Cell]]
+    gap: int
+
+    def join(self, line: Sequence[Cell]) -> str:
+        """Return a line without colours."""
+        return (" " * self.gap).join(cell.text for cell in line).rstrip()
+
+
 class Table:
     """Collects rows and writes them under their headings. It keeps the cells of a row, not the row.
 
@@ -81,8 +99,8 @@ class Table:
         """Add a row."""
         self._rows.append([(_value(column, row), _style(column, row)) for column in self._columns])
 
-    def lay_out(self, width: int, mark: str = "…") -> list[list[Cell]]:
-        """Return the lines as cells of equal widths: first the headings, then the rows.
+    def lay_out(self, width: int, mark: str = "…") -> Layout:
+        """Return the table, fitted into a width.
 
         Args:
             width: cells of a line.
@@ -90,9 +108,9 @@ class Table:
         """
         titles, texts = _format(self._columns, self._rows, wide=self._wide, zone=self._zone, mark=mark)
         if self._wide:
-            widths = _natural_widths(titles, texts)
+            widths, gap = _natural_widths(titles, texts), GAP
         else:
-            widths = _fit_widths(self._columns, titles, texts, width)
+            widths, gap = _fit_widths(self._columns, titles, texts, width)
         shown = [(index, cell_width) for index, cell_width in enumerate(widths) if cell_width]
 
         def fit(line: Sequence[str], styles: Sequence[str]) -> list[Cell]:
@@ -107,21 +125,21 @@ class Table:
         lines = [fit(titles, [""] * len(titles))]
         for row, text in zip(self._rows, texts, strict=True):
             lines.append(fit(text, [style for _, style in row]))
-        return lines
+        return Layout(lines, gap)
 
     def echo(self) -> None:
         """Write the table to stdout, with colours on a terminal. Says on stderr if columns were left out."""
-        heading, *lines = self.lay_out(columns_of(sys.stdout), cut_mark(sys.stdout.encoding))
-        heading = [cell._replace(style="bold") for cell in heading]
+        layout = self.lay_out(columns_of(sys.stdout), cut_mark(sys.stdout.encoding))
+        heading = layout.lines[0] = [cell._replace(style="bold") for cell in layout.lines[0]]
         if can_colour(sys.stdout):
-            echo(_coloured([heading, *lines]))
+            echo(_coloured(layout))
         else:
-            echo("\n".join(map(_join, [heading, *lines])))
+            echo("\n".join(map(layout.join, layout.lines)))
         if len(heading) < len(self._columns):
             echo_err("Some columns do not fit. --wide shows all columns.")
 
 
-def lay_out(rows: Iterable[Any], columns: Sequence[Column], width: int, mark: str) -> list[list[Cell]]:
+def lay_out(rows: Iterable[Any], columns: Sequence[Column], width: int, mark: str) -> Layout:
     """Fit a table into `width` cells: see `Table.lay_out`."""
     table = Table(columns)
     for row in rows:
@@ -129,17 +147,13 @@ def lay_out(rows: Iterable[Any], columns: Sequence[Column], width: int, mark: st
     return table.lay_out(width, mark)
 
 
-def _join(cells: Sequence[Cell]) -> str:
-    return (" " * GAP).join(cell.text for cell in cells).rstrip()
-
-
-def _coloured(lines: Sequence[Sequence[Cell]]) -> str:
+def _coloured(layout: Layout) -> str:
     from rich.text import Text
 
     out = console(sys.stdout)
     with out.capture() as captured:
-        for line in lines:
-            text = Text(" " * GAP).join(Text(cell.text, cell.style) for cell in line)
+        for line in layout.lines:
+            text = Text(" " * layout.gap).join(Text(cell.text, cell.style) for cell in line)
             text.rstrip()
             out.print(text, no_wrap=True, crop=False, overflow="ignore", soft_wrap=True)
     return captured.get().removesuffix("\n")
@@ -245,18 +259,20 @@ def _natural_widths(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> li
 
 def _fit_widths(
     columns: Sequence[Column], titles: Sequence[str], cells: Sequence[Sequence[str]], width: int
-) -> list[int]:
-    """Return a width for each column; 0 hides it."""
-    widths = _natural_widths(titles, cells)
+) -> tuple[list[int], int]:
+    """Return a width for each column, where 0 hides it, and the gap between two columns."""
+    widths, gap = _natural_widths(titles, cells), GAP
 
     def excess(widths: Sequence[int]) -> int:
-        return sum(one + GAP for one in widths if one) - GAP - width
+        return sum(one + gap for one in widths if one) - gap - width
 
     # Hide columns, the highest rank first, while their minimum widths do not fit.
     for index in sorted(range(len(columns)), key=lambda index: -columns[index].rank):
         least = [min(one, column.min_width) for one, column in zip(widths, columns, strict=True)]
         if columns[index].rank and excess(least) > 0:
             widths[index] = 0
+    if excess(widths) > 0:
+        gap = _NARROW_GAP
     # Then make the widest column narrower, firm columns only after the others.
     for floors in (
         [one if column.firm else column.min_width for column, one in zip(columns, widths, strict=True)],
@@ -268,4 +284,4 @@ def _fit_widths(
             if not wider:
                 break
             widths[max(wider)[1]] -= 1
-    return widths
+    return widths, gap

@@ -353,12 +353,12 @@ def _draw_list(one: _List, shown: Sequence[Any], width: int, mark: str) -> list[
     title = one.heading(len(one.rows) - len(shown))
     if not shown:
         return [title]
-    headings, *rows = lay_out(shown, one.columns, width, mark)
-    block = [title, Text((" " * GAP).join(cell.text for cell in headings).rstrip(), "dim")]
-    for row in rows:
+    layout = lay_out(shown, one.columns, width, mark)
+    block = [title, Text(layout.join(layout.lines[0]), "dim")]
+    for row in layout.lines[1:]:
         line = Text()
         for index, cell in enumerate(row):
-            line.append((" " * GAP if index else "") + cell.text, cell.style)
+            line.append((" " * layout.gap if index else "") + cell.text, cell.style)
         line.rstrip()
         block.append(line)
     return block

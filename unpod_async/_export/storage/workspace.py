@@ -181,6 +181,11 @@ def _check_options(catalog: Catalog, dataset_options: Mapping[str, Any]) -> None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise sqlite3.DatabaseError("the options of the target cannot be read") from None
     differing = differing_options(options, dataset_options)
+    if "platform" in differing:
+        raise ExportError(
+            f"the target has rows of another service: {options.get('platform')}",
+            hint=f"export from that service, or export {dataset_options['platform']} to another directory",
+        )
     if differing:
         raise ExportError(
             f"the target was made with different options: {', '.join(differing)}",

@@ -253,7 +253,7 @@ def export(
         client,
     ):
         try:
-            summary = runner.run(_export(client, spec, target))
+            summary = runner.run(_export(client, spec, target, logged=options.verbose > 0))
         except Interrupted as interrupted:
             echo_err("Interrupted.")
             _explain_resuming(target, command, can_pass=True)
@@ -272,10 +272,10 @@ def export(
     return SUCCESS if summary.complete else INCOMPLETE
 
 
-async def _export(client: UnpodClient, spec: ExportSpec, target: str) -> ExportSummary:
+async def _export(client: UnpodClient, spec: ExportSpec, target: str, *, logged: bool) -> ExportSummary:
     from unpod_async.cli.export_progress import progress_display
 
-    with progress_display() as show:
+    with progress_display(logged=logged) as show:
         if spec.runs is not None:
             # Before anything is written: an export of a run that does not exist would be an empty data set.
             found = await find_run_ids(client, spec.spaces[0], spec.runs)
