@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,9 @@ async def test_an_export_shows_its_progress(tmp_path: Path) -> None:
     assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind(
         "\x1b[?25l"
     )  # the cursor is visible again
+    # Coloured as the statuses are: red would be a failure.
+    assert "\x1b[32m" + "━" * 30 in terminal.shown
+    assert not set(re.findall("\x1b\\[([0-9;]+)m━", terminal.shown)) & {"31", "35", "91", "95"}
 
 
 @pytest.mark.parametrize("kind", ["dumb", "unknown", ""])

@@ -137,7 +137,10 @@ class ProgressScreen:
         lines: list[RenderableType] = [_one_line(Text(_headline(event), "bold"))]
         if share is not None:
             bar = Table.grid(padding=(0, 1, 0, 0))
-            bar.add_row(ProgressBar(1.0, share, width=30), Text(f"{share:4.0%}"))
+            bar.add_row(
+                ProgressBar(1.0, share, width=30, complete_style="cyan", finished_style="green"),
+                Text(f"{share:4.0%}"),
+            )
             lines.append(bar)
         lines.append(_one_line(Text(_figures(event))))
         if outage := _outage(event):
