@@ -142,12 +142,15 @@ async def test_it_ends_in_the_cleanup_of_a_cancelled_task_too() -> None:
         finally:
             with pytest.raises(TimeoutError), AttemptTimeout(0.0, NEVER, AttemptTimer()):
                 await hang()
+            ended.append("in time")
 
+    ended: list[str] = []
     task = asyncio.ensure_future(work())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
+    assert ended == ["in time"]
 
 
 async def test_after_it_the_task_can_be_cancelled_as_ever() -> None:

@@ -120,13 +120,14 @@ async def test_a_window_of_settled_runs_is_refreshed_with_few_requests(
             space.add_run(number, 1)
         options: dict[str, Any] = {"settle_after": 0, "page_size": 3, "since": since, "until": until}
         first = await unpod.export(SPACE, tmp_path, **options)
-        before = space.requests()
-        summary = await unpod.export(SPACE, tmp_path, **options)
-        assert (summary.complete, summary.fetched_runs, summary.runs) == (True, 0, first.runs)
         # A page shows the first settled run of the window. If it is not the first page, one more request
         # shows that no run has moved there. Without any run there is nothing to stop at.
         requests = {None: 1, 5: 3}[window[1]] if first.runs else 5
-        assert space.requests() - before == requests
+        for _ in range(2):
+            before = space.requests()
+            summary = await unpod.export(SPACE, tmp_path, **options)
+            assert (summary.complete, summary.fetched_runs, summary.runs) == (True, 0, first.runs)
+            assert space.requests() - before == requests
 
 
 @pytest.mark.parametrize("page_size", [1, 4, None])
