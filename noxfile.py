@@ -35,7 +35,7 @@ nox.options.sessions = ["lint", "types", "tests", "tests-slow", "docs", "wheel",
 
 ROOT = Path(__file__).resolve().parent
 PROJECT: dict[str, Any] = nox.project.load_toml(ROOT / "pyproject.toml")
-EVERYTHING = ".[cli,parquet,otel,mcp]"
+EVERYTHING = ".[cli,parquet,otel,mcp,store]"
 RUNNING = f"3.{sys.version_info.minor}"
 
 
@@ -203,7 +203,7 @@ def floors(session: nox.Session) -> None:
     """Run the tests with the lowest version of each run-time dependency that pyproject.toml allows."""
     pins: list[str] = []
     extras = PROJECT["project"]["optional-dependencies"]
-    tested = [line for name in ("cli", "parquet", "otel", "mcp") for line in extras[name]]
+    tested = [line for name in ("cli", "parquet", "otel", "mcp", "store") for line in extras[name]]
     for line in [*PROJECT["project"]["dependencies"], *tested]:
         requirement = Requirement(line)
         lowest = [item.version for item in requirement.specifier if item.operator == ">="]
@@ -312,6 +312,18 @@ def docs_extra(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/docs/extra.py", *session.posargs)
 
 
+@nox.session(default=False)
+def stores(session: nox.Session) -> None:
+    """Export into S3, Google Cloud Storage and Azure; the last is Azurite, installed with npm."""
+    session.install("-e", EVERYTHING, *group("test"))
+    with tempfile.TemporaryDirectory(prefix="unpod-azurite-") as folder:
+        command = ("npm", "install", "--no-audit", "--no-fund", "--prefix", folder, AZURITE)
+        session.run(*command, external=True, silent=True)
+        env = {"UNPOD_TEST_STORES": "s3,gs,az", "AZURITE": f"{folder}/node_modules/.bin/azurite-blob"}
+        run_pytest(session, "tests/export/test_object_store.py", env=env)
+
+
+AZURITE = "azurite@3.37.0"
 SERVERS = {"postgresql": "usr/lib/postgresql/*/bin/initdb", "systemd": "usr/bin/systemd-analyze"}
 
 

@@ -255,6 +255,7 @@ def test_each_field_of_the_spec_has_an_option(monkeypatch: pytest.MonkeyPatch, t
         "concurrency": ("--concurrency=7", 7),
         "page_size": ("--page-size=9", 9),
         "part_bytes": ("--part-size=1.5", 3 * 2**19),
+        "state_dir": ("--state-dir=here", "here"),
     }
     specs: list[ExportSpec] = []
 

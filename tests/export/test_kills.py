@@ -12,6 +12,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,14 +32,26 @@ VICTIM = Path(__file__).with_name("victim.py")
 PAGE_SIZE = 7  # so small that reading run by run is cheaper, or that the space-wide listing has many pages
 
 
-async def run_victim(sandbox: Sandbox, target: Path, kill_at: int, **options: object) -> int | None:
-    """Export in another process. Returns the number of counted calls, or None if it was killed."""
+async def run_victim(
+    sandbox: Sandbox,
+    target: str | Path,
+    kill_at: int,
+    *,
+    counted: Sequence[str] | None = None,
+    **options: object,
+) -> int | None:
+    """Export in another process. Returns the number of counted calls, or None if it was killed.
+
+    Args:
+        counted: The names of the functions to count; None for those of `victim.py`.
+    """
     job = {
         "token": sandbox.token,
         "base_url": sandbox.base_url,
         "space": sandbox.space_token,
         "target": str(target),
         "kill_at": kill_at,
+        "counted": counted,
         "export": {"part_bytes": 40_000, **options},
     }
     process = await asyncio.create_subprocess_exec(

@@ -2,8 +2,9 @@
 
     python victim.py '{"base_url": ..., "kill_at": 17, "export": {...}}'
 
-It counts the calls that change the disk or send a request. A kill at any other moment has the effect of a
-kill before the next of these calls. At its end, it prints the number of counted calls.
+It counts the calls that change the disk or send a request, or, with "counted", those of other functions. A
+kill at any other moment has the effect of a kill before the next of these calls. At its end, it prints the
+number of counted calls.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ last = 0
 
 def main(job: dict[str, object]) -> None:
     kill_at = job["kill_at"]
+    names = set(job["counted"] or COUNTED)  # type: ignore[call-overload]
 
     def look(frame: FrameType, event: str, what: object) -> None:
         global last
-        if event == "c_call" and getattr(what, "__name__", "") in COUNTED:
+        if event == "c_call" and getattr(what, "__name__", "") in names:
             last = next(calls)
             if last == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -37,7 +37,7 @@ class Exporting:
         on_progress: Callable[[ExportProgress], object] | None = None,
         **options: Unpack[ExportOptions],
     ) -> ExportSummary:
-        """Export every run and every task of one or more spaces into the files of a directory.
+        """Export every run and every task of one or more spaces into files, in a directory or object store.
 
         The tasks are in the files of `tasks/` and the runs in `runs/`, each row once. `_manifest.json` is
         written last. It lists the options, the files, and what is missing.
@@ -51,8 +51,9 @@ class Exporting:
 
         Args:
             spaces: Token of a space, several tokens, or an `ExportSpec` that holds the options as well.
-            target: Directory of the data set. It is created if it does not exist. One export can write to it
-                at a time.
+            target: Directory of the data set. It is created if it does not exist. Or a URL such as
+                `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, which needs the extra
+                `store`. One export can write to a target at a time.
             on_progress: Called with an `ExportProgress` about five times a second. An exception that it
                 raises is logged and does not stop the export.
             options: The other fields of `ExportSpec`, such as `format`, `since`, `redact` and `recordings`.
@@ -66,21 +67,23 @@ class Exporting:
         Raises:
             InvalidArgument: An option is not accepted. Nothing was sent.
             TargetLockedError: Another export is writing to the target.
-            ExportError: The target was made with different options, or cannot be written.
+            ExportError: The target was made with different options, or cannot be written. An object store
+                denies access, has no such bucket, or others changed the manifest meanwhile.
             AuthenticationError, RefusedError: The service denies access.
             TransportError, APIError: The service did not recover in time. An export waits out outages and
                 rate limits until the client's `deadline` ends, or for an hour if there is none. The deadline
                 starts with this call, and includes opening the target.
-            ConfigurationError: A package that the format needs is not installed.
+            ConfigurationError: A package that the format or the object store needs is not installed.
         """
         deadline = self._context.executor.deadline()
         deadline.start()
         # Imported here because programs that export nothing need no database.
         if _EXPORTER not in sys.modules:
             await _import_exporter(deadline)
-        from unpod_async._export import ExportSpec, run_export
+        from unpod_async._export import ExportSpec, StoreAddress, run_export
 
         directory = _path(target)
+        place = StoreAddress.parse(target) or directory
         if isinstance(spaces, ExportSpec):
             if options:
                 name = next(iter(options))
@@ -97,7 +100,13 @@ class Exporting:
             raise InvalidArgument(
                 "on_progress must be a function that takes an ExportProgress", argument="on_progress"
             )
-        return await run_export(self._context, spec, directory, deadline, on_progress)
+        if spec.state_dir is not None and isinstance(place, Path):
+            raise InvalidArgument(
+                "state_dir is only used if the target is in an object store",
+                argument="state_dir",
+                hint="leave it out: the state is in the directory of the export",
+            )
+        return await run_export(self._context, spec, place, deadline, on_progress)
 
 
 _EXPORTER: Final = "unpod_async._export.job"

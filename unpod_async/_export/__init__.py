@@ -3,7 +3,8 @@
 `spec` has the options and `results` the summary and progress; `job` runs an export. It lists the runs
 (`run_sync`) and reads their tasks, run by run (`run_tasks`) or from the listing of the whole space
 (`space_scan`). `storage` keeps the state, the rows and the finished parts, and
-`manifest` describes them. `reading` reads them back, and `queries` opens them with DuckDB.
+`manifest` describes them. `object_store` uploads them. `reading` reads them back, and `queries` opens them
+with DuckDB.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from unpod_async._export.job import run_export
     from unpod_async._export.manifest import MANIFEST, Manifest
     from unpod_async._export.missing import BadRow, FailedRun
+    from unpod_async._export.object_store import StoreAddress, state_directory
     from unpod_async._export.outage import is_transient
     from unpod_async._export.reading import DatasetReader
     from unpod_async._export.redaction import Redactor, mask_contact
@@ -60,6 +62,7 @@ __all__ = [
     "Redactor",
     "Row",
     "RowPages",
+    "StoreAddress",
     "differing_options",
     "field_types",
     "is_transient",
@@ -71,6 +74,7 @@ __all__ = [
     "row_lines",
     "run_export",
     "space_tasks",
+    "state_directory",
 ]
 
 # Modules are imported on first use: `unpod-async export --help` needs `spec` only, and no database.
@@ -79,6 +83,7 @@ _MODULES = {
     "job": "run_export",
     "manifest": "MANIFEST Manifest",
     "missing": "BadRow FailedRun",
+    "object_store": "StoreAddress state_directory",
     "outage": "is_transient",
     "reading": "DatasetReader",
     "redaction": "Redactor mask_contact",

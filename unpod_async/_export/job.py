@@ -8,12 +8,15 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import msgspec
+
 from unpod_async._common import cancel_and_wait, path_text
+from unpod_async._export.object_store import StoreAddress
 from unpod_async._export.outage import OutageRetrier, probe_service
 from unpod_async._export.recordings import download_recordings, recording_url
 from unpod_async._export.redaction import Redactor
@@ -37,7 +40,7 @@ from unpod_async.errors import ExportError, IncompleteListing
 
 __all__ = ["run_export"]
 
-Phase: TypeAlias = Literal["listing", "fetching", "recordings", "writing", "done"]
+Phase: TypeAlias = Literal["listing", "fetching", "recordings", "writing", "uploading", "done"]
 
 _log = logging.getLogger("unpod_async")
 
@@ -54,7 +57,7 @@ _MAX_EXAMPLES = 100
 async def run_export(
     client: ClientContext,
     spec: ExportSpec,
-    target: Path,
+    target: Path | StoreAddress,
     deadline: Deadline,
     on_progress: Callable[[ExportProgress], object] | None = None,
 ) -> ExportSummary:
@@ -64,10 +67,34 @@ async def run_export(
     )
     progress = ProgressReporter(on_progress, client.executor.stats, retrier)
     dataset_options = spec.dataset_options(client.settings.base_url)
-    async with open_workspace(target, spec, dataset_options, deadline) as workspace:
-        summary = await _ExportJob(client, spec, workspace, deadline, retrier, progress).run()
+
+    async def export_to(directory: Path) -> ExportSummary:
+        async with open_workspace(directory, spec, dataset_options, deadline) as workspace:
+            return await _ExportJob(client, spec, workspace, deadline, retrier, progress).run()
+
+    if isinstance(target, Path):
+        summary = await export_to(target)
+    else:
+        from unpod_async._export.object_store import export_to_store
+
+        summary = await export_to_store(target, spec, dataset_options, deadline, progress, export_to)
+        summary = msgspec.structs.replace(
+            summary, seconds=progress.seconds, requests=progress.requests, retries=progress.retries
+        )
     progress.enter("done")
     return summary
+
+
+@contextlib.asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None, None]:
+    """Run `work` during the block."""
+    running = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        cancelled = await cancel_and_wait([running])
+        if cancelled is not None:
+            raise cancelled
 
 
 class _ExportJob:
@@ -132,7 +159,7 @@ class _ExportJob:
 
     async def run(self) -> ExportSummary:
         """Run the export up to its end."""
-        async with self._emit_in_background(), self._resources:
+        async with _in_background(self._tick()), self._resources:
             for space, token in self._workspace.spaces:
                 await self._list_runs(space, token)
             await self._fetch_tasks()
@@ -146,17 +173,6 @@ class _ExportJob:
             if self._has_unreadable_runs:
                 runs += await self._io.run(self._catalog.count_runs_without_row)
         return self._summarise(found, gone, runs)
-
-    @contextlib.asynccontextmanager
-    async def _emit_in_background(self) -> AsyncGenerator[None, None]:
-        """Emit progress in the background."""
-        ticker = asyncio.create_task(self._tick())
-        try:
-            yield
-        finally:
-            cancelled = await cancel_and_wait([ticker])
-            if cancelled is not None:
-                raise cancelled
 
     async def _tick(self) -> None:
         while True:
@@ -375,6 +391,8 @@ class ProgressReporter:
         self._recent: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
         self._failed = False
         self._resumed: str | None = None
+        self._uploads = 0
+        self._uploads_total: int | None = None
         self.phase: Phase = "listing"
         self.runs_seen = 0
         self.runs_total: int | None = None
@@ -402,6 +420,23 @@ class ProgressReporter:
         """Note what an interrupted export has stored, and emit an event."""
         self._resumed = stored
         self.emit()
+
+    @contextlib.asynccontextmanager
+    async def uploading(self, total: int) -> AsyncGenerator[None, None]:
+        """Emit events while files are uploaded; `total` is their number."""
+        self._uploads_total = total
+        self.enter("uploading")
+        async with _in_background(self._emit_regularly()):
+            yield
+
+    async def _emit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(_EMIT_SECONDS)
+            self.emit()
+
+    def count_upload(self) -> None:
+        """Count an uploaded file."""
+        self._uploads += 1
 
     def emit(self) -> None:
         """Call `on_progress` with an event."""
@@ -446,6 +481,8 @@ class ProgressReporter:
             seconds=now - self._started,  # of the same moment as the rate
             rate=(rows - rows_then) / seconds,
             remaining=self._remaining(left, speed),
+            uploads=self._uploads,
+            uploads_total=self._uploads_total,
         )
 
     def _remaining(self, left: int, speed: float) -> float | None:

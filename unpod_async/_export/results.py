@@ -19,8 +19,8 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
     `str` and `print` show it on one line, such as "fetching: 12 of 61 runs, 340 tasks".
 
     Attributes:
-        phase: "listing" the runs, "fetching" their tasks, downloading "recordings", "writing" the files, or
-            "done".
+        phase: "listing" the runs, "fetching" their tasks, downloading "recordings", "writing" the files,
+            "uploading" them to an object store, or "done".
         runs_seen: Selected runs listed so far.
         runs_total: Runs whose tasks this export has to read; None while the runs are being listed.
         runs_done: Number of these runs whose tasks have been read.
@@ -37,9 +37,11 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
         seconds: Seconds since the export began.
         rate: Tasks per second, measured over the last ten seconds.
         remaining: Estimated seconds until the tasks are read; None if unknown.
+        uploads: Files uploaded to the object store so far.
+        uploads_total: Files that this export uploads; None before the uploads begin.
     """
 
-    phase: Literal["listing", "fetching", "recordings", "writing", "done"]
+    phase: Literal["listing", "fetching", "recordings", "writing", "uploading", "done"]
     runs_seen: int = 0
     runs_total: int | None = None
     runs_done: int = 0
@@ -54,11 +56,15 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     rate: float = 0.0
     remaining: float | None = None
+    uploads: int = 0
+    uploads_total: int | None = None
 
     def __str__(self) -> str:
         runs = self.runs_seen if self.runs_total is None else self.runs_total
         noun = "run" if runs == 1 else "runs"
         outage = f"; {self.outage}" if self.outage else ""
+        if self.phase == "uploading":
+            return f"{self.phase}: {self.uploads:,} of {self.uploads_total or 0:,} files"
         if self.runs_total is None:
             return f"{self.phase}: {runs:,} {noun} found{outage}"
         return f"{self.phase}: {self.runs_done:,} of {runs:,} {noun}, {self.rows:,} tasks{outage}"
@@ -68,7 +74,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an export.
 
     Attributes:
-        target: The directory, as it was given. Bytes in its name that are not UTF-8 are escaped.
+        target: The directory or the URL, as it was given. Bytes in its name that are not UTF-8 are escaped.
         complete: True if the data set has every run and every task.
         runs: Runs in the data set.
         tasks: Tasks in the data set.
@@ -88,6 +94,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         requests: HTTP requests sent, including retries.
         retries: Retries among the requests.
         seconds: Duration of the export.
+        local_copy: Directory on this machine with the same data set, if the target is in an object store.
     """
 
     target: str
@@ -110,6 +117,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     retries: int = 0
     seconds: float = 0.0
+    local_copy: str | None = None
 
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks show: a table of the fields, without lists of runs and rows."""
@@ -125,6 +133,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         Their columns are those of a Parquet export, whatever the format of the files, even without rows.
         Each query reads the Parquet or CSV files, so the data set can be larger than memory. The views are
         valid until the next export replaces files. JSONL files are read into memory now; this needs pyarrow.
+        If the target is in an object store, the files of `local_copy` are read.
 
         Example:
             ```python
@@ -138,4 +147,4 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         """
         from unpod_async._export.queries import open_duckdb
 
-        return open_duckdb(Path(self.target))
+        return open_duckdb(Path(self.local_copy or self.target))

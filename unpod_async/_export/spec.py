@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import os
 import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, cast
 
 import msgspec
 
@@ -151,6 +152,13 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
         int,
         msgspec.Meta(ge=1, le=2**40, description="Size of one file of tasks, in bytes of its rows as JSON."),
     ] = 64 * 2**20
+    state_dir: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="Directory on this machine for the state and a copy of the files, if the target is "
+            "in an object store. By default it is in the user's folder for caches."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         for name, annotation in field_types().items():
@@ -235,6 +243,7 @@ class ExportOptions(TypedDict, total=False):
     concurrency: int
     page_size: int | None
     part_bytes: int
+    state_dir: str | os.PathLike[str] | None
 
 
 _DEFAULTS: dict[str, Any] = dict(
@@ -380,6 +389,16 @@ def _key(name: str, value: object) -> bytes | None:
     return key
 
 
+def _directory(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str | os.PathLike):
+        path = os.fsdecode(cast("str | os.PathLike[str]", value))
+        if path and "\0" not in path:
+            return path
+    raise InvalidArgument(f"{name} must be the path of a directory", argument=name)
+
+
 _CONVERSIONS = {
     "spaces": _space_tokens,
     "runs": _run_ids,
@@ -388,5 +407,6 @@ _CONVERSIONS = {
     "redact_key": _key,
     "recording_hosts": _hosts,
     "settle_after": _age,
+    "state_dir": _directory,
 }
 """By field, the function that converts an accepted value to the value that the field holds."""

@@ -21,6 +21,7 @@ _TITLES: Final = {
     "fetching": "Fetching tasks",
     "recordings": "Downloading recordings",
     "writing": "Writing files",
+    "uploading": "Uploading files",
     "done": "Done",
 }
 _SHOWN_WAIT: Final = 2.0
@@ -50,6 +51,8 @@ def progress_display(*, logged: bool = False) -> ProgressDisplay:
 
 def _headline(event: ExportProgress) -> str:
     title = _TITLES[event.phase]
+    if event.phase == "uploading":
+        return f"{title}: {event.uploads:,} of {counted(event.uploads_total or 0, 'file')}"
     if event.runs_total is None:
         return f"{title}: {counted(event.runs_seen, 'run')} found"
     return f"{title}: {event.runs_done:,} of {counted(max(event.runs_total, event.runs_done), 'run')}"
@@ -62,7 +65,7 @@ def _figures(event: ExportProgress) -> str:
         parts.append(f"{event.rate:,.0f} tasks/s")
     if event.phase == "done":
         parts.append(f"in {_duration(event.seconds)}")
-    elif event.phase != "writing" and event.remaining is not None:
+    elif event.phase not in {"writing", "uploading"} and event.remaining is not None:
         parts.append(f"{_duration(event.remaining)} left")
     if event.retries:
         parts.append(f"{event.retries:,} {'retry' if event.retries == 1 else 'retries'}")
@@ -88,6 +91,8 @@ def _news(before: ExportProgress, event: ExportProgress, *, logged: bool) -> lis
 
 
 def _share_done(event: ExportProgress) -> float | None:
+    if event.phase == "uploading":
+        return min(event.uploads / event.uploads_total, 1.0) if event.uploads_total else None
     if not event.runs_total:
         return None
     return min(event.runs_done / event.runs_total, 1.0)

@@ -7,18 +7,21 @@ Modules: `catalog` (the database and all SQL), `checkpoint` (staged rows and whe
 from __future__ import annotations
 
 from unpod_async._export.storage.catalog import (
+    STATE_NAME,
     Catalog,
     KnownRun,
     ListedRun,
     RunState,
     ScanProgress,
     Wanted,
+    copy_state,
 )
 from unpod_async._export.storage.checkpoint import Disk, Spool, Staging, spool_path, sync
 from unpod_async._export.storage.publish import Contents
 from unpod_async._export.storage.workspace import Workspace, open_workspace
 
 __all__ = [
+    "STATE_NAME",
     "Catalog",
     "Contents",
     "Disk",
@@ -30,6 +33,7 @@ __all__ = [
     "Staging",
     "Wanted",
     "Workspace",
+    "copy_state",
     "open_workspace",
     "spool_path",
     "sync",

@@ -6,6 +6,7 @@ they are in the spool until they are published as parts.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import sqlite3
@@ -19,6 +20,7 @@ import msgspec
 from unpod_async._common import O_BINARY
 
 __all__ = [
+    "STATE_NAME",
     "VERSION",
     "Catalog",
     "Changes",
@@ -32,9 +34,13 @@ __all__ = [
     "ScanProgress",
     "StagedRun",
     "Wanted",
+    "copy_state",
 ]
 
 VERSION = 5
+
+STATE_NAME = "state.sqlite3"
+"""The name of the file."""
 
 _MAX_IDS = 500
 """Maximum number of values in one statement. SQLite may be built with a limit of 999."""
@@ -1098,3 +1104,17 @@ class _Transaction:
             self._db.execute("COMMIT")
         elif self._db.in_transaction:  # SQLite itself rolls back when the disk is full
             self._db.execute("ROLLBACK")
+
+
+def copy_state(source: Path, target: Path) -> None:
+    """Copy the file of a catalog that is not open, without the key of the hashes. Blocks.
+
+    Args:
+        target: Must not exist.
+    """
+    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_BINARY, 0o600))
+    with contextlib.closing(sqlite3.connect(source, isolation_level=None)) as db:
+        db.execute("VACUUM INTO ?", (str(target),))
+    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as db:
+        db.execute("PRAGMA secure_delete=ON")  # also from pages that are not used any more
+        db.execute("DELETE FROM meta WHERE name = 'redact_key'")

@@ -30,6 +30,7 @@ from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, CsvOptions, Ran
 from unpod_async._export.manifest import MANIFEST, MANIFEST_VERSION, WORK, PartInfo
 from unpod_async._export.missing import BadRow, FailedRun
 from unpod_async._export.storage.catalog import (
+    STATE_NAME,
     Catalog,
     FinishedPart,
     PartContent,
@@ -93,7 +94,7 @@ class Target:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.work = directory / WORK
-        self.catalog = self.work / "state.sqlite3"
+        self.catalog = self.work / STATE_NAME
         self._lock = -1
         self._is_new = False
 

@@ -62,6 +62,7 @@ _METAVARS: Final = {
     "settle_after": "DAYS",
     "part_bytes": "MIB",
     "redact_key": "FILE",
+    "state_dir": "DIR",
 }
 _HELP: Final = {
     "runs": "Export only this run: its id, or its first characters. Needs a single space.",
@@ -80,7 +81,7 @@ _HELP: Final = {
 
 _GROUPS: Final = {
     "Rows": ("runs", "since", "until", "full", "settle_after"),
-    "Files": ("format", "csv_safe", "csv_bom", "part_bytes"),
+    "Files": ("format", "csv_safe", "csv_bom", "part_bytes", "state_dir"),
     "Privacy": ("redact", "redact_key", "keep_user_tokens"),
     "Recordings": ("recordings", "recording_hosts"),
     "Requests": ("concurrency", "page_size"),
@@ -202,7 +203,13 @@ def export(
     context: typer.Context,
     space: Space,
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", show_default=False, help="Directory of the data set.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            show_default=False,
+            help="Directory of the data set, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
+            "az://CONTAINER/PREFIX.",
+        ),
     ],
     more_spaces: Annotated[
         list[str] | None,
@@ -236,7 +243,7 @@ def export(
     ] = None,
     **fields: Any,
 ) -> int:
-    """Export runs and tasks to files in a directory.
+    """Export runs and tasks to files in a directory or an object store.
 
     If it is stopped or killed, run the same command again: it resumes. Run it again later to fetch only what
     is new or may have changed.
@@ -256,14 +263,14 @@ def export(
             summary = runner.run(_export(client, spec, target, logged=options.verbose > 0))
         except Interrupted as interrupted:
             echo_err("Interrupted.")
-            _explain_resuming(target, command, can_pass=True)
+            _explain_resuming(_directory(target, spec), command, can_pass=True)
             interrupted.reported = True
             raise
         except (APIError, TransportError) as error:
             from unpod_async._export import is_transient  # here, because it imports aiohttp
 
             status = report_error(error, verbose=options.verbose)
-            _explain_resuming(target, command, can_pass=is_transient(error))
+            _explain_resuming(_directory(target, spec), command, can_pass=is_transient(error))
             return status
     if json_lines is not None or has_stdout():
         write_summary(summary, as_json=wants_json(json_lines), command=command)
@@ -283,10 +290,19 @@ async def _export(client: UnpodClient, spec: ExportSpec, target: str, *, logged:
         return await client.export(spec, target, on_progress=show)
 
 
+def _directory(target: str, spec: ExportSpec) -> str:
+    """Return the directory on this machine with the state of an export."""
+    from unpod_async._export import StoreAddress, state_directory
+
+    address = StoreAddress.parse(target)
+    return target if address is None else str(state_directory(address, spec.state_dir) / "data")
+
+
 def _explain_resuming(target: str, command: str, *, can_pass: bool) -> None:
     """Write what is kept and how to continue.
 
     Args:
+        target: the directory with the state.
         can_pass: the same command may succeed later; otherwise the user has to correct something first.
     """
     # An export that stores nothing removes what it created.
@@ -318,6 +334,7 @@ def write_summary(summary: ExportSummary, *, as_json: bool, command: str) -> Non
 def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str | Cell]]:
     pairs: list[tuple[str, str | Cell]] = [
         ("Target", summary.target),
+        *([("Local copy", summary.local_copy)] if summary.local_copy else []),
         ("Complete", Cell("yes", "green") if summary.complete else Cell("NO, see below", "bold red")),
         ("Data set", f"{counted(summary.runs, 'run')}, {counted(summary.tasks, 'task')}"),
         ("Files", f"{summary.files:,}, {summary.bytes / 1e6:,.1f} MB"),

@@ -44,6 +44,7 @@ def report(
     The page is one file that loads nothing else. It has no names, phone numbers or texts of calls. Its path
     is printed. Run the command again after the next export. The exit status is 3 if the export is incomplete.
     """
+    _refuse_store(directory)
     target = Path(directory, _FILE) if output is None else Path(output)
     if output != _STDOUT:
         _check_output(Path(directory), target)
@@ -65,6 +66,22 @@ def report(
     echo_err("incomplete: rows are missing from the export, and so from the page")
     echo_err("hint: run the export again, and then this command")
     return INCOMPLETE
+
+
+def _refuse_store(directory: str) -> None:
+    """Raise CliError for a data set in an object store, and say where a copy is."""
+    from unpod_async._export import StoreAddress, state_directory
+
+    address = StoreAddress.parse(directory)
+    if address is not None:
+        copy = state_directory(address, None) / "data"
+        raise CliError(
+            "a report is made from a directory, not from an object store",
+            hint=f"this machine has a copy of the files in {path_text(copy)}"
+            if copy.is_dir()
+            else "copy the files of the data set into a directory, and give that",
+            status=USAGE,
+        )
 
 
 def _check_output(directory: Path, target: Path) -> None:
