@@ -17,7 +17,13 @@ from unpod_async.errors import InvalidArgument
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from unpod_async._export import ExportOptions, ExportProgress, ExportSpec, ExportSummary
+    from unpod_async._export import (
+        ExportOptions,
+        ExportProgress,
+        ExportSpec,
+        ExportSummary,
+        StoreAddress,
+    )
     from unpod_async._http import Deadline
     from unpod_async._paging import ClientContext
 
@@ -80,10 +86,10 @@ class Exporting:
         # Imported here because programs that export nothing need no database.
         if _EXPORTER not in sys.modules:
             await _import_exporter(deadline)
-        from unpod_async._export import ExportSpec, StoreAddress, run_export
+        from unpod_async._export import ExportSpec, run_export
 
         directory = _path(target)
-        place = StoreAddress.parse(target) or directory
+        place = _store_address(target) or directory
         if isinstance(spaces, ExportSpec):
             if options:
                 name = next(iter(options))
@@ -124,6 +130,15 @@ async def _import_exporter(deadline: Deadline) -> None:
     if not importing.done():
         raise deadline.error("while the export code was being imported", sent=False)
     importing.result()
+
+
+def _store_address(target: str | os.PathLike[str]) -> StoreAddress | None:
+    """Return the address in an object store that a target names, or None."""
+    if ":" not in os.fsdecode(target):
+        return None  # without an import
+    from unpod_async._export import StoreAddress
+
+    return StoreAddress.parse(target)
 
 
 def _path(target: object) -> Path:

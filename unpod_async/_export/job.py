@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
 from unpod_async._common import cancel_and_wait, path_text
-from unpod_async._export.object_store import StoreAddress
 from unpod_async._export.outage import OutageRetrier, probe_service
 from unpod_async._export.recordings import download_recordings, recording_url
 from unpod_async._export.redaction import Redactor
@@ -37,6 +36,9 @@ from unpod_async._export.storage import Contents, RunState, ScanProgress, Worksp
 from unpod_async._http import Deadline, Stats
 from unpod_async._paging import ClientContext, PageFailure, space_runs
 from unpod_async.errors import ExportError, IncompleteListing
+
+if TYPE_CHECKING:
+    from unpod_async._export.object_store import StoreAddress
 
 __all__ = ["run_export"]
 
