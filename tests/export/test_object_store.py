@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import shutil
@@ -199,6 +200,34 @@ async def test_a_part_that_others_changed_is_not_restored(bucket: Bucket, tmp_pa
         bucket.delete(name)
         with pytest.raises(ExportError, match="is missing from"):
             await export(sandbox, bucket.url, state_dir=tmp_path / "two")
+
+
+async def test_a_download_can_be_cancelled_at_any_moment(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No file stays open, and the next export downloads everything again."""
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox:
+        await export(sandbox, bucket.url)
+        for moment in range(6):
+            arrived = asyncio.Event()
+
+            async def rule(method: str, path: str, request: bytes) -> bytes:
+                if method == "GET" and ("/part-" in path or "/state-" in path):
+                    arrived.set()  # noqa: B023
+                return request
+
+            async with between(bucket, monkeypatch, rule):
+                state = tmp_path / f"state {moment}"
+                running = asyncio.create_task(export(sandbox, bucket.url, state_dir=state))
+                await arrived.wait()
+                for _ in range(moment * 3):
+                    await asyncio.sleep(0)
+                running.cancel()
+                with contextlib.suppress(asyncio.CancelledError):  # it may have ended
+                    await running
+            gc.collect()
+            await export(sandbox, bucket.url, state_dir=state)
+            assert_holds(state / "data", sandbox)
 
 
 async def test_the_key_of_the_hashes_is_not_in_the_store(bucket: Bucket, tmp_path: Path) -> None:
@@ -609,6 +638,9 @@ async def test_a_bucket_that_is_deleted_meanwhile(bucket: Bucket, monkeypatch: p
 async def test_a_store_that_ignores_conditions_is_refused(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if bucket.server.scheme == "az":
+        pytest.skip("the conditions are signed")
+
     async def rule(method: str, path: str, request: bytes) -> bytes:
         return re.sub(rb"(?i)\r\n(if-(none-)?match|x-goog-if-generation-match): [^\r]*", b"", request)
 

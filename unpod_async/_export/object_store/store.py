@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import re
 import sys
@@ -18,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
-from unpod_async._common import TimeLimit
+from unpod_async._common import TimeLimit, ignore_error, join_shielded
 from unpod_async._export.object_store.address import StoreAddress
 from unpod_async._http import Deadline
 from unpod_async._tables import import_package
@@ -164,10 +165,11 @@ class ObjectStore:
         except _Missing:
             return None
         chunks = aiter(found.stream(min_chunk_size=_READ_BYTES))
-        with await asyncio.to_thread(path.open, "xb") as file:
+        with contextlib.ExitStack() as opened:
+            file = await _run_in_thread(lambda: opened.enter_context(path.open("xb")))
             while (chunk := await self._send("read", lambda: _next(chunks))) is not None:
                 digest.update(chunk)
-                await asyncio.to_thread(file.write, chunk)
+                await _run_in_thread(functools.partial(file.write, chunk))
         return digest.hexdigest()
 
     async def list_names(self, folder: str) -> list[str]:
@@ -299,6 +301,16 @@ class _Missing(Exception):
 
 class _Conflict(Exception):
     """The object exists already, or has another version."""
+
+
+async def _run_in_thread(work: Callable[[], T]) -> T:
+    """Run blocking work. A cancelled caller waits until it has ended, because its file is closed next."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    cancelled = await join_shielded(running)
+    if cancelled is not None:
+        ignore_error(running)
+        raise cancelled
+    return running.result()
 
 
 async def _next(items: AsyncIterator[T]) -> T | None:
