@@ -484,7 +484,7 @@ async def test_a_write_without_a_clear_answer_is_sent_once_and_its_outcome_is_un
     assert (error.status, error.space_token, error.document_ids) == (status, "", ())
     assert str(error).startswith(f"the {method} was sent and may have taken effect: {method} /widgets/")
     assert "hint: find out whether it took effect before you send it again" in str(error)
-    with pytest.raises(InvalidArgument, match="error must be that of a create"):
+    with pytest.raises(InvalidArgument, match="error must come from a create"):
         await unpod.tasks.reconcile(error)
 
 

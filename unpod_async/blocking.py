@@ -473,8 +473,8 @@ class BlockingIterator(_Facade[ListingIterator[T] | StreamIterator[T]], Iterator
 class BlockingPager(_Facade[Pager[T]], Generic[T]):
     """A listing of the service: `for row in pager` yields every row exactly once, or raises an error.
 
-    Creating one sends nothing, and each iteration reads the listing from the start, one page at a time. See
-    `Pager` for what is guaranteed, and for the errors.
+    Creating it sends no request. Each iteration reads the listing from the start, one page at a time. See
+    `Pager` for the guarantees and the errors.
     """
 
     def __iter__(self) -> BlockingIterator[T]:
@@ -620,12 +620,12 @@ class _Recordings(_Facade[Recordings]):
 class BlockingClient(_Facade[UnpodClient]):
     """A client for synchronous programs. Several threads can use it at the same time.
 
-    Use it with `with`, or call `close()` at the end. Its methods are those of `UnpodClient`, without `async`
-    and `await`; so are their arguments, results and errors. The first call starts a thread with an event
-    loop, in which the requests are sent. Functions that you pass, such as `on_progress`, are called in it.
+    Use it with `with`, or call `close()` at the end. It has the methods of `UnpodClient`, with the same
+    arguments, results and errors, but without `async` and `await`. The first call starts a thread with an
+    event loop, which sends the requests. Functions that you pass, such as `on_progress`, run in that thread.
 
     Ctrl-C cancels the call that is in progress and waits until it has cleaned up; a second Ctrl-C does not
-    wait. If a create may have been sent, the KeyboardInterrupt has a note and the log a warning.
+    wait. If a create may have been sent, the `KeyboardInterrupt` gets a note, and a warning is logged.
 
     Example:
         ```python
@@ -635,8 +635,8 @@ class BlockingClient(_Facade[UnpodClient]):
         ```
 
     Args:
-        client: the client that does the work, with the options of your choice. It must not have been used
-            elsewhere, and is closed with this one. Default: `UnpodClient()`.
+        client: the client that does the work, with the options of your choice. It must be unused, and
+            closing this client closes it. Default: `UnpodClient()`.
 
     Attributes:
         organizations: `organizations.list`.

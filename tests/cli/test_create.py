@@ -51,7 +51,7 @@ async def test_it_warns_of_numbers_that_are_called_twice(tmp_path: Path) -> None
     file = tmp_path / "calls.csv"
     numbers = ["+1 555-0100", "15550100", "(155) 50100", "15550101", "1.5550.101", "15550102"]
     file.write_text("name,contact_number\n" + "".join(f"A,{number}\n" for number in numbers))
-    warning = "WARNING: 3 calls to a number that an earlier document also has\n"
+    warning = "WARNING: 3 documents with a number that is also in an earlier document\n"
     async with Sandbox(runs=1) as sandbox:
         repeated = await create(sandbox, "--documents", str(file), "--yes")
         single = await create(sandbox, *PERSON, "--yes")

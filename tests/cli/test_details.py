@@ -119,7 +119,7 @@ async def test_the_start_of_several_ids_is_refused(
         assert await asyncio.to_thread(os.listdir, tmp_path) == []
     assert (result.status, result.out) == (2, "")
     assert "the ids of 2 runs of space SPACEMAIN000000000000001 start with Rsame" in result.err
-    assert "hint: give more of the id: Rsame0, Rsame1" in result.err
+    assert "hint: give more characters of the id: Rsame0, Rsame1" in result.err
 
 
 async def test_a_run_with_an_unreadable_task_is_shown_and_reported() -> None:

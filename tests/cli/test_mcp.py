@@ -309,7 +309,7 @@ async def test_errors_say_what_happened_and_what_to_do(log: Path) -> None:
     async with Sandbox(runs=2) as sandbox, serving(sandbox, log) as server:
         space = sandbox.space_token
         for tool, arguments, message in (
-            ("runs", {}, "there is no tool with this name\nhint: the tools: list_spaces, "),
+            ("runs", {}, "there is no tool with this name\nhint: use one of: list_spaces, "),
             ("list_runs", {}, "the arguments are not accepted: Object missing required field `space`"),
             (
                 "list_runs",
@@ -402,7 +402,7 @@ async def test_create_sends_what_its_dry_run_checked_and_only_once(log: Path) ->
                 "nothing was sent: the arguments differ",
             ),
             ({**wanted, "schedule": "auto", "confirmation": value}, "nothing was sent: the arguments differ"),
-            ({**wanted, "confirmation": "yes"}, "nothing was sent: the confirmation is not known"),
+            ({**wanted, "confirmation": "yes"}, "nothing was sent: the confirmation is unknown"),
         ):
             assert (await server.error("create", **changed)).startswith(message)
         assert sandbox.ledger == []
@@ -413,7 +413,7 @@ async def test_create_sends_what_its_dry_run_checked_and_only_once(log: Path) ->
         assert len(sandbox.ledger) == 2
 
         text = await server.error("create", **wanted, confirmation=value)
-        assert text.startswith("nothing was sent: the confirmation is not known, or it was used already")
+        assert text.startswith("nothing was sent: the confirmation is unknown or was used already")
         again = await server.call("create", **wanted)
         assert "WARNING: exactly these calls were placed before" in again["message"]
         assert len(sandbox.ledger) == 2
@@ -425,14 +425,14 @@ async def test_a_dry_run_finds_mistakes(log: Path) -> None:
             ({"agent": "no-such-agent"}, "nothing was sent: organization "),
             ({"documents": [{"name": "A", "contact_number": "none"}]}, "documents"),
             ({"documents": []}, "the arguments are not accepted: Expected `array` of length >= 1"),
-            ({"schedule": "tomorrow"}, "nothing was sent: schedule is neither now nor auto nor a time"),
-            ({"schedule": "2030-01-31T10:00:00"}, "nothing was sent: schedule is neither now nor auto nor"),
+            ({"schedule": "tomorrow"}, "nothing was sent: schedule must be now, auto, or a time"),
+            ({"schedule": "2030-01-31T10:00:00"}, "nothing was sent: schedule must be now, auto, or"),
         ):
             text = await server.error("create", **a_create(sandbox, **changed))
             assert text.startswith(message), text
             assert "hint: " in text
         twice = await server.call("create", **a_create(sandbox, documents=[PEOPLE[0], PEOPLE[0]]))
-        assert "WARNING: 1 call to a number that an earlier document also has." in twice["message"]
+        assert "WARNING: 1 document with a number that is also in an earlier document." in twice["message"]
         later = await server.call("create", **a_create(sandbox, schedule="2030-01-31T10:00:00+05:30"))
         assert later["state"] == "dry_run"
         assert sandbox.ledger == []
@@ -466,6 +466,7 @@ async def test_calls_with_an_unknown_outcome_are_never_sent_again(log: Path) -> 
         lost = await server.call("create", **wanted, confirmation=value)
         assert lost["state"] == "not_found"
         assert "must not be sent again" in lost["message"]
+        assert lost["message"].endswith("Tell the user what happened.")
 
         for arguments in (
             {**wanted, "confirmation": value},

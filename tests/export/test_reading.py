@@ -132,7 +132,7 @@ def empty(path: Path) -> None:
         ("jsonl.gz", truncate, "it is damaged ("),
         ("jsonl.gz", overwrite, "it is damaged ("),
         ("csv", in_quotes, "it is damaged ("),
-        ("csv", fewer_cells, "it is damaged (a row has another number of cells"),
+        ("csv", fewer_cells, "it is damaged (a row has more or fewer cells"),
         ("csv", other_value, "it is damaged (a cell has a value that no export writes)"),
         ("csv", no_column, "it has no column assignee"),
         ("csv", empty, "it has no column assignee"),

@@ -173,8 +173,8 @@ async def test_rows_of_odd_values_are_counted(tmp_path: Path) -> None:
     assert sum(counts(page, "Calls per day").values()) == 26
     notes = "\n".join(page.notes)
     assert "4 calls without a usable time" in notes
-    assert "2 durations not counted" in notes
-    assert "2 costs not counted" in notes
+    assert "Not counted: 2 durations below zero" in notes
+    assert "Not counted: 2 costs below zero" in notes
 
 
 async def test_the_day_and_the_hour_are_those_of_the_chosen_zone(tmp_path: Path) -> None:
@@ -206,11 +206,11 @@ async def test_an_incomplete_export_is_said_to_be_incomplete(tmp_path: Path) -> 
         result = await run_cli({}, "report", str(tmp_path), "--utc")
     assert result.status == 3
     assert result.out == f"{tmp_path / 'report.html'}\n"
-    assert "incomplete: rows are missing" in result.err
+    assert "incomplete: the page lists what is missing" in result.err
     assert "hint: run the export again" in result.err
     page = parse((tmp_path / "report.html").read_text("utf-8"))
     assert page.notes[1] == (
-        "This export is incomplete, and so are the figures. The next export requests again what is missing."
+        "This export is incomplete, and so are the figures. The next export tries to fetch what is missing."
     )
     assert ("a", {"href": "#missing"}) in page.elements
     assert any(attributes.get("id") == "missing" for _, attributes in page.elements)
@@ -239,6 +239,15 @@ async def test_failed_runs_of_the_export_are_listed(tmp_path: Path) -> None:
     text = "".join(page.texts)
     for words in ("45 runs could not be read", "7 recordings not downloaded", "list of SPACE & co"):
         assert words in text
+
+
+async def test_figures_are_not_called_incomplete_if_only_recordings_are_missing(tmp_path: Path) -> None:
+    write_dataset(tmp_path, *invented_rows(1), complete=False, failed_recordings=2)
+    page = await report(tmp_path, status=3)
+    assert (
+        "This export has all runs and calls, but not all recordings. "
+        "The next export tries to fetch what is missing."
+    ) in page.notes
 
 
 async def test_a_redacted_export_is_said_to_be_redacted(tmp_path: Path) -> None:

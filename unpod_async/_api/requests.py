@@ -130,7 +130,7 @@ class Requesting:
         headers: Mapping[str, str] | None = None,
         response: bool = False,
     ) -> Any:
-        """Send a request to any endpoint of the API, with the limits, deadline and secrets of this client.
+        """Send a request to any endpoint of the API, with the limits, deadline and token of this client.
 
         A GET is retried as the client's `RetryPolicy` says. A POST, PUT, PATCH or DELETE is sent once, over a
         connection of its own. It is sent again only if it certainly did not leave this machine, or if the
@@ -155,11 +155,12 @@ class Requesting:
             a `RawResponse`.
 
         Raises:
-            InvalidArgument: an argument is not accepted, or the path is that of a create. Nothing was sent.
-            APIError: the server answered with an error, also if the status is 206, or is 200 and the body
+            InvalidArgument: an argument is not accepted, or it is a POST to the path that places calls.
+                Nothing was sent.
+            APIError: the server answered with an error. This includes the status 206, and a 200 whose body
                 states an error.
-            OutcomeUnknown: a POST, PUT, PATCH or DELETE was sent and may have taken effect: the connection
-                was lost, or the response is a 5xx or not JSON.
+            OutcomeUnknown: a POST, PUT, PATCH or DELETE was sent and may have taken effect, because the
+                connection was lost, or the response is a 5xx or not JSON.
             DecodeError: the response is not JSON, or does not fit `model`. A POST, PUT, PATCH or DELETE took
                 effect.
             TransportError: the request failed. A POST, PUT, PATCH or DELETE was not sent.
@@ -178,7 +179,7 @@ class Requesting:
         endpoint = endpoints.custom(path)
         if method == "POST" and endpoints.is_create_path(path):
             raise InvalidArgument(
-                "path is that of a create, which places phone calls",
+                "path must not be the one that places phone calls",
                 argument="path",
                 hint="use tasks.create, which never places a call twice",
             )

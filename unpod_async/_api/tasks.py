@@ -280,7 +280,7 @@ class Tasks(Resource):
             )
         if not error.space_token:
             raise InvalidArgument(
-                "error must be that of a create, not of UnpodClient.request", argument="error"
+                "error must come from a create, not from UnpodClient.request", argument="error"
             )
         return await reconcile(self._context, error.space_token, error.document_ids, sent_at(error))
 

@@ -306,7 +306,7 @@ def _check_entries(requests: Sequence[_CheckedRequest], entries: Mapping[int, Jo
 
 def _damaged_entry(number: int) -> ConfigurationError:
     return ConfigurationError(
-        f"journal is damaged: its entry for request {number} does not fit the request",
+        f"journal is damaged: its entry for request {number} does not match the request",
         argument="journal",
         hint="restore the journal; before you start a new one, look for the calls",
     )

@@ -138,7 +138,7 @@ def read_manifest(directory: Path) -> Manifest:
         pass  # the message may quote the content
     raise ExportError(
         f"the manifest of {shown} is damaged or has been changed",
-        hint="run the export again, which writes it again",
+        hint="run the export again: it rewrites the manifest",
     )
 
 

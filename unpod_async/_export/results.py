@@ -75,7 +75,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         target: The directory or the URL, as it was given. Bytes in its name that are not UTF-8 are escaped.
-        complete: True if the data set has every run and every task.
+        complete: True if the data set has every run, every task and, with `recordings=True`, every recording.
         runs: Runs in the data set.
         tasks: Tasks in the data set.
         files: Number of files with rows.

@@ -1,4 +1,4 @@
-"""Hooks: functions of the user, and telemetry, that receive what happens to requests. No I/O.
+"""Hooks (functions of the user) and telemetry, which receive events of requests. No I/O.
 
 `ObservedRequest` turns the steps of one request into events. `Observers` passes them to the hooks of a client
 and to its telemetry, and keeps their failures away from the request.

@@ -352,7 +352,8 @@ def main(
         typer.Option(
             metavar="HANDLE",
             show_default=False,
-            help="Organization; needed for agents, spaces and call logs. Default: UNPOD_ORG_HANDLE.",
+            help="Handle of the organization; needed for agents, executions, spaces and call logs. Default: "
+            "UNPOD_ORG_HANDLE.",
         ),
     ] = None,
     base_url: Annotated[

@@ -58,7 +58,7 @@ Exit status:
     0  success
     1  error
     2  usage: an argument or setting is missing or invalid
-    3  incomplete: some rows are missing
+    3  incomplete: some rows or recordings are missing
     4  token rejected, or no permission (401, 403, 206)
     5  timeout: some runs have not ended
    75  another export is writing to the target

@@ -116,7 +116,7 @@ async def _find(
             listed = _listed(sorted(shorten(one, 40) for one in matches))
             raise CliError(
                 f"the ids of {len(matches):,} {noun}s of {place} start with {text}",
-                hint=f"give more of the id: {listed}",
+                hint=f"give more characters of the id: {listed}",
                 status=USAGE,
             )
     missing = [text for text, matches in found.items() if not matches]

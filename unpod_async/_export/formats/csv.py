@@ -144,7 +144,7 @@ class CsvWriter(ColumnWriter, TextWriter):
         self._write_pending()
         with os.fdopen(open_part(source), "rb", buffering=_CHUNK) as file:
             if file.readline(len(self._header) + 1) != self._header:
-                raise copy_error(source, "the part has other columns")
+                raise copy_error(source, "the part has different columns")
             wanted = iter(ranges)
             start, stop = next(wanted)
             at = quotes = 0
@@ -214,7 +214,7 @@ _PARSE: Mapping[ColumnType, Callable[[str], Any]] = {
 def _has_length(row: Sequence[str], header: Sequence[str]) -> bool:
     """Return True, or raise csv.Error if a row has more or fewer cells than the header."""
     if len(row) != len(header):
-        raise csv.Error("a row has another number of cells than the header")
+        raise csv.Error("a row has more or fewer cells than the header")
     return True
 
 

@@ -109,7 +109,7 @@ class ParquetWriter(ColumnWriter):
             # Without pre_buffer, only the data of the current batch is read.
             part = self._parquet.ParquetFile(file, pre_buffer=False)
             if not part.schema_arrow.equals(self._schema, check_metadata=True):
-                raise copy_error(source, "the part has another schema")
+                raise copy_error(source, "the part has a different schema")
             if part.metadata.num_rows < ranges[-1][1]:
                 raise copy_error(source, f"the part ends after {part.metadata.num_rows} rows")
             for batch, picked in self._batches(part, ranges):

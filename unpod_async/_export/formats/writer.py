@@ -172,7 +172,7 @@ class Writer(ABC):
             ranges: (first row, row after the last) from 0, ascending.
 
         Raises:
-            OSError: The part is damaged or shorter, or has other columns.
+            OSError: The part is damaged or too short, or has different columns.
             ValueError: The ranges overlap or do not ascend.
         """
         at = 0

@@ -51,19 +51,17 @@ class Confirmations:
         self._unknown: set[tuple[str, str]] = set()
 
     def check(self, request: CallRequest) -> None:
-        """Check that nobody is called whose earlier call has an unknown outcome.
+        """Check that the request calls no person whose earlier call has an unknown outcome.
 
         Raises:
-            ToolProblem: somebody would be.
+            ToolProblem: it does.
         """
         again = len(request.people() & self._unknown)
         if again:
             raise ToolProblem(
-                f"nothing was sent: {again:,} of these calls may be queued already, by an earlier "
-                f"create whose "
-                "outcome is unknown",
-                "do not send them again; ask the user to look for the calls, and to restart the "
-                "server afterwards",
+                f"nothing was sent: {again:,} of these calls may be queued already, by an earlier create "
+                "whose outcome is unknown",
+                "do not send them again; ask the user to look for the calls, and then to restart the server",
             )
 
     def propose(self, request: CallRequest) -> str:
@@ -87,19 +85,20 @@ class Confirmations:
         """Use a confirmation. Until the outcome is reported, the calls count as unknown.
 
         Raises:
-            ToolProblem: there was no such dry run, it was used or for another request, or as for `check`.
+            ToolProblem: there was no such dry run, it was used already, or it was for another request; or
+                as for `check`.
         """
         self.check(request)
         digest = self._pending.get(confirmation)
         if digest is None:
             raise ToolProblem(
-                "nothing was sent: the confirmation is not known, or it was used already",
-                "call create without a confirmation, which is a dry run",
+                "nothing was sent: the confirmation is unknown or was used already",
+                "make a new dry run: call create without a confirmation",
             )
         if digest != request.digest():
             raise ToolProblem(
                 "nothing was sent: the arguments differ from those of the dry run",
-                "repeat exactly the arguments of the dry run, or make a new dry run without a confirmation",
+                "repeat the arguments of the dry run exactly, or make a new dry run without a confirmation",
             )
         del self._pending[confirmation]
         self._unknown |= request.people()
@@ -116,7 +115,7 @@ class Confirmations:
 
 
 def count_repeated(documents: Iterable[dict[str, Any]]) -> int:
-    """Return how many documents have a number that an earlier document also has."""
+    """Return how many documents have a number that is also in an earlier document."""
     numbers = [_number_key(document) for document in documents]
     return len(numbers) - len(set(numbers))
 

@@ -69,7 +69,7 @@ class CreateTool:
         repeated = count_repeated(request.documents)
         if repeated:
             notes.append(
-                f"WARNING: {counted(repeated, 'call')} to a number that an earlier document also has."
+                f"WARNING: {counted(repeated, 'document')} with a number that is also in an earlier document."
             )
         if self._confirmations.created_before(request):
             notes.append(
@@ -77,9 +77,8 @@ class CreateTool:
             )
         count = len(request.documents)
         notes.append(
-            f"Nothing was sent. Show the user what would be sent. If the user agrees, call create "
-            f"with the same "
-            f"arguments and this confirmation, to place {counted(count, 'real phone call')}."
+            "Nothing was sent. Show the user what would be sent. If the user agrees, call create with the "
+            f"same arguments and this confirmation, to place {counted(count, 'real phone call')}."
         )
         return CreateResult(
             state="dry_run",
@@ -92,12 +91,12 @@ class CreateTool:
         """Check that the agent exists, because the service does not. Return a warning if that is impossible.
 
         Raises:
-            ToolProblem: it does not exist.
+            ToolProblem: the agent does not exist.
         """
         organization = self._client.settings.org_handle
         if organization is None:
             return (
-                "WARNING: it is not checked whether the agent exists, because the server has no organization."
+                "WARNING: the agent was not checked, because the server was started without an organization."
             )
         handles = [one.handle for one in await self._client.agents.list().collect() if one.handle]
         if agent in handles:
@@ -106,7 +105,7 @@ class CreateTool:
         more = ", …" if len(handles) > _SHOWN_AGENTS else ""
         raise ToolProblem(
             f"nothing was sent: organization {organization} has no agent {shorten(agent, 80)}",
-            f"its agents: {listed}{more}" if listed else "it has no agents",
+            f"use one of its agents: {listed}{more}" if listed else "it has no agents",
         )
 
     async def _send(self, confirmation: str, request: CallRequest, schedule: Schedule) -> CreateResult:
@@ -126,8 +125,8 @@ class CreateTool:
             raise
         except asyncio.CancelledError:
             self._report(
-                f"a create of {counted(count, 'call')} in space {request.space} was cancelled; the "
-                f"calls may be queued"
+                f"a create of {counted(count, 'call')} in space {request.space} was cancelled; the calls "
+                "may be queued"
             )
             raise
         self._confirmations.created(request)
@@ -143,23 +142,22 @@ class CreateTool:
     async def _look_for_calls(self, error: OutcomeUnknown, request: CallRequest) -> CreateResult:
         """Report whether the calls of a create without a response are queued. They are never sent again."""
         count = len(request.documents)
-        never = "Nothing was sent again, and these calls must not be sent again. Tell the user what "
-        "happened."
+        never = "Nothing was sent again, and these calls must not be sent again. Tell the user what happened."
         try:
             found = await self._client.tasks.reconcile(error)
         except UnpodError:
             return CreateResult(
                 state="unknown",
-                message=f"The request was sent and its response was lost. The calls could not be "
-                f"looked for. {never}",
+                message="The request was sent, but its response was lost, and the search for the calls "
+                f"failed. {never}",
                 calls=count,
             )
         if found.state == "created":
             self._confirmations.created(request)
             return CreateResult(
                 state="created",
-                message=f"The response was lost, but all {counted(count, 'call')} were found. Do "
-                f"not send them again.",
+                message=f"The response was lost, but the search found all {counted(count, 'call')}. Do not "
+                "send them again.",
                 calls=count,
                 run=found.run_id,
                 found_calls=count,
@@ -167,9 +165,8 @@ class CreateTool:
         number = len(found.task_ids)
         return CreateResult(
             state=found.state,
-            message=f"The request was sent and its response was lost. {number:,} of "
-            f"{counted(count, 'call')} were "
-            f"found; the service may still be storing the others. {never}",
+            message="The request was sent, but its response was lost. The search found "
+            f"{number:,} of {counted(count, 'call')}; the service may still be storing the others. {never}",
             calls=count,
             run=found.run_id,
             found_calls=number,
@@ -187,7 +184,7 @@ def _schedule(text: str) -> Schedule:
         moment = None
     if moment is None or moment.utcoffset() is None:
         raise ToolProblem(
-            "nothing was sent: schedule is neither now nor auto nor a time with a time zone",
+            "nothing was sent: schedule must be now, auto, or a time with a UTC offset",
             "write a time as 2030-01-31T10:00:00+05:30",
         )
     return ScheduleCustom.at(moment)

@@ -22,7 +22,7 @@ _MOST_PROBLEMS: Final = 10
 
 
 class ToolProblem(Exception):
-    """A tool cannot do what it was asked to do.
+    """A tool call failed.
 
     Attributes:
         message: what happened.

@@ -146,7 +146,7 @@ class ReadTools:
                     ended=False,
                     calls={},
                     open_calls=[],
-                    warning="the run could not be read in this time",
+                    warning="the run could not be read within timeout_seconds",
                 )
             waited = error.runs[0]
         return self._wait_result(wanted.run, waited)
@@ -180,7 +180,7 @@ class ReadTools:
             )
             rows: AsyncIterable[Task] = pager
         elif wanted.search is not None:
-            raise ToolProblem("search cannot be combined with run", "leave one of them out")
+            raise ToolProblem("search cannot be combined with run", "omit one of them")
         else:
             listing = self._client.runs.tasks(
                 wanted.space, wanted.run, status=wanted.status, page_size=_PAGE_SIZE

@@ -43,12 +43,13 @@ _Limit: TypeAlias = Annotated[int, Meta(description="Maximum number of rows to r
 _Cursor: TypeAlias = Annotated[
     str | None,
     Meta(
-        description="The next_cursor of the previous result, to get the rows after it. Use the same other "
-        "arguments. Omit it to get the newest rows."
+        description="To get the next rows, pass the next_cursor of the previous result, with all other "
+        "arguments unchanged. Omit it to get the first rows."
     ),
 ]
 _NextCursor: TypeAlias = Annotated[
-    str | None, Meta(description="Pass it as cursor to get the next rows. Null: there are no more rows.")
+    str | None,
+    Meta(description="Pass it as cursor to get the next rows. Null if there are no more rows."),
 ]
 _Warning: TypeAlias = Annotated[str | None, Meta(description="What is missing from this result, and why.")]
 _Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
@@ -120,9 +121,13 @@ class RunTotals(_Result):
     status: str | None
     ended: Annotated[bool, Meta(description="Whether the run and all its calls have ended.")]
     calls: Annotated[_Counts, Meta(description="Number of calls by status of the call.")]
-    outcomes: Annotated[_Counts, Meta(description="Number of calls by outcome, of the calls that have one.")]
-    duration_seconds: Annotated[float | None, Meta(description="Duration of all calls together.")] = None
-    cost_usd: Annotated[float | None, Meta(description="Cost of all calls together, in US dollars.")] = None
+    outcomes: Annotated[
+        _Counts, Meta(description="Number of calls by outcome. Calls without one are left out.")
+    ]
+    duration_seconds: Annotated[
+        float | None, Meta(description="Total duration of the calls, in seconds.")
+    ] = None
+    cost_usd: Annotated[float | None, Meta(description="Total cost of the calls, in US dollars.")] = None
     created: str | None = None
     modified: str | None = None
     warning: _Warning = None
@@ -133,7 +138,7 @@ class WaitForRun(_Arguments):
     run: _Run
     timeout_seconds: Annotated[
         float,
-        Meta(description="Maximum time to wait. The tool then returns with ended=false.", gt=0, le=600),
+        Meta(description="Maximum number of seconds to wait. After them, ended is false.", gt=0, le=600),
     ] = 50
 
 
@@ -147,7 +152,7 @@ class WaitResult(_Result):
     status: str | None
     ended: Annotated[bool, Meta(description="Whether the run and all its calls have ended.")]
     calls: Annotated[_Counts, Meta(description="Number of calls by status of the call.")]
-    open_calls: Annotated[list[OpenCall], Meta(description="The first calls that have not ended.")]
+    open_calls: Annotated[list[OpenCall], Meta(description="Calls that have not ended, at most 20.")]
     more_open_calls: Annotated[int, Meta(description="Number of open calls that are not in open_calls.")] = 0
     warning: _Warning = None
 
@@ -170,15 +175,15 @@ class FindCalls(_Arguments):
     outcome: Annotated[
         list[str] | None,
         Meta(
-            description="Only calls with one of these outcomes, such as Interested. Upper and lower case "
-            "matter; run_summary shows the outcomes that occur."
+            description="Only calls with one of these outcomes, such as Interested; case-sensitive. "
+            "run_summary shows the outcomes that occur."
         ),
     ] = None
     search: Annotated[
         str | None,
         Meta(
-            description="Only calls whose name or phone number matches this regular expression; case is "
-            "ignored."
+            description="Only calls whose name or phone number matches this case-insensitive regular "
+            "expression."
         ),
     ] = None
     created_from: Annotated[
@@ -198,17 +203,21 @@ class FoundCall(_Result):
     run: str | None = None
     status: str | None = None
     outcome: str | None = None
-    name: Annotated[str | None, Meta(description="Name of the person. Null unless the server shows it.")] = (
-        None
-    )
-    number: Annotated[str | None, Meta(description="Phone number. Null unless the server shows it.")] = None
-    ref_id: Annotated[str | None, Meta(description="Id that the caller's document had.")] = None
+    name: Annotated[
+        str | None, Meta(description="Name of the person. Null unless the server shows contact data.")
+    ] = None
+    number: Annotated[
+        str | None, Meta(description="Phone number. Null unless the server shows contact data.")
+    ] = None
+    ref_id: Annotated[
+        str | None, Meta(description="The document_id of the document that the call was created with.")
+    ] = None
     agent: str | None = None
     created: str | None = None
     duration_seconds: float | None = None
     cost_usd: float | None = None
-    summary: Annotated[str | None, Meta(description="Summary of the call, cut after 300 characters.")] = None
-    error: Annotated[str | None, Meta(description="Why there was no call.")] = None
+    summary: Annotated[str | None, Meta(description="Summary of the call: its first 300 characters.")] = None
+    error: Annotated[str | None, Meta(description="Why the call failed.")] = None
     has_transcript: bool = False
 
 
@@ -223,7 +232,7 @@ class Transcript(_Arguments):
     call: Annotated[str, Meta(description="Id of the call, as find_calls returns it.", min_length=1)]
     run: Annotated[
         str | None,
-        Meta(description="Id of the run of the call. With it, the call is found much faster."),
+        Meta(description="Id of the run of the call. It makes the search for the call much faster."),
     ] = None
     first: Annotated[
         int, Meta(description="Number of the first message to return, counted from 0.", ge=0)
@@ -244,7 +253,10 @@ class TranscriptPage(_Result):
     messages: list[SpokenMessage]
     more_messages: Annotated[
         int,
-        Meta(description="Number of messages after these. Call transcript again with first=next_first."),
+        Meta(
+            description="Number of messages after these. To get them, call transcript again with "
+            "first=next_first."
+        ),
     ] = 0
     next_first: int | None = None
 
@@ -268,7 +280,7 @@ _Document: TypeAlias = Annotated[dict[str, Any], Meta(extra_json_schema=_DOCUMEN
 class Create(_Arguments):
     space: _Space
     agent: Annotated[str, Meta(description="Handle of the agent that makes the calls.", min_length=1)]
-    context: Annotated[str, Meta(description="What the calls are about, for the agent.", min_length=1)]
+    context: Annotated[str, Meta(description="Tells the agent what the calls are about.", min_length=1)]
     documents: Annotated[
         list[_Document],
         Meta(
@@ -287,9 +299,8 @@ class Create(_Arguments):
     confirmation: Annotated[
         str | None,
         Meta(
-            description="Omit it first: then nothing is sent, and the result has a confirmation. To "
-            "place the calls, "
-            "repeat exactly the same arguments with that confirmation, after the user has agreed."
+            description="Omit it for a dry run, which sends nothing and returns a confirmation. To place the "
+            "calls after the user has agreed, pass that confirmation with exactly the same arguments."
         ),
     ] = None
 
@@ -298,16 +309,14 @@ class CreateResult(_Result):
     state: Annotated[
         Literal["dry_run", "created", "partial", "not_found", "unclear", "unknown"],
         Meta(
-            description="dry_run: nothing was sent. created: all calls are queued. Every other "
-            "state: the request was "
-            "sent, its response was lost, and it is not known whether all calls are queued; they "
-            "must not be sent again."
+            description="dry_run: nothing was sent. created: all calls are queued. Any other state: the "
+            "request was sent and its response was lost, so calls may be queued. Never send them again."
         ),
     ]
     message: Annotated[str, Meta(description="What happened, and what to do next.")]
-    calls: Annotated[int, Meta(description="Number of calls of the request.")]
+    calls: Annotated[int, Meta(description="Number of calls in the request.")]
     confirmation: Annotated[
-        str | None, Meta(description="After a dry run: the value that places the calls.")
+        str | None, Meta(description="Only after a dry run: pass it to create to place the calls.")
     ] = None
     run: str | None = None
     found_calls: Annotated[int | None, Meta(description="Number of calls that are known to be queued.")] = (

@@ -1,4 +1,4 @@
-"""The tools as an MCP server: their names, descriptions and schemas, and what becomes of their errors."""
+"""The tools as an MCP server: their names, descriptions and schemas, and how their errors are reported."""
 
 from __future__ import annotations
 
@@ -49,10 +49,9 @@ if TYPE_CHECKING:
 __all__ = ["make_server"]
 
 _INSTRUCTIONS: Final = (
-    "Voice agents make phone calls. A space holds runs, and a run is a batch of calls. Get the "
-    "token of a space from "
-    "list_spaces or from the user, then use list_runs, run_summary, find_calls and transcript. Ids "
-    "are passed whole."
+    "Voice agents make phone calls. A space holds runs, and a run is a batch of calls. Get the token of a "
+    "space from list_spaces or from the user, then use list_runs, run_summary, find_calls and transcript. "
+    "Do not shorten ids."
 )
 _REDACTED: Final = (
     " Names, phone numbers and e-mail addresses are redacted; the user can start the server with "
@@ -116,9 +115,7 @@ def make_server(
         except Exception as error:  # noqa: BLE001 - a fault of this program, whose text may contain a row
             _log.debug("%s failed", params.name, exc_info=True)
             report(f"the tool {params.name} failed: {type(error).__name__}")
-            return _error(
-                ToolProblem("the tool failed", "report this to the makers of the server"), contact_data
-            )
+            return _error(ToolProblem("the tool failed", "report this as a bug of unpod-async"), contact_data)
 
     instructions = _INSTRUCTIONS
     if not show_contact_data:
@@ -139,8 +136,8 @@ def _read_tools(read: ReadTools) -> dict[str, _Entry]:
     return {
         "list_spaces": _Entry(
             "List spaces",
-            "List the spaces of the organization. Other tools need the token of a space. Some services "
-            "refuse this to API keys; then ask the user for the token of the space.",
+            "List the spaces of the organization. Other tools need the token of a space. Some servers do not "
+            "let API keys list spaces; in that case, ask the user for the token.",
             ListSpaces,
             FoundSpaces,
             read.list_spaces,
@@ -154,35 +151,32 @@ def _read_tools(read: ReadTools) -> dict[str, _Entry]:
         ),
         "run_summary": _Entry(
             "Summarize a run",
-            "Count the calls of a run by status and by outcome, and add up their duration and cost. "
-            "Use it instead of "
-            "find_calls for every question about totals.",
+            "Count the calls of a run by status and by outcome, and add up their duration and cost. For "
+            "every question about totals, use this tool instead of find_calls.",
             SummarizeRun,
             RunTotals,
             read.run_summary,
         ),
         "find_calls": _Entry(
             "Find calls",
-            "Find calls of a space, newest first, by run, status, outcome, time, name or number. "
-            "Each call has its "
-            "outcome, duration, cost and summary.",
+            "Find calls of a space by run, status, outcome, time, name or number, newest first. Each call "
+            "has its outcome, duration, cost and summary.",
             FindCalls,
             FoundCalls,
             read.find_calls,
         ),
         "transcript": _Entry(
             "Read a transcript",
-            "Read what was said in one call, in order. Long transcripts come in several results.",
+            "Read what was said in one call, in order. A long transcript is split into several results.",
             Transcript,
             TranscriptPage,
             read.transcript,
         ),
         "wait_for_run": _Entry(
             "Wait for a run",
-            "Wait until a run and all its calls have ended, or until the time is over. If ended is "
-            "false, call it "
-            "again, or tell the user which calls are open. A call with the status hold does not end "
-            "by itself.",
+            "Wait until a run and all its calls have ended, or until timeout_seconds have passed. If ended "
+            "is false, call this tool again, or tell the user which calls are open. A call with the status "
+            "hold does not end by itself.",
             WaitForRun,
             WaitResult,
             read.wait_for_run,
@@ -193,14 +187,11 @@ def _read_tools(read: ReadTools) -> dict[str, _Entry]:
 def _create_tool(tool: CreateTool) -> _Entry:
     return _Entry(
         "Place phone calls",
-        "Place real phone calls to people. It takes two steps. First call it without a "
-        "confirmation: everything is "
-        "checked, nothing is sent, and the result has a confirmation. Show the user who would be "
-        "called and why. Only "
-        "after the user has agreed, call it again with the same arguments and the confirmation. A "
-        "confirmation works "
-        "once. If the state of the result is neither dry_run nor created, calls may be queued: "
-        "never send them again.",
+        "Place real phone calls to people, in two steps. First call this tool without a confirmation: the "
+        "arguments are checked, nothing is sent, and the result has a confirmation. Show the user who would "
+        "be called and why. Only after the user has agreed, call it again with the same arguments and the "
+        "confirmation, which works once. If the state of the result is neither dry_run nor created, calls "
+        "may be queued: never send them again.",
         Create,
         CreateResult,
         tool.create,
@@ -227,7 +218,7 @@ def _describe(name: str, tool: _Entry) -> Tool:
 async def _call(tools: dict[str, _Entry], params: CallToolRequestParams) -> CallToolResult:
     tool = tools.get(params.name)
     if tool is None:
-        raise ToolProblem("there is no tool with this name", f"the tools: {', '.join(tools)}")
+        raise ToolProblem("there is no tool with this name", f"use one of: {', '.join(tools)}")
     try:
         arguments = msgspec.convert(params.arguments or {}, type=tool.arguments)
     except msgspec.ValidationError as error:

@@ -53,7 +53,7 @@ class Report(NamedTuple):
     """A page about an export.
 
     Attributes:
-        complete: The export has every run and every task.
+        complete: The export has every run, every task and every recording that it was to download.
     """
 
     html: str

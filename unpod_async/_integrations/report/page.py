@@ -1,4 +1,4 @@
-"""The page of a report: its texts, tables and plots, in one file that needs no other."""
+"""The page of a report: its texts, tables and plots, in one file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DURATIONS: Final = (0, 10, 30, 60, 120, 300, 600, 1200, 1800)
 """Lower bounds of the columns of durations, in seconds."""
 
 _ONLY_IF_ROOM: Final = {"Not ended"}
-"""Columns that tables on a phone do not have."""
+"""Columns that are left out of tables on a phone."""
 
 _UNIT_NAMES: Final[dict[Unit, str]] = {"day": "Day", "week": "Week from", "month": "Month", "year": "Year"}
 
@@ -92,8 +92,11 @@ def _title(figures: Figures) -> str:
 def _notes(manifest: Manifest, figures: Figures) -> Iterable[Markup]:
     options = manifest.options
     if not manifest.complete:
+        has_all_rows = not (manifest.failed_runs.count or manifest.unreadable_rows.count or manifest.reasons)
         yield _note(
-            "This export is incomplete, and so are the figures. The next export requests again",
+            "This export has all runs and calls, but not all recordings. The next export tries to fetch"
+            if has_all_rows
+            else "This export is incomplete, and so are the figures. The next export tries to fetch",
             Markup(" "),
             element("a", "what is missing", href="#missing"),
             ".",
@@ -119,13 +122,16 @@ def _notes(manifest: Manifest, figures: Figures) -> Iterable[Markup]:
 
 def _odd_values(figures: Figures) -> Iterable[Markup]:
     if figures.undated:
-        yield _note(f"{counted(figures.undated, 'call')} without a usable time: in no plot of days or hours.")
+        yield _note(
+            "Left out of the plots of days and hours: "
+            f"{counted(figures.undated, 'call')} without a usable time."
+        )
     if figures.odd_durations:
         yield _note(
-            f"{counted(figures.odd_durations, 'duration')} not counted: negative, or longer than a day."
+            f"Not counted: {counted(figures.odd_durations, 'duration')} below zero or longer than a day."
         )
     if figures.odd_costs:
-        yield _note(f"{counted(figures.odd_costs, 'cost')} not counted: negative, or above a million USD.")
+        yield _note(f"Not counted: {counted(figures.odd_costs, 'cost')} below zero or above a million USD.")
 
 
 def _note(*texts: Child, kind: Literal["info", "warning"] = "info") -> Markup:
@@ -269,7 +275,8 @@ def _outcomes(figures: Figures) -> Markup:
     known = counted_calls - sum(group.tally.calls for group in figures.outcomes if group.label is None)
     return _section(
         "Outcomes",
-        f"{known:,} of {counted_calls:,} calls with a result have an outcome."
+        f"{counted(known, 'call')} with an outcome, "
+        f"{counted(counted_calls - known, 'completed call')} without one."
         if counted_calls
         else "No call has an outcome.",
         *_grouped(

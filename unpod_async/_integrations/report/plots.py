@@ -45,7 +45,7 @@ class PlotRow(NamedTuple):
         values: The values that are stacked, from left to right.
         text: At the right end, above the bar.
         tooltip: Shown when the pointer is on the bar.
-        is_muted: A value that stands for missing or other ones.
+        is_muted: Whether the bar is for missing values, or for all others together.
     """
 
     label: str
@@ -79,11 +79,11 @@ def column_plot(
     """Return a plot of stacked columns.
 
     Args:
-        description: For readers who do not see the plot.
+        description: What screen readers read instead of the plot.
         tick: Returns the text of a grid line.
         is_whole: The values are counts.
         at_edges: The labels are the lower bounds of the columns, and are left of them.
-        label_every: Label every so many columns; by default, as many as fit.
+        label_every: Label only every n-th column. By default, as many columns are labelled as fit.
     """
     lines = scale(max((sum(column.values) for column in columns), default=0), is_whole=is_whole)
     slot = 100 / max(len(columns), 1)

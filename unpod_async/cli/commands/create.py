@@ -183,7 +183,7 @@ def create(
     again. Exit status 0 then means that all calls were found, 1 that the outcome is unknown. Do not repeat a
     killed command blindly: without --journal, its calls are placed again.
 
-    With --journal, each 100 documents are one request and become one run. A repeated command sends only what
+    With --journal, every 100 documents are one request and become one run. A repeated command sends only what
     the journal does not list, and searches for the calls whose outcome is unknown. Exit status 0 means that
     all calls are queued.
     """
@@ -265,7 +265,9 @@ def _show(calls: _Calls) -> None:
         echo_err(f"and {count - _SHOWN:,} more", indent="  ")
     repeated = count - len({_digits_of(document) for document in calls.documents.rows})
     if repeated:
-        echo_err(f"WARNING: {counted(repeated, 'call')} to a number that an earlier document also has")
+        echo_err(
+            f"WARNING: {counted(repeated, 'document')} with a number that is also in an earlier document"
+        )
     echo_err(f"agent:    {calls.agent}")
     custom = f"{when.calling_date} {when.calling_time}" if isinstance(when, ScheduleCustom) else when
     echo_err(f"schedule: {custom}")

@@ -165,7 +165,7 @@ def tasks(
             metavar="HANDLE",
             show_default=False,
             rich_help_panel=FILTERS,
-            help="The tasks of an agent instead of a space.",
+            help="List the tasks of an agent instead of those of a space.",
         ),
     ] = None,
     search: Annotated[
@@ -338,7 +338,7 @@ def call_logs(
             "--product-id",
             metavar="ID",
             show_default=False,
-            help="Product, which some servers require. Default: UNPOD_PRODUCT_ID.",
+            help="Id of the product, which some servers require. Default: UNPOD_PRODUCT_ID.",
         ),
     ] = None,
     limit: Limit = None,

@@ -61,6 +61,6 @@ def mcp(
             report=echo_err,
         )
         if sys.stdin.isatty():
-            echo_err("Serving MCP: a client has to write to stdin. Ctrl-C ends it.")
+            echo_err("Waiting for MCP messages on stdin, from a program with an assistant. Ctrl-C ends it.")
         runner.run(serve_stdio(server))
     return SUCCESS

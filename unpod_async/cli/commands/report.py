@@ -63,7 +63,7 @@ def report(
         echo_err(f"The page shows {counted(made.calls, 'call')} in {counted(made.runs, 'run')}.")
     if made.complete:
         return SUCCESS
-    echo_err("incomplete: rows are missing from the export, and so from the page")
+    echo_err("incomplete: the page lists what is missing from the export")
     echo_err("hint: run the export again, and then this command")
     return INCOMPLETE
 
