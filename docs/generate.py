@@ -46,7 +46,7 @@ PAGES: Final = {
     "export": ("Export", "ExportSpec ExportProgress ExportSummary FailedRun BadRow"),
     "events": (
         "Watching",
-        """Watch WatchState WatchedRun RunSeen RunStatusChanged RunSettled RunRemoved TaskSeen
+        """Watch WatchState WatchedRun Event RunSeen RunStatusChanged RunSettled RunRemoved TaskSeen
         TaskStatusChanged CallEnded TaskRemoved Disconnected Reconnected""",
     ),
     "errors": (
@@ -96,7 +96,13 @@ def main() -> None:
 
 def rendered() -> dict[str, str]:
     """Return the text of each page."""
-    package = griffe.load("unpod_async", search_paths=[ROOT], docstring_parser="google")
+    package = griffe.load(
+        "unpod_async",
+        search_paths=[ROOT],
+        docstring_parser="google",
+        # A text of several lines is one result.
+        docstring_options={"returns_multiple_items": False, "returns_named_value": False},
+    )
     # A private class may have the name of a public one.
     classes = sorted(_classes(package), key=lambda one: "._" not in one[0])
     objects = {name.rpartition(".")[2]: found for name, found in classes}

@@ -123,7 +123,7 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
         on_attempt: function that is called with an `AttemptEvent` when an attempt has ended.
         on_wait: function that is called with a `WaitEvent` when a request has waited.
         opentelemetry: True records traces and metrics with the global providers of OpenTelemetry, which needs
-            the extra `otel`; an `OpenTelemetry` names other providers. False by default.
+            the extra `otel`; an `OpenTelemetry` sets other providers. False by default.
 
     Attributes:
         organizations: `organizations.list`.

@@ -182,7 +182,7 @@ class Agents(Resource):
         page_size: int | None = None,
         on_bad_row: OnBadRow = "raise",
     ) -> Pager[AgentExecution]:
-        """List the executions of an agent: its runs, with the numbers of their tasks.
+        """List the executions of an agent: its runs, with the number of all and of completed tasks.
 
         Not every server offers this endpoint. Documented by the service in "Agent Executions".
 

@@ -53,7 +53,9 @@ class Exporting:
         runs that are not settled, and what was missing are fetched.
 
         Example:
+            ```python
             summary = await unpod.export("SPACE", "data", format="parquet")
+            ```
 
         Args:
             spaces: Token of a space, several tokens, or an `ExportSpec` that holds the options as well.
@@ -66,7 +68,7 @@ class Exporting:
                 See `help(ExportSpec)` for all of them.
 
         Returns:
-            A summary. Its `complete` is False if rows are missing. A run that cannot be read does not stop
+            A summary. Its `complete` is False if anything is missing. A run that cannot be read does not stop
             the export: the rows that were received are kept, the summary names the run, and the next export
             reads it again.
 

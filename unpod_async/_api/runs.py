@@ -286,7 +286,7 @@ class Runs(Resource):
             InvalidArgument: an argument is not accepted.
             RunNotFound: while iterating: one of `runs` is not listed.
             AuthenticationError: while iterating: the token is refused. It ends the watch of all spaces.
-            RefusedError, NotFoundError, other UnpodError: while iterating: an error that a retry cannot fix.
+            RefusedError, NotFoundError, UnpodError: while iterating: an error that a retry cannot fix.
                 The first poll of a space raises it. A later poll raises it only if it is the third such
                 error in a row.
         """

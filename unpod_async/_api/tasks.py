@@ -212,8 +212,8 @@ class Tasks(Resource):
         All requests are checked before the first is sent or recorded. Before each request, the journal
         records on disk what is about to be sent.
 
-        A second call with the same requests in the same order skips the complete batches. It searches for the
-        calls of each batch whose calls are not all known:
+        A second call with the same requests in the same order skips the batches whose calls are all known.
+        For every other batch that was sent, it searches for the calls:
 
         - Some calls are found: the batch is never sent again.
         - No call is found: the batch is reported as "not_found". It is sent again only if `resend_unknown`

@@ -70,7 +70,7 @@ class CheckedCreate(NamedTuple):
     schedule: ScheduleNow | ScheduleAuto | ScheduleCustom
 
     def with_ids(self, make_id: Callable[[int], str]) -> CheckedCreate:
-        """Return a copy in which each document has an id. `make_id` gets the index of one without an id."""
+        """Return a copy in which each document has an id. `make_id` takes the index of one without an id."""
         return self._replace(
             documents=[
                 document if id_of_document(document) else {**document, "document_id": make_id(index)}

@@ -19,8 +19,8 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
     `str` and `print` show it on one line, such as "fetching: 12 of 61 runs, 340 tasks".
 
     Attributes:
-        phase: "listing" the runs, "fetching" their tasks, downloading "recordings", "writing" the files,
-            "uploading" them to an object store, or "done".
+        phase: "listing" (of the runs), "fetching" (of their tasks), "recordings" (their download),
+            "writing" (of the files), "uploading" (of the files to an object store) or "done".
         runs_seen: Selected runs listed so far.
         runs_total: Runs whose tasks this export has to read; None while the runs are being listed.
         runs_done: Number of these runs whose tasks have been read.

@@ -67,8 +67,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     429                                                 retried [1]_      retried [1]_
     408                                                 retried           raised
     5xx                                                 retried [1]_      `OutcomeUnknown`
-    206 with a string in `errors`                       twice, then split `OutcomeUnknown`
-    response that cannot be read                        once, then split  `OutcomeUnknown`
+    206 with a string in `errors`                       retried [2]_      `OutcomeUnknown`
+    response that cannot be read                        retried [2]_      `OutcomeUnknown`
     401                                                 once, if a `token_provider` has another token
     206 refusal or validation, 3xx, other 4xx           raised            raised
     untrusted certificate                               raised            raised
@@ -79,6 +79,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     .. [1] If the server asks for a delay (429, 503), no request of the client starts before it is over. A
        delay longer than `max_retry_after` raises the error at once.
 
+    .. [2] At most twice after a 206, and once after a response that cannot be read. After that, a listing
+       requests smaller pages, to isolate the bad row.
+
     A POST, PUT, PATCH or DELETE of `UnpodClient.request` is treated like a create, but a 429 is raised.
 
     Attributes:
@@ -87,8 +90,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         cap: upper limit of that range, in seconds.
         max_retry_after: longest delay in seconds to accept from the server.
         budget: number of tokens for the retries of all calls of a client. A retry costs 5 tokens, or 10 after
-            a timeout; a success returns them. During an outage this limits the load to little more than one
-            attempt per call.
+            a timeout. A request that succeeds returns the tokens of its retries, or 1 if it had none. During
+            an outage, this limits the load to little more than one attempt per call.
 
     Raises:
         ConfigurationError: a value is not accepted.

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Pager(AsyncOnly, Generic[T]):
-    """A listing of the service. Creating one sends nothing; each iteration reads the listing from the start.
+    """A listing of the service. Each iteration reads it from the start; creating a pager sends no request.
 
     `async for row in pager` yields every row of the listing, newest first and each exactly once, even if rows
     are added and deleted during the iteration. If that cannot be guaranteed, the iteration raises
@@ -64,7 +64,7 @@ class Pager(AsyncOnly, Generic[T]):
     Raises:
         IncompleteListing: rows may be missing.
         StalledListing: the server returns the same page for every page number.
-        DecodeError: with on_bad_row="raise", after all other rows: some rows could not be used.
+        DecodeError: with on_bad_row="raise", some rows could not be used. All other rows are yielded first.
         APIError: the server answered with an error. `start_page=error.page` resumes the listing.
         TransportError: a request failed. `start_page=error.page` resumes the listing.
     """

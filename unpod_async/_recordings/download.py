@@ -31,7 +31,7 @@ _log = logging.getLogger("unpod_async")
 
 
 class Recordings(Resource):
-    """Recordings of calls."""
+    """Recordings of calls. Use it as `client.recordings`."""
 
     async def download(
         self,

@@ -97,7 +97,7 @@ def echo_err(text: str, *, indent: str = "", wrap: bool = True) -> None:
 def write_err(text: str) -> None:
     """Write text to stderr.
 
-    If stderr cannot be written, this text and everything after it is dropped: the command goes on, and its
+    If stderr cannot be written, this text and everything after it is dropped: the command continues, and its
     results and exit status stay the same.
     """
     try:

@@ -398,7 +398,9 @@ class Sandbox:
 
     @_locked
     def poison(self, row_id: str, *, listing: Literal["every", "space", "agent"] = "every") -> None:
-        """Make every page with this task or run fail, always: with 206, or with 500 HTML on agent tasks.
+        """Make every page that contains this task or run fail, always.
+
+        The response is a 206, and in listings of an agent's tasks a 500 with an HTML page.
 
         Args:
             row_id: the id of a task or a run.

@@ -62,7 +62,7 @@ def demo(
         typer.Option("--truncate", help="Remove a row first, to check that the comparison detects it."),
     ] = False,
 ) -> int:
-    """Kill an export of a sandbox half way, run it again, and compare every row.
+    """Kill an export of a sandbox halfway, run it again, and compare every row.
 
     It needs no account and no network. Rows up to the last checkpoint, at most about one second before the
     kill, are not fetched again. The exit status is 1 if a row is missing or a number is wrong.

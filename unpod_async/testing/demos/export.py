@@ -1,4 +1,4 @@
-"""The bulk export: killed half way, run again, and compared with the data set of the sandbox.
+"""The bulk export: killed halfway, run again, and compared with the data set of the sandbox.
 
 `unpod-async demo` starts a sandbox in its own process and runs `unpod-async export` against it, on this
 terminal. When half of the tasks are on disk, it kills the export with SIGKILL, then runs the same command
