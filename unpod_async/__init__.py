@@ -50,7 +50,14 @@ if _TYPE_CHECKING:
     from unpod_async._api import OpenTelemetry, RawResponse, UnpodClient
     from unpod_async._call_output import Call
     from unpod_async._create import BatchResult, Reconciliation
-    from unpod_async._export import BadRow, ExportProgress, ExportSpec, ExportSummary, FailedRun
+    from unpod_async._export import (
+        BadRow,
+        ExportPlan,
+        ExportProgress,
+        ExportSpec,
+        ExportSummary,
+        FailedRun,
+    )
     from unpod_async._http import AttemptEvent, RequestEvent, RetryPolicy, Settings, Stats, WaitEvent
     from unpod_async._paging import (
         Failed,
@@ -133,6 +140,7 @@ __all__ = [
     "Disconnected",
     "Document",
     "ExportError",
+    "ExportPlan",
     "ExportProgress",
     "ExportSpec",
     "ExportSummary",
@@ -200,7 +208,7 @@ _HOMES = {
     "_api": "OpenTelemetry RawResponse UnpodClient",
     "_call_output": "Call",
     "_create": "BatchResult Reconciliation",
-    "_export": "BadRow ExportProgress ExportSpec ExportSummary FailedRun",
+    "_export": "BadRow ExportPlan ExportProgress ExportSpec ExportSummary FailedRun",
     "_http": "AttemptEvent RequestEvent RetryPolicy Settings Stats WaitEvent",
     "_paging": "Failed ListingIterator Ok Page Pager RejectedRow Stream StreamIterator",
     "_watch": "Watch WatchState WatchedRun",

@@ -680,6 +680,9 @@ class BlockingClient(_Facade[UnpodClient]):
         return view
 
     export: Final = _awaited(UnpodClient.export)
+    plan_export: Final = _awaited(UnpodClient.plan_export)
+    extend_plan: Final = _awaited(UnpodClient.extend_plan)
+    export_shard: Final = _awaited(UnpodClient.export_shard)
     request: Final = _awaited(UnpodClient.request)
     paginate: Final = _paged(UnpodClient.paginate)
     with_options: Final = _viewed(UnpodClient.with_options)

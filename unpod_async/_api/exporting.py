@@ -1,4 +1,4 @@
-"""`UnpodClient.export`."""
+"""`UnpodClient.export`, and exports in shards."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from unpod_async._export import (
         ExportOptions,
+        ExportPlan,
         ExportProgress,
         ExportSpec,
         ExportSummary,
@@ -31,7 +32,7 @@ __all__ = ["Exporting"]
 
 
 class Exporting:
-    """The part of `UnpodClient` that has `export`."""
+    """The part of `UnpodClient` that exports."""
 
     _context: ClientContext
 
@@ -83,11 +84,7 @@ class Exporting:
                 starts with this call, and includes opening the target.
             ConfigurationError: A package that the format or the object store needs is not installed.
         """
-        deadline = self._context.executor.deadline()
-        deadline.start()
-        # Imported here because programs that export nothing need no database.
-        if _EXPORTER not in sys.modules:
-            await _import_exporter(deadline)
+        deadline = await self._begin_export()
         from unpod_async._export import ExportSpec, run_export
 
         directory = _path(target)
@@ -104,10 +101,7 @@ class Exporting:
         else:
             # The spec converts the wider types that callers may pass.
             spec = ExportSpec(spaces=cast("Any", spaces), **cast("Any", options))
-        if on_progress is not None and not callable(on_progress):
-            raise InvalidArgument(
-                "on_progress must be a function that takes an ExportProgress", argument="on_progress"
-            )
+        _check_callback(on_progress)
         if spec.state_dir is not None and isinstance(place, Path):
             raise InvalidArgument(
                 "state_dir is only used if the target is in an object store",
@@ -115,6 +109,108 @@ class Exporting:
                 hint="leave it out: the state is in the directory of the export",
             )
         return await run_export(self._context, spec, place, deadline, on_progress)
+
+    async def plan_export(
+        self, spaces: str | Iterable[str], *, shards: int, **options: Unpack[ExportOptions]
+    ) -> ExportPlan:
+        """List the runs of one or more spaces and divide them into shards, which can run on many machines.
+
+        Example:
+            plan = await unpod.plan_export("SPACE", shards=16, format="parquet")
+            plan.save("plan.json")
+
+        Args:
+            spaces: Token of a space, or several tokens.
+            shards: Number of shards, at most 10,000. Each has about the same number of runs.
+            options: The fields of `ExportSpec` that decide which rows the data set has, such as `format`,
+                `since` and `redact`. With `redact="hash"`, give `redact_key` here and to every shard.
+
+        Raises:
+            InvalidArgument: An option is not accepted. Nothing was sent.
+            IncompleteListing: The runs could not all be listed.
+            TransportError, APIError: The service did not recover in time; see `export`.
+        """
+        deadline = await self._begin_export()
+        from unpod_async._export import ExportSpec, make_plan
+
+        spec = ExportSpec(spaces=cast("Any", spaces), **cast("Any", options))
+        return await make_plan(self._context, spec, shards, deadline)
+
+    async def extend_plan(self, plan: ExportPlan, *, shards: int | None = None) -> ExportPlan:
+        """List the runs again and return a plan that has the new ones too, in new shards.
+
+        The other shards stay as they are, so shards that have been exported need not be exported again.
+
+        Args:
+            plan: A plan for the same server.
+            shards: Maximum number of new shards. By default as many as the plan began with.
+
+        Returns:
+            The extended plan; the same plan if there are no new runs.
+
+        Raises:
+            ExportError: The plan was made with another server.
+            InvalidArgument, IncompleteListing, TransportError, APIError: As for `plan_export`.
+        """
+        deadline = await self._begin_export()
+        from unpod_async._export import extend_plan
+
+        return await extend_plan(self._context, _checked_plan(plan), shards, deadline)
+
+    async def export_shard(
+        self,
+        plan: ExportPlan,
+        shard: int,
+        target: str | os.PathLike[str],
+        *,
+        on_progress: Callable[[ExportProgress], object] | None = None,
+        **options: Unpack[ExportOptions],
+    ) -> ExportSummary:
+        """Export the runs of one shard of a plan. `ExportPlan.merge` makes one data set of all shards.
+
+        A shard that was killed resumes, as `export` does, on any machine that sees the same directory. A
+        shard that has ended is brought up to date.
+
+        Args:
+            plan: The plan, the same for every shard.
+            shard: Number of the shard, from 0.
+            target: Directory of the whole data set, the same for every shard.
+            on_progress: As for `export`.
+            options: Fields of `ExportSpec` that the plan does not decide, such as `concurrency`, and
+                `redact_key`.
+
+        Returns:
+            A summary of this shard.
+
+        Raises:
+            InvalidArgument: The plan has no such shard, or it decides the option.
+            TargetLockedError: The shard is being exported.
+            ExportError: The directory belongs to another plan, or cannot be written.
+            AuthenticationError, RefusedError, TransportError, APIError, ConfigurationError: As for `export`.
+        """
+        deadline = await self._begin_export()
+        from unpod_async._export import export_shard
+
+        directory = _path(target)
+        if _store_address(target) is not None:
+            raise InvalidArgument(
+                "target must be a directory",
+                argument="target",
+                hint="a shard cannot be exported into an object store; copy the merged directory",
+            )
+        _check_callback(on_progress)
+        return await export_shard(
+            self._context, _checked_plan(plan), shard, directory, deadline, on_progress, options
+        )
+
+    async def _begin_export(self) -> Deadline:
+        """Start the deadline and import the export code."""
+        deadline = self._context.executor.deadline()
+        deadline.start()
+        # Imported here because programs that export nothing need no database.
+        if _EXPORTER not in sys.modules:
+            await _import_exporter(deadline)
+        return deadline
 
 
 _EXPORTER: Final = "unpod_async._export.job"
@@ -141,6 +237,25 @@ def _store_address(target: str | os.PathLike[str]) -> StoreAddress | None:
     from unpod_async._export import StoreAddress
 
     return StoreAddress.parse(target)
+
+
+def _check_callback(on_progress: object) -> None:
+    if on_progress is not None and not callable(on_progress):
+        raise InvalidArgument(
+            "on_progress must be a function that takes an ExportProgress", argument="on_progress"
+        )
+
+
+def _checked_plan(plan: object) -> ExportPlan:
+    from unpod_async._export import ExportPlan
+
+    if not isinstance(plan, ExportPlan):
+        raise InvalidArgument(
+            f"plan must be an ExportPlan, not {type(plan).__name__}",
+            argument="plan",
+            hint="read a file with ExportPlan.load",
+        )
+    return plan
 
 
 def _path(target: object) -> Path:

@@ -3,8 +3,9 @@
 `spec` has the options and `results` the summary and progress; `job` runs an export. It lists the runs
 (`run_sync`) and reads their tasks, run by run (`run_tasks`) or from the listing of the whole space
 (`space_scan`). `storage` keeps the state, the rows and the finished parts, and
-`manifest` describes them. `object_store` uploads them. `reading` reads them back, and `queries` opens them
-with DuckDB.
+`manifest` describes them. `object_store` uploads them. `plan` divides an export into shards, `shards` exports
+one, and `merge` makes one data set of them. `reading` reads data sets back, and `queries` opens them with
+DuckDB.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from unpod_async._export.missing import BadRow, FailedRun
     from unpod_async._export.object_store import StoreAddress, state_directory
     from unpod_async._export.outage import is_transient
+    from unpod_async._export.plan import ExportPlan, new_plan
     from unpod_async._export.reading import DatasetReader
     from unpod_async._export.redaction import Redactor, mask_contact
     from unpod_async._export.results import ExportProgress, ExportSummary
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         row_lines,
     )
     from unpod_async._export.run_tasks import FetchContext
+    from unpod_async._export.shards import export_shard, extend_plan, make_plan
     from unpod_async._export.space_scan import EarlyRequests, PrefetchWindow, plan_scan, space_tasks
     from unpod_async._export.spec import (
         ExportFormat,
@@ -50,6 +53,7 @@ __all__ = [
     "EarlyRequests",
     "ExportFormat",
     "ExportOptions",
+    "ExportPlan",
     "ExportProgress",
     "ExportSpec",
     "ExportSummary",
@@ -64,9 +68,13 @@ __all__ = [
     "RowPages",
     "StoreAddress",
     "differing_options",
+    "export_shard",
+    "extend_plan",
     "field_types",
     "is_transient",
+    "make_plan",
     "mask_contact",
+    "new_plan",
     "plan_scan",
     "row_decoder",
     "row_header",
@@ -85,11 +93,13 @@ _MODULES = {
     "missing": "BadRow FailedRun",
     "object_store": "StoreAddress state_directory",
     "outage": "is_transient",
+    "plan": "ExportPlan new_plan",
     "reading": "DatasetReader",
     "redaction": "Redactor mask_contact",
     "results": "ExportProgress ExportSummary",
     "rows": "InvalidRow Row RowPages row_decoder row_header row_line row_lines",
     "run_tasks": "FetchContext",
+    "shards": "export_shard extend_plan make_plan",
     "space_scan": "EarlyRequests PrefetchWindow plan_scan space_tasks",
     "spec": "ExportFormat ExportOptions ExportSpec Redaction differing_options field_types",
 }

@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ import msgspec
 
 from unpod_async._common import cancel_and_wait, path_text
 from unpod_async._export.outage import OutageRetrier, probe_service
+from unpod_async._export.plan import Shard
 from unpod_async._export.recordings import download_recordings, recording_url
 from unpod_async._export.redaction import Redactor
 from unpod_async._export.results import ExportProgress, ExportSummary
@@ -62,17 +63,25 @@ async def run_export(
     target: Path | StoreAddress,
     deadline: Deadline,
     on_progress: Callable[[ExportProgress], object] | None = None,
+    *,
+    shard: Shard | None = None,
 ) -> ExportSummary:
-    """Run an export; see `UnpodClient.export`."""
+    """Run an export; see `UnpodClient.export`.
+
+    Args:
+        shard: Export only the runs of this shard.
+    """
     retrier = OutageRetrier(
         client.executor, lambda: probe_service(client.executor, spec.spaces[0], deadline), deadline
     )
     progress = ProgressReporter(on_progress, client.executor.stats, retrier)
     dataset_options = spec.dataset_options(client.settings.base_url)
+    if shard is not None:
+        dataset_options |= {"plan": shard.plan, "shard": shard.number}
 
     async def export_to(directory: Path) -> ExportSummary:
         async with open_workspace(directory, spec, dataset_options, deadline) as workspace:
-            return await _ExportJob(client, spec, workspace, deadline, retrier, progress).run()
+            return await _ExportJob(client, spec, shard, workspace, deadline, retrier, progress).run()
 
     if isinstance(target, Path):
         summary = await export_to(target)
@@ -106,6 +115,7 @@ class _ExportJob:
         self,
         client: ClientContext,
         spec: ExportSpec,
+        shard: Shard | None,
         workspace: Workspace,
         deadline: Deadline,
         retrier: OutageRetrier,
@@ -113,6 +123,7 @@ class _ExportJob:
     ) -> None:
         self._client = client
         self._spec = spec
+        self._shard = shard
         self._workspace = workspace
         self._catalog = workspace.catalog
         self._io = workspace.io
@@ -122,6 +133,7 @@ class _ExportJob:
         self._progress = progress
         self._started = datetime.now(UTC)
         self._reasons: list[str] = []
+        self._unlisted_runs = 0  # planned runs of a shard that no longer exist
         self._has_unreadable_runs = False
         # The spaces with runs that are known only through their tasks.
         self._spaces_with_runs_without_row: list[tuple[int, str, RunReader, RunSync]] = []
@@ -170,7 +182,9 @@ class _ExportJob:
             if self._spec.recordings:
                 await self._download_recordings()
             self._progress.enter("writing")
-            gone, found = await self._io.run(self._workspace.publish, self._started, self._reasons)
+            gone, found = await self._io.run(
+                self._workspace.publish, self._started, self._reasons, self._unlisted_runs
+            )
             runs = found.runs
             if self._has_unreadable_runs:
                 runs += await self._io.run(self._catalog.count_runs_without_row)
@@ -186,7 +200,16 @@ class _ExportJob:
 
     # -- listing the runs ---------------------------------------------------------------------------------
 
+    def _selected_runs(self, token: str) -> Set[str] | None:
+        """Return the ids of the runs of a space to export; None for all."""
+        if self._shard is not None:
+            return self._shard.runs.get(token, frozenset())
+        return None if self._spec.runs is None else frozenset(self._spec.runs)
+
     async def _list_runs(self, space: int, token: str) -> None:
+        selected = self._selected_runs(token)
+        if selected is not None and not selected:
+            return
         sync = RunSync(
             self._catalog,
             space,
@@ -203,7 +226,7 @@ class _ExportJob:
             if reader.is_first:
                 self._request_early(token, count or 0)
 
-        reader = RunReader(sync, self._spec, self._io, self._redact, on_bad, on_page)
+        reader = RunReader(sync, self._spec, self._io, self._redact, on_bad, on_page, selected)
         page_size = self._spec.page_size or PAGE_SIZE
         listing = space_runs(token)
         try:
@@ -215,7 +238,10 @@ class _ExportJob:
             await self._io.run(sync.end_incomplete)
             reader.readable = False
         self._has_unreadable_runs = self._has_unreadable_runs or not reader.readable
-        if reader.missing:
+        if reader.missing and self._shard is not None and reader.readable:
+            # They were listed when the plan was made, so they were deleted since.
+            self._unlisted_runs += len(reader.missing)
+        elif reader.missing:
             missing = sorted(reader.missing)
             verb = "run is" if len(missing) == 1 else "runs are"
             self._reasons.append(f"{len(missing):,} selected {verb} not listed, such as {missing[0]}")
@@ -226,7 +252,12 @@ class _ExportJob:
 
     def _request_early(self, token: str, runs: int) -> None:
         """Send requests for a scan while the runs of a first export are still being listed."""
-        if runs > FEW_REQUESTS and self._spec.concurrency > 1 and self._spec.selects_all_runs:
+        if (
+            runs > FEW_REQUESTS
+            and self._spec.concurrency > 1
+            and self._shard is None
+            and self._spec.selects_all_runs
+        ):
             self._early_requests.request_sample(token)
             # With several spaces, the pages would stay in memory while the other spaces are listed.
             if len(self._workspace.spaces) == 1:

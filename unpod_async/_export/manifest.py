@@ -17,6 +17,7 @@ from unpod_async.errors import ExportError
 __all__ = [
     "MANIFEST",
     "MANIFEST_VERSION",
+    "PLAN",
     "WORK",
     "Manifest",
     "PartInfo",
@@ -28,6 +29,9 @@ MANIFEST: Final = "_manifest.json"
 
 MANIFEST_VERSION: Final = 1
 """Increases when older versions of this package could misread the manifest."""
+
+PLAN: Final = "_plan.json"
+"""The file that says which plan the shards in a directory belong to."""
 
 WORK: Final = ".unpod-export"
 """The folder with the state of an export."""
@@ -68,7 +72,12 @@ class BadRows(msgspec.Struct, frozen=True):
 
 
 class DatasetOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of the data set that its readers need; see `ExportSpec`."""
+    """The options of the data set that its readers need; see `ExportSpec`.
+
+    Attributes:
+        plan: Digest of the plan if the data set is a shard, or was merged from shards.
+        shard: Number of the shard.
+    """
 
     format: str
     spaces: list[str]
@@ -77,6 +86,8 @@ class DatasetOptions(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     csv_safe: bool = False
     redact: Literal["drop", "hash"] | None = None
+    plan: str | None = None
+    shard: int | None = None
 
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +98,11 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `_manifest.json`. `build_manifest` writes it."""
+    """The content of `_manifest.json`. `build_manifest` writes it.
+
+    Attributes:
+        unlisted_runs: Number of planned runs of a shard that no longer exist.
+    """
 
     complete: bool
     finished: datetime
@@ -98,6 +113,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     unreadable_rows: BadRows
     failed_recordings: int
     reasons: list[str]
+    unlisted_runs: int = 0
 
     def __post_init__(self) -> None:
         for part in self.parts:

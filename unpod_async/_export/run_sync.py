@@ -21,7 +21,7 @@ A stored run that should have appeared by then and did not was deleted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -203,6 +203,7 @@ class RunReader:
         on_bad: Called with the position and the reason of a row that cannot be read.
         on_page: Called with the count of the listing and the number of selected runs of a page, before they
             are stored.
+        selected: Ids of the runs to export; None for all.
 
     Attributes:
         is_first: True if no run of the space was known when reading began.
@@ -220,11 +221,12 @@ class RunReader:
         redact: Callable[[bytes], bytes] | None,
         on_bad: Callable[[int | None, str], None],
         on_page: Callable[[int | None, int], None],
+        selected: Set[str] | None,
     ) -> None:
         self._sync = sync
         self._prefix = StablePrefix()
         self._window = spec.window
-        self.missing = None if spec.runs is None else set(spec.runs)
+        self.missing = None if selected is None else set(selected)
         self._io = io
         self._redact = redact
         self._on_bad = on_bad

@@ -17,7 +17,7 @@ from unpod_async._export.storage.catalog import (
     copy_state,
 )
 from unpod_async._export.storage.checkpoint import Disk, Spool, Staging, spool_path, sync
-from unpod_async._export.storage.publish import Contents
+from unpod_async._export.storage.publish import Contents, build_manifest
 from unpod_async._export.storage.workspace import Workspace, open_workspace
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Staging",
     "Wanted",
     "Workspace",
+    "build_manifest",
     "copy_state",
     "open_workspace",
     "spool_path",

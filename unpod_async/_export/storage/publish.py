@@ -27,7 +27,7 @@ import msgspec
 
 from unpod_async._common import O_BINARY, close_locked, lock, path_text, sync_file, sync_folder, write_all
 from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, CsvOptions, Range, RowKind, Writer
-from unpod_async._export.manifest import MANIFEST, MANIFEST_VERSION, WORK, PartInfo
+from unpod_async._export.manifest import MANIFEST, MANIFEST_VERSION, PLAN, WORK, PartInfo
 from unpod_async._export.missing import BadRow, FailedRun
 from unpod_async._export.storage.catalog import (
     STATE_NAME,
@@ -133,7 +133,7 @@ class Target:
         directory = self.directory
         if directory.exists() and not directory.is_dir():
             raise ExportError(f"{path_text(directory)} is not a directory", hint=_HINT)
-        for name in (*_PART_FOLDERS, MANIFEST):
+        for name in (*_PART_FOLDERS, MANIFEST, PLAN):
             if (directory / name).exists() and not _is_empty_folder(directory / name):
                 raise ExportError(
                     f"{path_text(directory)} contains {name}, but no export to resume", hint=_HINT
@@ -726,9 +726,13 @@ def read_contents(catalog: Catalog, parts: Parts) -> Contents:
 
 
 def build_manifest(
-    options: Mapping[str, Any], found: Contents, started: datetime, reasons: Sequence[str]
+    options: Mapping[str, Any],
+    found: Contents,
+    started: datetime,
+    reasons: Sequence[str],
+    unlisted_runs: int = 0,
 ) -> bytes:
-    """Return the content of `_manifest.json`."""
+    """Return the content of `_manifest.json`; see `Manifest`."""
     content = {
         "complete": found.is_complete and not reasons,
         "started": started,
@@ -752,5 +756,6 @@ def build_manifest(
         "unreadable_rows": {"count": found.bad_rows, "examples": found.bad},
         "failed_recordings": found.failed_recordings,
         "reasons": reasons,
+        "unlisted_runs": unlisted_runs,
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

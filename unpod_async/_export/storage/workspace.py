@@ -60,11 +60,12 @@ class Workspace:
     spool: Spool
     publisher: Publisher
 
-    def publish(self, started: datetime, reasons: list[str]) -> tuple[int, Contents]:
+    def publish(self, started: datetime, reasons: list[str], unlisted_runs: int) -> tuple[int, Contents]:
         """Bring all parts up to date and write the manifest. Blocks.
 
         Args:
             reasons: Why the data set is incomplete, apart from what the catalog knows.
+            unlisted_runs: Number of planned runs of a shard that no longer exist.
 
         Returns:
             The number of runs that the data set no longer has, and its contents.
@@ -72,7 +73,8 @@ class Workspace:
         self.spool.close()
         gone = self.publisher.publish()
         found = read_contents(self.catalog, self.parts)
-        self.target.write(MANIFEST, build_manifest(self.dataset_options, found, started, reasons))
+        content = build_manifest(self.dataset_options, found, started, reasons, unlisted_runs)
+        self.target.write(MANIFEST, content)
         self.catalog.end_export()
         remove_unused_files(self.catalog, self.target)
         return gone, found
