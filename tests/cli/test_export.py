@@ -18,7 +18,7 @@ from tests.cli.harness import run_cli, run_process, settings, start_process
 from tests.tables import each_row
 from unpod_async import ExportProgress, ExportSpec, ExportSummary
 from unpod_async.cli.app import run
-from unpod_async.cli.commands.export import build_spec, write_summary
+from unpod_async.cli.commands.export import build_spec, report_missing, write_summary
 from unpod_async.cli.errors import CliError
 from unpod_async.cli.export_progress import ProgressLines
 from unpod_async.cli.options import parse_age
@@ -420,7 +420,8 @@ def test_a_summary_shows_a_few_problems_and_counts_the_others(capsys: pytest.Cap
         retries=5,
         seconds=12.3,
     )
-    write_summary(summary, as_json=False, command="unpod-async export S out")
+    write_summary(summary, as_json=False)
+    report_missing(summary, "unpod-async export S out")
     out, err = capsys.readouterr()
 
     assert "Complete    NO, see below" in out

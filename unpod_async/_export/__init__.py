@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         row_lines,
     )
     from unpod_async._export.run_tasks import FetchContext
-    from unpod_async._export.shards import export_shard, extend_plan, make_plan
+    from unpod_async._export.shards import export_shard, extend_plan, make_plan, shard_directory
     from unpod_async._export.space_scan import EarlyRequests, PrefetchWindow, plan_scan, space_tasks
     from unpod_async._export.spec import (
         ExportFormat,
@@ -81,6 +81,7 @@ __all__ = [
     "row_line",
     "row_lines",
     "run_export",
+    "shard_directory",
     "space_tasks",
     "state_directory",
 ]
@@ -99,7 +100,7 @@ _MODULES = {
     "results": "ExportProgress ExportSummary",
     "rows": "InvalidRow Row RowPages row_decoder row_header row_line row_lines",
     "run_tasks": "FetchContext",
-    "shards": "export_shard extend_plan make_plan",
+    "shards": "export_shard extend_plan make_plan shard_directory",
     "space_scan": "EarlyRequests PrefetchWindow plan_scan space_tasks",
     "spec": "ExportFormat ExportOptions ExportSpec Redaction differing_options field_types",
 }

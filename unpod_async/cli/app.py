@@ -97,7 +97,21 @@ _COMMANDS: Final = {
         (
             "export SPACE data --format parquet",
             "export SPACE data --since 2030-01-01 --redact hash --recordings",
+            "export --plan plan.json --shard 0 data",
         ),
+    ),
+    "plan": _Entry(
+        "shards",
+        "Divide an export into shards for several machines",
+        _MONITOR,
+        ("plan SPACE plan.json --shards 16 --format parquet", "plan --extend plan.json"),
+    ),
+    "merge": _Entry(
+        "shards",
+        "Make one data set of the shards of a plan",
+        _MONITOR,
+        ("merge plan.json data",),
+        is_local=True,
     ),
     "report": _Entry(
         "report",
@@ -300,8 +314,9 @@ class CliCommand(TyperCommand):
                 formatter.write_text(_GLOBAL_OPTIONS_NOTE)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        # typer writes {SPACE}, which is not the usual notation.
-        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+        # typer writes {SPACE}, which is not the usual notation, and [SPACE]... if it may be left out.
+        pieces = super().collect_usage_pieces(ctx)
+        return [piece.removesuffix("...").replace("{", "").replace("}", "") for piece in pieces]
 
     def invoke(self, ctx: Any) -> Any:
         options: GlobalOptions = ctx.obj

@@ -8,18 +8,19 @@ import os
 import shlex
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
 import typer
 
+from unpod_async._common import path_text
 from unpod_async._export import ExportSpec, field_types
-from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
+from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name, os_error_text
 from unpod_async.cli.lookup import find_run_ids
-from unpod_async.cli.options import OUTPUT, GlobalOptions, Space, parse_age, parse_seconds, parse_time
+from unpod_async.cli.options import OUTPUT, GlobalOptions, parse_age, parse_seconds, parse_time
 from unpod_async.cli.output import check_stdout, counted, echo_err, echo_line, has_stdout, wants_json
 from unpod_async.cli.runner import Interrupted, report_error
 from unpod_async.cli.session import open_client, read_secret_file
@@ -27,9 +28,17 @@ from unpod_async.cli.tables import Cell, echo_pairs
 from unpod_async.errors import APIError, TransportError
 
 if TYPE_CHECKING:
-    from unpod_async import ExportSummary, UnpodClient
+    from unpod_async import ExportPlan, ExportProgress, ExportSummary, UnpodClient
 
-__all__ = ["build_spec", "export", "write_summary"]
+__all__ = [
+    "build_spec",
+    "export",
+    "read_plan",
+    "redact_key",
+    "report_missing",
+    "with_spec_options",
+    "write_summary",
+]
 
 KEY_VARIABLE: Final = "UNPOD_REDACT_KEY"
 _MIB: Final = 2**20
@@ -148,7 +157,7 @@ def _limits(metadata: Sequence[msgspec.Meta]) -> dict[str, Any]:
     return limits
 
 
-def _with_spec_options(command: Callable[..., int]) -> Callable[..., int]:
+def with_spec_options(command: Callable[..., int], leave_out: Container[str] = ()) -> Callable[..., int]:
     """Replace `**fields` of a command by an option for each field of `ExportSpec` but `spaces`.
 
     typer makes options from a signature, so this gives it the signature that the command would have if the
@@ -162,7 +171,7 @@ def _with_spec_options(command: Callable[..., int]) -> Callable[..., int]:
     options = [
         _option_for(name, annotation, defaults[name])
         for name, annotation in field_types().items()
-        if name != "spaces"
+        if name != "spaces" and name not in leave_out
     ]
     positional = [one for one in parameters if one.kind != one.KEYWORD_ONLY]
     keywords = [one for one in parameters if one.kind == one.KEYWORD_ONLY]
@@ -181,11 +190,11 @@ def build_spec(spaces: Sequence[str], fields: Mapping[str, Any]) -> ExportSpec:
     """
     # An option that was not given is None, or an empty list if it is repeatable.
     values: dict[str, Any] = {name: value for name, value in fields.items() if value not in (None, [])}
-    values["redact_key"] = _redact_key(fields.get("redact"), fields.get("redact_key"))
+    values["redact_key"] = redact_key(fields.get("redact"), fields.get("redact_key"))
     return ExportSpec(spaces=tuple(spaces), **values)
 
 
-def _redact_key(redact: str | None, file: str | None) -> bytes | None:
+def redact_key(redact: str | None, file: str | None) -> bytes | None:
     if redact != "hash":
         if file is not None:
             raise CliError("--redact-key-file is only used with --redact hash", status=USAGE)
@@ -198,10 +207,13 @@ def _redact_key(redact: str | None, file: str | None) -> bytes | None:
 # -- the command --------------------------------------------------------------------------------------------
 
 
-@_with_spec_options
+@with_spec_options
 def export(
     context: typer.Context,
-    space: Space,
+    *,
+    space: Annotated[
+        list[str] | None, typer.Argument(metavar="SPACE", show_default=False, help="Token of the space.")
+    ] = None,
     target: Annotated[
         str,
         typer.Argument(
@@ -221,7 +233,21 @@ def export(
             help="Export this space too. Repeatable.",
         ),
     ] = None,
-    *,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLAN",
+            show_default=False,
+            rich_help_panel="Shards",
+            help="Export one shard of this plan, which `unpod-async plan` made. Leave out SPACE.",
+        ),
+    ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", show_default=False, rich_help_panel="Shards", help="Number of the shard, from 0."
+        ),
+    ] = None,
     deadline: Annotated[
         float | None,
         typer.Option(
@@ -253,49 +279,119 @@ def export(
         raise CliError("--token-file and --redact-key-file cannot both be stdin", status=USAGE)
     if json_lines is not None:
         check_stdout()
-    spec = build_spec([space, *(more_spaces or ())], fields)
+    spaces = [*(space or ()), *(more_spaces or ())]
+    if plan is not None or shard is not None:
+        sources = {name: context.get_parameter_source(name) for name in fields}
+        given = {
+            name: fields[name] for name, source in sources.items() if source and source.name != "DEFAULT"
+        }
+        job = _shard_job(spaces, target, plan, shard, given)
+    elif len(space or ()) != 1:
+        raise CliError("give one SPACE and a TARGET", hint="add more spaces with --space SPACE", status=USAGE)
+    else:
+        job = _spaces_job(build_spec(spaces, fields), target)
     command = shlex.join(["unpod-async", *options.argv])
-    with open_client(options, deadline=deadline, max_concurrency=max(8, spec.concurrency)) as (
+    with open_client(options, deadline=deadline, max_concurrency=max(8, job.concurrency)) as (
         runner,
         client,
     ):
         try:
-            summary = runner.run(_export(client, spec, target, logged=options.verbose > 0))
+            summary = runner.run(_run(job, client, logged=options.verbose > 0))
         except Interrupted as interrupted:
             echo_err("Interrupted.")
-            _explain_resuming(_directory(target, spec), command, can_pass=True)
+            _explain_resuming(job.directory, command, can_pass=True)
             interrupted.reported = True
             raise
         except (APIError, TransportError) as error:
             from unpod_async._export import is_transient  # here, because it imports aiohttp
 
             status = report_error(error, verbose=options.verbose)
-            _explain_resuming(_directory(target, spec), command, can_pass=is_transient(error))
+            _explain_resuming(job.directory, command, can_pass=is_transient(error))
             return status
     if json_lines is not None or has_stdout():
-        write_summary(summary, as_json=wants_json(json_lines), command=command)
-    else:
-        report_missing(summary, command)
+        write_summary(summary, as_json=wants_json(json_lines))
+    report_missing(summary, command)
     return SUCCESS if summary.complete else INCOMPLETE
 
 
-async def _export(client: UnpodClient, spec: ExportSpec, target: str, *, logged: bool) -> ExportSummary:
+class _Job(NamedTuple):
+    """What the command exports.
+
+    Attributes:
+        directory: The directory on this machine with the state.
+    """
+
+    run: Callable[[UnpodClient, Callable[[ExportProgress], object]], Awaitable[ExportSummary]]
+    concurrency: int
+    directory: str
+
+
+async def _run(job: _Job, client: UnpodClient, *, logged: bool) -> ExportSummary:
     from unpod_async.cli.export_progress import progress_display
 
     with progress_display(logged=logged) as show:
+        return await job.run(client, show)
+
+
+def _spaces_job(spec: ExportSpec, target: str) -> _Job:
+    """Return the export of spaces."""
+    from unpod_async._export import StoreAddress, state_directory
+
+    async def run(client: UnpodClient, show: Callable[[ExportProgress], object]) -> ExportSummary:
+        chosen = spec
         if spec.runs is not None:
             # Before anything is written: an export of a run that does not exist would be an empty data set.
             found = await find_run_ids(client, spec.spaces[0], spec.runs)
-            spec = msgspec.structs.replace(spec, runs=tuple(found.values()))
-        return await client.export(spec, target, on_progress=show)
-
-
-def _directory(target: str, spec: ExportSpec) -> str:
-    """Return the directory on this machine with the state of an export."""
-    from unpod_async._export import StoreAddress, state_directory
+            chosen = msgspec.structs.replace(spec, runs=tuple(found.values()))
+        return await client.export(chosen, target, on_progress=show)
 
     address = StoreAddress.parse(target)
-    return target if address is None else str(state_directory(address, spec.state_dir) / "data")
+    directory = target if address is None else str(state_directory(address, spec.state_dir) / "data")
+    return _Job(run, spec.concurrency, directory)
+
+
+def _shard_job(
+    spaces: Sequence[str], target: str, plan_file: str | None, shard: int | None, fields: Mapping[str, Any]
+) -> _Job:
+    """Return the export of a shard.
+
+    Args:
+        fields: The options of `ExportSpec` that were given.
+    """
+    if plan_file is None or shard is None:
+        raise CliError("--plan and --shard belong together", hint="give both", status=USAGE)
+    if spaces:
+        raise CliError("SPACE cannot be combined with --plan", hint="the plan has the spaces", status=USAGE)
+    from unpod_async._export import shard_directory
+
+    plan = read_plan(plan_file)
+    options = {name: value for name, value in fields.items() if name != "redact_key"}
+    if key := redact_key(plan.options["redact"], fields.get("redact_key")):
+        options["redact_key"] = key
+
+    async def run(client: UnpodClient, show: Callable[[ExportProgress], object]) -> ExportSummary:
+        return await client.export_shard(plan, shard, target, on_progress=show, **options)
+
+    directory = str(shard_directory(Path(target), shard))
+    return _Job(run, options.get("concurrency", plan.spec(options).concurrency), directory)
+
+
+def read_plan(path: str) -> ExportPlan:
+    """Return the plan in a file.
+
+    Raises:
+        CliError: the file cannot be read.
+        ExportError: it is not a plan.
+    """
+    from unpod_async._export import ExportPlan
+
+    try:
+        return ExportPlan.load(path)
+    except (OSError, ValueError) as error:
+        raise CliError(
+            f"{path_text(path)} cannot be read: {os_error_text(error)}",
+            hint="give the file that `unpod-async plan` wrote",
+        ) from None
 
 
 def _explain_resuming(target: str, command: str, *, can_pass: bool) -> None:
@@ -318,17 +414,12 @@ def _explain_resuming(target: str, command: str, *, can_pass: bool) -> None:
 # -- the summary --------------------------------------------------------------------------------------------
 
 
-def write_summary(summary: ExportSummary, *, as_json: bool, command: str) -> None:
-    """Write the summary to stdout, and what is missing to stderr.
-
-    Args:
-        command: the command line that fetches what is missing.
-    """
+def write_summary(summary: ExportSummary, *, as_json: bool) -> None:
+    """Write the summary to stdout."""
     if as_json:
         echo_line(msgspec.json.encode(summary))
     else:
         echo_pairs(_summary_pairs(summary))
-    report_missing(summary, command)
 
 
 def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str | Cell]]:
@@ -352,8 +443,15 @@ def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str | Cell]]:
     return pairs
 
 
-def report_missing(summary: ExportSummary, command: str) -> None:
-    """Write to stderr what is missing. `command` is the command line that fetches it."""
+def report_missing(
+    summary: ExportSummary, command: str, advice: str = "run the same command again to fetch what is missing"
+) -> None:
+    """Write to stderr what is missing.
+
+    Args:
+        command: the command line that fetches it.
+        advice: what to do with the command line.
+    """
     for run in summary.failed[:_EXAMPLES]:
         echo_err(f"failed: run {run.run_id or '(without an id)'}: {run.reason}")
     _count_more("failed", "run", summary.failed_runs, len(summary.failed))
@@ -365,7 +463,7 @@ def report_missing(summary: ExportSummary, command: str) -> None:
     if summary.bad_rows:
         echo_err("hint: the service cannot deliver the rows that were left out; report them to its support")
     if not summary.complete:
-        echo_err("hint: everything else was exported; run the same command again to fetch what is missing:")
+        echo_err(f"hint: everything else was exported; {advice}:")
         echo_err(command, indent="  ", wrap=False)
 
 

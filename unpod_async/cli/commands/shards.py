@@ -1,0 +1,156 @@
+"""`unpod-async plan` and `unpod-async merge`: exports that run on several machines."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from unpod_async._common import path_text
+from unpod_async.cli.commands.export import (
+    build_spec,
+    read_plan,
+    report_missing,
+    with_spec_options,
+    write_summary,
+)
+from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, os_error_text
+from unpod_async.cli.lookup import find_run_ids
+from unpod_async.cli.options import OUTPUT, GlobalOptions, parse_seconds
+from unpod_async.cli.output import check_stdout, counted, echo, echo_err, wants_json
+from unpod_async.cli.session import open_client
+
+if TYPE_CHECKING:
+    from unpod_async import ExportPlan, ExportSpec, UnpodClient
+
+__all__ = ["merge", "plan"]
+
+_OF_A_SHARD: Final = ("recording_hosts", "full", "settle_after", "part_bytes", "state_dir")
+"""Fields of `ExportSpec` that are given to `unpod-async export --plan`, not to the plan."""
+
+PlanFile = Annotated[str, typer.Argument(metavar="PLAN", show_default=False, help="File of the plan.")]
+
+
+@functools.partial(with_spec_options, leave_out=_OF_A_SHARD)
+def plan(
+    context: typer.Context,
+    *,
+    spaces: Annotated[
+        list[str] | None, typer.Argument(metavar="[SPACE …]", show_default=False, help="Tokens of the spaces.")
+    ] = None,
+    plan_file: PlanFile,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            metavar="N",
+            show_default=False,
+            help="Number of shards. With --extend, the maximum number of new ones.",
+        ),
+    ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend", show_default=False, help="Add the runs that are new to PLAN, in new shards."
+        ),
+    ] = False,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            show_default=False,
+            parser=parse_seconds,
+            rich_help_panel="Requests",
+            help="Stop after this many seconds, or after a duration such as 10m or 2h.",
+        ),
+    ] = None,
+    **fields: Any,
+) -> int:
+    """Divide an export into shards, which can run on different machines.
+
+    PLAN is a file with the ids of all runs. Give it to `unpod-async export --plan` on every machine, and then
+    to `unpod-async merge`. The exit status is 3 if rows of the listing of runs cannot be read.
+    """
+    options: GlobalOptions = context.obj
+    if extend:
+        if spaces:
+            raise CliError("SPACE cannot be combined with --extend", hint="PLAN has the spaces", status=USAGE)
+        before = read_plan(plan_file)
+    elif not spaces or shards is None:
+        raise CliError("give SPACE, PLAN and --shards N", hint="see `unpod-async plan --help`", status=USAGE)
+    elif Path(plan_file).exists():
+        raise CliError(
+            f"{path_text(plan_file)} exists", hint="add its new runs with --extend, or choose another file"
+        )
+    spec = None if extend else build_spec(spaces or (), fields)
+    with open_client(options, deadline=deadline) as (runner, client):
+        if spec is None:
+            made = runner.run(client.extend_plan(before, shards=shards))
+        else:
+            made = runner.run(_make(client, spec, shards or 1))
+    try:
+        made.save(plan_file)
+    except (OSError, ValueError) as error:
+        raise CliError(
+            f"{path_text(plan_file)} cannot be written: {os_error_text(error)}",
+            hint="check the path and the permissions of its directory",
+        ) from None
+    return _report(made, before if extend else None, plan_file)
+
+
+async def _make(client: UnpodClient, spec: ExportSpec, shards: int) -> ExportPlan:
+    options = {name: getattr(spec, name) for name in spec.__struct_fields__ if name != "spaces"}
+    if spec.runs is not None:
+        options["runs"] = tuple((await find_run_ids(client, spec.spaces[0], spec.runs)).values())
+    return await client.plan_export(spec.spaces, shards=shards, **options)
+
+
+def _report(made: ExportPlan, before: ExportPlan | None, plan_file: str) -> int:
+    echo(f"{counted(made.runs, 'run')} in {counted(made.shards, 'shard')}")
+    first = 0 if before is None else before.shards
+    if first == made.shards:
+        echo_err("No run is new: the plan is as it was.")
+    else:
+        echo_err(f"Export the shards {first} to {made.shards - 1}, on any machines:")
+        echo_err(f"  unpod-async export --plan {shlex.quote(plan_file)} --shard {first} TARGET", wrap=False)
+    if not made.unreadable:
+        return SUCCESS
+    echo_err(f"incomplete: {counted(made.unreadable, 'row')} of the listing of runs cannot be read")
+    return INCOMPLETE
+
+
+def merge(
+    context: typer.Context,
+    plan_file: PlanFile,
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", show_default=False, help="Directory of the shards.")
+    ],
+    json_lines: Annotated[
+        bool | None,
+        typer.Option(
+            "--json/--table",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+            help="The summary as JSON or as text. Default: text on a terminal, otherwise JSON.",
+        ),
+    ] = None,
+) -> int:
+    """Make one data set of the shards of a plan, after all of them have been exported.
+
+    Each run must be in exactly one shard, and each file as its shard wrote it. Otherwise nothing is changed.
+    Run the command again after shards were exported again. The exit status is 3 if the data set is
+    incomplete.
+    """
+    if json_lines is not None:
+        check_stdout()
+    made = read_plan(plan_file)
+    summary = asyncio.run(made.merge(target))
+    write_summary(summary, as_json=wants_json(json_lines))
+    command = shlex.join(["unpod-async", *context.obj.argv])
+    report_missing(summary, command, "export the shards again to fetch what is missing, then merge them")
+    return SUCCESS if summary.complete else INCOMPLETE
