@@ -40,7 +40,8 @@ def plan(
     context: typer.Context,
     *,
     spaces: Annotated[
-        list[str] | None, typer.Argument(metavar="[SPACE …]", show_default=False, help="Tokens of the spaces.")
+        list[str] | None,
+        typer.Argument(metavar="[SPACE …]", show_default=False, help="Tokens of the spaces."),
     ] = None,
     plan_file: PlanFile,
     shards: Annotated[
