@@ -299,14 +299,14 @@ def export(
             summary = runner.run(_run(job, client, logged=options.verbose > 0))
         except Interrupted as interrupted:
             echo_err("Interrupted.")
-            _explain_resuming(job.directory, command, can_pass=True)
+            _explain_resuming(job.directory(), command, can_pass=True)
             interrupted.reported = True
             raise
         except (APIError, TransportError) as error:
             from unpod_async._export import is_transient  # here, because it imports aiohttp
 
             status = report_error(error, verbose=options.verbose)
-            _explain_resuming(job.directory, command, can_pass=is_transient(error))
+            _explain_resuming(job.directory(), command, can_pass=is_transient(error))
             return status
     if json_lines is not None or has_stdout():
         write_summary(summary, as_json=wants_json(json_lines))
@@ -318,12 +318,12 @@ class _Job(NamedTuple):
     """What the command exports.
 
     Attributes:
-        directory: The directory on this machine with the state.
+        directory: Returns the directory on this machine with the state.
     """
 
     run: Callable[[UnpodClient, Callable[[ExportProgress], object]], Awaitable[ExportSummary]]
     concurrency: int
-    directory: str
+    directory: Callable[[], str]
 
 
 async def _run(job: _Job, client: UnpodClient, *, logged: bool) -> ExportSummary:
@@ -335,7 +335,6 @@ async def _run(job: _Job, client: UnpodClient, *, logged: bool) -> ExportSummary
 
 def _spaces_job(spec: ExportSpec, target: str) -> _Job:
     """Return the export of spaces."""
-    from unpod_async._export import StoreAddress, state_directory
 
     async def run(client: UnpodClient, show: Callable[[ExportProgress], object]) -> ExportSummary:
         chosen = spec
@@ -345,8 +344,12 @@ def _spaces_job(spec: ExportSpec, target: str) -> _Job:
             chosen = msgspec.structs.replace(spec, runs=tuple(found.values()))
         return await client.export(chosen, target, on_progress=show)
 
-    address = StoreAddress.parse(target)
-    directory = target if address is None else str(state_directory(address, spec.state_dir) / "data")
+    def directory() -> str:
+        from unpod_async._export import StoreAddress, state_directory
+
+        address = StoreAddress.parse(target)
+        return target if address is None else str(state_directory(address, spec.state_dir) / "data")
+
     return _Job(run, spec.concurrency, directory)
 
 
@@ -362,8 +365,6 @@ def _shard_job(
         raise CliError("--plan and --shard belong together", hint="give both", status=USAGE)
     if spaces:
         raise CliError("SPACE cannot be combined with --plan", hint="the plan has the spaces", status=USAGE)
-    from unpod_async._export import shard_directory
-
     plan = read_plan(plan_file)
     options = {name: value for name, value in fields.items() if name != "redact_key"}
     if key := redact_key(plan.options["redact"], fields.get("redact_key")):
@@ -372,7 +373,11 @@ def _shard_job(
     async def run(client: UnpodClient, show: Callable[[ExportProgress], object]) -> ExportSummary:
         return await client.export_shard(plan, shard, target, on_progress=show, **options)
 
-    directory = str(shard_directory(Path(target), shard))
+    def directory() -> str:
+        from unpod_async._export import shard_directory
+
+        return str(shard_directory(Path(target), shard))
+
     return _Job(run, options.get("concurrency", plan.spec(options).concurrency), directory)
 
 
