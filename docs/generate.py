@@ -43,7 +43,7 @@ PAGES: Final = {
             "Reconciliation"
         ),
     ),
-    "export": ("Export", "ExportSpec ExportPlan ExportProgress ExportSummary FailedRun BadRow"),
+    "export": ("Export", "ExportSpec ExportPlan ExportProgress ExportSummary merge_shards FailedRun BadRow"),
     "events": (
         "Watching",
         """Watch WatchState WatchedRun Event RunSeen RunStatusChanged RunSettled RunRemoved TaskSeen

@@ -57,6 +57,7 @@ if _TYPE_CHECKING:
         ExportSpec,
         ExportSummary,
         FailedRun,
+        merge_shards,
     )
     from unpod_async._http import AttemptEvent, RequestEvent, RetryPolicy, Settings, Stats, WaitEvent
     from unpod_async._paging import (
@@ -199,6 +200,7 @@ __all__ = [
     "Watch",
     "WatchState",
     "WatchedRun",
+    "merge_shards",
 ]
 
 __version__ = _VERSION
@@ -208,7 +210,7 @@ _HOMES = {
     "_api": "OpenTelemetry RawResponse UnpodClient",
     "_call_output": "Call",
     "_create": "BatchResult Reconciliation",
-    "_export": "BadRow ExportPlan ExportProgress ExportSpec ExportSummary FailedRun",
+    "_export": "BadRow ExportPlan ExportProgress ExportSpec ExportSummary FailedRun merge_shards",
     "_http": "AttemptEvent RequestEvent RetryPolicy Settings Stats WaitEvent",
     "_paging": "Failed ListingIterator Ok Page Pager RejectedRow Stream StreamIterator",
     "_watch": "Watch WatchState WatchedRun",

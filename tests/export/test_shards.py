@@ -28,6 +28,7 @@ from unpod_async import (
     ExportSummary,
     InvalidArgument,
     UnpodClient,
+    merge_shards,
 )
 from unpod_async.errors import TargetLockedError
 from unpod_async.testing import Sandbox, faults
@@ -64,7 +65,7 @@ async def test_the_shards_together_are_a_plain_export(tmp_path: Path, form: Any)
         assert all(summary.complete for summary in shards)
         assert sum(summary.runs for summary in shards) == 30
 
-        merged = await plan.merge(tmp_path / "data")
+        merged = await merge_shards(plan, tmp_path / "data")
 
         plain = await unpod.export(sandbox.space_token, tmp_path / "plain", format=form)
         assert (merged.complete, merged.reasons) == (True, ())
@@ -87,7 +88,7 @@ async def test_spaces_options_and_redaction_are_those_of_a_plain_export(tmp_path
         assert b"a key for tests" not in (tmp_path / "plan.json").read_bytes()
         plan = ExportPlan.load(tmp_path / "plan.json")
         await export_all(unpod, plan, tmp_path / "data", redact_key="a key for tests", concurrency=2)
-        merged = await plan.merge(tmp_path / "data")
+        merged = await merge_shards(plan, tmp_path / "data")
         plain = await unpod.export(spaces, tmp_path / "plain", **options)
         assert merged.complete == plain.complete
         assert 0 < merged.runs == plain.runs
@@ -108,7 +109,7 @@ async def test_more_shards_than_runs(tmp_path: Path) -> None:
     async with Sandbox(runs=2) as sandbox, sandbox.client() as unpod:
         plan = await unpod.plan_export(sandbox.space_token, shards=7)
         await export_all(unpod, plan, tmp_path)
-        assert (await plan.merge(tmp_path)).complete
+        assert (await merge_shards(plan, tmp_path)).complete
         assert_holds(tmp_path, sandbox)
 
 
@@ -116,7 +117,7 @@ async def test_an_empty_space(tmp_path: Path) -> None:
     async with Sandbox(runs=0) as sandbox, sandbox.client() as unpod:
         plan = await unpod.plan_export(sandbox.space_token, shards=2)
         await export_all(unpod, plan, tmp_path)
-        merged = await plan.merge(tmp_path)
+        merged = await merge_shards(plan, tmp_path)
         assert (merged.complete, merged.runs, merged.tasks) == (True, 0, 0)
 
 
@@ -134,7 +135,7 @@ async def test_recordings(tmp_path: Path) -> None:
         async with sandbox.client() as unpod:
             plan = await unpod.plan_export(sandbox.space_token, shards=3, recordings=True)
             await export_all(unpod, plan, tmp_path, recording_hosts=[server.base_url.removeprefix("http://")])
-            merged = await plan.merge(tmp_path)
+            merged = await merge_shards(plan, tmp_path)
         assert (merged.complete, merged.recordings) == (True, 4)
         names = {path.stem for path in (tmp_path / "recordings").glob("*.wav")}
         assert names == ids
@@ -243,7 +244,7 @@ async def test_selected_runs(tmp_path: Path) -> None:
         selected = sandbox.run_ids()[2:6]
         plan = await unpod.plan_export(sandbox.space_token, shards=2, runs=selected)
         await export_all(unpod, plan, tmp_path)
-        assert (await plan.merge(tmp_path)).runs == 4
+        assert (await merge_shards(plan, tmp_path)).runs == 4
         found = [json.loads(row)["run_id"] for row in found_rows(tmp_path, "jsonl", "runs")]
         assert sorted(found) == sorted(selected)
         with pytest.raises(InvalidArgument, match="1 of the selected runs"):
@@ -256,7 +257,7 @@ async def test_rows_that_cannot_be_read_make_the_merge_incomplete(tmp_path: Path
         plan = await unpod.plan_export(sandbox.space_token, shards=2)
         assert (plan.runs, plan.unreadable) == (8, 1)
         await export_all(unpod, plan, tmp_path)
-        merged = await plan.merge(tmp_path)
+        merged = await merge_shards(plan, tmp_path)
         assert (merged.complete, merged.runs) == (False, 8)
         assert any("1 row of the listing of runs could not be read" in reason for reason in merged.reasons)
 
@@ -271,7 +272,7 @@ async def test_runs_that_were_deleted_since_are_gone(tmp_path: Path) -> None:
         await export_all(unpod, plan, tmp_path)
         sandbox.delete_run(sandbox.run_ids()[-1])
         await export_all(unpod, plan, tmp_path)
-        merged = await plan.merge(tmp_path)
+        merged = await merge_shards(plan, tmp_path)
         assert (merged.complete, merged.runs, merged.gone_runs) == (True, 6, 2)
         assert_holds(tmp_path, sandbox)
 
@@ -281,7 +282,7 @@ async def test_new_runs_enter_by_an_extension_and_no_shard_is_exported_again(tmp
         first = await unpod.plan_export(sandbox.space_token, shards=3)
         assert await unpod.extend_plan(first) == first
         await export_all(unpod, first, tmp_path)
-        await first.merge(tmp_path)
+        await merge_shards(first, tmp_path)
         new = {sandbox.insert_run(), sandbox.insert_run()}
         # The shards of the first plan do not see the new runs.
         assert sum(one.runs for one in await export_all(unpod, first, tmp_path)) == 8
@@ -293,35 +294,35 @@ async def test_new_runs_enter_by_an_extension_and_no_shard_is_exported_again(tmp
         assert (plan.shards, plan.runs) == (5, 10)  # a new run has at most one shard
         assert {run for number in (3, 4) for run in plan.shard(number).runs[sandbox.space_token]} == new
         with pytest.raises(ExportError, match="shard 3 has not been exported"):
-            await plan.merge(tmp_path)
+            await merge_shards(plan, tmp_path)
         before = sandbox.requests
         for number in (3, 4):
             assert (await unpod.export_shard(plan, number, tmp_path)).complete
         requests = sandbox.requests - before
-        assert (await plan.merge(tmp_path)).complete
+        assert (await merge_shards(plan, tmp_path)).complete
         assert_holds(tmp_path, sandbox)
         assert sandbox.requests == before + requests
         # A worker that still has the older plan may bring its shard up to date, but not merge.
         assert (await unpod.export_shard(first, 0, tmp_path)).complete
         with pytest.raises(ExportError, match="an extension of this plan"):
-            await first.merge(tmp_path)
-        assert (await plan.merge(tmp_path)).complete
+            await merge_shards(first, tmp_path)
+        assert (await merge_shards(plan, tmp_path)).complete
 
 
 async def test_a_shard_that_is_exported_again_is_brought_up_to_date(tmp_path: Path) -> None:
     async with Sandbox(runs=6) as sandbox, sandbox.client() as unpod:
         plan = await unpod.plan_export(sandbox.space_token, shards=2)
         await export_all(unpod, plan, tmp_path)
-        await plan.merge(tmp_path)
+        await merge_shards(plan, tmp_path)
         sandbox.insert_task(sandbox.run_ids()[0])
         sandbox.delete_task(sandbox.task_ids(sandbox.run_ids()[1])[0])
         sandbox.advance()
         await export_all(unpod, plan, tmp_path)
-        merged = await plan.merge(tmp_path)
+        merged = await merge_shards(plan, tmp_path)
         assert merged.complete
         assert_holds(tmp_path, sandbox)
         same = files_below(tmp_path)
-        await plan.merge(tmp_path)
+        await merge_shards(plan, tmp_path)
         assert {name: data for name, data in files_below(tmp_path).items() if name[0] != "_"} == {
             name: data for name, data in same.items() if name[0] != "_"
         }
@@ -336,7 +337,7 @@ async def refused(
     """Check that a merge raises, with a hint, and changes nothing in the data set."""
     before = files_below(target)
     with pytest.raises(kind, match=message) as raised:
-        await plan.merge(target)
+        await merge_shards(plan, target)
     assert raised.value.hint
     assert files_below(target) == before
 
@@ -350,7 +351,7 @@ async def test_merges_that_are_refused(tmp_path: Path, merged_before: bool) -> N
         await refused(plan, tmp_path, "shard 1 has not been exported")
         await export_all(unpod, plan, tmp_path)
         if merged_before:
-            await plan.merge(tmp_path)
+            await merge_shards(plan, tmp_path)
         other = await unpod.plan_export(sandbox.space_token, shards=2)
         await refused(other, tmp_path, "another plan")
         with pytest.raises(ExportError, match="another plan"):
@@ -388,7 +389,7 @@ async def test_merges_that_are_refused(tmp_path: Path, merged_before: bool) -> N
         manifest.unlink()
         await refused(plan, tmp_path, "shard 1 has not been exported")
         restore()
-        assert (await plan.merge(tmp_path)).complete
+        assert (await merge_shards(plan, tmp_path)).complete
         shutil.rmtree(kept)
         assert_holds(tmp_path, sandbox)
 
@@ -405,7 +406,7 @@ async def test_a_merge_waits_for_no_shard_that_is_being_exported(tmp_path: Path)
         exporting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await exporting
-        assert (await plan.merge(tmp_path)).complete
+        assert (await merge_shards(plan, tmp_path)).complete
 
 
 @pytest.mark.parametrize("name", ["tasks", "runs", "_manifest.json", ".unpod-export", "recordings"])
@@ -423,7 +424,7 @@ async def test_a_plain_export_does_not_write_into_the_directory_of_a_plan(tmp_pa
         await unpod.export_shard(plan, 0, tmp_path)
         with pytest.raises(ExportError, match=r"_plan\.json"):
             await unpod.export(sandbox.space_token, tmp_path)
-        await plan.merge(tmp_path)
+        await merge_shards(plan, tmp_path)
         with pytest.raises(ExportError, match="contains"):
             await unpod.export(sandbox.space_token, tmp_path)
 
@@ -434,7 +435,7 @@ async def test_two_shards_start_at_once(tmp_path: Path) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(6):
                 group.create_task(unpod.export_shard(plan, number, tmp_path))
-        assert (await plan.merge(tmp_path)).complete
+        assert (await merge_shards(plan, tmp_path)).complete
         assert_holds(tmp_path, sandbox)
 
 
@@ -448,7 +449,7 @@ async def test_leftovers_are_removed_by_age(tmp_path: Path) -> None:
         os.utime(old, (0, 0))
         (tmp_path / "_shards" / "merging" / "tasks").mkdir(parents=True)
         (tmp_path / "_shards" / "merging" / "tasks" / "part-00000-00001.jsonl").write_bytes(b"{}\n")
-        assert (await plan.merge(tmp_path)).complete
+        assert (await merge_shards(plan, tmp_path)).complete
         assert (old.exists(), young.exists()) == (False, True)
         assert not (tmp_path / "_shards" / "merging").exists()
         assert_manifest(tmp_path)
@@ -472,7 +473,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 MERGER = """
 import os, signal, sys, threading, asyncio
-from unpod_async import ExportPlan
+from unpod_async import ExportPlan, merge_shards
 
 COUNTED = {"link", "replace", "rename", "unlink", "mkdir", "write", "rmdir", "fsync"}
 left = int(sys.argv[3])
@@ -486,7 +487,7 @@ def look(frame, event, what):
 
 plan = ExportPlan.load(sys.argv[1])
 threading.setprofile(look)
-asyncio.run(plan.merge(sys.argv[2]))
+asyncio.run(merge_shards(plan, sys.argv[2]))
 print(int(sys.argv[3]) - left)
 """
 
@@ -518,7 +519,7 @@ async def test_four_processes_of_which_one_is_killed_and_run_again(tmp_path: Pat
         results = await asyncio.gather(worker(0), worker(1, kill_at_rows=1), worker(2), worker(3))
         assert results == [0, -signal.SIGKILL, 0, 0]
         assert await worker(1) == 0
-        assert (await plan.merge(tmp_path / "data")).complete
+        assert (await merge_shards(plan, tmp_path / "data")).complete
         assert_holds(tmp_path / "data", sandbox)
 
 

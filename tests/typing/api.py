@@ -41,6 +41,7 @@ from unpod_async import (
     Disconnected,
     Document,
     ExportError,
+    ExportPlan,
     ExportProgress,
     ExportSpec,
     ExportSummary,
@@ -98,6 +99,7 @@ from unpod_async import (
     WaitTimeout,
     Watch,
     WatchedRun,
+    merge_shards,
     WatchState,
 )
 from unpod_async.events import Event
@@ -591,6 +593,11 @@ async def export(unpod: UnpodClient, moment: datetime, runs: list[Run]) -> None:
         assert_type(summary.complete, bool)
         assert_type(summary.failed, tuple[FailedRun, ...])
         assert_type(summary.bad, tuple[BadRow, ...])
+    plan = await unpod.plan_export(["S"], shards=4, format="parquet")
+    assert_type(plan, ExportPlan)
+    assert_type(await unpod.extend_plan(plan, shards=2), ExportPlan)
+    assert_type(await unpod.export_shard(ExportPlan.load("plan.json"), 0, "data", concurrency=2), ExportSummary)
+    assert_type(await merge_shards(plan, Path("data")), ExportSummary)
     await unpod.export(["S", "S2"], "data", full=True, redact="hash", redact_key=b"12345678", recordings=True)
     await unpod.export("S", "data", runs=runs, keep_user_tokens=True, csv_bom=True, format="csv")
     await unpod.export("S", "data", format="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

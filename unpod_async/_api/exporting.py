@@ -166,7 +166,7 @@ class Exporting:
         on_progress: Callable[[ExportProgress], object] | None = None,
         **options: Unpack[ExportOptions],
     ) -> ExportSummary:
-        """Export the runs of one shard of a plan. `ExportPlan.merge` makes one data set of all shards.
+        """Export the runs of one shard of a plan. `merge_shards` makes one data set of all shards.
 
         A shard that was killed resumes, as `export` does, on any machine that sees the same directory. A
         shard that has ended is brought up to date.

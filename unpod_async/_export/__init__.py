@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unpod_async._export.formats import Columns
     from unpod_async._export.job import run_export
     from unpod_async._export.manifest import MANIFEST, Manifest
+    from unpod_async._export.merge import merge_shards
     from unpod_async._export.missing import BadRow, FailedRun
     from unpod_async._export.object_store import StoreAddress, state_directory
     from unpod_async._export.outage import is_transient
@@ -74,6 +75,7 @@ __all__ = [
     "is_transient",
     "make_plan",
     "mask_contact",
+    "merge_shards",
     "new_plan",
     "plan_scan",
     "row_decoder",
@@ -91,6 +93,7 @@ _MODULES = {
     "formats": "Columns",
     "job": "run_export",
     "manifest": "MANIFEST Manifest",
+    "merge": "merge_shards",
     "missing": "BadRow FailedRun",
     "object_store": "StoreAddress state_directory",
     "outage": "is_transient",

@@ -7,11 +7,13 @@ set.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -25,6 +27,8 @@ from unpod_async._common import (
     O_BINARY,
     close_locked,
     counted,
+    ignore_error,
+    join_shielded,
     lock,
     path_text,
     replace_file,
@@ -77,8 +81,41 @@ class _Stopped(Exception):
     """The merge was cancelled."""
 
 
-def merge_shards(plan: ExportPlan, target: Path, is_stopped: Callable[[], bool]) -> ExportSummary:
-    """Merge the shards in a directory; see `ExportPlan.merge`. Blocks.
+async def merge_shards(plan: ExportPlan, target: str | os.PathLike[str]) -> ExportSummary:
+    """Make one data set of the shards of a plan, after all of them have been exported.
+
+    Each run must be in exactly one shard, and every file must have the rows and the digest that its shard has
+    noted. Then the files of all shards become the files of the data set, and `_manifest.json` is written
+    last. A merge can be killed at any moment and repeated. Merge again after a shard was exported again or
+    the plan was extended.
+
+    Example:
+        summary = await merge_shards(ExportPlan.load("plan.json"), "data")
+
+    Args:
+        target: The directory that the shards were exported to.
+
+    Returns:
+        A summary of the whole data set.
+
+    Raises:
+        ExportError: A shard is missing, belongs to another plan, or is damaged. The data set and its manifest
+            stay as they were.
+        TargetLockedError: A shard is being exported, or another merge is running.
+    """
+    stop = threading.Event()
+    merging = asyncio.get_running_loop().run_in_executor(None, _merge, plan, Path(target), stop.is_set)
+    try:
+        return await asyncio.shield(merging)
+    except asyncio.CancelledError:
+        stop.set()  # it ends after the file that it is reading
+        await join_shielded(merging)
+        ignore_error(merging)
+        raise
+
+
+def _merge(plan: ExportPlan, target: Path, is_stopped: Callable[[], bool]) -> ExportSummary:
+    """Merge the shards in a directory. Blocks.
 
     Args:
         is_stopped: Returns whether the merge was cancelled. Asked before each file.

@@ -7,9 +7,7 @@ own, so the shards that have ended stay as they are.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import threading
 from collections.abc import Iterable, Mapping, Set
 from datetime import datetime
 from pathlib import Path
@@ -17,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from unpod_async._common import ignore_error, join_shielded, path_text, replace_file
+from unpod_async._common import path_text, replace_file
 from unpod_async._export.spec import ExportSpec
 from unpod_async.errors import ExportError, InvalidArgument
 
 if TYPE_CHECKING:
     import os
-
-    from unpod_async._export.results import ExportSummary
 
 __all__ = ["ExportPlan", "PlannedRuns", "Shard", "new_plan", "redact_key_digest", "with_new_runs"]
 
@@ -89,8 +85,8 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
 class ExportPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An export that is divided into shards, which can run on different machines.
 
-    `UnpodClient.plan_export` makes one, `UnpodClient.export_shard` exports a shard, and `merge` makes one
-    data set of all of them. A plan contains the tokens of the spaces and the ids of the runs, no other
+    `UnpodClient.plan_export` makes one, `UnpodClient.export_shard` exports a shard, and `merge_shards` makes
+    one data set of all of them. A plan contains the tokens of the spaces and the ids of the runs, no other
     secret.
 
     Example:
@@ -102,7 +98,7 @@ class ExportPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         summary = await unpod.export_shard(ExportPlan.load("plan.json"), 0, "data")
 
         # when all have ended:
-        summary = await plan.merge("data")
+        summary = await merge_shards(plan, "data")
         ```
 
     Attributes:
@@ -218,39 +214,6 @@ class ExportPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             OSError: the file cannot be read.
         """
         return _decode(Path(path).read_bytes(), path_text(path))
-
-    async def merge(self, target: str | os.PathLike[str]) -> ExportSummary:
-        """Make one data set of the shards, after all of them have been exported.
-
-        Each run must be in exactly one shard, and every file must have the rows and the digest that its shard
-        has noted. Then the files of all shards become the files of the data set, and `_manifest.json` is
-        written last. A merge can be killed at any moment and repeated. Merge again after a shard was exported
-        again or the plan was extended.
-
-        Args:
-            target: The directory that the shards were exported to.
-
-        Returns:
-            A summary of the whole data set.
-
-        Raises:
-            ExportError: a shard is missing, belongs to another plan, or is damaged. The data set and its
-                manifest stay as they were.
-            TargetLockedError: a shard is being exported, or another merge is running.
-        """
-        from unpod_async._export.merge import merge_shards
-
-        stop = threading.Event()
-        merging = asyncio.get_running_loop().run_in_executor(
-            None, merge_shards, self, Path(target), stop.is_set
-        )
-        try:
-            return await asyncio.shield(merging)
-        except asyncio.CancelledError:
-            stop.set()  # it ends after the file that it is reading
-            await join_shielded(merging)
-            ignore_error(merging)
-            raise
 
 
 class _AnyVersion(msgspec.Struct):

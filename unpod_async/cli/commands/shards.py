@@ -150,7 +150,9 @@ def merge(
     if json_lines is not None:
         check_stdout()
     made = read_plan(plan_file)
-    summary = asyncio.run(made.merge(target))
+    from unpod_async import merge_shards
+
+    summary = asyncio.run(merge_shards(made, target))
     write_summary(summary, as_json=wants_json(json_lines))
     command = shlex.join(["unpod-async", *context.obj.argv])
     report_missing(summary, command, "export the shards again to fetch what is missing, then merge them")
