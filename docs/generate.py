@@ -103,9 +103,9 @@ def rendered() -> dict[str, str]:
         # A text of several lines is one result.
         docstring_options={"returns_multiple_items": False, "returns_named_value": False},
     )
-    # A private class may have the name of a public one.
-    classes = sorted(_classes(package), key=lambda one: "._" not in one[0])
-    objects = {name.rpartition(".")[2]: found for name, found in classes}
+    # A private object may have the name of a public one.
+    found = sorted(_objects(package), key=lambda one: "._" not in one.path)
+    objects = {one.name: one for one in found}
     texts = {}
     for name, (title, names) in PAGES.items():
         parts = [_object(objects[each]) for each in names.split()]
@@ -129,17 +129,18 @@ def _faults(module: griffe.Module) -> str:
     return f"\n## Faults by name\n\n{introduction}\n| Function | What happens |\n|---|---|\n{''.join(rows)}"
 
 
-def _classes(module: griffe.Module) -> list[tuple[str, griffe.Class]]:
-    found = []
+def _objects(module: griffe.Module) -> list[griffe.Class | griffe.Function]:
+    """Return the classes and functions of a module and of the modules in it."""
+    found: list[griffe.Class | griffe.Function] = []
     for member in module.members.values():
-        if isinstance(member, griffe.Class):
-            found.append((member.path, member))
+        if isinstance(member, griffe.Class | griffe.Function):
+            found.append(member)
         elif isinstance(member, griffe.Module):
-            found += _classes(member)
+            found += _objects(member)
     return found
 
 
-def _object(found: griffe.Class) -> str:
+def _object(found: griffe.Class | griffe.Function) -> str:
     # All rows, calls and events have these methods; one row shows them.
     hidden = [] if found.name == "Run" else ["!^to_(dict|json)$"]
     text = render_object_docs(found, ConfigDict(**CONFIG, filters=["!^_", *hidden]))

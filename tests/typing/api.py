@@ -99,8 +99,8 @@ from unpod_async import (
     WaitTimeout,
     Watch,
     WatchedRun,
-    merge_shards,
     WatchState,
+    merge_shards,
 )
 from unpod_async.events import Event
 from unpod_async.testing import CreatedCall, Fault, ManualClock, Oddities, Received, Sandbox, faults
@@ -596,7 +596,9 @@ async def export(unpod: UnpodClient, moment: datetime, runs: list[Run]) -> None:
     plan = await unpod.plan_export(["S"], shards=4, format="parquet")
     assert_type(plan, ExportPlan)
     assert_type(await unpod.extend_plan(plan, shards=2), ExportPlan)
-    assert_type(await unpod.export_shard(ExportPlan.load("plan.json"), 0, "data", concurrency=2), ExportSummary)
+    assert_type(
+        await unpod.export_shard(ExportPlan.load("plan.json"), 0, "data", concurrency=2), ExportSummary
+    )
     assert_type(await merge_shards(plan, Path("data")), ExportSummary)
     await unpod.export(["S", "S2"], "data", full=True, redact="hash", redact_key=b"12345678", recordings=True)
     await unpod.export("S", "data", runs=runs, keep_user_tokens=True, csv_bom=True, format="csv")

@@ -116,8 +116,10 @@ class Exporting:
         """List the runs of one or more spaces and divide them into shards, which can run on many machines.
 
         Example:
+            ```python
             plan = await unpod.plan_export("SPACE", shards=16, format="parquet")
             plan.save("plan.json")
+            ```
 
         Args:
             spaces: Token of a space, or several tokens.

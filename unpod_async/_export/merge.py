@@ -90,7 +90,9 @@ async def merge_shards(plan: ExportPlan, target: str | os.PathLike[str]) -> Expo
     the plan was extended.
 
     Example:
+        ```python
         summary = await merge_shards(ExportPlan.load("plan.json"), "data")
+        ```
 
     Args:
         target: The directory that the shards were exported to.
