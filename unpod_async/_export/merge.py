@@ -235,7 +235,7 @@ class _Merge:
         directory = shard_directory(self._target, shard.number)
         manifest = self._manifest_of(shard, directory)
         self._refuse_running(shard, directory)
-        parts = []
+        parts: list[PartInfo] = []
         for part in manifest.parts:
             name = f"{part.kind}/part-{shard.number:05}-{part.name.partition('part-')[2]}"
             self._link(directory / part.name, self._staged / name)

@@ -187,7 +187,8 @@ class ExportPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise InvalidArgument(
                     f"{name} is decided by the plan", argument=name, hint="leave it out, or make another plan"
                 )
-        spec = ExportSpec(**{**planned, "runs": None, **options})
+        fields: dict[str, Any] = {**planned, "runs": None, **options}
+        spec = ExportSpec(**fields)
         if self.options["redact"] == "hash" and redact_key_digest(spec) != self.options["redact_key"]:
             what = "is missing" if spec.redact_key is None else "is not the key of the plan"
             raise InvalidArgument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import shlex
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -78,22 +79,23 @@ def plan(
     to `unpod-async merge`. The exit status is 3 if rows of the listing of runs cannot be read.
     """
     options: GlobalOptions = context.obj
+    before: ExportPlan | None = None
+    make: Callable[[UnpodClient], Coroutine[Any, Any, ExportPlan]]
     if extend:
         if spaces:
             raise CliError("SPACE cannot be combined with --extend", hint="PLAN has the spaces", status=USAGE)
         before = read_plan(plan_file)
+        make = functools.partial(_extend, before=before, shards=shards)
     elif not spaces or shards is None:
         raise CliError("give SPACE, PLAN and --shards N", hint="see `unpod-async plan --help`", status=USAGE)
     elif Path(plan_file).exists():
         raise CliError(
             f"{path_text(plan_file)} exists", hint="add its new runs with --extend, or choose another file"
         )
-    spec = None if extend else build_spec(spaces or (), fields)
+    else:
+        make = functools.partial(_make, spec=build_spec(spaces, fields), shards=shards)
     with open_client(options, deadline=deadline) as (runner, client):
-        if spec is None:
-            made = runner.run(client.extend_plan(before, shards=shards))
-        else:
-            made = runner.run(_make(client, spec, shards or 1))
+        made = runner.run(make(client))
     try:
         made.save(plan_file)
     except (OSError, ValueError) as error:
@@ -101,7 +103,7 @@ def plan(
             f"{path_text(plan_file)} cannot be written: {os_error_text(error)}",
             hint="check the path and the permissions of its directory",
         ) from None
-    return _report(made, before if extend else None, plan_file)
+    return _report(made, before, plan_file)
 
 
 async def _make(client: UnpodClient, spec: ExportSpec, shards: int) -> ExportPlan:
@@ -109,6 +111,10 @@ async def _make(client: UnpodClient, spec: ExportSpec, shards: int) -> ExportPla
     if spec.runs is not None:
         options["runs"] = tuple((await find_run_ids(client, spec.spaces[0], spec.runs)).values())
     return await client.plan_export(spec.spaces, shards=shards, **options)
+
+
+async def _extend(client: UnpodClient, before: ExportPlan, shards: int | None) -> ExportPlan:
+    return await client.extend_plan(before, shards=shards)
 
 
 def _report(made: ExportPlan, before: ExportPlan | None, plan_file: str) -> int:
