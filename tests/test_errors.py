@@ -314,6 +314,8 @@ def test_headers_are_a_copy() -> None:
 
 # --- the names of the package ------------------------------------------------------------------------------
 
+FUNCTIONS = ["merge_shards"]
+
 PUBLIC = [
     "APIError",
     "Agent",
@@ -333,6 +335,7 @@ PUBLIC = [
     "Disconnected",
     "Document",
     "ExportError",
+    "ExportPlan",
     "ExportProgress",
     "ExportSpec",
     "ExportSummary",
@@ -395,11 +398,14 @@ PUBLIC = [
 
 
 def test_the_public_names() -> None:
-    assert sorted(unpod_async.__all__) == sorted(PUBLIC)
-    assert len(set(unpod_async.__all__)) == len(PUBLIC)
+    assert sorted(unpod_async.__all__) == sorted([*PUBLIC, *FUNCTIONS])
     package = importlib.import_module("unpod_async")
     for name in PUBLIC:
         assert inspect.isclass(getattr(package, name)), name
+        assert getattr(package, name).__doc__, name
+    for name in FUNCTIONS:
+        assert inspect.isfunction(getattr(package, name)), name
+        assert getattr(package, name).__module__ == "unpod_async"
         assert getattr(package, name).__doc__, name
     assert set(errors.__all__) <= set(PUBLIC)
 
@@ -435,7 +441,7 @@ async def test_the_quick_start_of_the_package_runs(
 def test_a_star_import_brings_all_of_them() -> None:
     names: dict[str, Any] = {}
     exec("from unpod_async import *", names)  # noqa: S102
-    assert set(names) - {"__builtins__"} == set(PUBLIC)
+    assert set(names) - {"__builtins__"} == {*PUBLIC, *FUNCTIONS}
 
 
 def test_the_sandbox_is_imported_from_its_own_module() -> None:

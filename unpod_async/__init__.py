@@ -247,7 +247,7 @@ def __getattr__(name: str) -> _Any:
 
 
 def _set_module(value: _Any) -> None:
-    """Make a class show as `unpod_async.Name`, the name under which users import it."""
+    """Make a class or a function show as `unpod_async.Name`, the name under which users import it."""
     annotations = value.__annotations__
     if annotations:
         # Resolve the names first: msgspec looks them up in the module of the class.
