@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import linecache
 import os
+import pickle
 import re
 import signal
 import sys
@@ -275,6 +277,21 @@ def test_a_client_from_the_environment(box: Sandbox, monkeypatch: pytest.MonkeyP
         BlockingClient("0" * 40)  # type: ignore[arg-type]
 
 
+def test_a_client_can_be_pickled_and_copied_like_the_asynchronous_one(
+    box: Sandbox, unpod: BlockingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNPOD_PLATFORM_TOKEN", box.token)
+    assert box.token.encode() not in pickle.dumps(unpod)
+    pickled = pickle.loads(pickle.dumps(unpod.with_options(page_size=4)))  # noqa: S301
+    assert pickled.settings.page_size == 4
+    for other in (pickled, copy.copy(unpod), copy.deepcopy(unpod)):
+        with other:
+            assert other.runs.list(SPACE).count() == 6
+    for part in (unpod.runs, unpod.runs.list(SPACE), iter(unpod.runs.list(SPACE))):
+        with pytest.raises(TypeError, match="pickle the BlockingClient itself"):
+            pickle.dumps(part)
+
+
 # --- errors ------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +499,30 @@ def test_many_threads_at_once(box: Sandbox, unpod: BlockingClient) -> None:
     with ThreadPoolExecutor(12) as pool:
         found = [*pool.map(lambda _: [run.run_id for run in unpod.runs.list(SPACE)], range(24))]
     assert found == [box.run_ids()] * 24
+
+
+@pytest.mark.parametrize("kind", ["listing", "pages", "stream"])
+def test_threads_share_an_iterator(kind: str) -> None:
+    start = threading.Barrier(8)
+    with Sandbox(runs=60, tasks_per_run=1) as box, BlockingClient(box.client(page_size=2)) as unpod:
+
+        def read(rows: Iterator[Any]) -> list[Any]:
+            start.wait()
+            return list(rows)
+
+        def shared(rows: Iterator[Any]) -> list[Any]:
+            with ThreadPoolExecutor(8) as pool:
+                return [row for found in pool.map(read, [rows] * 8) for row in found]
+
+        runs = unpod.runs.list(SPACE)
+        if kind == "listing":
+            found = [run.run_id for run in shared(iter(runs))]
+        elif kind == "pages":
+            found = [run.run_id for page in shared(runs.pages()) for run in page.items]
+        else:
+            with unpod.runs.tasks_for(SPACE) as tasks:
+                found = [task.run_id for task in shared(iter(tasks))]
+        assert sorted(found) == sorted(box.run_ids())
 
 
 # --- Ctrl-C ------------------------------------------------------------------------------------------------

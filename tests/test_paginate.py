@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import parse_qs
 
@@ -43,6 +44,7 @@ class Listed:
         count: what the responses state: "true", "absent", or a number.
         past_end: the status of a page past the end.
         largest: the largest page.
+        page: the page that is sent whatever the request says; by default the requested one.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Listed:
         count: str | int = "true",
         past_end: int = 200,
         largest: int = 10**9,
+        page: int | None = None,
     ) -> None:
         self.rows = rows
         self.count = count
         self.past_end = past_end
         self.largest = largest
+        self.page = page
         self.asked: list[tuple[int, int]] = []
 
     async def __call__(self, connection: RawConnection) -> None:
@@ -65,6 +69,7 @@ class Listed:
             page, size = int(query["page"][0]), int(query["page_size"][0])
             self.asked.append((page, size))
             size = min(size, self.largest)
+            page = self.page or page
             rows = self.rows(len(self.asked)) if callable(self.rows) else self.rows
             found = rows[(page - 1) * size : page * size]
             if not found and page > 1 and self.past_end != 200:
@@ -200,11 +205,27 @@ async def test_a_field_that_is_no_key_counts_as_none(value: object) -> None:
 
 
 async def test_different_keys_stay_different() -> None:
-    keys = ["1", 1, "\0j1", "\0s1", "s1", "\0#1", "#1", "j1"]
+    keys = ["1", 1, "\0k1", "\0ki1;", "\0s1", "s1", "\0#1", "#1", "i1;", 2**70, -(2**70), "é", "\0é"]
     rows = [{"id": key} for key in keys]
     async with RawServer(Listed(rows)) as server, client(server) as unpod:
         assert await unpod.paginate("widgets/", key="id", page_size=3).collect() == rows
         assert await unpod.paginate("widgets/", key=lambda row: (row["id"],), page_size=3).collect() == rows
+
+
+ODD_KEYS: list[Any] = [
+    *("\ud800", "\ud801", "\\ud800", ("\ud800",), ("\ud801",), ("1",), (1,), ((1,), 2), (1, (2,)), (1, 2)),
+    *(10**5000, 10**5000 + 1, -(10**5000), 16, "10", "i10;", ("a", "b"), ("a,b",), ("as1:b",), (None,), ()),
+    *(IntEnum("Number", "seven").seven, StrEnum("Text", "eight").eight),  # type: ignore[attr-defined]
+]
+
+
+async def test_a_function_can_return_any_text_and_any_number_as_key() -> None:
+    rows = numbered(len(ODD_KEYS))
+    async with RawServer(Listed(rows)) as server, client(server) as unpod:
+        pager = unpod.paginate("widgets/", key=lambda row: ODD_KEYS[int(row["id"][1:])], page_size=4)
+        assert await pager.collect() == rows
+        with pytest.raises(InvalidArgument, match="or None, not float"):
+            await unpod.paginate("widgets/", key=lambda row: (row["id"], 1.5)).collect()
 
 
 async def test_the_error_of_a_key_function_is_raised() -> None:
@@ -335,6 +356,32 @@ async def test_a_server_that_ignores_the_page_does_not_go_on_forever() -> None:
         with pytest.raises(StalledListing, match="page 2 has the same rows as the page before"):
             await unpod.paginate("widgets/", page_size=3).collect()
     assert len(server.requests) == 2
+
+
+@each_row("key", ["id", None])
+@each_row(("number", "size"), [(6, 3), (7, 3), (3, 1), (300, 100)])
+async def test_a_server_that_ignores_the_page_is_noticed_whatever_its_count(
+    key: str | None, number: int, size: int
+) -> None:
+    rows = numbered(number)
+    async with RawServer(Listed(rows, page=1)) as server, client(server) as unpod:
+        found, error = await read(unpod.paginate("widgets/", key=key, page_size=size))
+    if key is not None and error is None:
+        assert found == rows  # read in one larger page
+        return
+    assert isinstance(error, IncompleteListing)
+    assert found[:size] == rows[:size]
+    assert key is not None or len(server.requests) <= number // size + 2
+
+
+@each_row("past_end", [200, 404])
+async def test_equal_pages_are_no_error_if_none_follows_them(past_end: int) -> None:
+    rows = [{"value": value} for value in (1, 2, 1, 2, 1, 2)]
+    async with RawServer(Listed(rows, past_end=past_end)) as server, client(server) as unpod:
+        for size, requests in ((2, 4), (3, 2), (1, 6), (6, 1)):
+            server.requests.clear()
+            assert await unpod.paginate("widgets/", page_size=size).collect() == rows
+            assert len(server.requests) == requests
 
 
 async def test_an_unreadable_page_raises_its_error_after_retries() -> None:

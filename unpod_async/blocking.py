@@ -28,7 +28,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, Final, Generic, NamedTuple, NoReturn, ParamSpec, Self, TypeVar, cast
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -158,6 +158,11 @@ class _LoopThread:
         )
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._is_closed = False
+
+    def __reduce_ex__(self, protocol: Any, /) -> NoReturn:
+        raise TypeError(
+            "a thread cannot be pickled or copied: pickle the BlockingClient itself, without its listings"
+        )
 
     @property
     def is_closed(self) -> bool:
@@ -440,7 +445,8 @@ class BlockingIterator(_Facade[ListingIterator[T] | StreamIterator[T]], Iterator
     """An iterator over the rows or pages of a listing, or over the rows of a stream.
 
     It reads one page at a time. Nothing is open between two rows, so it can be abandoned at any point. If
-    Ctrl-C interrupts a `next()`, the following one continues: no row is lost or repeated.
+    Ctrl-C interrupts a `next()`, the following one continues: no row is lost or repeated. Several threads can
+    share one: each item goes to one of them.
     """
 
     def __init__(
@@ -452,12 +458,15 @@ class BlockingIterator(_Facade[ListingIterator[T] | StreamIterator[T]], Iterator
         super().__init__(thread, wrapped)
         self._received = received
         self._items: Iterator[T] = iter(())
+        # Reentrant, because a signal handler may call `next()` while the main thread waits in it.
+        self._lock = threading.RLock()
 
     def __next__(self) -> T:
-        for item in self._items:
-            return item
-        self._thread.run(self._next_items)
-        return next(self._items)
+        with self._lock:
+            for item in self._items:
+                return item
+            self._thread.run(self._next_items)
+            return next(self._items)
 
     async def _next_items(self) -> None:
         """Get the next item, and those that need no request."""
@@ -678,6 +687,10 @@ class BlockingClient(_Facade[UnpodClient]):
         view = object.__new__(BlockingClient)
         view._set_up(self._thread, client, owner=False)
         return view
+
+    def __reduce__(self) -> tuple[type[BlockingClient], tuple[UnpodClient]]:
+        # As `UnpodClient`: the settings, without the token.
+        return BlockingClient, (self._wrapped,)
 
     export: Final = _awaited(UnpodClient.export)
     plan_export: Final = _awaited(UnpodClient.plan_export)

@@ -247,8 +247,8 @@ class Requesting:
         rows at the head and keeps their order, and different rows have different keys.
 
         Without `key`, rows cannot be told apart. Each page is read once, and all its rows are yielded as they
-        come, including duplicates. If their number differs from the `count` of the server, the iteration ends
-        with `IncompleteListing`. **Nothing more is guaranteed**: if rows are added or removed meanwhile, some
+        come, including duplicates. If their number differs from the `count` of the server, or it sends the
+        same page again and again, the iteration ends with `IncompleteListing`. **Nothing more is guaranteed**: if rows are added or removed meanwhile, some
         may be yielded twice and others be missing without an error. `prefetch` requests one page at a time,
         and a page that the server cannot send raises its error.
 

@@ -533,21 +533,27 @@ def _custom_key(key: RowKey | None, row: Any, raw: msgspec.Raw, *, is_rejected: 
     else:
         value = key(row)
     if isinstance(value, str):
-        return f"\0s{value}" if value.startswith("\0") else value or None
+        text = str.__str__(value)
+        return f"\0s{text}" if text.startswith("\0") else text or None
     if value is None or (isinstance(key, str) and type(value) is not int):
         return None
-    if not _is_key(value):
-        raise InvalidArgument(
-            f"key must return a str, an int, a tuple of them, or None, not {type(value).__name__}",
-            argument="key",
-        )
-    return f"\0j{msgspec.json.encode(value).decode()}"
+    return f"\0k{_key_text(value)}"
 
 
-def _is_key(value: object) -> bool:
+def _key_text(value: object) -> str:
+    """Return a text for the key of a row: different ones for different keys."""
+    if isinstance(value, str):
+        return f"s{len(value)}:{str.__str__(value)}"
+    if value is None:
+        return "n"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"i{int.__index__(value):x};"  # Python limits the length of decimal numbers
     if isinstance(value, tuple):
-        return all(one is None or _is_key(one) for one in cast("tuple[object, ...]", value))
-    return isinstance(value, str | int) and not isinstance(value, bool)
+        return f"({''.join(map(_key_text, cast('tuple[object, ...]', value)))})"
+    raise InvalidArgument(
+        f"key must return a str, an int, a tuple of them, or None, not {type(value).__name__}",
+        argument="key",
+    )
 
 
 @functools.cache

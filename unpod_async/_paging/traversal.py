@@ -149,11 +149,12 @@ class Walk:
     def _read_once(self) -> Steps[None]:
         """Read the rows of a listing that nothing identifies, each page once.
 
-        It ends at an empty page, or when as many rows were delivered as the server counts.
+        It ends at an empty page, or when as many rows were delivered as the server counts. If the last page
+        equals the one before, it reads another one: a server that ignores `page` sends the same rows again.
 
         Raises:
             IncompleteListing: the number of rows differs from the last count.
-            StalledListing: the server sends no count and repeats a page.
+            StalledListing: the server repeats a page, without a count or when all rows it counts were read.
             UnpodError: the error of a page.
         """
         size, start = self._layout.size, self._start
@@ -170,13 +171,15 @@ class Walk:
                 raise outcome.error
             keys = list(outcome.keys)
             count = outcome.count if outcome.count is not None else count
-            if count is None and keys and keys == last:
-                raise _stalled(self.page, rows)
+            is_repeated = bool(keys) and keys == last
+            if is_repeated and (count is None or skipped + rows >= count):
+                raise _stalled(self.page, rows, count)
             yield Deliver(self.page, [(outcome, range(len(keys)))])
             rows += len(keys)
             if self.page == start and _has_own_page_size(len(keys), size, count, skipped):
                 skipped = (start - 1) * len(keys)
-            if not keys or (count is not None and skipped + rows >= count):
+            excess = -1 if count is None else skipped + rows - count
+            if not keys or excess > 0 or (excess == 0 and not is_repeated):
                 break
             last = keys
             self.page += 1
@@ -531,12 +534,12 @@ def deliver_whole_listing(request: PageRequest, first: PageResult | PageFailure)
     return Deliver(1, [(first, range(rows))]) if len(set(first.keys)) == rows else None
 
 
-def _stalled(page: int, rows: int) -> StalledListing:
+def _stalled(page: int, rows: int, expected: int | None) -> StalledListing:
     return StalledListing(
         f"the listing stalls: page {page} has the same rows as the page before",
         hint="pass key=, or check whether a proxy drops the query",
         seen=rows,
-        expected=None,
+        expected=expected,
     )
 
 
