@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.codings import CODINGS, compress
-from tests.raw_server import RawConnection, RawServer, http_response
-from unpod_async import UnpodClient
+from tests.raw_server import RawConnection, RawServer, answering_in_turn, http_response
+from unpod_async import RetryPolicy, UnpodClient, UnpodError
 from unpod_async.testing import Sandbox
 
 ROOT = str(Path(__file__).parents[1])
@@ -35,6 +35,26 @@ async def test_a_compressed_page_is_read_like_a_plain_one(coding: str) -> None:
         (request,) = server.requests
     (asked,) = [line for line in request.split(b"\r\n") if line.startswith(b"Accept-Encoding: ")]
     assert coding in asked.decode().removeprefix("Accept-Encoding: ").split(", ")
+
+
+@pytest.mark.parametrize("coding", [*CODINGS, "x-gzip"])
+async def test_a_compressed_page_that_is_cut_short_is_requested_again(coding: str) -> None:
+    body = compress(coding.removeprefix("x-"), [BODY])
+    headers = [("Content-Type", "application/json"), ("Content-Encoding", coding)]
+    for length in (*range(1, 12), len(body) // 2, len(body) - 10):
+        answers = [http_response(piece, headers=headers) for piece in (body[:length], body)]
+        async with (
+            RawServer(answering_in_turn(*answers, get=answers[1], post=b"")) as server,
+            UnpodClient("k3y", base_url=server.base_url, retry=RetryPolicy(base=0.001)) as unpod,
+        ):
+            assert len(await unpod.organizations.list().collect()) == 1
+            assert len(server.requests) == 2
+        async with (
+            RawServer(answering_in_turn(get=answers[0], post=b"")) as server,
+            UnpodClient("k3y", base_url=server.base_url, retry=None) as unpod,
+        ):
+            with pytest.raises(UnpodError, match=r"was cut short or damaged|data was truncated"):
+                await unpod.organizations.list().collect()
 
 
 HEADER = """

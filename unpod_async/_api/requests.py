@@ -248,9 +248,10 @@ class Requesting:
 
         Without `key`, rows cannot be told apart. Each page is read once, and all its rows are yielded as they
         come, including duplicates. If their number differs from the `count` of the server, or it sends the
-        same page again and again, the iteration ends with `IncompleteListing`. **Nothing more is guaranteed**: if rows are added or removed meanwhile, some
-        may be yielded twice and others be missing without an error. `prefetch` requests one page at a time,
-        and a page that the server cannot send raises its error.
+        same page again and again, the iteration ends with `IncompleteListing`. **Nothing more is
+        guaranteed**: if rows are added or removed meanwhile, some may be yielded twice and others be missing
+        without an error. `prefetch` requests one page at a time, and a page that the server cannot send
+        raises its error.
 
         Args:
             path: path relative to the root of the API, as for `request`.

@@ -96,7 +96,8 @@ def is_undecoded_gzip(coding: str, body: bytes) -> bool:
 
     aiohttp does not decode `x-gzip`, or several codings in one header.
     """
-    return coding.lower() not in _AIOHTTP and _codings(coding) in _GZIP and body.startswith(_GZIP_START)
+    start = body[: len(_GZIP_START)]  # one byte, if the body was cut short there
+    return coding.lower() not in _AIOHTTP and _codings(coding) in _GZIP and _GZIP_START.startswith(start)
 
 
 def is_undecodable(coding: str) -> bool:

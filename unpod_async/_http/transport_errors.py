@@ -114,6 +114,9 @@ async def send_once(
     raise ConnectionLost(name)
 
 
+_CUT_SHORT: Final = FaultDescription("the response was cut short or damaged")
+
+
 def describe_fault(fault: Exception, *, connecting: bool = False) -> FaultDescription:
     """Describe an error of aiohttp.
 
@@ -132,7 +135,7 @@ def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
     if isinstance(fault, TimeoutError):
         return FaultDescription("no connection in time" if connecting else "no response in time")
     if isinstance(fault, aiohttp.ClientPayloadError):
-        return FaultDescription("the response was cut short or damaged")
+        return _CUT_SHORT
     if isinstance(fault, aiohttp.ClientHttpProxyError):
         return FaultDescription(f"the proxy answered {fault.status}", fault.status == PROXY_LOGIN)
     if isinstance(fault, aiohttp.InvalidURL):
@@ -190,6 +193,9 @@ def _describe_unreadable(fault: aiohttp.ClientResponseError) -> FaultDescription
     cause = fault.__cause__
     if isinstance(cause and cause.__cause__, LineTooLong):
         return FaultDescription("a header of the response is longer than the session accepts", permanent=True)
+    if isinstance(cause and cause.__cause__, ContentEncodingError):
+        # aiohttp checks the end of a body with `deflate`, which may arrive with the head.
+        return _CUT_SHORT
     if _TOO_MANY_HEADERS in fault.message:
         return FaultDescription("the response has more headers than the session accepts", permanent=True)
     return FaultDescription("the response is not valid HTTP")
@@ -202,7 +208,7 @@ def _undecodable_coding(fault: Exception) -> str | None:
     cause = fault.__cause__ and fault.__cause__.__cause__
     if not isinstance(cause, ContentEncodingError):
         return None
-    return next((coding for coding in _INSTALL if f"({coding})" in cause.message), "br or zstd")
+    return next((coding for coding in _INSTALL if f"({coding})" in cause.message), None)
 
 
 def to_transport_error(
