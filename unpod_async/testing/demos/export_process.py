@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import subprocess
 import sys
@@ -32,9 +31,6 @@ __all__ = [
 _WORK: Final = ".unpod-export"
 _CHECK_INTERVAL: Final = 0.02
 """Seconds between two checks of the progress of the export."""
-
-_CHECKPOINT_SECONDS: Final = 1.3
-"""Seconds after its first rows until an export has made a checkpoint. It makes one every second."""
 
 _LOOK_ROWS: Final = 10
 
@@ -157,19 +153,30 @@ class ExportProcess:
         return ExportAttempt(seconds, len(requests), task_pages(requests, self._page_size), fetched)
 
     async def _kill(self, process: asyncio.subprocess.Process, staged: StagedRowCounter) -> bool:
-        first = math.inf
+        first: list[tuple[str, int, int]] = []
         total = self._sandbox.info.tasks
         while process.returncode is None:
             rows = staged.count()
-            if rows:
-                first = min(first, time.monotonic())
-            has_checkpoint = time.monotonic() - first >= _CHECKPOINT_SECONDS
+            state = self._catalog_files()
+            if rows and not first:
+                first = state
+            # A checkpoint writes rows first and the catalog last.
+            has_checkpoint = bool(first) and state != first
             if rows >= total * (0.5 if has_checkpoint else _LATEST_KILL) and rows:
                 process.kill()
                 return True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _CHECK_INTERVAL)
         return False
+
+    def _catalog_files(self) -> list[tuple[str, int, int]]:
+        """Return the files that an export changes at a checkpoint: names, times and sizes."""
+        files: list[tuple[str, int, int]] = []
+        for path in (self._target / _WORK).glob("state.sqlite3*"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                files.append((path.name, status.st_mtime_ns, status.st_size))
+        return sorted(files)
 
     @asynccontextmanager
     async def _process(self) -> AsyncGenerator[asyncio.subprocess.Process, None]:
