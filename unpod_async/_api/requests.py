@@ -451,7 +451,7 @@ async def _write(
         raise
     except UnpodError as fault:
         error = fault
-    if not has_unknown_outcome(error):
+    if not has_unknown_outcome(error, sent=sent.sent):
         raise error
     if isinstance(error, TransportError):
         status, message = None, ""

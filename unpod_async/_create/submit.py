@@ -78,7 +78,7 @@ async def send_create(
         raise
     except UnpodError as fault:
         error = fault
-    if not has_unknown_outcome(error):
+    if not has_unknown_outcome(error, sent=sent.sent):
         raise error
     if isinstance(error, TransportError):
         last = _LastResponse()  # any earlier response refused an earlier attempt

@@ -41,6 +41,7 @@ from unpod_async.errors import (
     APIError,
     Attempt,
     AuthenticationError,
+    ConfigurationError,
     TransportError,
     UnpodError,
 )
@@ -314,8 +315,13 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             return await self._run_in_flight(call)
 
     async def _run_in_flight(self, call: _RetriedRequest[T]) -> T:
-        with self.lifecycle.request():
-            return await self._send_with_retries(call)
+        with self.lifecycle.request() as in_flight:
+            try:
+                return await self._send_with_retries(call)
+            except (TransportError, ConfigurationError):
+                # Closing the client closes connections, and their errors may come before the cancellation.
+                if not in_flight.cancelled:
+                    raise
         sent = call.started if call.sent is None else call.sent.sent
         error = TransportError(
             f"{call.request.method} {call.request.path}: the client was closed during this request"
@@ -345,7 +351,8 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             except UnpodError as failure:
                 error = failure
             else:
-                self.budget.deposit(0 if schedule is None else schedule.cost)
+                if schedule is not None or not self.budget.is_full:
+                    self.budget.deposit(0 if schedule is None else schedule.cost)
                 return result
             call.note_failure(error)
             if schedule is None:

@@ -31,7 +31,7 @@ class ClientLifecycle:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._process: int  # set with the loop
+        self._process = 0
         self._closing = False
         self._closed = False
         self._in_flight: set[InFlightRequest] = set()
@@ -107,17 +107,23 @@ class InFlightRequest:
     """The block of one request in flight. Closing the client cancels it and exits it without an error.
 
     It works like an `anyio.CancelScope`, which costs 15 us, but cancels only once.
+
+    Attributes:
+        cancelled: True once closing the client has cancelled the block.
     """
 
-    __slots__ = ("_cancel_delivered", "_cancellations", "_lifecycle", "_task")
+    __slots__ = ("_cancel_delivered", "_cancellations", "_lifecycle", "_task", "cancelled")
 
     def __init__(self, lifecycle: ClientLifecycle) -> None:
+        self.cancelled: bool = False
         self._lifecycle = lifecycle
+        self._task: asyncio.Task[Any] | None = None
+        self._cancellations = 0
         self._cancel_delivered = False
 
     def __enter__(self) -> Self:
         self._lifecycle.enter(self)
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._task = asyncio.current_task()
         self._cancellations = 0 if self._task is None else self._task.cancelling()
         return self
 
@@ -133,6 +139,7 @@ class InFlightRequest:
 
     def cancel(self) -> None:
         """Cancel the block."""
+        self.cancelled = True
         if self._task is asyncio.current_task():
             # A task that cancels itself would receive the cancellation only after the block.
             asyncio.get_running_loop().call_soon(self._deliver_cancel)

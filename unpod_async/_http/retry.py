@@ -150,11 +150,13 @@ class RetryBudget:
 
     Attributes:
         left: what can still be withdrawn.
+        is_full: whether a deposit after a first attempt has no effect.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.left: float = size
+        self.is_full: bool = True
 
     def withdraw(self, *, timed_out: bool) -> int:
         """Withdraw the tokens for one retry. Returns their number, or 0 if the budget does not suffice."""
@@ -162,11 +164,13 @@ class RetryBudget:
         if cost > self.left:
             return 0
         self.left -= cost
+        self.is_full = False
         return cost
 
     def deposit(self, cost: int) -> None:
         """Deposit tokens after a success. `cost` is what its retries cost, or 0 for a first attempt."""
         self.left = min(self._size, self.left + (cost or _SUCCESS_DEPOSIT))
+        self.is_full = self.left == self._size
 
 
 class RetrySchedule:
@@ -343,10 +347,14 @@ def is_retryable_write(error: UnpodError, attempts: int) -> bool:
     return isinstance(error, TransportError) and not error.sent and not error.permanent
 
 
-def has_unknown_outcome(error: UnpodError) -> bool:
-    """Return whether a create or another write may have taken effect although it failed with `error`."""
+def has_unknown_outcome(error: UnpodError, *, sent: bool) -> bool:
+    """Return whether a create or another write may have taken effect although it failed with `error`.
+
+    Args:
+        sent: whether an attempt may have left this machine.
+    """
     if isinstance(error, TransportError):
-        return error.sent
+        return error.sent or sent
     return isinstance(error, ServerError | UpstreamError | DecodeError)
 
 
