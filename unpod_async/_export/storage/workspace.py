@@ -60,7 +60,7 @@ class Workspace:
     spool: Spool
     publisher: Publisher
 
-    def publish(self, started: datetime, reasons: list[str], unlisted_runs: int) -> tuple[int, Contents]:
+    def publish(self, started: datetime, reasons: list[str], unlisted_runs: int = 0) -> tuple[int, Contents]:
         """Bring all parts up to date and write the manifest. Blocks.
 
         Args:
