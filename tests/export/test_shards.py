@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import unpod_async
@@ -144,7 +144,6 @@ async def test_recordings(tmp_path: Path) -> None:
 # -- the plan -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50)
 @given(st.lists(st.text(min_size=1, max_size=9), unique=True, max_size=20), st.integers(1, 9))
 def test_each_run_is_in_exactly_one_shard(ids: list[str], shards: int) -> None:
     from unpod_async import ExportSpec
