@@ -147,12 +147,12 @@ async def test_recordings(tmp_path: Path) -> None:
 @given(st.lists(st.text(min_size=1, max_size=9), unique=True, max_size=20), st.integers(1, 9))
 def test_each_run_is_in_exactly_one_shard(ids: list[str], shards: int) -> None:
     from unpod_async import ExportSpec
-    from unpod_async._export import new_plan
+    from unpod_async._export import all_shards, new_plan
 
     plan = new_plan(ExportSpec(spaces=("SPACE",)), "https://example.org", shards, {"SPACE": ids}, 0)
-    found = Counter(run for shard in plan.all_shards() for run in shard.runs["SPACE"])
+    found = Counter(run for shard in all_shards(plan) for run in shard.runs["SPACE"])
     assert found == Counter(ids)
-    assert [plan.shard(number) for number in range(shards)] == plan.all_shards()
+    assert [plan.shard(number) for number in range(shards)] == all_shards(plan)
 
 
 def test_the_shard_of_a_run_is_the_same_everywhere() -> None:

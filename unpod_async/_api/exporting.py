@@ -143,6 +143,12 @@ class Exporting:
 
         The other shards stay as they are, so shards that have been exported need not be exported again.
 
+        Example:
+            ```python
+            plan = await unpod.extend_plan(ExportPlan.load("plan.json"), shards=2)
+            plan.save("plan.json")
+            ```
+
         Args:
             plan: A plan for the same server.
             shards: Maximum number of new shards. By default as many as the plan began with.

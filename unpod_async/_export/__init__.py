@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unpod_async._export.missing import BadRow, FailedRun
     from unpod_async._export.object_store import StoreAddress, state_directory
     from unpod_async._export.outage import is_transient
-    from unpod_async._export.plan import ExportPlan, new_plan
+    from unpod_async._export.plan import ExportPlan, all_shards, new_plan, shard_spec
     from unpod_async._export.reading import DatasetReader
     from unpod_async._export.redaction import Redactor, mask_contact
     from unpod_async._export.results import ExportProgress, ExportSummary
@@ -68,6 +68,7 @@ __all__ = [
     "Row",
     "RowPages",
     "StoreAddress",
+    "all_shards",
     "differing_options",
     "export_shard",
     "extend_plan",
@@ -84,6 +85,7 @@ __all__ = [
     "row_lines",
     "run_export",
     "shard_directory",
+    "shard_spec",
     "space_tasks",
     "state_directory",
 ]
@@ -97,7 +99,7 @@ _MODULES = {
     "missing": "BadRow FailedRun",
     "object_store": "StoreAddress state_directory",
     "outage": "is_transient",
-    "plan": "ExportPlan new_plan",
+    "plan": "ExportPlan all_shards new_plan shard_spec",
     "reading": "DatasetReader",
     "redaction": "Redactor mask_contact",
     "results": "ExportProgress ExportSummary",

@@ -37,7 +37,7 @@ from unpod_async._common import (
     sync_folder,
 )
 from unpod_async._export.manifest import MANIFEST, PLAN, WORK, Manifest, PartInfo, read_manifest
-from unpod_async._export.plan import ExportPlan, Shard
+from unpod_async._export.plan import ExportPlan, Shard, all_shards, plan_digests
 from unpod_async._export.reading import DatasetReader
 from unpod_async._export.results import ExportSummary
 from unpod_async._export.shards import SHARDS, read_claim, shard_directory
@@ -140,13 +140,13 @@ def _check_claim(plan: ExportPlan, target: Path) -> None:
         raise ExportError(
             f"{path_text(target)} has no shards", hint="give the directory that the shards were exported to"
         )
-    if stored != plan.digests:
-        if stored[: len(plan.digests)] == plan.digests:
+    if stored != plan_digests(plan):
+        if stored[: len(plan_digests(plan))] == plan_digests(plan):
             raise ExportError(
                 f"the shards in {path_text(target)} belong to an extension of this plan",
                 hint="merge with the newest file of the plan",
             )
-        if plan.digests[: len(stored)] != stored:
+        if plan_digests(plan)[: len(stored)] != stored:
             raise ExportError(
                 f"the shards in {path_text(target)} belong to another plan",
                 hint="merge with the plan that they were exported with",
@@ -183,7 +183,7 @@ class _Merge:
         self._remove_leftovers()
         for folder in _FOLDERS:
             (self._staged / folder).mkdir(mode=0o700, parents=True)
-        shards = [self._stage(shard) for shard in self._plan.all_shards()]
+        shards = [self._stage(shard) for shard in all_shards(self._plan)]
         contents = _sum_up(shards)
         reasons = [f"shard {one.number}: {reason}" for one in shards for reason in one.manifest.reasons]
         if unreadable := self._plan.unreadable:

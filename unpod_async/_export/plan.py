@@ -22,7 +22,18 @@ from unpod_async.errors import ExportError, InvalidArgument
 if TYPE_CHECKING:
     import os
 
-__all__ = ["ExportPlan", "PlannedRuns", "Shard", "new_plan", "redact_key_digest", "with_new_runs"]
+__all__ = [
+    "ExportPlan",
+    "PlannedRuns",
+    "Shard",
+    "all_shards",
+    "listing_spec",
+    "new_plan",
+    "plan_digests",
+    "redact_key_digest",
+    "shard_spec",
+    "with_new_runs",
+]
 
 MAX_SHARDS: Final = 10_000
 """Maximum number of shards of a plan. The names of their directories have five digits."""
@@ -135,11 +146,6 @@ class ExportPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Number of rows in the listings of runs that could not be read, so their runs are in no shard."""
         return sum(listing.unreadable for listing in self.listings)
 
-    @property
-    def digests(self) -> list[str]:
-        """The digests of this plan and of the plans that it extends, the first plan first."""
-        return [_digest(self, listings) for listings in range(1, len(self.listings) + 1)]
-
     def shard(self, number: object) -> Shard:
         """Return a shard.
 
@@ -157,46 +163,7 @@ class ExportPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             for index, listing in enumerate(self.listings)
             if listing.first <= number < listing.first + listing.shards
         )
-        return Shard(number=number, plan=self.digests[index], runs=listing.by_shard()[number])
-
-    def all_shards(self) -> list[Shard]:
-        """Return the shards in the order of their numbers."""
-        return [
-            Shard(number=number, plan=digest, runs=runs)
-            for listing, digest in zip(self.listings, self.digests, strict=True)
-            for number, runs in listing.by_shard().items()
-        ]
-
-    def listing_spec(self) -> ExportSpec:
-        """Return the options that decide which runs an extension of the plan has."""
-        names = ("spaces", "runs", "since", "until")
-        return ExportSpec(**{name: _planned_fields(self.options)[name] for name in names})
-
-    def spec(self, options: Mapping[str, Any]) -> ExportSpec:
-        """Return the options of the export of a shard.
-
-        Args:
-            options: Fields of `ExportSpec` that the plan does not decide, such as `concurrency`.
-
-        Raises:
-            InvalidArgument: a value is not accepted, or the plan decides the option.
-        """
-        planned = _planned_fields(self.options)
-        for name in options:
-            if name in self.options and name != "redact_key":
-                raise InvalidArgument(
-                    f"{name} is decided by the plan", argument=name, hint="leave it out, or make another plan"
-                )
-        fields: dict[str, Any] = {**planned, "runs": None, **options}
-        spec = ExportSpec(**fields)
-        if self.options["redact"] == "hash" and redact_key_digest(spec) != self.options["redact_key"]:
-            what = "is missing" if spec.redact_key is None else "is not the key of the plan"
-            raise InvalidArgument(
-                f"redact_key {what}",
-                argument="redact_key",
-                hint="give every shard the key that the plan was made with: all hashes must use the same key",
-            )
-        return spec
+        return Shard(number=number, plan=plan_digests(self)[index], runs=listing.by_shard()[number])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a file, in one step. Blocks.
@@ -217,6 +184,53 @@ class ExportPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return _decode(Path(path).read_bytes(), path_text(path))
 
 
+def plan_digests(plan: ExportPlan) -> list[str]:
+    """Return the digests of a plan and of the plans that it extends, the first plan first."""
+    return [_digest(plan, listings) for listings in range(1, len(plan.listings) + 1)]
+
+
+def all_shards(plan: ExportPlan) -> list[Shard]:
+    """Return the shards in the order of their numbers."""
+    return [
+        Shard(number=number, plan=digest, runs=runs)
+        for listing, digest in zip(plan.listings, plan_digests(plan), strict=True)
+        for number, runs in listing.by_shard().items()
+    ]
+
+
+def listing_spec(plan: ExportPlan) -> ExportSpec:
+    """Return the options that decide which runs an extension of the plan has."""
+    names = ("spaces", "runs", "since", "until")
+    return ExportSpec(**{name: _planned_fields(plan.options)[name] for name in names})
+
+
+def shard_spec(plan: ExportPlan, options: Mapping[str, Any]) -> ExportSpec:
+    """Return the options of the export of a shard.
+
+    Args:
+        options: Fields of `ExportSpec` that the plan does not decide, such as `concurrency`.
+
+    Raises:
+        InvalidArgument: a value is not accepted, or the plan decides the option.
+    """
+    planned = _planned_fields(plan.options)
+    for name in options:
+        if name in plan.options and name != "redact_key":
+            raise InvalidArgument(
+                f"{name} is decided by the plan", argument=name, hint="leave it out, or make another plan"
+            )
+    fields: dict[str, Any] = {**planned, "runs": None, **options}
+    spec = ExportSpec(**fields)
+    if plan.options["redact"] == "hash" and redact_key_digest(spec) != plan.options["redact_key"]:
+        what = "is missing" if spec.redact_key is None else "is not the key of the plan"
+        raise InvalidArgument(
+            f"redact_key {what}",
+            argument="redact_key",
+            hint="give every shard the key that the plan was made with: all hashes must use the same key",
+        )
+    return spec
+
+
 class _AnyVersion(msgspec.Struct):
     """What the plans of all versions have in common."""
 
@@ -228,7 +242,7 @@ def _decode(content: bytes, shown: str) -> ExportPlan:
         if msgspec.json.decode(content, type=_AnyVersion).version > _PLAN_VERSION:
             raise ExportError(f"a newer version of unpod-async made {shown}", hint="upgrade unpod-async")
         plan = msgspec.json.decode(content, type=ExportPlan)
-        if plan.listings and plan.digest == plan.digests[-1]:
+        if plan.listings and plan.digest == plan_digests(plan)[-1]:
             return plan
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
         pass  # the message may quote the content

@@ -17,7 +17,15 @@ from unpod_async._common import path_text, replace_file, sync_folder
 from unpod_async._export.job import run_export
 from unpod_async._export.manifest import MANIFEST, PLAN, WORK
 from unpod_async._export.outage import OutageRetrier, probe_service
-from unpod_async._export.plan import MAX_SHARDS, ExportPlan, new_plan, with_new_runs
+from unpod_async._export.plan import (
+    MAX_SHARDS,
+    ExportPlan,
+    listing_spec,
+    new_plan,
+    plan_digests,
+    shard_spec,
+    with_new_runs,
+)
 from unpod_async._export.results import ExportProgress, ExportSummary
 from unpod_async._export.rows import Row, RowPages, row_decoder
 from unpod_async._export.run_sync import PAGE_SIZE
@@ -54,7 +62,7 @@ async def extend_plan(
     """Add the new runs to a plan; see `UnpodClient.extend_plan`."""
     most = plan.listings[0].shards if shards is None else check_integer("shards", shards, maximum=MAX_SHARDS)
     _check_platform(client, plan)
-    runs, unreadable = await _list_runs(client, plan.listing_spec(), deadline)
+    runs, unreadable = await _list_runs(client, listing_spec(plan), deadline)
     return with_new_runs(plan, most, runs, unreadable)
 
 
@@ -118,7 +126,7 @@ async def export_shard(
 ) -> ExportSummary:
     """Export a shard; see `UnpodClient.export_shard`."""
     shard = plan.shard(number)
-    spec = plan.spec(options)
+    spec = shard_spec(plan, options)
     _check_platform(client, plan)
     directory = shard_directory(target, number)
     io = Disk(str(target))
@@ -141,7 +149,7 @@ class _Claim(msgspec.Struct, frozen=True):
     """The content of `_plan.json`.
 
     Attributes:
-        digests: The digests of the plan and of the plans that it extends; see `ExportPlan.digests`.
+        digests: The digests of the plan and of the plans that it extends; see `plan_digests`.
     """
 
     digests: list[str]
@@ -155,7 +163,7 @@ def claim_target(target: Path, plan: ExportPlan) -> None:
         ExportError: it belongs to another plan, or contains something else.
         OSError: it cannot be written.
     """
-    digests = plan.digests
+    digests = plan_digests(plan)
     stored = read_claim(target)
     if stored is None:
         _refuse_other_files(target)

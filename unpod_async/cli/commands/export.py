@@ -365,6 +365,8 @@ def _shard_job(
         raise CliError("--plan and --shard belong together", hint="give both", status=USAGE)
     if spaces:
         raise CliError("SPACE cannot be combined with --plan", hint="the plan has the spaces", status=USAGE)
+    from unpod_async._export import shard_spec
+
     plan = read_plan(plan_file)
     options = {name: value for name, value in fields.items() if name != "redact_key"}
     if key := redact_key(plan.options["redact"], fields.get("redact_key")):
@@ -378,7 +380,7 @@ def _shard_job(
 
         return str(shard_directory(Path(target), shard))
 
-    return _Job(run, options.get("concurrency", plan.spec(options).concurrency), directory)
+    return _Job(run, options.get("concurrency", shard_spec(plan, options).concurrency), directory)
 
 
 def read_plan(path: str) -> ExportPlan:
