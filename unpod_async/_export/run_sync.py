@@ -80,7 +80,7 @@ class RunSync:
         self._rows = 0  # rows of the listing so far, selected or not
         self._last_selected = 0  # number of the last row whose run is selected
         self._last_known = 0  # number of the last row whose run is stored
-        self._count: int | None  # the server's count when the listing began
+        self._count: int | None = None  # the server's count when the listing began
         self._oldest_rank: int | None = None  # previous rank of the last known run that appeared
         self._in_order = True
         self._was_read_to_end = False
@@ -231,11 +231,11 @@ class RunReader:
         self._redact = redact
         self._on_bad = on_bad
         self._on_page = on_page
-        self._may_stop_early: bool  # set by `read`, like `is_first`
+        self._may_stop_early = False
         self._ahead = min(_AHEAD, spec.concurrency)
         self._settle_after = spec.settle_after
         self.readable = True
-        self.is_first: bool
+        self.is_first = False
         self.unidentified = 0
         self.unselected: set[str] = set()
 

@@ -472,7 +472,7 @@ class _SpaceScan:
         if page.number == 1 and self._machine.passes == 1 and rows:
             self._first_key, self._length = self._listing.key_of(rows[0].header), page.count
         follows = page.number == self._last_page + 1 and page.count == self._length
-        self._is_unchanged = self._is_unchanged and follows
+        self._is_unchanged = self._is_unchanged and follows and self._machine.passes == 1
         self._last_page = page.number
         if self._resumed is not None and not self._is_unchanged:
             raise _UnattributableRow

@@ -138,7 +138,7 @@ class MeasuredWait:
 
     Args:
         reason: why it waits.
-        note: receives the reason and the seconds; None if nobody wants to know.
+        note: receives the reason and the seconds; None if there are no hooks and no telemetry.
         clock: monotonic seconds.
 
     Attributes:

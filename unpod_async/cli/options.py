@@ -17,11 +17,13 @@ from unpod_async._common import shorten
 __all__ = [
     "FILTERS",
     "OUTPUT",
+    "Deadline",
     "GlobalOptions",
     "JsonLines",
     "Limit",
     "Space",
     "Statuses",
+    "SummaryAsJson",
     "Utc",
     "Wide",
     "convert_without_pydantic",
@@ -277,3 +279,24 @@ def _convert_integer(info: Any, value: Any) -> Any:
     is_small = info.min is not None and number < info.min
     is_large = info.max is not None and number > info.max
     return _UNKNOWN if is_small or is_large else number
+
+
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        show_default=False,
+        parser=parse_seconds,
+        rich_help_panel="Requests",
+        help="Stop after this many seconds, or after a duration such as 10m or 2h.",
+    ),
+]
+SummaryAsJson = Annotated[
+    bool | None,
+    typer.Option(
+        "--json/--table",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+        help="The summary as JSON or as text. Default: text on a terminal, otherwise JSON.",
+    ),
+]

@@ -194,7 +194,7 @@ class StoreLock:
             return False
 
     async def release(self) -> None:
-        """Release the lock. A failure is logged: the lock then ends by itself."""
+        """Release the lock. A failure is logged: the lock then expires."""
         version, self._version = self._version, None
         if version is None:
             return

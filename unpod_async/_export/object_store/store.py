@@ -1,6 +1,6 @@
 """Requests to an object store. Nothing else in the package imports obstore.
 
-obstore retries failed requests by itself. Its error messages contain URLs, which may be signed. So a message
+obstore retries failed requests. Its error messages contain URLs, which may be signed. So a message
 of this module has only the status and the code of the answer.
 """
 
@@ -112,7 +112,7 @@ class ObjectStore:
         return StoredObject(content, _version(found.meta), found.meta["last_modified"].timestamp())
 
     async def write(self, name: str, content: bytes, replaced: Version | None) -> Version | None:
-        """Write a small object if nobody else has written it.
+        """Write a small object if no other export has written it.
 
         Args:
             content: Must differ from the content of all earlier versions.

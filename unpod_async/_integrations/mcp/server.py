@@ -176,7 +176,7 @@ def _read_tools(read: ReadTools) -> dict[str, _Entry]:
             "Wait for a run",
             "Wait until a run and all its calls have ended, or until timeout_seconds have passed. If ended "
             "is false, call this tool again, or tell the user which calls are open. A call with the status "
-            "hold does not end by itself.",
+            "hold stays so until somebody resumes it.",
             WaitForRun,
             WaitResult,
             read.wait_for_run,

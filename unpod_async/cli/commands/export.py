@@ -20,7 +20,7 @@ from unpod_async._common import path_text
 from unpod_async._export import ExportSpec, field_types
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name, os_error_text
 from unpod_async.cli.lookup import find_run_ids
-from unpod_async.cli.options import OUTPUT, GlobalOptions, parse_age, parse_seconds, parse_time
+from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson, parse_age, parse_time
 from unpod_async.cli.output import check_stdout, counted, echo_err, echo_line, has_stdout, wants_json
 from unpod_async.cli.runner import Interrupted, report_error
 from unpod_async.cli.session import open_client, read_secret_file
@@ -248,25 +248,8 @@ def export(
             metavar="N", show_default=False, rich_help_panel="Shards", help="Number of the shard, from 0."
         ),
     ] = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            show_default=False,
-            parser=parse_seconds,
-            rich_help_panel="Requests",
-            help="Stop after this many seconds, or after a duration such as 10m or 2h.",
-        ),
-    ] = None,
-    json_lines: Annotated[
-        bool | None,
-        typer.Option(
-            "--json/--table",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="The summary as JSON or as text. Default: text on a terminal, otherwise JSON.",
-        ),
-    ] = None,
+    deadline: Deadline = None,
+    json_lines: SummaryAsJson = None,
     **fields: Any,
 ) -> int:
     """Export runs and tasks to files in a directory or an object store.

@@ -21,7 +21,7 @@ from unpod_async.cli.commands.export import (
 )
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, os_error_text
 from unpod_async.cli.lookup import find_run_ids
-from unpod_async.cli.options import OUTPUT, GlobalOptions, parse_seconds
+from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson
 from unpod_async.cli.output import check_stdout, counted, echo, echo_err, wants_json
 from unpod_async.cli.session import open_client
 
@@ -61,16 +61,7 @@ def plan(
             "--extend", show_default=False, help="Add the runs that are new to PLAN, in new shards."
         ),
     ] = False,
-    deadline: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            show_default=False,
-            parser=parse_seconds,
-            rich_help_panel="Requests",
-            help="Stop after this many seconds, or after a duration such as 10m or 2h.",
-        ),
-    ] = None,
+    deadline: Deadline = None,
     **fields: Any,
 ) -> int:
     """Divide an export into shards, which can run on different machines.
@@ -137,15 +128,7 @@ def merge(
     target: Annotated[
         str, typer.Argument(metavar="TARGET", show_default=False, help="Directory of the shards.")
     ],
-    json_lines: Annotated[
-        bool | None,
-        typer.Option(
-            "--json/--table",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-            help="The summary as JSON or as text. Default: text on a terminal, otherwise JSON.",
-        ),
-    ] = None,
+    json_lines: SummaryAsJson = None,
 ) -> int:
     """Make one data set of the shards of a plan, after all of them have been exported.
 
