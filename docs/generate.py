@@ -24,8 +24,8 @@ NOTE: Final = "<!-- Written by docs/generate.py: change the docstring, not this 
 PAGES: Final = {
     "client": (
         "The client",
-        """UnpodClient RawResponse Settings RetryPolicy Stats RequestEvent AttemptEvent WaitEvent
-        OpenTelemetry""",
+        """UnpodClient RawResponse Settings RetryPolicy RateLimiter Stats RequestEvent AttemptEvent
+        WaitEvent OpenTelemetry""",
     ),
     "calls": ("Calls of the API", "Runs Tasks CallLogs Agents Spaces Organizations Recordings"),
     "listings": (

@@ -354,6 +354,7 @@ PUBLIC = [
     "Pager",
     "PermissionDeniedError",
     "RateLimitedError",
+    "RateLimiter",
     "RawResponse",
     "Reconciliation",
     "Reconnected",

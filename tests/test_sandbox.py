@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from unpod_async import AuthenticationError, ConfigurationError
+from unpod_async import AuthenticationError, ConfigurationError, RetryPolicy
 from unpod_async.testing import Fault, Oddities, Received, Sandbox, accounts
 
 if TYPE_CHECKING:
@@ -974,3 +974,29 @@ async def test_a_sandbox_makes_clients_of_itself() -> None:
 async def test_a_sandbox_that_is_not_running_has_no_client() -> None:
     with pytest.raises(RuntimeError, match="not running"):
         Sandbox().client()
+
+
+# --- a limit on requests -----------------------------------------------------------------------------------
+
+
+async def test_requests_above_the_rate_limit_get_429_and_are_answered_later() -> None:
+    async with (
+        Sandbox(rate_limit=20, burst=4) as sandbox,
+        sandbox.client(retry=RetryPolicy(base=0.001)) as unpod,
+    ):
+        await asyncio.gather(*(unpod.runs.list(sandbox.space_token).first() for _ in range(8)))
+        statuses = [received.status for received in sandbox.log]
+        assert statuses[:4] == [200] * 4
+        assert statuses.count(200) == 8
+        assert 429 in statuses
+        assert unpod.stats.retries["429"] == statuses.count(429)
+        assert unpod.stats.waited > 0
+        arrivals = [received.arrived for received in sandbox.log]
+        assert arrivals == sorted(arrivals)
+
+
+async def test_without_a_rate_limit_and_within_it_no_request_is_refused() -> None:
+    for options in ({}, {"rate_limit": 1000, "burst": 8}):
+        async with Sandbox(**options) as sandbox, sandbox.client(retry=None) as unpod:
+            await asyncio.gather(*(unpod.runs.list(sandbox.space_token).first() for _ in range(8)))
+            assert {received.status for received in sandbox.log} == {200}

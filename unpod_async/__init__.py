@@ -59,7 +59,15 @@ if _TYPE_CHECKING:
         FailedRun,
         merge_shards,
     )
-    from unpod_async._http import AttemptEvent, RequestEvent, RetryPolicy, Settings, Stats, WaitEvent
+    from unpod_async._http import (
+        AttemptEvent,
+        RateLimiter,
+        RequestEvent,
+        RetryPolicy,
+        Settings,
+        Stats,
+        WaitEvent,
+    )
     from unpod_async._paging import (
         Failed,
         ListingIterator,
@@ -160,6 +168,7 @@ __all__ = [
     "Pager",
     "PermissionDeniedError",
     "RateLimitedError",
+    "RateLimiter",
     "RawResponse",
     "Reconciliation",
     "Reconnected",
@@ -211,7 +220,7 @@ _HOMES = {
     "_call_output": "Call",
     "_create": "BatchResult Reconciliation",
     "_export": "BadRow ExportPlan ExportProgress ExportSpec ExportSummary FailedRun merge_shards",
-    "_http": "AttemptEvent RequestEvent RetryPolicy Settings Stats WaitEvent",
+    "_http": "AttemptEvent RateLimiter RequestEvent RetryPolicy Settings Stats WaitEvent",
     "_paging": "Failed ListingIterator Ok Page Pager RejectedRow Stream StreamIterator",
     "_watch": "Watch WatchState WatchedRun",
     "create": "CreateRequest Document ScheduleAuto ScheduleCustom ScheduleNow",

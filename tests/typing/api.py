@@ -60,6 +60,7 @@ from unpod_async import (
     Pager,
     PermissionDeniedError,
     RateLimitedError,
+    RateLimiter,
     RawResponse,
     Reconciliation,
     Reconnected,
@@ -144,6 +145,18 @@ async def client(session: aiohttp.ClientSession, tls: ssl.SSLContext) -> None:
     )
     await unpod.aclose()
     UnpodClient(retry=None, deadline=None, rate_limit=None, token_provider=None, proxy=None, ssl_context=None)
+
+    class SharedLimit:
+        async def reserve(self) -> float:
+            return 0.5
+
+        def pause(self, seconds: float) -> None:
+            assert_type(seconds, float)
+
+    limiter: RateLimiter = SharedLimit()
+    UnpodClient(rate_limit=limiter)
+    UnpodClient(rate_limit=SharedLimit())
+    UnpodClient(rate_limit="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     UnpodClient("…", "acme.example", "unpod.ai")
     with UnpodClient():  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]

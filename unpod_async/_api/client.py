@@ -27,6 +27,7 @@ from unpod_async._http import (
     Hooks,
     Observers,
     RateGate,
+    RateLimiter,
     RequestEvent,
     RequestExecutor,
     RequestLimiter,
@@ -39,7 +40,7 @@ from unpod_async._http import (
     WaitEvent,
     check_hook,
     check_integer,
-    check_number,
+    check_rate_limit,
     check_seconds,
     merge_headers,
     request_options,
@@ -101,7 +102,8 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
         timeout: seconds for one attempt, 60 by default. It does not include waits for the limits on requests.
         deadline: seconds for everything that one call or one iteration does; None (default) means no limit.
             See `with_options`.
-        rate_limit: requests per second, evenly spaced; None (default) means no limit.
+        rate_limit: requests per second, evenly spaced; None (default) means no limit. A `RateLimiter` limits
+            several clients together.
         token_provider: async function that returns a new token; called once when the server answers 401. The
             new token follows the rules for `token`. If the function fails, the hint of the
             `AuthenticationError` says so.
@@ -172,7 +174,7 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
         retry: RetryPolicy | None = DEFAULT_RETRY,
         timeout: float = 60,
         deadline: float | None = None,
-        rate_limit: float | None = None,
+        rate_limit: float | RateLimiter | None = None,
         token_provider: TokenProvider | None = None,
         max_response_bytes: int = 256 * 2**20,
         proxy: str | None = None,
@@ -208,8 +210,7 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
             # Tracebacks of all errors below show the variables of this frame.
             token = proxy = headers = None
         options = request_options(retry, timeout, deadline, extra)
-        if rate_limit is not None:
-            check_number("rate_limit", rate_limit, error=ConfigurationError)
+        rate, shared_limit = check_rate_limit(rate_limit)
         check_integer("max_response_bytes", max_response_bytes, error=ConfigurationError)
         hooks = Hooks(
             check_hook("on_request", on_request),
@@ -233,7 +234,7 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
         executor = RequestExecutor(
             lifecycle=lifecycle,
             transport=transport,
-            limiter=RequestLimiter(RateGate(rate_limit), stats),
+            limiter=RequestLimiter(RateGate(rate), stats, shared=shared_limit),
             # A view can retry even if the client itself does not.
             budget=RetryBudget((retry or DEFAULT_RETRY).budget),
             stats=stats,

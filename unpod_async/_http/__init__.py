@@ -34,7 +34,7 @@ from unpod_async._http.hooks import (
     check_hook,
 )
 from unpod_async._http.lifecycle import GRACE, ClientLifecycle
-from unpod_async._http.limits import AFTER_PROBE, RateGate, RequestLimiter
+from unpod_async._http.limits import AFTER_PROBE, RateGate, RateLimiter, RequestLimiter, check_rate_limit
 from unpod_async._http.responses import (
     Request,
     Response,
@@ -114,6 +114,7 @@ __all__ = [
     "MockFailed",
     "Observers",
     "RateGate",
+    "RateLimiter",
     "Reader",
     "Request",
     "RequestEvent",
@@ -147,6 +148,7 @@ __all__ = [
     "check_number",
     "check_path",
     "check_query_text",
+    "check_rate_limit",
     "check_run_id",
     "check_run_ids",
     "check_seconds",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from math import inf
-from typing import Final, NamedTuple
+from math import inf, isfinite
+from typing import Final, NamedTuple, Protocol, cast
 
 import anyio
 
@@ -13,8 +14,12 @@ from unpod_async._common import TimeLimit
 from unpod_async._http.hooks import MeasuredWait, NoteWait, WaitReason
 from unpod_async._http.stats import Stats
 from unpod_async._http.timeouts import Deadline
+from unpod_async._http.validate import check_number
+from unpod_async.errors import ConfigurationError, TransportError, UnpodError
 
-__all__ = ["AFTER_PROBE", "Permit", "RateGate", "RequestLimiter"]
+__all__ = ["AFTER_PROBE", "Permit", "RateGate", "RateLimiter", "RequestLimiter", "check_rate_limit"]
+
+_log = logging.getLogger("unpod_async")
 
 AFTER_PROBE: Final = inf
 """Returned instead of a delay if a request has to wait until the probe has returned."""
@@ -43,17 +48,21 @@ class RateGate:
         """Whether a request that starts now is the probe."""
         return self._half_open
 
-    def try_start(self, now: float) -> float:
-        """Return the seconds until a request may start. 0 means now, and counts the request as started."""
+    def delay(self, now: float) -> float:
+        """Return the seconds until a request may start; 0 means now."""
         if now < self._closed_until:
             return self._closed_until - now
         if self._probe_in_flight:
             return AFTER_PROBE
-        if now < self._next_start:
-            return self._next_start - now
-        self._next_start = now + self._interval
-        self._probe_in_flight = self._half_open
-        return 0.0
+        return max(0.0, self._next_start - now)
+
+    def try_start(self, now: float) -> float:
+        """Return the seconds until a request may start. 0 means now, and counts the request as started."""
+        delay = self.delay(now)
+        if delay == 0:
+            self._next_start = now + self._interval
+            self._probe_in_flight = self._half_open
+        return delay
 
     def close(self, now: float, seconds: float) -> bool:
         """Close the gate for `seconds`, as the server asked. Returns whether it was open."""
@@ -67,6 +76,56 @@ class RateGate:
         self._probe_in_flight = False
         if accepted:
             self._half_open = False
+
+
+class RateLimiter(Protocol):
+    """Limits the requests of several clients together, such as those of the processes of a cluster.
+
+    Pass one as `rate_limit` of each client. Its methods are called in the event loop of the client.
+
+    Example:
+        ```python
+        class OnePerSecond:
+            def __init__(self):
+                self.next_start = 0.0
+
+            async def reserve(self):
+                self.next_start = max(self.next_start, time.monotonic()) + 1
+                return self.next_start - 1 - time.monotonic()
+
+            def pause(self, seconds):
+                self.next_start = max(self.next_start, time.monotonic() + seconds)
+
+
+        limit = OnePerSecond()
+        first, second = UnpodClient(rate_limit=limit), UnpodClient(rate_limit=limit)
+        ```
+    """
+
+    async def reserve(self) -> float:
+        """Reserve the start of a request, and return the seconds until then.
+
+        It is called once before each attempt. If the attempt is cancelled, what it reserved is not used.
+        """
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Note that the server asks for a delay. No request should start for that time. Does not block."""
+        ...
+
+
+def check_rate_limit(limit: float | RateLimiter | None) -> tuple[float | None, RateLimiter | None]:
+    """Return the requests per second of a client, and the limiter that it shares with others.
+
+    Raises:
+        ConfigurationError: `limit` is neither a number greater than 0, nor a `RateLimiter`, nor None.
+    """
+    if limit is None:
+        return None, None
+    is_limiter = all(callable(getattr(limit, name, None)) for name in ("reserve", "pause"))
+    if is_limiter and not isinstance(limit, type):
+        return None, cast("RateLimiter", limit)
+    return check_number("rate_limit", limit, error=ConfigurationError), None
 
 
 class Permit(NamedTuple):
@@ -86,10 +145,20 @@ class RequestLimiter:
 
     A request waits here before the clock of its attempt starts. A semaphore is acquired first and the gate
     checked second, so that requests pass the gate in the order in which they can really be sent.
+
+    Args:
+        shared: limits this client together with others; None if it has no such limit.
     """
 
-    def __init__(self, gate: RateGate, stats: Stats, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        gate: RateGate,
+        stats: Stats,
+        clock: Callable[[], float] = time.monotonic,
+        shared: RateLimiter | None = None,
+    ) -> None:
         self._gate = gate
+        self._shared = shared
         self._stats = stats
         self._clock = clock
         self._probe_returned: anyio.Event | None = None
@@ -116,14 +185,19 @@ class RequestLimiter:
             if left <= 0:
                 _release(semaphores)
                 raise deadline.error("before the request was sent", sent=False)
+            if self._shared is not None and self._gate.delay(self._clock()) == 0:
+                try:
+                    await self._wait_for_turn(self._shared, deadline, note_wait)
+                except BaseException:
+                    _release(semaphores)
+                    raise
+                left = deadline.left()
             delay = self._gate.try_start(self._clock())
             if delay == 0:
                 return Permit(self._gate.half_open, left)
             _release(semaphores)
             if left < delay < inf:
-                raise deadline.error(
-                    "before a request may start (rate_limit, or a delay requested by the server)", sent=False
-                )
+                raise _too_late(deadline)
             if self._probe_returned is None:
                 self._probe_returned = anyio.Event()
             reason: WaitReason = "server_delay" if self._gate.half_open else "rate_limit"
@@ -134,6 +208,27 @@ class RequestLimiter:
                         await self._probe_returned.wait()
             finally:
                 self._stats.waited += wait.seconds
+
+    async def _wait_for_turn(
+        self, shared: RateLimiter, deadline: Deadline, note_wait: NoteWait | None
+    ) -> None:
+        """Wait until the shared limiter lets a request start.
+
+        Raises:
+            TransportError: the deadline ends first, or the limiter failed; nothing was sent.
+        """
+        wait = MeasuredWait("rate_limit", note_wait, self._clock)
+        try:
+            with wait:
+                async with TimeLimit(deadline.left()) as limit:
+                    delay = await _reserve(shared)
+                    if deadline.left() < delay:
+                        raise _too_late(deadline)
+                    await anyio.sleep(delay)
+        finally:
+            self._stats.waited += wait.seconds
+        if limit.passed:
+            raise _too_late(deadline)
 
     def release(self, semaphores: Sequence[anyio.Semaphore], *, is_probe: bool, accepted: bool) -> None:
         """Note that a request has returned. `accepted` is False if it was refused with a delay, or lost."""
@@ -146,6 +241,11 @@ class RequestLimiter:
 
     def close_gate(self, seconds: float) -> bool:
         """Let no request start for `seconds`. Returns whether the gate was open."""
+        if self._shared is not None:
+            try:
+                self._shared.pause(seconds)
+            except Exception as error:  # noqa: BLE001 - code of the user; the call raises its own error
+                _log.warning("pause() of the rate limiter failed with %s", type(error).__name__)
         return self._gate.close(self._clock(), seconds)
 
     def _acquire_nowait(self, semaphores: Sequence[anyio.Semaphore]) -> bool:
@@ -179,3 +279,32 @@ class RequestLimiter:
 def _release(semaphores: Sequence[anyio.Semaphore]) -> None:
     for semaphore in semaphores:
         semaphore.release()
+
+
+async def _reserve(shared: RateLimiter) -> float:
+    try:
+        delay = await shared.reserve()
+        if isfinite(delay) and delay >= 0:
+            return delay
+        cause = f"returned {delay!r}"
+    except UnpodError:
+        raise
+    except Exception as error:
+        cause = f"failed with {type(error).__name__}"
+        raise _limiter_failed(cause) from error
+    raise _limiter_failed(cause)
+
+
+def _limiter_failed(cause: str) -> TransportError:
+    return TransportError(
+        f"reserve() of the rate limiter {cause}; nothing was sent",
+        hint="it must return the seconds until a request may start",
+        sent=False,
+        permanent=True,
+    )
+
+
+def _too_late(deadline: Deadline) -> TransportError:
+    return deadline.error(
+        "before a request may start (rate_limit, or a delay requested by the server)", sent=False
+    )

@@ -19,7 +19,7 @@ from unpod_async.testing.live_store import LiveStore
 from unpod_async.testing.paging import call_logs_of, executions_of
 from unpod_async.testing.rows import RowBuilder
 from unpod_async.testing.script import Fault, Oddities
-from unpod_async.testing.server import Received, Server
+from unpod_async.testing.server import Received, RequestLimit, Server
 from unpod_async.testing.store import AddedTask, DataStore
 from unpod_async.testing.views import FakeApi
 
@@ -80,6 +80,9 @@ class Sandbox:
         speed: how many times faster than normal a live sandbox runs, at most 1000. Default: 1.0.
         product_id: the Product-Id header that call logs require, as on some servers. Default: None, which
             requires none. `client()` sends it.
+        rate_limit: the number of requests per second that are answered. More get 429 with Retry-After.
+            Default: None, which means no limit.
+        burst: the number of requests that may exceed `rate_limit` at once. Default: 10.
 
     Attributes:
         product_id: as the argument.
@@ -117,6 +120,8 @@ class Sandbox:
         live: bool = False,
         speed: float = 1.0,
         product_id: str | None = None,
+        rate_limit: float | None = None,
+        burst: int = 10,
     ) -> None:
         self._thread = ExitStack()  # of the server, if `with` has started one
         self._clock = now
@@ -144,6 +149,7 @@ class Sandbox:
             port=port,
             idle_close=idle_close,
             log_limit=_LIVE_LOG if live else None,
+            limit=None if rate_limit is None else RequestLimit(rate_limit, burst),
         )
         self.log: list[Received] = self._server.log
         self._fill_other_spaces(self._data)

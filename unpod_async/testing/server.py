@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http import HTTPStatus
@@ -16,11 +18,11 @@ from weakref import WeakSet
 
 from aiohttp import ClientConnectionError, web
 
-from unpod_async.testing.answers import ApiResponse
+from unpod_async.testing.answers import ApiResponse, json_response
 from unpod_async.testing.script import Fault, FaultScript
 from unpod_async.testing.views import ApiRequest, FakeApi
 
-__all__ = ["Received", "Server"]
+__all__ = ["Received", "RequestLimit", "Server"]
 
 # SO_LINGER with a time of 0: close() sends RST instead of FIN.
 _RESET = struct.pack("ii", 1, 0)
@@ -36,6 +38,7 @@ class Received:
         query: decoded; the last value of a repeated name.
         headers: the names are lower-case; `authorization` has the scheme only, never the secret.
         status: the status of the response; None before it is sent, and if the connection was reset.
+        arrived: when it arrived, in seconds of `time.monotonic()`.
     """
 
     method: str
@@ -43,6 +46,34 @@ class Received:
     query: dict[str, str]
     headers: dict[str, str]
     status: int | None = None
+    arrived: float = field(default_factory=time.monotonic)
+
+
+class RequestLimit:
+    """A limit on requests per second, as a bucket of permits that is refilled. The clock is passed in.
+
+    Args:
+        rate: permits added per second.
+        burst: permits when the bucket is full, as it is at the start.
+    """
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._permits = float(burst)
+        self._now = -math.inf
+
+    def refuse(self, now: float) -> ApiResponse | None:
+        """Return the response to a request that exceeds the limit; None if the request is within it."""
+        elapsed = now - self._now
+        self._permits = min(float(self._burst), self._permits + elapsed * self._rate)
+        self._now = now
+        if self._permits >= 1:
+            self._permits -= 1
+            return None
+        delay = math.ceil((1 - self._permits) / self._rate)
+        response = json_response(429, {"message": "Request was throttled.", "status_code": 429})
+        return replace(response, headers={"Retry-After": str(delay)})
 
 
 class Server:
@@ -62,6 +93,7 @@ class Server:
         port: int,
         idle_close: float,
         log_limit: int | None = None,
+        limit: RequestLimit | None = None,
     ) -> None:
         self.script: FaultScript = FaultScript()
         self.log: list[Received] = []
@@ -69,6 +101,7 @@ class Server:
         self.lock: threading.RLock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._log_limit = log_limit
+        self._limit = limit
         self.port: int = 0
         self._service = service
         self._now = now
@@ -150,7 +183,8 @@ class Server:
                 del self.log[: self._log_limit // 2]
             self.requests += 1
             number = self.requests
-            fault = self.script.take(request.method, path, query)
+            refused = None if self._limit is None else self._limit.refuse(received.arrived)
+            fault = self.script.take(request.method, path, query) if refused is None else None
         self._arrival.set()
         try:
             # `request.read()` has a limit, which the service does not have.
@@ -159,7 +193,7 @@ class Server:
             return web.Response()  # the client disconnected, so nobody reads a response
         if self._latency:
             await self._pause(self._latency)
-        response = fault.response() if fault is not None else None
+        response = fault.response() if fault is not None else refused
         with self.lock:
             now = self._now()
             if response is None or (fault is not None and fault.processed):
