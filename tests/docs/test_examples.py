@@ -319,7 +319,12 @@ def used_names() -> set[str]:
                 match node:
                     case ast.Name(id=name) | ast.alias(name=name) | ast.MatchClass(cls=ast.Name(id=name)):
                         found.add(name)
-                    case ast.Attribute(attr=name):
+                    # Users write the methods of a protocol such as RateLimiter.
+                    case (
+                        ast.Attribute(attr=name)
+                        | ast.FunctionDef(name=name)
+                        | ast.AsyncFunctionDef(name=name)
+                    ):
                         found.add(name)
                     case _:
                         pass
