@@ -385,9 +385,17 @@ async def test_a_file_system_that_cannot_sync_directories_is_warned_of_once(
     assert os.strerror(code) in record.getMessage()
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EIO, os.strerror(errno.EIO)),
+        (errno.ENOSPC, "no space is left on the disk"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the file system is read-only"),
+    ],
+)
 async def test_a_failed_sync_of_a_directory_is_an_error_of_ours(
-    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, code: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Sandbox(runs=2, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
         with monkeypatch.context() as patch:
@@ -398,7 +406,7 @@ async def test_a_failed_sync_of_a_directory_is_an_error_of_ours(
                     sandbox.space_token, [request(sandbox)], journal=tmp_path / "journal"
                 ),
             ):
-                with pytest.raises(UnpodError, match=os.strerror(code)) as caught:
+                with pytest.raises(UnpodError, match=reason) as caught:
                     await job
                 assert caught.value.hint
         assert sandbox.requests == 0

@@ -166,7 +166,7 @@ async def test_recordings_are_listed_without_their_urls_and_failures_are_reporte
     # One reason for all of them is one message.
     assert unusable.status == 3
     assert f"task {recorded[0]} and {len(recorded) - 1} more: cannot create or read the dir" in unusable.err
-    assert "hint: choose a directory in which files can be written" in unusable.err
+    assert "hint: correct the path and try again, or choose another directory" in unusable.err
 
 
 @pytest.mark.parametrize(("status", "is_advised"), [(302, False), (410, False), (503, True)])

@@ -66,7 +66,10 @@ async def test_a_full_disk(argv: tuple[str, ...], unbuffered: str) -> None:
             _, err = await process.communicate()
 
     assert process.returncode == 1
-    assert err.decode() == f"unpod-async: cannot write to stdout: No space left on device\n{STDOUT_HINT}"
+    assert err.decode() == (
+        "unpod-async: cannot write to stdout: no space is left on the disk\n"
+        "hint: free space on the disk or write the output elsewhere\n"
+    )
 
 
 def open_broken(kind: str) -> int:

@@ -88,7 +88,7 @@ async def test_an_event_that_cannot_be_written_is_not_in_the_state(tmp_path: Pat
             _, err = await process.communicate()
         assert process.returncode == 1
         message, hint = err.splitlines()
-        assert message == b"unpod-async: cannot write to stdout: No space left on device"
+        assert message == b"unpod-async: cannot write to stdout: no space is left on the disk"
         assert hint.startswith(b"hint: ")
         async with watch_process(sandbox, "--state", str(file)) as watch:
             await watch.until_all(set(sandbox.task_ids()))

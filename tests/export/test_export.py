@@ -418,8 +418,9 @@ async def test_a_target_that_cannot_be_created_is_an_error(tmp_path: Path) -> No
     async with UnpodClient("key") as unpod:
         with pytest.raises(ExportError, match="not a directory"):
             await unpod.export("S", tmp_path / "file")
-        with pytest.raises(ExportError, match="cannot be written"):
+        with pytest.raises(ExportError, match="cannot be written: Not a directory") as caught:
             await unpod.export("S", tmp_path / "file" / "set")
+    assert caught.value.hint == "fix the cause and run the same export again"  # there is nothing to resume
 
 
 async def test_contacts_have_the_same_hash_in_targets_with_the_same_key(tmp_path: Path) -> None:

@@ -232,8 +232,9 @@ async def test_a_resumed_export_reads_runs_with_bad_rows_and_short_runs_again(
         sandbox.script(faults.server_error(502, path=f"/{short}/tasks/", page=2, times=6))
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", fail)
-            with pytest.raises(ExportError, match="cannot be written"):
+            with pytest.raises(ExportError, match="cannot be written") as caught:
                 await unpod.export(sandbox.space_token, tmp_path, **options)
+        assert caught.value.hint == "free space on the disk and run the same export again: it resumes"
         assert any(short in one.path and one.query["page"] == "2" for one in sandbox.log)
         sandbox._rows.poisoned_tasks.clear()
         before = len(sandbox.log)

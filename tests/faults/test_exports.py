@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
 import os
@@ -135,8 +134,11 @@ async def test_row_50_disk_full_by_limit(row: Row, tmp_path: Path, limit: int, f
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         output, _ = await process.communicate()
-        assert "cannot be written" in output.decode()
-        assert str(target) in output.decode()
+        # SQLite says "disk I/O error" for this one too.
+        assert (
+            f"{target} cannot be written: File too large\nhint: raise the limit of the size"
+            in output.decode()
+        )
         assert not (target / "_manifest.json").exists()
         async with client(sandbox) as unpod:
             await unpod.export(sandbox.space_token, target, format=form)
@@ -163,7 +165,7 @@ async def test_row_50_dev_full(row: Row, tmp_path: Path, full: str, monkeypatch:
             patch.setattr(os, "open", open_full)
             with pytest.raises(ExportError) as refused:
                 await unpod.export(sandbox.space_token, target)
-        assert os.strerror(errno.ENOSPC) in str(refused.value)
+        assert "no space is left on the disk" in str(refused.value)
         if full in {"rows-", "new-tasks"}:
             # Nothing had been put in place: the data set of before is there as it was.
             assert {path: path.read_bytes() for path in target.glob("*s/*")} == before

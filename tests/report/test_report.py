@@ -494,7 +494,7 @@ async def test_a_stdout_that_is_full_is_an_error(tmp_path: Path) -> None:
     argv = ("report", str(tmp_path), "--output", "-")
     result = await run_process({"PYTHONPATH": str(ROOT)}, *argv, program=shell)
     assert result.status == 1
-    assert "cannot write to stdout: No space left on device" in result.err
+    assert "cannot write to stdout: no space is left on the disk" in result.err
 
 
 async def test_a_directory_that_is_no_export_is_an_error(tmp_path: Path) -> None:

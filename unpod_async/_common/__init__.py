@@ -2,8 +2,8 @@
 
 Modules: `text` (text that is safe to display), `json_text` (JSON that is not decoded), `times`, `files`
 (fsync, atomic replacement, locks), `concurrency` (workers, cancellation), `statuses` (when a task or a run
-has ended), `user_tokens` (tokens in rows), `async_only` (errors for synchronous use) and `call_site` (the
-line that called the package).
+has ended), `user_tokens` (tokens in rows), `async_only` (errors for synchronous use), `call_site` (the
+line that called the package) and `os_errors` (errors of the system in words).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from unpod_async._common.files import (
     RegionLock,
     check_replaceable,
     close_locked,
+    find_write_error,
     lock,
     path_text,
     replace_file,
@@ -45,6 +46,7 @@ from unpod_async._common.json_text import (
     object_members,
     string_value,
 )
+from unpod_async._common.os_errors import is_fault_of_disk, os_error_advice, os_error_reason
 from unpod_async._common.statuses import (
     RunStatus,
     TaskStatus,
@@ -95,10 +97,12 @@ __all__ = [
     "counted",
     "cut_at_depth",
     "end_of_value",
+    "find_write_error",
     "has_few_brackets",
     "html_table",
     "ignore_error",
     "is_before",
+    "is_fault_of_disk",
     "is_terminal",
     "is_terminal_run",
     "is_too_deep",
@@ -108,6 +112,8 @@ __all__ = [
     "lock",
     "looks_like_markup",
     "object_members",
+    "os_error_advice",
+    "os_error_reason",
     "parse_time",
     "path_text",
     "printable",

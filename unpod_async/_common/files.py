@@ -25,6 +25,7 @@ __all__ = [
     "RegionLock",
     "check_replaceable",
     "close_locked",
+    "find_write_error",
     "lock",
     "path_text",
     "replace_file",
@@ -141,9 +142,18 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
     try:
         data = target.read_bytes()
     except FileNotFoundError:
-        _write_temporary(target, b"").unlink()
+        _write_temporary(target, b" ").unlink()  # an empty file can be created on a full disk
     else:
         replace_file(target, data)
+
+
+def find_write_error(folder: Path, size: int) -> OSError | None:
+    """Write a new file to a folder and remove it. Returns the error, or None if that works."""
+    try:
+        _write_temporary(folder / "probe", bytes(size)).unlink()
+    except OSError as error:
+        return error
+    return None
 
 
 def _replaceable(path: str | os.PathLike[str]) -> Path:

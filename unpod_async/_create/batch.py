@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, cast
 import anyio.to_thread
 import msgspec
 
+from unpod_async._common import is_fault_of_disk, os_error_advice, os_error_reason
 from unpod_async._create.journal import Journal, JournalEntry
 from unpod_async._create.payload import CheckedCreate, check_create, combine_problems, id_of_document
 from unpod_async._create.reconcile import CreateState, Reconciliation, reconcile
@@ -178,9 +179,9 @@ class _CreateJob:
                 entry.state, "was sent by an earlier job, and its calls were searched for"
             )
             raise ConfigurationError(
-                f"journal cannot be written: {_reason(fault)}; request {entry.number} {outcome}",
+                f"journal cannot be written: {os_error_reason(fault)}; request {entry.number} {outcome}",
                 argument="journal",
-                hint="fix the cause and run the job again: no request is sent twice",
+                hint=f"{os_error_advice(fault)} and run the job again: no request is sent twice",
             ) from None
         return entry
 
@@ -343,9 +344,11 @@ def open_journal(path: str) -> Generator[Journal]:
         if isinstance(fault, UnpodError):
             raise
         raise ConfigurationError(
-            f"journal cannot be opened: {_reason(fault)}; nothing was sent",
+            f"journal cannot be opened: {os_error_reason(fault)}; nothing was sent",
             argument="journal",
-            hint="pass a file that you can read and write, in an existing folder",
+            hint=f"{os_error_advice(fault)} and run the job again"
+            if is_fault_of_disk(fault)
+            else "pass a file that you can read and write, in an existing folder",
         ) from None
     try:
         yield journal
@@ -353,7 +356,3 @@ def open_journal(path: str) -> Generator[Journal]:
         # Every entry is already on disk, so an error while closing has no effect.
         with suppress(OSError):
             journal.__exit__(None, None, None)
-
-
-def _reason(fault: Exception) -> str:
-    return getattr(fault, "strerror", None) or type(fault).__name__

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         differing_options,
         field_types,
     )
+    from unpod_async._export.storage import is_resumable
 
 __all__ = [
     "MANIFEST",
@@ -73,6 +74,7 @@ __all__ = [
     "export_shard",
     "extend_plan",
     "field_types",
+    "is_resumable",
     "is_transient",
     "make_plan",
     "mask_contact",
@@ -107,6 +109,7 @@ _MODULES = {
     "run_tasks": "FetchContext",
     "shards": "export_shard extend_plan make_plan shard_directory",
     "space_scan": "EarlyRequests PrefetchWindow plan_scan space_tasks",
+    "storage": "is_resumable",
     "spec": "ExportFormat ExportOptions ExportSpec Redaction differing_options field_types",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}

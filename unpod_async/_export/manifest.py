@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from unpod_async._common import path_text
+from unpod_async._common import os_error_reason, path_text
 from unpod_async._export.missing import BadRow, FailedRun
 from unpod_async._tables import SCHEMA_VERSION
 from unpod_async.errors import ExportError
@@ -140,7 +140,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise _no_manifest(directory) from None
     except OSError as error:
         raise ExportError(
-            f"the manifest of {shown} cannot be read: {error.strerror}",
+            f"the manifest of {shown} cannot be read: {os_error_reason(error)}",
             hint="check the permissions of the directory and its files",
         ) from None
     try:

@@ -30,6 +30,8 @@ from unpod_async._common import (
     ignore_error,
     join_shielded,
     lock,
+    os_error_advice,
+    os_error_reason,
     path_text,
     replace_file,
     shorten,
@@ -129,8 +131,8 @@ def _merge(plan: ExportPlan, target: Path, is_stopped: Callable[[], bool]) -> Ex
     except OSError as error:
         name = "" if error.filename is None else f" ({path_text(error.filename)})"
         raise ExportError(
-            f"the shards in {path_text(target)} cannot be merged: {error.strerror}{name}",
-            hint="remove the cause and merge again",
+            f"the shards in {path_text(target)} cannot be merged: {os_error_reason(error)}{name}",
+            hint=f"{os_error_advice(error, 'remove the cause')} and merge again",
         ) from None
 
 
@@ -314,6 +316,8 @@ class _Merge:
 
     def _publish(self, manifest: bytes) -> None:
         """Replace the files of the data set by those of the staging folder, and the manifest at the end."""
+        # First everything that needs space, so that the data set stays as it is if the disk is full.
+        replace_file(self._staged / MANIFEST, manifest)
         for folder in _FOLDERS:
             staged, final = self._staged / folder, self._target / folder
             new = sorted(path.name for path in staged.iterdir())
@@ -327,7 +331,8 @@ class _Merge:
                 (staged / name).replace(final / name)
             if final.is_dir():
                 sync_folder(final)
-        replace_file(self._target / MANIFEST, manifest)
+        (self._staged / MANIFEST).replace(self._target / MANIFEST)
+        sync_folder(self._target)
         shutil.rmtree(self._staged, ignore_errors=True)
 
 

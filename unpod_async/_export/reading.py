@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unpod_async._common import path_text
+from unpod_async._common import os_error_reason, path_text
 from unpod_async._export.formats import FORMATS, Columns, CsvOptions, RowKind
 from unpod_async._export.manifest import PartInfo, read_manifest
 from unpod_async.errors import ExportError
@@ -63,10 +63,8 @@ class DatasetReader:
         except FileNotFoundError:
             raise self._changed(part, "is missing") from None
         except OSError as error:
-            # pyarrow has errors without a number.
-            reason = error.strerror or type(error).__name__
             raise ExportError(
-                f"{path_text(path)} cannot be read: {reason}",
+                f"{path_text(path)} cannot be read: {os_error_reason(error)}",
                 hint="check its permissions, or restore the directory from a backup",
             ) from None
         if rows != part.rows:

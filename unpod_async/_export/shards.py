@@ -6,6 +6,7 @@ shard: a usual target, which can be resumed and has a manifest.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ from unpod_async._export.results import ExportProgress, ExportSummary
 from unpod_async._export.rows import Row, RowPages, row_decoder
 from unpod_async._export.run_sync import PAGE_SIZE
 from unpod_async._export.spec import ExportSpec
-from unpod_async._export.storage import Disk
+from unpod_async._export.storage import Disk, is_resumable
 from unpod_async._http import Deadline, check_integer
 from unpod_async._paging import ClientContext, Page, Walk, space_runs
 from unpod_async.errors import ExportError, InvalidArgument
@@ -129,7 +130,7 @@ async def export_shard(
     spec = shard_spec(plan, options)
     _check_platform(client, plan)
     directory = shard_directory(target, number)
-    io = Disk(str(target))
+    io = Disk(target, functools.partial(is_resumable, directory))
     try:
         await io.run_within(deadline, claim_target, target, plan)
     finally:

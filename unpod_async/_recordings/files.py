@@ -23,6 +23,8 @@ from unpod_async._common import (
     close_locked,
     join_shielded,
     lock,
+    os_error_advice,
+    os_error_reason,
     path_text,
     sync_file,
     sync_folder,
@@ -133,10 +135,11 @@ class RecordingFolder:
         try:
             return await _run_in_thread(self._find, name)
         except OSError as fault:
-            reason = _reason(fault)
+            reason = os_error_reason(fault)
+            advice = os_error_advice(fault, "correct the path")
         raise ExportError(
             f"cannot create or read the directory {path_text(self._path)}: {reason}",
-            hint="choose a directory in which files can be written",
+            hint=f"{advice} and try again, or choose another directory",
         )
 
     def partial_file(self, name: str) -> PartialFile:
@@ -258,9 +261,10 @@ class PartialFile:
         try:
             return await _run_in_thread(function, *arguments)
         except OSError as fault:
-            reason = _reason(fault)
+            reason, advice = os_error_reason(fault), os_error_advice(fault)
         raise ExportError(
-            f"cannot write the recording {self._name} in {path_text(self._directory)}: {reason}"
+            f"cannot write the recording {self._name} in {path_text(self._directory)}: {reason}",
+            hint=f"{advice} and try again: complete recordings are kept",
         )
 
 
@@ -288,7 +292,3 @@ async def _run_in_thread(function: Callable[..., T], *arguments: Any) -> T:
         raise cancelled
     finally:
         del cancelled
-
-
-def _reason(fault: OSError) -> str:
-    return fault.strerror or type(fault).__name__

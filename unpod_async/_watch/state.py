@@ -15,7 +15,16 @@ from typing import Final
 
 import msgspec
 
-from unpod_async._common import check_replaceable, is_terminal, replace_file, run_has_ended, shorten
+from unpod_async._common import (
+    check_replaceable,
+    is_fault_of_disk,
+    is_terminal,
+    os_error_advice,
+    os_error_reason,
+    replace_file,
+    run_has_ended,
+    shorten,
+)
 from unpod_async.errors import ConfigurationError
 from unpod_async.events import (
     CallEnded,
@@ -266,14 +275,15 @@ def _check_regular(path: str | os.PathLike[str]) -> bool:
 
 
 def _file_error(verb: str, path: str | os.PathLike[str], fault: Exception) -> ConfigurationError:
-    reason = getattr(fault, "strerror", None) or type(fault).__name__
     hint = f"choose a file that this process can {verb}"
+    if is_fault_of_disk(fault):
+        hint = f"{os_error_advice(fault, 'check the disk')} or choose another file"
     if isinstance(fault, OSError) and fault.errno == errno.EBUSY:
         hint = (
             "the file cannot be replaced, because it is a mount point, as in a container: mount its folder "
             "instead"
         )
-    return ConfigurationError(f"cannot {verb} {_shown(path)}: {reason}", hint=hint)
+    return ConfigurationError(f"cannot {verb} {_shown(path)}: {os_error_reason(fault)}", hint=hint)
 
 
 def _shown(path: str | os.PathLike[str]) -> str:

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from unpod_async._common import shorten
 from unpod_async._version import VERSION
-from unpod_async.cli.errors import BROKEN_PIPE, EXIT_STATUSES, USAGE, CliError, os_error_text
+from unpod_async.cli.errors import BROKEN_PIPE, EXIT_STATUSES, USAGE, CliError
 from unpod_async.cli.options import (
     GlobalOptions,
     convert_without_pydantic,
@@ -231,7 +231,7 @@ def _parse(make_context: Callable[..., Any], *args: Any, **extra: Any) -> Any:
     except BrokenPipeError:
         raise typer.Exit(BROKEN_PIPE) from None
     except OSError as error:
-        raise stdout_error(os_error_text(error)) from None
+        raise stdout_error(error) from None
 
 
 def _wrap_command(command: str, width: int) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
-from unpod_async._common import shorten
-from unpod_async.cli.errors import USAGE, CliError, os_error_text
+from unpod_async._common import os_error_reason, shorten
+from unpod_async.cli.errors import USAGE, CliError
 from unpod_async.cli.output import counted
 
 __all__ = ["Documents", "read_documents"]
@@ -142,7 +142,7 @@ def read_documents(name: str) -> Documents:
             f"{shown_path} is not UTF-8", hint='in Excel, save it as "CSV UTF-8 (Comma delimited)"'
         ) from None
     except (OSError, ValueError) as error:
-        raise _documents_error(f"cannot read {shown_path}: {os_error_text(error)}") from None
+        raise _documents_error(f"cannot read {shown_path}: {os_error_reason(error)}") from None
     except _BadRow as error:
         raise _documents_error(f"{shown_name}, {error}") from None
     if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from unpod_async._common import printable
+from unpod_async._common import is_fault_of_disk, printable
 from unpod_async.errors import (
     APIError,
     AuthenticationError,
@@ -40,7 +40,6 @@ __all__ = [
     "hint_of",
     "message_of",
     "option_name",
-    "os_error_text",
 ]
 
 SUCCESS: Final = 0
@@ -158,7 +157,8 @@ def exit_status(error: UnpodError) -> int:
     if isinstance(error, AuthenticationError | PermissionDeniedError | RefusedError):
         return AUTHENTICATION
     if isinstance(error, InvalidArgument | ConfigurationError):
-        return USAGE
+        # A full disk under a journal or a state is no fault of the arguments.
+        return ERROR if is_fault_of_disk(error.__context__) else USAGE
     if isinstance(error, WaitTimeout):
         return TIMEOUT
     if isinstance(error, IncompleteListing):
@@ -214,8 +214,3 @@ def _argument_of(error: UnpodError) -> str:
         return ""
     named = error.summary.removeprefix("the environment variable ").partition(" ")[0]
     return error.argument or (named if named in _SETTING_HINTS else "")
-
-
-def os_error_text(error: Exception) -> str:
-    """Return the reason of a failed operation on a file or a socket, without its path."""
-    return getattr(error, "strerror", None) or type(error).__name__

@@ -11,8 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
-from unpod_async._common import clock, counted, local_time, printable, zone_name
-from unpod_async.cli.errors import CliError, os_error_text
+from unpod_async._common import (
+    clock,
+    counted,
+    local_time,
+    os_error_advice,
+    os_error_reason,
+    printable,
+    zone_name,
+)
+from unpod_async.cli.errors import CliError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -130,7 +138,11 @@ class ClosedStdout(io.TextIOBase):
         return self
 
     def write(self, text: object) -> int:
-        raise OSError(errno.EBADF, "it is closed")
+        raise _closed_error()
+
+
+def _closed_error() -> OSError:
+    return OSError(errno.EBADF, "it is closed")
 
 
 def has_stdout() -> bool:
@@ -138,17 +150,21 @@ def has_stdout() -> bool:
     return not isinstance(sys.stdout, ClosedStdout)
 
 
-def stdout_error(reason: str) -> CliError:
+def stdout_error(error: OSError) -> CliError:
     """Return the error of a stdout that cannot be written."""
+    advice = os_error_advice(error, "")
     return CliError(
-        f"cannot write to stdout: {reason}", hint="check where the output goes; > /dev/null discards it"
+        f"cannot write to stdout: {os_error_reason(error)}",
+        hint=f"{advice} or write the output elsewhere"
+        if advice
+        else "check where the output goes; > /dev/null discards it",
     )
 
 
 def check_stdout() -> None:
     """Raise CliError if the process was started without a stdout."""
     if not has_stdout():
-        raise stdout_error("it is closed")
+        raise stdout_error(_closed_error())
 
 
 def echo_line(line: bytes) -> None:
@@ -165,7 +181,7 @@ def echo_line(line: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise stdout_error(os_error_text(error)) from None
+        raise stdout_error(error) from None
 
 
 def echo(text: str) -> None:

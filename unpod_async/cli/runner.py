@@ -26,7 +26,6 @@ from unpod_async.cli.errors import (
     exit_status,
     hint_of,
     message_of,
-    os_error_text,
 )
 from unpod_async.cli.output import (
     can_redraw,
@@ -200,7 +199,7 @@ def shut_down(status: int) -> int:
         status = BROKEN_PIPE
     except OSError as error:
         if not status:  # else the command has reported an error already
-            failure = stdout_error(os_error_text(error))
+            failure = stdout_error(error)
             echo_error(failure.message, failure.hint)
             status = failure.status
     else:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unpod_async._common import shorten
-from unpod_async.cli.errors import USAGE, CliError, os_error_text
+from unpod_async._common import os_error_reason, shorten
+from unpod_async.cli.errors import USAGE, CliError
 from unpod_async.cli.options import GlobalOptions
 from unpod_async.cli.output import write_err
 from unpod_async.cli.runner import InterruptibleRunner
@@ -123,7 +123,7 @@ def read_secret_file(option: str, name: str) -> bytes:
                 content = file.read(_MAX_SECRET + 1)
     except (OSError, ValueError) as error:
         raise CliError(
-            f"{option}: cannot read {shorten(name, 80)}: {os_error_text(error)}", status=USAGE
+            f"{option}: cannot read {shorten(name, 80)}: {os_error_reason(error)}", status=USAGE
         ) from None
     if len(content) > _MAX_SECRET:
         raise CliError(f"{option}: {shorten(name, 80)} is too long to be a key", status=USAGE)

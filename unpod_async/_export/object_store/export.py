@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from unpod_async._common import path_text, run_workers
+from unpod_async._common import os_error_advice, os_error_reason, path_text, run_workers
 from unpod_async._export.manifest import MANIFEST, Manifest, PartInfo
 from unpod_async._export.object_store.address import StoreAddress, state_directory
 from unpod_async._export.object_store.local import LocalState
@@ -29,7 +29,7 @@ from unpod_async._export.object_store.remote import (
 from unpod_async._export.object_store.store import ObjectStore
 from unpod_async._export.results import ExportSummary
 from unpod_async._export.spec import ExportSpec
-from unpod_async._export.storage import Disk
+from unpod_async._export.storage import Disk, is_resumable
 from unpod_async._http import Deadline
 from unpod_async.errors import ExportError, InvalidArgument
 
@@ -68,7 +68,7 @@ async def export_to_store(
         )
     directory = state_directory(address, spec.state_dir)
     local = LocalState(directory, address)
-    disk = Disk(str(directory))
+    disk = Disk(directory, lambda: is_resumable(local.data))
     try:
         store = await disk.run(ObjectStore, address, deadline)  # imports obstore
         await disk.run(local.open)
@@ -154,8 +154,8 @@ class _StoreExport:
             found = await self._store.download(name, path)
         except OSError as error:
             raise ExportError(
-                f"{path_text(path)} cannot be written: {error.strerror}",
-                hint="fix the cause and run the same export again",
+                f"{path_text(path)} cannot be written: {os_error_reason(error)}",
+                hint=f"{os_error_advice(error)} and run the same export again",
             ) from None
         if found != sha256:
             state = "is missing from" if found is None else "was changed in"

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
-from unpod_async._common import TimeLimit, ignore_error, join_shielded
+from unpod_async._common import TimeLimit, ignore_error, join_shielded, os_error_reason
 from unpod_async._export.object_store.address import StoreAddress
 from unpod_async._http import Deadline
 from unpod_async._tables import import_package
@@ -254,7 +254,7 @@ class ObjectStore:
         """Return the error for one of a missing object or of a file of this machine."""
         if _OF_THE_STORE not in text:
             return ExportError(
-                f"a file to upload cannot be read: {error.strerror or type(error).__name__}",
+                f"a file to upload cannot be read: {os_error_reason(error)}",
                 hint="run the same export again",
             )
         return self._no_bucket_error() if verb == "written" else _Missing()

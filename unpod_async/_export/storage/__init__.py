@@ -18,7 +18,7 @@ from unpod_async._export.storage.catalog import (
 )
 from unpod_async._export.storage.checkpoint import Disk, Spool, Staging, spool_path, sync
 from unpod_async._export.storage.publish import Contents, build_manifest
-from unpod_async._export.storage.workspace import Workspace, open_workspace
+from unpod_async._export.storage.workspace import Workspace, is_resumable, open_workspace
 
 __all__ = [
     "STATE_NAME",
@@ -35,6 +35,7 @@ __all__ = [
     "Workspace",
     "build_manifest",
     "copy_state",
+    "is_resumable",
     "open_workspace",
     "spool_path",
     "sync",

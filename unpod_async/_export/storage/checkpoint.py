@@ -30,9 +30,27 @@ from typing import BinaryIO, NamedTuple, ParamSpec, Self, TypeVar
 
 import anyio
 
-from unpod_async._common import O_BINARY, ignore_error, join_shielded, path_text, sync_file, write_all
+from unpod_async._common import (
+    O_BINARY,
+    find_write_error,
+    ignore_error,
+    join_shielded,
+    os_error_advice,
+    os_error_reason,
+    path_text,
+    sync_file,
+    write_all,
+)
+from unpod_async._export.manifest import WORK
 from unpod_async._export.rows import row_header
-from unpod_async._export.storage.catalog import Catalog, Changes, Extent, FailedRead, ScanProgress
+from unpod_async._export.storage.catalog import (
+    STATE_NAME,
+    Catalog,
+    Changes,
+    Extent,
+    FailedRead,
+    ScanProgress,
+)
 from unpod_async._http import Deadline
 from unpod_async.errors import ExportError
 
@@ -56,17 +74,19 @@ _MAX_OPEN_FILES = 32
 """Files that are open at the same time. There may be many small ones; some systems allow 256 per process."""
 
 
-_ADVICE = "fix the cause"
-_TOO_MANY_FILES_ADVICE = "raise the limit of open files (ulimit -n), or close other files,"
-_ADVICE_BY_ERRNO = {
-    errno.EMFILE: _TOO_MANY_FILES_ADVICE,
-    errno.ENFILE: _TOO_MANY_FILES_ADVICE,
-    errno.EXDEV: "move .unpod-export/, tasks/ and runs/ to one file system",
-}
-"""The advice for each error number."""
+_PROBE_BYTES = 2**20
+"""Bytes that are written to find out why SQLite failed."""
 
 _DAMAGED_DATABASE_ERRORS = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """SQLite error codes of a database that this package did not write, or that was damaged."""
+
+_SYSTEM_ERRORS = (
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+)
+"""SQLite error codes of a call of the system that failed. SQLite does not say with which error."""
 
 
 class Disk:
@@ -74,13 +94,19 @@ class Disk:
 
     A cancelled caller waits until its work has ended, because the files that it uses are closed next. After a
     failure, no further work is done, even if the caller was cancelled: it would build on missing data.
+
+    Args:
+        target: The directory of the files, for error messages.
+        is_kept: Returns whether the next export can resume. Called after the files are closed.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: Path, is_kept: Callable[[], bool] = lambda: False) -> None:
         self._target = target
+        self._is_kept = is_kept
         self._thread = ThreadPoolExecutor(1, "unpod-export")
         self._sync_thread = ThreadPoolExecutor(1, "unpod-export-sync")
         self._failure: BaseException | None = None
+        self._write_errors: list[ExportError] = []
         self._is_abandoned = False
 
     async def run(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
@@ -114,7 +140,7 @@ class Disk:
         self, thread: ThreadPoolExecutor, work: Callable[[], T], deadline: Deadline | None = None
     ) -> T:
         self.check()
-        running = asyncio.get_running_loop().run_in_executor(thread, work)
+        running = asyncio.get_running_loop().run_in_executor(thread, self._do, work)
         try:
             if deadline is not None and deadline.seconds is not None:
                 await asyncio.wait([running], timeout=deadline.left())
@@ -136,30 +162,52 @@ class Disk:
 
     def _note_failure(self, failure: BaseException) -> None:
         if self._failure is None:
-            self._failure = self._to_export_error(failure)
+            self._failure = failure
 
-    def _to_export_error(self, failure: BaseException) -> BaseException:
-        if isinstance(failure, sqlite3.Error):
-            # Errors without a code are our own: see `Catalog.check`.
+    # -- errors -------------------------------------------------------------------------------------------
+
+    def _do(self, work: Callable[[], T]) -> T:
+        """Do the work in a thread. Raises ExportError for errors of the system and of SQLite."""
+        try:
+            return work()
+        except sqlite3.Error as failure:
+            # Errors without a code are our own: see `Catalog`.
             code = getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
             if code in _DAMAGED_DATABASE_ERRORS:
-                return ExportError(
+                raise ExportError(
                     f"the state of the export in {path_text(self._target)} is damaged: {failure}",
                     hint="restore the whole target from a backup, or export to another directory",
-                )
-            return self._cannot_write(
-                str(failure), _TOO_MANY_FILES_ADVICE if code == sqlite3.SQLITE_CANTOPEN else _ADVICE
-            )
-        if isinstance(failure, OSError):
-            reason = os.strerror(failure.errno) if failure.errno else str(failure)
-            return self._cannot_write(reason, _ADVICE_BY_ERRNO.get(failure.errno or 0, _ADVICE))
-        return failure
+                ) from failure
+            raise self._cannot_write(self._system_error(code) or _without_cause(code, failure)) from failure
+        except OSError as failure:
+            raise self._cannot_write(failure) from failure
 
-    def _cannot_write(self, reason: str, fix: str) -> ExportError:
-        return ExportError(
+    def _system_error(self, code: int) -> OSError | None:
+        """Return the error of the system that made SQLite fail with this code. None if it is not found."""
+        if code == sqlite3.SQLITE_FULL:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if code not in _SYSTEM_ERRORS:
+            return None
+        folder = self._target / WORK
+        if (found := find_write_error(folder if folder.is_dir() else self._target, _PROBE_BYTES)) is not None:
+            return found
+        # Not by opening them: closing them again would remove the locks of SQLite.
+        if all(os.access(path, os.R_OK | os.W_OK) for path in folder.glob(f"{STATE_NAME}*")):
+            return None
+        return OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def _cannot_write(self, failure: OSError) -> ExportError:
+        if failure.errno == errno.EXDEV:
+            advice = f"move {WORK}/, tasks/ and runs/ to one file system"
+        else:
+            advice = os_error_advice(failure)
+        reason = os_error_reason(failure) if failure.errno else str(failure)
+        error = ExportError(
             f"{path_text(self._target)} cannot be written: {reason}",
-            hint=f"{fix} and run the same export again: it resumes",
+            hint=f"{advice} and run the same export again",
         )
+        self._write_errors.append(error)
+        return error
 
     def close(self, then: Callable[[], object] = lambda: None) -> None:
         """Wait for the work that has begun, stop the threads, and call `then`.
@@ -174,6 +222,16 @@ class Disk:
             self._thread.shutdown()
             self._sync_thread.shutdown()
             then()
+            # Now it is known: an export that has stored nothing removes what it created.
+            if self._write_errors and self._is_kept():
+                for error in self._write_errors:
+                    error.hint = f"{error.hint}: it resumes"
+
+
+def _without_cause(code: int, failure: sqlite3.Error) -> OSError:
+    """Return an error of the system with the words of SQLite."""
+    # Most often, too many files were open at that moment.
+    return OSError(errno.EMFILE if code == sqlite3.SQLITE_CANTOPEN else errno.EIO, str(failure))
 
 
 class Staging:

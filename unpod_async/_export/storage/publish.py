@@ -109,8 +109,9 @@ class Target:
             self._refuse_other_files()
             self._is_new = not self.directory.exists()
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._remove_if_empty():
             self.work.mkdir(mode=0o700, exist_ok=True)
-        self._lock = os.open(self.work / "lock", os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
+            self._lock = os.open(self.work / "lock", os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
         try:
             is_locked = lock(self._lock)
         except OSError as error:
@@ -122,6 +123,25 @@ class Target:
             raise TargetLockedError(
                 f"another export is writing to {path_text(self.directory)}", hint="wait until it has ended"
             )
+
+    @contextlib.contextmanager
+    def _remove_if_empty(self) -> Generator[None, None, None]:
+        """Remove new folders, which are empty, if the block fails, for example because the disk is full."""
+        try:
+            yield
+        except OSError:
+            for folder in (self.work, self.directory) if self._is_new else (self.work,):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+
+    def is_unused(self) -> bool:
+        """Return whether the target has no state and no parts. The target must be locked."""
+        return (
+            [file.name for file in self.work.iterdir()] == ["lock"]
+            and self.size(MANIFEST) is None
+            and not any(any((self.directory / name).glob("*")) for name in _PART_FOLDERS)
+        )
 
     def _is_lock_in_place(self) -> bool:
         """Return whether the locked file is still in the target: another export may have removed it."""

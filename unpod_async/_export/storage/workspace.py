@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import sqlite3
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from unpod_async._export.formats import FORMATS, CsvOptions
-from unpod_async._export.manifest import MANIFEST
+from unpod_async._export.manifest import MANIFEST, WORK
 from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
 from unpod_async._export.storage.checkpoint import Disk, Spool, Staging
@@ -31,7 +32,12 @@ from unpod_async._export.storage.publish import (
 from unpod_async._http import Deadline
 from unpod_async.errors import ExportError
 
-__all__ = ["Workspace", "open_workspace"]
+__all__ = ["Workspace", "is_resumable", "open_workspace"]
+
+
+def is_resumable(directory: Path) -> bool:
+    """Return whether a directory has the state of an export, so that the next export resumes. Blocks."""
+    return (directory / WORK).is_dir()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +100,7 @@ async def open_workspace(
 
     If the body of the `async with` fails before anything is stored, what was created is removed.
     """
-    io = Disk(str(directory))
+    io = Disk(directory, functools.partial(is_resumable, directory))
     opened = contextlib.ExitStack()
     try:
         workspace = await io.run_within(deadline, _open, directory, spec, dataset_options, io, opened)
@@ -123,6 +129,10 @@ def _open(
     target = Target(directory)
     opened.callback(target.close)
     target.open()
+    created = contextlib.ExitStack()
+    opened.callback(created.close)  # after the catalog and the spool are closed
+    if target.is_unused():
+        created.callback(target.remove_unused)
     catalog = Catalog(target.catalog)
     opened.callback(catalog.close)
     _check_options(catalog, dataset_options)
@@ -136,6 +146,8 @@ def _open(
     is_first = target.size(MANIFEST) is None
     staging = Staging(catalog, spool, io, publisher.publish_full_parts if is_first else lambda: None)
     spaces, listing, resumed_since = catalog.begin_export(spec.spaces, full=spec.full, now=time.time())
+    redact_key = spec.redact_key if spec.redact is None else _redact_key(catalog, spec)
+    created.pop_all()  # from here on, `_remove_if_unused` decides
     return Workspace(
         directory=directory,
         catalog=catalog,
@@ -144,7 +156,7 @@ def _open(
         spaces=spaces,
         resumed_since=resumed_since,
         listing=listing,
-        redact_key=spec.redact_key if spec.redact is None else _redact_key(catalog, spec),
+        redact_key=redact_key,
         dataset_options=dataset_options,
         target=target,
         parts=parts,

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from unpod_async.cli.errors import ERROR, SUCCESS, CliError, os_error_text
+from unpod_async._common import os_error_advice, os_error_reason
+from unpod_async.cli.errors import ERROR, SUCCESS, CliError
 from unpod_async.cli.options import parse_range, refuse_nan
 from unpod_async.cli.output import echo_err
 from unpod_async.cli.runner import Interrupted, InterruptibleRunner
@@ -90,5 +91,6 @@ def demo(
         except (OSError, RuntimeError) as error:
             message, _, hint = str(error).partition("\nhint: ")
             if isinstance(error, OSError) and error.errno is not None:
-                message = f"cannot write to {out}: {os_error_text(error)}"
+                message = f"cannot write to {out}: {os_error_reason(error)}"
+                hint = f"{os_error_advice(error)} and run the demo again"
             raise CliError(message.removesuffix("."), hint=hint) from None

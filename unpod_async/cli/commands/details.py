@@ -37,7 +37,7 @@ from unpod_async.cli.output import (
 )
 from unpod_async.cli.session import open_client
 from unpod_async.cli.tables import Cell, Column, Table, echo_pairs
-from unpod_async.errors import AuthenticationError, RecordingError, UnpodError
+from unpod_async.errors import AuthenticationError, ExportError, RecordingError, UnpodError
 from unpod_async.models import Run, Task
 
 if TYPE_CHECKING:
@@ -250,6 +250,8 @@ def recordings(
     as_json = wants_json(json_lines)
 
     async def show(client: UnpodClient) -> int:
+        from unpod_async._recordings import safe_name  # here, because it imports aiohttp
+
         tasks = await _tasks_of(client, space, of)
         found = [one for one in tasks if (call := call_of(one)) is not None and call.recording_url]
         files: dict[str, Path | UnpodError] = {}
@@ -259,7 +261,11 @@ def recordings(
         failures = [(name, error) for name, error in files.items() if isinstance(error, UnpodError)]
         by_reason: dict[str, list[str]] = {}
         for name, error in failures:
-            by_reason.setdefault(message_of(error), []).append(shorten(name, 40))
+            reason = message_of(error)
+            if isinstance(error, ExportError):
+                # One full disk is one message, although each error names its recording.
+                reason = reason.replace(f" {safe_name(name)}", "")
+            by_reason.setdefault(reason, []).append(shorten(name, 40))
         for reason, names in by_reason.items():
             more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
             recording = f"the recording of task {names[0]}{more}"

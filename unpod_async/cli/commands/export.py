@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import msgspec
 import typer
 
-from unpod_async._common import path_text
+from unpod_async._common import os_error_reason, path_text
 from unpod_async._export import ExportSpec, field_types
-from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name, os_error_text
+from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
 from unpod_async.cli.lookup import find_run_ids
 from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson, parse_age, parse_time
 from unpod_async.cli.output import check_stdout, counted, echo_err, echo_line, has_stdout, wants_json
@@ -379,7 +379,7 @@ def read_plan(path: str) -> ExportPlan:
         return ExportPlan.load(path)
     except (OSError, ValueError) as error:
         raise CliError(
-            f"{path_text(path)} cannot be read: {os_error_text(error)}",
+            f"{path_text(path)} cannot be read: {os_error_reason(error)}",
             hint="give the file that `unpod-async plan` wrote",
         ) from None
 
@@ -391,8 +391,9 @@ def _explain_resuming(target: str, command: str, *, can_pass: bool) -> None:
         target: the directory with the state.
         can_pass: the same command may succeed later; otherwise the user has to correct something first.
     """
-    # An export that stores nothing removes what it created.
-    is_kept = (Path(target) / ".unpod-export").is_dir()
+    from unpod_async._export import is_resumable
+
+    is_kept = is_resumable(Path(target))  # an export that stores nothing removes what it created
     kept = f"What was fetched is kept in {target}." if is_kept else "Nothing was fetched."
     if not can_pass:
         echo_err(f"{kept} Correct the cause and run the command again{': it resumes' if is_kept else ''}.")

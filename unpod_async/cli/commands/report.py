@@ -9,8 +9,8 @@ from typing import Annotated, Final
 
 import typer
 
-from unpod_async._common import check_replaceable, path_text, replace_file
-from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, os_error_text
+from unpod_async._common import check_replaceable, os_error_advice, os_error_reason, path_text, replace_file
+from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError
 from unpod_async.cli.output import counted, echo, echo_err, echo_line
 
 __all__ = ["report"]
@@ -104,6 +104,6 @@ def _check_output(directory: Path, target: Path) -> None:
 
 def _write_error(target: Path, error: Exception) -> CliError:
     return CliError(
-        f"cannot write {path_text(target)}: {os_error_text(error)}",
-        hint="check its directory, permissions and free space, or change --output FILE",
+        f"cannot write {path_text(target)}: {os_error_reason(error)}",
+        hint=f"{os_error_advice(error, 'check its directory')} or change --output FILE",
     )

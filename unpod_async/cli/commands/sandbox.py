@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from unpod_async.cli.errors import SUCCESS, CliError, os_error_text
+from unpod_async._common import os_error_reason
+from unpod_async.cli.errors import SUCCESS, CliError
 from unpod_async.cli.options import parse_range, refuse_nan
 from unpod_async.cli.output import counted, echo, echo_err
 from unpod_async.cli.runner import Interrupted, InterruptibleRunner
@@ -110,6 +111,6 @@ def _listen_error(error: OSError, host: str, port: int) -> CliError:
             f"port {port} of {host} is in use", hint="choose another with --port; 0 picks a free one"
         )
     return CliError(
-        f"cannot listen on {host}, port {port}: {os_error_text(error)}",
+        f"cannot listen on {host}, port {port}: {os_error_reason(error)}",
         hint="choose an address of this machine with --host, and a port from 1024 on with --port",
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from unpod_async._common import path_text
+from unpod_async._common import os_error_advice, os_error_reason, path_text
 from unpod_async.cli.commands.export import (
     build_spec,
     read_plan,
@@ -19,7 +19,7 @@ from unpod_async.cli.commands.export import (
     with_spec_options,
     write_summary,
 )
-from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, os_error_text
+from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError
 from unpod_async.cli.lookup import find_run_ids
 from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson
 from unpod_async.cli.output import check_stdout, counted, echo, echo_err, wants_json
@@ -91,8 +91,8 @@ def plan(
         made.save(plan_file)
     except (OSError, ValueError) as error:
         raise CliError(
-            f"{path_text(plan_file)} cannot be written: {os_error_text(error)}",
-            hint="check the path and the permissions of its directory",
+            f"{path_text(plan_file)} cannot be written: {os_error_reason(error)}",
+            hint=f"{os_error_advice(error, 'check the path')} and run the command again",
         ) from None
     return _report(made, before, plan_file)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
 import typer
 
 from unpod_async._common import shorten
-from unpod_async.cli.errors import ERROR, SUCCESS, USAGE, CliError
+from unpod_async.cli.errors import ERROR, SUCCESS, USAGE, CliError, exit_status
 from unpod_async.cli.lookup import find_run_ids
 from unpod_async.cli.options import OUTPUT, JsonLines, Utc, parse_seconds
 from unpod_async.cli.output import Draw, Screen, can_redraw, echo, echo_err, echo_line, wants_json
@@ -322,7 +322,9 @@ class StateFile:
             # Check at the start, not after an hour, whether the file can be replaced.
             check_state_file(self._path)
         except ConfigurationError as error:
-            raise CliError(f"--state: {error.summary}", hint=error.hint or "", status=USAGE) from None
+            raise CliError(
+                f"--state: {error.summary}", hint=error.hint or "", status=exit_status(error)
+            ) from None
         return state
 
     def _check_spaces(self, state: WatchState, spaces: Sequence[str]) -> None:
