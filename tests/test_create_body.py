@@ -317,13 +317,19 @@ def test_any_iterable_of_mappings_is_taken(make: Any) -> None:
 def test_name_and_number_are_required(key: str) -> None:
     without = document()
     del without[key]
-    assert refusal(documents=[without]) == f"documents[0] must have {key!r}, a non-empty str"
+    assert refusal(documents=[without]) == f"documents[0] must have {key!r}, a non-empty string"
 
 
 @each_row("key", ["name", "contact_number"])
-@each_row("value", [None, "", " ", 919876543210, True, ["x"]])
+@each_row("value", [None, 919876543210, True, ["x"]])
 def test_name_and_number_are_str(key: str, value: Any) -> None:
-    assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be a str")
+    assert refusal(documents=[document(**{key: value})]).startswith(f"documents[0].{key} must be a str, not ")
+
+
+@each_row("key", ["name", "contact_number"])
+@each_row("value, problem", [("", "empty"), (" ", "only whitespace"), ("\u2003\n", "only whitespace")])
+def test_name_and_number_are_not_empty(key: str, value: str, problem: str) -> None:
+    assert refusal(documents=[document(**{key: value})]) == f"documents[0].{key} must not be {problem}"
 
 
 @each_row("key", ["id", "document_id"])

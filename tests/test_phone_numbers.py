@@ -39,7 +39,7 @@ NUMBERS = [
 ]
 NOT_NUMBERS = [
     # Number of digits.
-    ("", "must be a str that is not only whitespace"),
+    ("", "must not be empty"),
     ("12", "2 digits"),
     ("1", "1 digit"),
     ("1" * 21, "21 digits"),

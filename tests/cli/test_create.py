@@ -149,14 +149,54 @@ async def test_documents_come_from_files(tmp_path: Path, name: str, content: str
         ("calls.json", b'{"name": "secret-name"}', "must be a list"),
         ("calls.json", b"[]", "contains no documents"),
         ("calls.json", b"[1]", "item 1: it must be an object"),
-        ("calls.json", b'[{"name": "secret-name", "contact_number": 9}]', "contact_number must be a str"),
+        *(
+            (
+                "calls.json",
+                b'[{"name": "secret-name", "contact_number": %b}]' % value,
+                (
+                    f"calls.json, item 1: contact_number must be a string in quotes, not {kind}\n"
+                    "hint: correct the file and run the command again; nothing was sent\n"
+                ),
+            )
+            for value, kind in (
+                (b"9", "a number"),
+                (b"9.0", "a number"),
+                (b"null", "null"),
+                (b"true", "true or false"),
+                (b"[1]", "a list"),
+                (b"{}", "an object"),
+            )
+        ),
+        (
+            "calls.json",
+            b'[{"name": "secret-name"}]',
+            "calls.json, item 1: must have 'contact_number', a non-empty string\n",
+        ),
         ("calls.jsonl", b'{"a": 1}\n{secret-name\n', "line 2: it is not valid JSON"),
         (
             "calls.csv",
             b"name,contact_number\nsecret-name\n",
             "calls.csv, line 2: it has 1 value for the 2 columns of the first line",
         ),
-        ("calls.csv", b"name,contact_number\nsecret-name,\n", "must have 'contact_number'"),
+        (
+            "calls.csv",
+            b"name,contact_number\nsecret-name,\n",
+            (
+                "calls.csv, line 2: the column contact_number is empty\n"
+                "hint: correct the file and run the command again; nothing was sent\n"
+            ),
+        ),
+        ("calls.csv", b"Name,contact_number\n,9000000001\n", "calls.csv, line 2: the column name is empty\n"),
+        ("calls.csv", b'name,contact_number\n" ",9000000001\n', "line 2: name must not be only whitespace\n"),
+        (
+            "calls.csv",
+            b"name,number\nsecret-name,9000000001\n",
+            (
+                "calls.csv, line 1: it has no column contact_number\n"
+                "hint: the first line must have the names of the columns, with name and contact_number\n"
+            ),
+        ),
+        ("calls.csv", b"secret-name,9000000001\n", "line 1: it has no column name\n"),
         ("calls.json", b"[\xff]", "is not UTF-8"),
         # The last of two values would be called, without a word.
         (
@@ -261,7 +301,10 @@ async def test_every_bad_document_of_a_file_is_listed_with_its_line(
             "spreadsheets write long numbers"
         )
         assert lines[1].startswith(f"  {positions[1]}: contact_number is not a phone number: it ends in a ")
-        assert lines[2].startswith(f"  {positions[2]}: must have 'contact_number'")
+        problem = (
+            "the column contact_number is empty" if name == "calls.csv" else "must have 'contact_number'"
+        )
+        assert lines[2].startswith(f"  {positions[2]}: {problem}")
         assert hint.startswith("hint: use 3 to 20 ASCII digits, ")
         assert "secret-name" not in result.err
         assert sandbox.requests == 0
@@ -307,8 +350,11 @@ async def test_a_column_without_a_name_may_be_empty(tmp_path: Path) -> None:
             ("--name", "A", "--number", "'9000000001"),
             "--number is not a phone number: it contains an apostrophe",
         ),
-        (("--name", "A", "--number", ""), "--number must be a str that is not only whitespace"),
-        (("--name", " ", "--number", "9000000001"), "--name must be a str that is not only whitespace"),
+        (
+            ("--name", "A", "--number", ""),
+            "--number must not be empty\nhint: see `unpod-async create --help`",
+        ),
+        (("--name", " ", "--number", "9000000001"), "--name must not be only whitespace"),
         ((), "--documents FILE, or --name and --number"),
         (("--name", "x"), "--documents FILE, or --name and --number"),
         ((*PERSON, "--documents", "x.json"), "cannot be combined"),

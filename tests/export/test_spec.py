@@ -63,7 +63,7 @@ def test_keyword_arguments_accept_more_types_than_the_fields_hold() -> None:
         ({"recordings": "all"}, "recordings must be True or False"),
         ({"redact": "mask"}, "redact must be 'drop', 'hash' or None"),
         ({"redact_key": b"12345678"}, "redact_key is only used with redact='hash'"),
-        ({"redact": "hash", "redact_key": "short"}, "redact_key must be"),
+        ({"redact": "hash", "redact_key": "short"}, "redact_key must have at least 8 bytes"),
         ({"recording_hosts": [1]}, "recording_hosts must be"),
         ({"settle_after": -1}, "settle_after must be"),
         ({"settle_after": float("inf")}, "settle_after must be"),

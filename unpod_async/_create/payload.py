@@ -199,7 +199,7 @@ def _copy_document(where: str, document: object) -> dict[str, object]:
     copy = _copy_mapping(where, cast("Mapping[object, object]", document), 1)
     for key in ("name", "contact_number"):
         if key not in copy:
-            raise _invalid(where, f"must have {key!r}, a non-empty str")
+            raise _invalid(where, f"must have {key!r}, a non-empty string")
         _check_not_blank(f"{where}.{key}", copy[key])
     problem = _number_problem(str(copy["contact_number"]))
     if problem is not None:
@@ -293,7 +293,7 @@ def _check_text(where: str, value: object) -> str:
 def _check_not_blank(where: str, value: object) -> str:
     text = _check_text(where, value)
     if not text.strip():
-        raise _invalid(where, "must be a str that is not only whitespace")
+        raise _invalid(where, "must not be only whitespace" if text else "must not be empty")
     return text
 
 

@@ -380,9 +380,15 @@ def _key(name: str, value: object) -> bytes | None:
     if value is None:
         return None
     key = value.encode() if isinstance(value, str) else value
-    if not isinstance(key, bytes) or len(key) < _SHORTEST_KEY:
+    if not isinstance(key, bytes):
         raise InvalidArgument(
-            f"{name} must be a str or bytes of at least {_SHORTEST_KEY} bytes",
+            f"{name} must be a str or bytes, not {type(value).__name__}",
+            argument=name,
+            hint=f"use a random key of at least {_SHORTEST_KEY} bytes and keep it secret",
+        )
+    if len(key) < _SHORTEST_KEY:
+        raise InvalidArgument(
+            f"{name} must have at least {_SHORTEST_KEY} bytes",
             argument=name,
             hint="a short key can be guessed: use a random one and keep it secret",
         )

@@ -49,7 +49,7 @@ class Secret:
         spaces: whether it may contain spaces and tabs, as the value of a header may.
 
     Raises:
-        ConfigurationError: the value is not a non-empty str of printable ASCII without spaces.
+        ConfigurationError: the value is not a non-empty string of printable ASCII without spaces.
     """
 
     # With slots, `vars()` and error reporters that read `__dict__` find nothing.
@@ -116,7 +116,7 @@ class Secret:
 
 def _check_token(value: object, allowed: re.Pattern[str]) -> str:
     if not isinstance(value, str) or allowed.fullmatch(value) is None:
-        raise ConfigurationError("a secret must be a non-empty str of printable ASCII without spaces")
+        raise ConfigurationError("a secret must be a non-empty string of printable ASCII without spaces")
     return str.__str__(value)
 
 

@@ -85,7 +85,8 @@ class Documents:
         )
 
     def _add_position(self, problem: str) -> str:
-        """Replace "documents[1]." by the position of the document in the file."""
+        """Replace "documents[1]." by the position in the file, and the names of Python's types by words."""
+        problem = _NOT_A_STR.sub(_describe_type, problem)
         found = _INDEXED.match(problem)
         start = "" if found is None else f"{self._position(found)}: "
         rest = problem if found is None else problem[found.end() :].lstrip(". ")
@@ -102,9 +103,24 @@ def _line_number(problem: str) -> int:
 
 _NUMBERED: Final = re.compile(r"(?:line|item) ([0-9]+)")
 _INDEXED: Final = re.compile(r"documents\[([0-9]+)\]")
+_NOT_A_STR: Final = re.compile(r"must be a str, not ([A-Za-z]+)$")
+_TYPES: Final = {
+    "NoneType": "null",
+    "bool": "true or false",
+    "dict": "an object",
+    "float": "a number",
+    "int": "a number",
+    "list": "a list",
+}
+"""The types of JSON values."""
 _OPTION: Final = re.compile(r"^documents\[0\]\.(name|contact_number)\b")
-_KNOWN_COLUMNS: Final = frozenset({"name", "contact_number", "id", "document_id"})
+_NEEDED_COLUMNS: Final = ("name", "contact_number")
+_KNOWN_COLUMNS: Final = frozenset({*_NEEDED_COLUMNS, "id", "document_id"})
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+
+
+def _describe_type(found: re.Match[str]) -> str:
+    return f"must be a string in quotes, not {_TYPES.get(found[1], found[1])}"
 
 
 def _option_name(found: re.Match[str]) -> str:
@@ -144,7 +160,7 @@ def read_documents(name: str) -> Documents:
     except (OSError, ValueError) as error:
         raise _documents_error(f"cannot read {shown_path}: {os_error_reason(error)}") from None
     except _BadRow as error:
-        raise _documents_error(f"{shown_name}, {error}") from None
+        raise _documents_error(f"{shown_name}, {error}", hint=error.hint) from None
     if not found:
         raise _documents_error(f"{shown_path} contains no documents")
     rows = [row for row in found if isinstance(row, _Row)]
@@ -159,8 +175,9 @@ def read_documents(name: str) -> Documents:
 class _BadRow(Exception):
     """A row, or the whole file, is invalid. The message begins with the position."""
 
-    def __init__(self, position: str, problem: str) -> None:
+    def __init__(self, position: str, problem: str, hint: str = "") -> None:
         super().__init__(f"{position}: {problem}")
+        self.hint = hint
         self.row = _UnreadableRow(position, problem)
 
 
@@ -214,6 +231,8 @@ def _read_csv(text: str) -> Iterator[_Row | _UnreadableRow]:
                 )
             elif any(value for column, value in zip(columns, row, strict=True) if not column):
                 yield _UnreadableRow(position, "it has a value in a column without a name")
+            elif empty := _empty_column(columns, row):
+                yield _UnreadableRow(position, f"the column {empty} is empty")
             else:
                 values = zip(columns, row, strict=True)
                 yield _Row(position, {column: value for column, value in values if value})
@@ -239,14 +258,28 @@ def _delimiter(text: str) -> str:
 def _check_columns(names: list[str], position: str) -> list[str]:
     """Return the names of the columns, and those that the service knows in its spelling.
 
-    A repeated name is an error: only one of the columns could be sent.
+    A repeated name is an error: only one of the columns could be sent. So is a missing one that each document
+    needs.
     """
     columns = [name.strip() for name in names]
     columns = [name.lower() if name.lower() in _KNOWN_COLUMNS else name for name in columns]
     repeated = next((column for column in columns if column and columns.count(column) > 1), None)
     if repeated is not None:
         raise _BadRow(position, f"it has {_describe_name('column', repeated)} twice")
+    missing = next((column for column in _NEEDED_COLUMNS if column not in columns), None)
+    if missing is not None:
+        raise _BadRow(
+            position,
+            f"it has no column {missing}",
+            "the first line must have the names of the columns, with name and contact_number",
+        )
     return columns
+
+
+def _empty_column(columns: Sequence[str], row: Sequence[str]) -> str | None:
+    """Return the first column that each document needs and that is empty in a row."""
+    values = dict(zip(columns, row, strict=True))
+    return next((column for column in _NEEDED_COLUMNS if not values[column]), None)
 
 
 def _describe_name(kind: str, name: str) -> str:

@@ -245,7 +245,8 @@ def _check(options: GlobalOptions, calls: _Calls, *, in_batches: bool) -> list[b
         except InvalidArgument as error:
             if not error.problems:
                 raise
-            refused = documents.refusal(error.problems, hint_of(error))
+            # Without a hint of its own, the file is corrected, or the options are.
+            refused = documents.refusal(error.problems, hint_of(error) if error.hint else "")
         else:
             if not documents.unreadable:
                 return bodies
