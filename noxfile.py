@@ -35,7 +35,7 @@ nox.options.sessions = ["lint", "types", "tests", "tests-slow", "docs", "wheel",
 
 ROOT = Path(__file__).resolve().parent
 PROJECT: dict[str, Any] = nox.project.load_toml(ROOT / "pyproject.toml")
-EVERYTHING = ".[cli,parquet,otel,mcp,store]"
+EVERYTHING = ".[cli,parquet,otel,mcp,store,dask]"
 RUNNING = f"3.{sys.version_info.minor}"
 
 
@@ -203,7 +203,7 @@ def floors(session: nox.Session) -> None:
     """Run the tests with the lowest version of each run-time dependency that pyproject.toml allows."""
     pins: list[str] = []
     extras = PROJECT["project"]["optional-dependencies"]
-    tested = [line for name in ("cli", "parquet", "otel", "mcp", "store") for line in extras[name]]
+    tested = [line for name in ("cli", "parquet", "otel", "mcp", "store", "dask") for line in extras[name]]
     for line in [*PROJECT["project"]["dependencies"], *tested]:
         requirement = Requirement(line)
         lowest = [item.version for item in requirement.specifier if item.operator == ">="]
@@ -339,12 +339,12 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def torture(session: nox.Session) -> None:
-    """Kill 200 exports, export and watch 1,000 random histories of a space, walk 1,000,000 of a listing."""
+    """Kill 200 exports and 20 workers; export and watch 1,000 random histories, walk 1,000,000 of a listing."""
     session.install("-e", EVERYTHING, *group("test"))
     session.run(
         *("python", "-m", "pytest", "--timeout=3600", "tests/export/test_kills.py"),
-        *(*HISTORIES, *session.posargs),
-        env={"UNPOD_KILLS": "200", "UNPOD_HISTORIES": "1000"},
+        *(*HISTORIES, "tests/test_distributed.py", *session.posargs),
+        env={"UNPOD_KILLS": "200", "UNPOD_WORKER_KILLS": "20", "UNPOD_HISTORIES": "1000"},
     )
     if not session.posargs:
         session.run("python", "-m", "tests.walk_histories", "1000000")
@@ -541,3 +541,10 @@ def demo_watch(session: nox.Session) -> None:
     """Watch a local sandbox through changes, an outage and a kill. Needs no key and no network."""
     session.install(".[cli]")
     session.run("python", "-m", "unpod_async.testing.demos.watch", *session.posargs)
+
+
+@nox.session(name="demo-dask", default=False)
+def demo_dask(session: nox.Session) -> None:
+    """Export on a Dask cluster within one rate limit, kill a worker, then export with four processes."""
+    session.install(".[cli,dask]")
+    session.run("python", "-m", "unpod_async.testing.demos.cluster", *session.posargs)

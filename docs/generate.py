@@ -60,6 +60,7 @@ PAGES: Final = {
         "The client for synchronous programs",
         "BlockingClient BlockingPager BlockingIterator BlockingStream BlockingWatch",
     ),
+    "distributed": ("Exports on a Dask cluster", "distributed.cluster.export"),
     "testing": ("Sandbox and faults", "Sandbox ManualClock Oddities Fault"),
 }
 """Title and names of each page that is written from docstrings."""
@@ -108,7 +109,7 @@ def rendered() -> dict[str, str]:
     objects = {one.name: one for one in found}
     texts = {}
     for name, (title, names) in PAGES.items():
-        parts = [_object(objects[each]) for each in names.split()]
+        parts = [_object(objects[each] if each in objects else package[each]) for each in names.split()]
         texts[name] = f"{NOTE}\n# {title}\n\n" + "\n".join(parts)
     texts["testing"] += _faults(package["testing.faults"])
     return {**texts, "cli": _command_line(), "columns": _columns(), "exit-statuses": _exit_statuses()}

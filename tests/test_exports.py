@@ -16,7 +16,7 @@ import unpod_async.testing
 
 TYPING = Path(__file__).parent / "typing"
 PACKAGES = [unpod_async, unpod_async.blocking, unpod_async.testing]
-PUBLIC_MODULES = {"blocking", "cli", "create", "errors", "events", "models", "testing"}
+PUBLIC_MODULES = {"blocking", "cli", "create", "distributed", "errors", "events", "models", "testing"}
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

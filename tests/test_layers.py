@@ -15,7 +15,7 @@ PACKAGE = ROOT / "unpod_async"
 LAYERS = (
     {"cli", "__main__"},
     {"_integrations.mcp", "_integrations.otel", "_integrations.pytest_plugin", "_integrations.report"},
-    {"blocking"},
+    {"blocking", "distributed"},
     {"_api"},
     {"_export"},
     {"_create", "_recordings", "_watch"},
@@ -136,7 +136,7 @@ def test_testing_imports_nothing_of_the_client() -> None:
         for found, target in INTERNAL
         if room(found.importer) == "testing"
         and room(target) != "testing"
-        and not (target in {"", "_version"} and found.importer.startswith("testing.demos."))
+        and not (target in {"", "_version", "distributed"} and found.importer.startswith("testing.demos."))
         and not (
             target == "" and found.importer == "testing.sandbox" and (found.in_function or found.for_types)
         )

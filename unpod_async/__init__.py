@@ -34,7 +34,8 @@ What a client offers:
 
 Every error is an `UnpodError`; `unpod_async.errors` shows the class hierarchy. `unpod_async.events` describes
 the events of a watch, `unpod_async.create` the schedules of calls, `unpod_async.blocking` a client for
-synchronous programs, and `unpod_async.testing` a sandbox server for tests.
+synchronous programs, `unpod_async.distributed` exports on a Dask cluster, and `unpod_async.testing` a sandbox
+server for tests.
 The command `unpod-async` offers the same on the command line: see `unpod-async --help`.
 """
 
@@ -239,7 +240,7 @@ _HOMES = {
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-_MODULES = frozenset({"blocking", "create", "errors", "events", "models", "testing"})
+_MODULES = frozenset({"blocking", "create", "distributed", "errors", "events", "models", "testing"})
 
 
 def __getattr__(name: str) -> _Any:

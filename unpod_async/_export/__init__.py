@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from unpod_async._export.object_store import StoreAddress, state_directory
     from unpod_async._export.outage import is_transient
     from unpod_async._export.plan import ExportPlan, all_shards, new_plan, shard_spec
+    from unpod_async._export.processing import (
+        Process,
+        check_process,
+        merge_processed,
+        process_shard,
+    )
     from unpod_async._export.reading import DatasetReader
     from unpod_async._export.redaction import Redactor, mask_contact
     from unpod_async._export.results import ExportProgress, ExportSummary
@@ -38,17 +44,20 @@ if TYPE_CHECKING:
     from unpod_async._export.shards import export_shard, extend_plan, make_plan, shard_directory
     from unpod_async._export.space_scan import EarlyRequests, PrefetchWindow, plan_scan, space_tasks
     from unpod_async._export.spec import (
+        REDACT_KEY_VARIABLE,
         ExportFormat,
         ExportOptions,
         ExportSpec,
         Redaction,
         differing_options,
         field_types,
+        redact_key_of,
     )
     from unpod_async._export.storage import is_resumable
 
 __all__ = [
     "MANIFEST",
+    "REDACT_KEY_VARIABLE",
     "BadRow",
     "Columns",
     "DatasetReader",
@@ -64,12 +73,14 @@ __all__ = [
     "InvalidRow",
     "Manifest",
     "PrefetchWindow",
+    "Process",
     "Redaction",
     "Redactor",
     "Row",
     "RowPages",
     "StoreAddress",
     "all_shards",
+    "check_process",
     "differing_options",
     "export_shard",
     "extend_plan",
@@ -78,9 +89,12 @@ __all__ = [
     "is_transient",
     "make_plan",
     "mask_contact",
+    "merge_processed",
     "merge_shards",
     "new_plan",
     "plan_scan",
+    "process_shard",
+    "redact_key_of",
     "row_decoder",
     "row_header",
     "row_line",
@@ -102,6 +116,7 @@ _MODULES = {
     "object_store": "StoreAddress state_directory",
     "outage": "is_transient",
     "plan": "ExportPlan all_shards new_plan shard_spec",
+    "processing": "Process check_process merge_processed process_shard",
     "reading": "DatasetReader",
     "redaction": "Redactor mask_contact",
     "results": "ExportProgress ExportSummary",
@@ -109,8 +124,11 @@ _MODULES = {
     "run_tasks": "FetchContext",
     "shards": "export_shard extend_plan make_plan shard_directory",
     "space_scan": "EarlyRequests PrefetchWindow plan_scan space_tasks",
+    "spec": (
+        "REDACT_KEY_VARIABLE ExportFormat ExportOptions ExportSpec Redaction differing_options field_types "
+        "redact_key_of"
+    ),
     "storage": "is_resumable",
-    "spec": "ExportFormat ExportOptions ExportSpec Redaction differing_options field_types",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -43,13 +43,14 @@ class DatasetReader:
         """Yield the rows of a kind, some at a time, as columns in the order of `names`.
 
         Args:
-            names: Names of columns of the table. Columns of JSON cannot be read.
+            names: Names of columns of the table. JSON is a str or bytes.
         """
         for part in self.manifest.parts:
             if part.kind == kind:
-                yield from self._read_part(part, kind, names)
+                yield from self.read_part(part, names)
 
-    def _read_part(self, part: PartInfo, kind: RowKind, names: Sequence[str]) -> Iterator[Columns]:
+    def read_part(self, part: PartInfo, names: Sequence[str]) -> Iterator[Columns]:
+        """Yield the rows of a part; see `read`."""
         path = self._directory / part.name
         options = CsvOptions(safe=self.manifest.options.csv_safe)
         rows = 0
@@ -57,7 +58,9 @@ class DatasetReader:
             found = path.stat()
             if not stat.S_ISREG(found.st_mode) or found.st_size != part.bytes:
                 raise self._changed(part)
-            for columns in self._format.read(path, kind, names, options):
+            for columns in self._format.read(
+                path, "runs" if part.kind == "runs" else "tasks", names, options
+            ):
                 rows += len(columns[0])
                 yield columns
         except FileNotFoundError:

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypedDict, cast
 
 import msgspec
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from unpod_async.models import Run
 
 __all__ = [
+    "REDACT_KEY_VARIABLE",
     "ExportFormat",
     "ExportOptions",
     "ExportSpec",
     "Redaction",
     "differing_options",
     "field_types",
+    "redact_key_of",
 ]
 
 ExportFormat: TypeAlias = Literal["jsonl", "jsonl.gz", "csv", "parquet"]
@@ -42,6 +44,9 @@ _DATASET = msgspec.Meta(extra={"dataset": True})
 
 They are stored in the target. A later export into the same target must have the same values.
 """
+
+REDACT_KEY_VARIABLE: Final = "UNPOD_REDACT_KEY"
+"""The environment variable with the key of the hashes, for the command line and the workers of a cluster."""
 
 _SHORTEST_KEY = 8
 """Minimum length of the key in bytes. A shorter key can be guessed."""
@@ -250,6 +255,11 @@ _DEFAULTS: dict[str, Any] = dict(
     zip(reversed(ExportSpec.__struct_fields__), reversed(ExportSpec.__struct_defaults__), strict=False)
 )
 """The default of each field that has one."""
+
+
+def redact_key_of(environ: Mapping[str, str]) -> bytes | None:
+    """Return the key of the hashes in the environment; None if there is none."""
+    return environ.get(REDACT_KEY_VARIABLE, "").encode("utf-8", "surrogateescape") or None
 
 
 @functools.cache

@@ -16,6 +16,8 @@ from unpod_async._tables.columns import (
     RowKind,
     arrow_schema,
     describe,
+    join_cells,
+    row_names,
     split_into_cells,
 )
 from unpod_async._tables.frames import TableBuilder, import_package
@@ -31,6 +33,8 @@ __all__ = [
     "describe",
     "import_package",
     "is_empty",
+    "join_cells",
+    "row_names",
     "split_into_cells",
     "split_into_columns",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -27,10 +27,12 @@ __all__ = [
     "arrow_schema",
     "cell_of",
     "describe",
+    "join_cells",
     "json_of",
     "member",
     "output_in",
     "row_columns",
+    "row_names",
     "split_into_cells",
 ]
 
@@ -332,6 +334,38 @@ def cell_of(kind: ColumnType, raw: bytes) -> object:
 def row_columns(kind: RowKind) -> Mapping[str, tuple[int, ColumnType]]:
     """Return the index and type of each column that is a value of the row, by the key of the row."""
     return _KEYS[kind]
+
+
+def row_names(kind: RowKind) -> list[str]:
+    """Return the names of the columns that a line is made of again: see `join_cells`."""
+    return [column.name for column in COLUMNS[kind] if column.of != "call"]
+
+
+def join_cells(kind: RowKind, cells: Sequence[Any]) -> bytes:
+    """Return a line with the values of a row, the reverse of `split_into_cells`.
+
+    Keys whose value is null are left out. Times have at most microseconds.
+
+    Args:
+        cells: The cells of the columns that `row_names` returns, in that order. JSON is a str or bytes.
+    """
+    *values, extra = zip(_JOINED[kind], cells, strict=True)
+    members = [] if extra[1] is None else [_utf8(extra[1])[1:-1]]
+    for column, cell in values:
+        if cell is not None:
+            raw = _utf8(cell) if column.kind == "json" else msgspec.json.encode(cell)
+            members.append(member(column.source, raw))
+    # Of a repeated key, `extra` has the values before the last, so they stand first.
+    return b"{%b}" % b",".join(members)
+
+
+def _utf8(json_text: str | bytes) -> bytes:
+    return json_text.encode() if isinstance(json_text, str) else json_text
+
+
+_JOINED: Mapping[RowKind, list[FlatColumn]] = {
+    kind: [column for column in columns if column.of != "call"] for kind, columns in COLUMNS.items()
+}
 
 
 def output_in(output: str) -> object:

@@ -208,6 +208,7 @@ _PARSE: Mapping[ColumnType, Callable[[str], Any]] = {
     "integer": int,
     "number": float,
     "timestamp": datetime.fromisoformat,
+    "json": str,
 }
 
 

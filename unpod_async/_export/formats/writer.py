@@ -285,7 +285,7 @@ class Format:
         suffix: Suffix of the files, with its dot.
         make: Returns a writer for (file, kind, CSV options).
         read: Returns the rows of (file, kind, names of columns, CSV options), some at a time. Memory does not
-            depend on the size of the part. Columns of JSON cannot be read. Raises OSError if the part is
+            depend on the size of the part. JSON is a str or bytes. Raises OSError if the part is
             damaged or does not have a column.
         check: Raises ConfigurationError if a package that the format needs is missing.
         is_lines: A part consists of the lines that `row_line` makes and nothing else.

@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from unpod_async._common import os_error_reason, path_text
-from unpod_async._export import ExportSpec, field_types
+from unpod_async._export import REDACT_KEY_VARIABLE, ExportSpec, field_types, redact_key_of
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
 from unpod_async.cli.lookup import find_run_ids
 from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson, parse_age, parse_time
@@ -40,7 +40,6 @@ __all__ = [
     "write_summary",
 ]
 
-KEY_VARIABLE: Final = "UNPOD_REDACT_KEY"
 _MIB: Final = 2**20
 _SHOWN_MAX: Final = 1_000_000
 """The help does not show the maximum of an option if it is larger than this."""
@@ -82,8 +81,8 @@ _HELP: Final = {
     "since": "Export only runs created at or after this time, such as 2030-01-31 (midnight UTC) or "
     "2030-01-31T10:00+05:30.",
     "part_bytes": "Size of one file of tasks, measured as JSON.",
-    "redact_key": f"File with the key of the hashes, at least 8 bytes; - is stdin. Default: {KEY_VARIABLE}, "
-    "or a key that the target generates and keeps.",
+    "redact_key": "File with the key of the hashes, at least 8 bytes; - is stdin. Default: "
+    f"{REDACT_KEY_VARIABLE}, or a key that the target generates and keeps.",
 }
 """Help for fields that the command line writes in another form. Other fields use their description."""
 
@@ -201,7 +200,7 @@ def redact_key(redact: str | None, file: str | None) -> bytes | None:
         return None
     if file is not None:
         return read_secret_file("--redact-key-file", file).strip()
-    return os.environ.get(KEY_VARIABLE, "").encode("utf-8", "surrogateescape") or None
+    return redact_key_of(os.environ)
 
 
 # -- the command --------------------------------------------------------------------------------------------
