@@ -339,7 +339,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def torture(session: nox.Session) -> None:
-    """Kill 200 exports and 20 workers; export and watch 1,000 random histories, walk 1,000,000 of a listing."""
+    """Kill 200 exports and 20 workers; export and watch 1,000 random histories, and walk 1,000,000."""
     session.install("-e", EVERYTHING, *group("test"))
     session.run(
         *("python", "-m", "pytest", "--timeout=3600", "tests/export/test_kills.py"),
