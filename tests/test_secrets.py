@@ -542,7 +542,8 @@ def test_the_search_for_leaks_finds_them_in_locals_causes_and_pickles() -> None:
     assert any("resolve: token" in where for where in leaks(caught.value, SECRET))
     outer = ValueError()
     outer.__context__ = TransportError(TOKEN, sent=True)
-    assert len(leaks(outer, SECRET)) == 7
+    # The pickle of `outer` has its context too if dask.distributed was imported.
+    assert len([where for where in leaks(outer, SECRET) if "ValueError" not in where]) == 7
 
 
 @each_row(
