@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 import anyio
 import msgspec
 
+from unpod_async._api.agents import Agents
 from unpod_async._api.call_logs import CallLogs
-from unpod_async._api.directory import Agents, Organizations, Spaces
 from unpod_async._api.exporting import Exporting
+from unpod_async._api.organizations import Organizations
 from unpod_async._api.requests import Requesting
 from unpod_async._api.runs import Runs
+from unpod_async._api.spaces import Spaces
 from unpod_async._api.tasks import Tasks
 from unpod_async._api.telemetry import OpenTelemetry, create_telemetry
 from unpod_async._common import AsyncOnly, call_site

@@ -4,8 +4,8 @@
 (`run_sync`) and reads their tasks, run by run (`run_tasks`) or from the listing of the whole space
 (`space_scan`). `storage` keeps the state, the rows and the finished parts, and
 `manifest` describes them. `object_store` uploads them. `plan` divides an export into shards, `shards` exports
-one, and `merge` makes one data set of them. `reading` reads data sets back, and `queries` opens them with
-DuckDB.
+one, and `merge` makes one data set of them. `processing` applies a function to the tasks of shards. `reading`
+reads data sets back, and `duckdb_views` opens them with DuckDB.
 """
 
 from __future__ import annotations

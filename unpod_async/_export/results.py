@@ -145,6 +145,6 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
             ConfigurationError: DuckDB, or pyarrow for JSONL, is not installed.
             ExportError: the target has no manifest, for example because another export is in progress.
         """
-        from unpod_async._export.queries import open_duckdb
+        from unpod_async._export.duckdb_views import open_duckdb
 
         return open_duckdb(Path(self.local_copy or self.target))
