@@ -81,7 +81,7 @@ async def test_a_key_of_the_hashes_comes_from_a_file(tmp_path: Path) -> None:
     [
         (("plan", "PLAN", "--shards", "2"), "give SPACE, PLAN and --shards N"),
         (("plan", "SPACE", "OTHER"), "give SPACE, PLAN and --shards N"),
-        (("plan", "SPACE", "PLAN", "--shards", "0"), "greater than or equal to 1"),
+        (("plan", "SPACE", "PLAN", "--shards", "0"), "invalid value for '--shards'"),
         (("plan", "SPACE", "PLAN", "--shards", "2"), "exists"),
         (("plan", "SPACE", "PLAN", "--extend"), "cannot be combined with --extend"),
         (("plan", "--extend", "MISSING"), "cannot be read"),
