@@ -17,7 +17,7 @@ from tests.cli.harness import PROGRAM, clean_environment, run_cli, settings
 from tests.cli.watching import QUICK, SPACE, WatchTerminal, last_table, posix, watch_process
 from tests.leaks import SANDBOX_SECRETS
 from unpod_async.cli.output import Screen
-from unpod_async.testing import Sandbox
+from unpod_async.testing import Sandbox, faults
 from unpod_async.testing.demos.watch import choose_port
 
 if TYPE_CHECKING:
@@ -55,6 +55,21 @@ async def test_an_error_before_the_first_event_leaves_no_empty_table() -> None:
     lines_of_table = terminal.shown[:error].count("\n", terminal.shown.rfind("unpod-async watch", 0, table))
     erased = terminal.shown[table:error].count("\x1b[2K")
     assert erased >= lines_of_table >= 5
+
+
+@posix
+@pytest.mark.parametrize("is_selected", [False, True])
+async def test_the_table_shows_when_the_service_has_answered(*, is_selected: bool) -> None:
+    """The first poll of a large space takes minutes, in which "connecting" would look like a failure."""
+    async with Sandbox(runs=300, tasks_per_run=1) as sandbox:
+        # A selected run may be so old that no row of the first page is reported.
+        chosen = ("--run", sandbox.run_ids()[-1]) if is_selected else ()
+        sandbox.script(faults.stall(page=2))
+        async with WatchTerminal(settings(sandbox), "watch", SPACE, *QUICK, *chosen, columns=80) as terminal:
+            await terminal.until(f"{SPACE}  connecting")
+            await terminal.until(f"{SPACE}  reading")
+            terminal.type("\x03")
+            assert await terminal.wait() == 130
 
 
 @pytest.mark.slow

@@ -156,7 +156,15 @@ def test_an_outage_is_shown_until_its_end() -> None:
 
     view(EVENTS[8])
     assert table(view)[1].startswith("● 2 of 2 spaces  connected ")
-    assert table(view_of([]))[1] == f"● {SPACE}  connecting"
+
+
+def test_the_state_of_the_connection_before_the_first_complete_poll() -> None:
+    view = view_of([])
+    assert table(view)[1] == f"● {SPACE}  connecting"
+    view.set_polls(0, NOW, is_reading=True)  # there was a response, possibly without anything new
+    assert table(view)[1] == f"● {SPACE}  reading"
+    view.set_polls(1, NOW, is_reading=True)
+    assert table(view)[1].startswith(f"● {SPACE}  connected ")
 
 
 def test_the_title_names_the_zone_and_each_status_has_its_share() -> None:

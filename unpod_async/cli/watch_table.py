@@ -108,6 +108,7 @@ class WatchView:
         ended_count: how many calls ended.
         outages: the spaces that cannot be read, by token.
         polls: how many polls are complete.
+        is_reading: whether there was a response.
         polled_at: when the last poll was complete.
     """
 
@@ -130,6 +131,7 @@ class WatchView:
         self.ended_count: int = 0
         self.outages: dict[str, Outage] = {}
         self.polls: int = 0
+        self.is_reading: bool = False
         self.polled_at: datetime | None = None
         self._runs: dict[tuple[str, str], str | None] = {}
         if state is not None:
@@ -150,8 +152,9 @@ class WatchView:
         """The number of runs per status."""
         return Counter(status or "-" for status in self._runs.values())
 
-    def set_polls(self, polls: int, now: datetime) -> None:
-        """Record how many polls are complete."""
+    def set_polls(self, polls: int, now: datetime, *, is_reading: bool = False) -> None:
+        """Record how many polls are complete, and whether there was a response."""
+        self.is_reading = is_reading
         if polls != self.polls:
             self.polls, self.polled_at = polls, now
 
@@ -267,7 +270,9 @@ def _header(view: WatchView, now: datetime, width: int, dot: str, mark: str) -> 
         name = (
             printable(connected[0]) if len(spaces) == 1 else f"{len(connected):,} of {len(spaces):,} spaces"
         )
-        style, state = ("green", "connected") if view.polls else ("yellow", "connecting")
+        style, state = ("yellow", "reading" if view.is_reading else "connecting")
+        if view.polls:
+            style, state = "green", "connected"
         lines.append(Text.assemble((f"{dot} ", style), (name, "bold"), "  ", state))
     for outage in view.outages.values():
         line = Text.assemble((f"{dot} ", "red"), (printable(outage.space), "bold"), "  ")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from unpod_async import UnpodClient, Watch, WatchState
+    from unpod_async import Stats, UnpodClient, Watch, WatchState
     from unpod_async.cli.watch_table import WatchView
 
 __all__ = ["watch"]
@@ -150,7 +150,7 @@ class EventWriter(Protocol):
     """Writes events inside a `with` block."""
 
     def __call__(self, event: Event) -> None: ...
-    def refresh(self, polls: int) -> None: ...
+    def refresh(self, polls: int, *, is_reading: bool) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -176,7 +176,7 @@ class LineWriter:
         if not (self._changes_only and isinstance(event, RunSeen | TaskSeen) and event.existing):
             self._write(event)
 
-    def refresh(self, polls: int) -> None:
+    def refresh(self, polls: int, *, is_reading: bool) -> None:
         """Do nothing: a poll without events writes no line."""
 
 
@@ -203,9 +203,9 @@ class TableWriter:
         self._is_empty = False
         self._view(event)
 
-    def refresh(self, polls: int) -> None:
+    def refresh(self, polls: int, *, is_reading: bool) -> None:
         """Draw the table again if it has changed."""
-        self._view.set_polls(polls, datetime.now(UTC))
+        self._view.set_polls(polls, datetime.now(UTC), is_reading=is_reading)
         self._screen.refresh()
 
 
@@ -240,7 +240,7 @@ async def _watch(
         with suppress(UnpodError):
             settings["runs"] = list((await find_run_ids(client, spaces[0], runs)).values())
     async with client.runs.watch(list(spaces), **settings) as events:
-        session = _Session(events, writer, state_file)
+        session = _Session(events, writer, state_file, client.stats)
         with writer:
             work = (session.write_events(), session.refresh(), reader_exit(sys.stdout))
             tasks = [asyncio.create_task(one) for one in work]
@@ -261,8 +261,12 @@ async def _watch(
 class _Session:
     """Passes the events of a watch to the writer, and its state to the file."""
 
-    def __init__(self, events: Watch, writer: EventWriter, state_file: StateFile | None) -> None:
+    def __init__(
+        self, events: Watch, writer: EventWriter, state_file: StateFile | None, stats: Stats
+    ) -> None:
         self._events = events
+        self._stats = stats
+        self._bytes_before = stats.bytes
         self._writer = writer
         self._state_file = state_file
         self._written = self._saved = 0
@@ -279,7 +283,7 @@ class _Session:
     async def refresh(self) -> None:
         """Refresh the table and save a changed state, again and again."""
         while True:
-            self._writer.refresh(self._events.polls)
+            self._writer.refresh(self._events.polls, is_reading=self._stats.bytes > self._bytes_before)
             version = self._written + self._events.resyncs
             if (
                 self._state_file is not None
