@@ -216,3 +216,49 @@ async def test_recordings_are_downloaded_once(tmp_path: Path) -> None:
         assert result.err == "1 of 2 tasks have no recording.\n"
         assert "5ecret" not in result.out
     assert (tmp_path / "out" / f"{first}.wav").read_bytes() == b"sound"
+
+
+HOST = "a-long-name-of-a-bucket.with-many-labels.recordings.s3.eu-central-1.amazonaws.com"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+async def test_hosts_and_files_of_recordings_are_shown_whole(tmp_path: Path, columns: int) -> None:
+    """A host is continued on the next line, after one of its dots or hyphens."""
+
+    async def answer(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            await connection.send(http_response(b"sound", 200, [("Content-Type", "audio/wav")]))
+
+    async with Sandbox(runs=1, tasks_per_run=3) as sandbox, RawServer(answer) as store:
+        environment = settings(sandbox, COLUMNS=str(columns))
+        (run_id,), space = sandbox.run_ids(), sandbox.space_token
+
+        def record(host: str) -> None:
+            for task in sandbox.task_ids():
+                output = {"recording_url": f"{host}/1?Signature=5ecret"}
+                row = {"task_id": task, "run_id": run_id, "status": "completed", "output": output}
+                sandbox.malform(task, json.dumps(row).encode())
+
+        record(f"https://{HOST}")
+        hosts = await run_cli(environment, "recordings", space, run_id, "--table")
+        task = await run_cli(environment, "task", space, sandbox.task_ids()[0], "--table")
+        record(store.base_url)
+        folder = tmp_path / ("recordings-" * 9)
+        argv = ("--to", str(folder), "--recording-host", f"127.0.0.1:{store.port}", "--table")
+        files = await run_cli(environment, "recordings", space, run_id, *argv)
+        expected = [str(folder / f"{one}.wav") for one in sandbox.task_ids()]
+
+    for result, title, values in ((hosts, "HOST", [HOST] * 3), (files, "FILE", expected)):
+        assert result.status == 0
+        heading, *lines = result.out.splitlines()
+        assert max(map(len, (heading, *lines))) <= columns
+        start = heading.index(title)
+        pieces = [line[start:] for line in lines]
+        assert "".join(pieces) == "".join(values)
+        assert title == "FILE" or all(piece.endswith((".", "-", "com")) for piece in pieces)
+        assert [bool(line[:start].strip()) for line in lines].count(True) == 3
+    recording = task.out[task.out.index("Recording") :].splitlines()
+    start = recording[0].index("a-long")
+    assert "".join(line[start:] for line in recording) == HOST
+    assert all(line.endswith((".", "-")) for line in recording[:-1])
+    assert max(map(len, recording)) <= columns

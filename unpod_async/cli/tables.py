@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, tzinfo
@@ -29,6 +30,8 @@ _SHORT_ID: Final = 9
 """Minimum number of characters of a shortened id."""
 _MIN_WIDTH: Final = 4  # cells
 _MAX_VALUE: Final = 512  # characters of a value that are examined
+_SEPARATORS: Final = "./-_@:"
+"""Characters after which a folded value continues on the next line."""
 
 
 class Column(NamedTuple):
@@ -41,6 +44,7 @@ class Column(NamedTuple):
         rank: columns with a higher rank are hidden first; 0 is never hidden.
         firm: keeps its width until all other columns have their minimum width.
         right: aligned to the right.
+        fold: a value that does not fit continues on the next line, instead of being cut.
         kind: "id" for ids, which are shortened; "time" for datetimes, whose zone is part of the heading.
         style: returns the style of a cell, from its row.
     """
@@ -51,6 +55,7 @@ class Column(NamedTuple):
     rank: int = 0
     firm: bool = False
     right: bool = False
+    fold: bool = False
     kind: Literal["text", "id", "time"] = "text"
     style: Callable[[Any], str] | None = None
 
@@ -66,7 +71,8 @@ class Layout(NamedTuple):
     """A table that is laid out.
 
     Attributes:
-        lines: cells of equal widths: first the headings, then the rows.
+        lines: cells of equal widths: first the headings, then the rows. A row with a folded cell has several
+            lines.
         gap: cells between two columns.
     """
 
@@ -124,7 +130,8 @@ class Table:
 
         lines = [fit(titles, [""] * len(titles))]
         for row, text in zip(self._rows, texts, strict=True):
-            lines.append(fit(text, [style for _, style in row]))
+            styles = [style for _, style in row]
+            lines += [fit(line, styles) for line in _fold_row(self._columns, text, widths)]
         return Layout(lines, gap)
 
     def echo(self) -> None:
@@ -160,7 +167,10 @@ def _coloured(layout: Layout) -> str:
 
 
 def echo_pairs(pairs: Sequence[tuple[str, str | Cell]]) -> None:
-    """Write names and values to stdout, a pair per line. A long value continues on the next line."""
+    """Write names and values to stdout, a pair per line. A long value continues on the next line.
+
+    A line ends after a word, or after a separator in it such as the dot of a host name.
+    """
     from rich.table import Table as Grid
     from rich.text import Text
 
@@ -168,9 +178,12 @@ def echo_pairs(pairs: Sequence[tuple[str, str | Cell]]) -> None:
     grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
+    room = max(out.width - max((len(name) for name, _ in pairs), default=0) - GAP, 1)
     for name, value in pairs:
         text, style = (value, "") if isinstance(value, str) else value
-        grid.add_row(name, Text(printable(text), style))
+        # rich wraps between words, and a word itself anywhere.
+        words = [" ".join(_fold(word, room)) for word in printable(text).split(" ")]
+        grid.add_row(name, Text(" ".join(words), style))
     with out.capture() as captured:
         out.print(grid)
     echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
@@ -247,6 +260,31 @@ def _fit_cell(cell: str, width: int, mark: str, *, right: bool) -> str:
     if cell_len(cell) > width:
         return set_cell_size(cell, width - 1) + mark
     return " " * (width - cell_len(cell)) + cell if right else set_cell_size(cell, width)
+
+
+def _fold_row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
+    """Return the lines of a row: one, or more if a cell is folded."""
+    folded = [
+        _fold(cell, width) if column.fold and width else [cell]
+        for column, cell, width in zip(columns, cells, widths, strict=True)
+    ]
+    return [list(line) for line in itertools.zip_longest(*folded, fillvalue="")]
+
+
+def _fold(text: str, width: int) -> list[str]:
+    """Return text in pieces of at most `width` cells. A piece ends after a separator if there is one."""
+    from rich.cells import cell_len
+
+    pieces: list[str] = []
+    while cell_len(text) > width:
+        end = used = 0
+        while end < len(text) and (used := used + cell_len(text[end])) <= width:
+            end += 1
+        separator = max(text.rfind(one, 0, end) for one in _SEPARATORS)
+        end = separator + 1 if separator >= end // 2 else max(end, 1)
+        pieces.append(text[:end])
+        text = text[end:]
+    return [*pieces, text]
 
 
 def _natural_widths(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:

@@ -50,6 +50,9 @@ __all__ = ["recordings", "run", "task"]
 _DOWNLOADS: Final = 4
 """Number of recordings that are downloaded at the same time."""
 
+_MAX_HOST: Final = 260
+"""Characters of a host and its port: no host name is longer than 253."""
+
 _Pairs = list[tuple[str, str | Cell]]
 
 
@@ -368,7 +371,7 @@ def _write_recordings(
         Column("RUN", "run_id", 10, rank=2, kind="id"),
         Column("DURATION", duration, 8, right=True),
         Column("NUMBER", number_of, 10, rank=1, firm=True),
-        Column("FILE", file_of, 12) if files else Column("HOST", host, 10),
+        Column("FILE", file_of, 20, fold=True) if files else Column("HOST", host, 20, fold=True),
     ]
     table = Table(columns, wide=wide)
     for task in tasks:
@@ -405,4 +408,4 @@ def _host(url: str | None) -> str:
     if not url:
         return ""
     authority = url.partition("://")[2].partition("/")[0].partition("?")[0]
-    return shorten(authority.rpartition("@")[2], 100) or "(no host)"
+    return shorten(authority.rpartition("@")[2], _MAX_HOST) or "(no host)"
