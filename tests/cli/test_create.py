@@ -33,7 +33,7 @@ async def test_it_shows_the_calls_and_reports_the_run() -> None:
         created = json.loads(result.out)
         (call,) = sandbox.ledger
         assert (created["run_id"], created["task_ids"]) == (call.run_id, [call.task_id])
-        for shown in (f"1 call in space {sandbox.space_token}", "9000000001 A. Example", "Tuesday", "now"):
+        for shown in (f"1 call in space {sandbox.space_token}", "9000000001  A. Example", "Tuesday", "now"):
             assert shown in result.err
 
 

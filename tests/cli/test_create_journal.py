@@ -67,7 +67,7 @@ async def test_a_killed_command_is_repeated_and_calls_nobody_twice(tmp_path: Pat
         repeated = await create(sandbox, tmp_path)
 
         assert (repeated.status, states(repeated)) == (0, ["created"] * 3)
-        listed = "journal: calls.journal (queued before: 100 of 250 calls; outcome unknown: 100)\n"
+        listed = "journal:  calls.journal (queued before: 100 of 250 calls; outcome unknown: 100)\n"
         assert listed in repeated.err
         assert "queued: 250 of 250 calls; sent now: 50, sent by an earlier command: 200\n" in repeated.err
         assert called(sandbox) == ONCE

@@ -155,6 +155,18 @@ async def test_an_error_that_stays_asks_for_a_correction(
     assert (tmp_path / "out").exists() == kept
 
 
+async def test_the_command_that_resumes_names_the_right_folder(tmp_path: Path) -> None:
+    target = tmp_path / "two  spaces"
+    async with Sandbox(runs=2) as sandbox:
+        sandbox.script(Fault(stall=60))
+        process = await start_process(settings(sandbox), "export", sandbox.space_token, str(target))
+        await sandbox.arrived(1)
+        process.terminate()
+        _, err = await process.communicate()
+
+    assert f"  unpod-async export {sandbox.space_token} '{target}'\n" in err.decode()
+
+
 @pytest.mark.parametrize("makes_folder", [False, True])
 async def test_a_failed_first_export_leaves_a_folder_as_it_was(tmp_path: Path, makes_folder: bool) -> None:
     target = tmp_path / "new" / "out"
@@ -421,7 +433,7 @@ def test_a_summary_shows_a_few_problems_and_counts_the_others(capsys: pytest.Cap
         seconds=12.3,
     )
     write_summary(summary, as_json=False)
-    report_missing(summary, "unpod-async export S out")
+    report_missing(summary, ["unpod-async", "export", "S", "out"])
     out, err = capsys.readouterr()
 
     assert "Complete    NO, see below" in out

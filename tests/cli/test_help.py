@@ -18,7 +18,7 @@ from unpod_async.testing import Sandbox
 COMMANDS = (
     *("runs", "run", "tasks", "task", "recordings", "call-logs", "agents", "executions", "spaces"),
     "organizations",
-    *("export", "report", "mcp", "create", "watch", "wait", "sandbox", "demo", "doctor"),
+    *("export", "plan", "merge", "report", "mcp", "create", "watch", "wait", "sandbox", "demo", "doctor"),
 )
 _PRINT_MODULES = """\
 import sys
@@ -47,6 +47,9 @@ async def test_help_fits_the_terminal(command: str, columns: int) -> None:
     assert max(len(line) for line in result.out.splitlines()) <= columns
     repeated = re.compile(r"(?:\[ARGS\]|SPACE|RUN)\.\.\.")
     assert "..." not in repeated.sub("", result.out)  # nothing is cut off
+    # Most of a line is left for the text of an option, also beside a long name.
+    assert max(len(line) - len(line.lstrip()) for line in result.out.splitlines()) <= columns / 3 + 4
+    assert "[[" not in result.out
 
 
 async def test_help_names_every_command_and_every_exit_status() -> None:

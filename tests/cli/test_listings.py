@@ -127,6 +127,24 @@ async def test_columns_stand_closer_before_a_text_is_cut() -> None:
     assert " Spaceless Agent published" in narrow
 
 
+@pytest.mark.parametrize(
+    ("command", "field"), [("agents", "handle"), ("spaces", "token"), ("organizations", "domain_handle")]
+)
+async def test_a_long_handle_is_shown_whole(command: str, field: str) -> None:
+    """It is needed for other commands."""
+    handle = "-".join(["a-handle-that-is-longer-than-a-line"] * 2)
+    rows = [{field: handle, "name": "N"}, {field: "short", "name": "M"}]
+    async with Sandbox(runs=1) as sandbox:
+        sandbox.script(Fault(body=json.dumps({"count": 2, "status_code": 200, "data": rows}).encode()))
+        result = await run_cli(settings(sandbox, COLUMNS="60"), command, "--table")
+
+    assert result.status == 0
+    _, *lines = result.out.splitlines()
+    assert "".join(line.split()[0] for line in lines) == f"{handle}short"
+    assert max(map(len, lines)) <= 60
+    assert lines[0].split()[1] == "N"
+
+
 async def test_a_server_that_requires_a_product() -> None:
     async with Sandbox(runs=1, product_id="P1") as sandbox:
         without = await run_cli(settings(sandbox), "call-logs")

@@ -39,7 +39,10 @@ async def test_a_plan_its_shards_and_the_merge(tmp_path: Path) -> None:
         assert "shard 3 has not been exported" in missing.err
         assert "hint:" in missing.err
         await run_cli(env, "export", "--plan", plan, "--shard", "3", data)
-        assert (await run_cli({}, "merge", plan, data, "--table")).status == 0
+        table = await run_cli({}, "merge", plan, data, "--table")
+        # A merge sends no requests and fetches nothing.
+        names = [line.partition("  ")[0] for line in table.out.splitlines() if line[0] != " "]
+        assert (table.status, names) == (0, ["Target", "Complete", "Data set", "Files", "Merged"])
         assert_holds(Path(data), sandbox, "csv")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -79,9 +80,49 @@ async def test_calls_are_placed_only_after_a_yes(typed: str, status: int, calls:
         assert len(sandbox.ledger) == calls
         assert sum(received.method == "POST" for received in sandbox.log) == calls
     check_screen(terminal)
-    assert "9000000001 A. Example" in terminal.shown
+    assert "9000000001  A. Example" in terminal.shown
     lines = terminal.lines()
     assert status != 1 or "unpod-async: nothing was sent" in lines, lines  # on a line of its own
+
+
+async def test_the_calls_to_confirm_are_aligned(tmp_path: Path) -> None:
+    file = tmp_path / "calls.csv"
+    file.write_text("name,contact_number\nA. Example,+91 90000 00001\nB,9000000002\n")
+    text = "Ask whether Tuesday suits, and offer Wednesday if it does not."
+    async with Sandbox(runs=1) as sandbox:
+        argv = ("--agent", sandbox.agent_handle, "--documents", str(file), "--context", text)
+        async with Terminal(settings(sandbox), "create", sandbox.space_token, *argv) as terminal:
+            await terminal.until("Place these 2 calls? [y/N] ")
+            terminal.type("n\n")
+            assert await terminal.wait() == 1
+
+    check_screen(terminal)
+    assert [line for line in terminal.lines() if line][:7] == [
+        f"2 calls in space {sandbox.space_token}:",
+        "  +91 90000 00001  A. Example",
+        "  9000000002       B",
+        f"agent:    {sandbox.agent_handle}",
+        "schedule: now",
+        "context:  Ask whether Tuesday suits, and offer Wednesday if",
+        "          it does not.",
+    ]
+
+
+async def test_a_long_command_to_repeat_can_be_copied(tmp_path: Path) -> None:
+    """Its lines end between arguments, and a shell reads them as the same arguments."""
+    argv = ("export", "SPACEMAIN000000000000001", str(tmp_path / "two  spaces" / "it's"), "--format", "csv")
+    async with Sandbox(runs=2) as sandbox:
+        sandbox.script(Fault(stall=60))
+        async with Terminal(settings(sandbox), *argv, "--page-size", "7", "--full") as terminal:
+            await terminal.until("Listing runs")
+            terminal.type("\x03")
+            assert await terminal.wait() == 130
+
+    command = terminal.shown.partition("run the same command")[2].replace("\r", "").partition(":\n")[2]
+    assert command.count(" \\\n") == len(command.splitlines()) - 1 >= 2
+    assert shlex.split(command.replace("\\\n", "")) == ["unpod-async", *argv, "--page-size", "7", "--full"]
+    assert "--format csv" in command
+    assert "--page-size 7" in command
 
 
 async def test_an_export_shows_its_progress(tmp_path: Path) -> None:

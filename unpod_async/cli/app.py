@@ -20,7 +20,7 @@ from unpod_async.cli.options import (
     refuse_password,
     refuse_token,
 )
-from unpod_async.cli.output import check_stdout, echo, echo_error, stdout_error
+from unpod_async.cli.output import check_stdout, echo, echo_error, stdout_error, wrap_command
 from unpod_async.cli.runner import log_to_stderr, run_command, shut_down
 
 __all__ = ["run"]
@@ -234,16 +234,6 @@ def _parse(make_context: Callable[..., Any], *args: Any, **extra: Any) -> Any:
         raise stdout_error(error) from None
 
 
-def _wrap_command(command: str, width: int) -> list[str]:
-    """Break a command line between its arguments; the lines after the first are indented."""
-    lines = [""]
-    for word in re.findall(r"(?:--\S+ )?(?:'[^']*'|\S+)", command):
-        if lines[-1].strip() and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("   ")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return lines
-
-
 def _quick(params: list[Any]) -> list[Any]:
     for param in params:
         convert_without_pydantic(param)
@@ -296,7 +286,8 @@ class CliCommand(TyperCommand):
         for title, records in {**sections, "Options": options}.items():
             if records:
                 with formatter.section(title):
-                    formatter.write_dl(records)
+                    # A long option stands on a line of its own, so that the texts are not squeezed.
+                    formatter.write_dl(records, col_max=min(max(formatter.width // 3, 20), 30))
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         entry = _COMMANDS.get(self.name or "")
@@ -304,9 +295,8 @@ class CliCommand(TyperCommand):
             return
         with formatter.section("Examples" if len(entry.examples) > 1 else "Example"):
             for example in entry.examples:
-                width = formatter.width - formatter.current_indent - 2
-                *first, last = _wrap_command(f"unpod-async {example}", width)
-                for line in (*(f"{one} \\" for one in first), last):
+                parts = re.findall(r"(?:>>? |--\S+ (?![>|]))?(?:'[^']*'|\S+)", f"unpod-async {example}")
+                for line in wrap_command(parts, formatter.width - formatter.current_indent):
                     formatter.write(f"{' ' * formatter.current_indent}{line}\n")
         if not entry.is_local:
             formatter.write_paragraph()

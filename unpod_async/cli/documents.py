@@ -158,7 +158,9 @@ def read_documents(name: str) -> Documents:
             f"{shown_path} is not UTF-8", hint='in Excel, save it as "CSV UTF-8 (Comma delimited)"'
         ) from None
     except (OSError, ValueError) as error:
-        raise _documents_error(f"cannot read {shown_path}: {os_error_reason(error)}") from None
+        raise _documents_error(
+            f"cannot read {shown_path}: {os_error_reason(error)}", hint="check the path and the permissions"
+        ) from None
     except _BadRow as error:
         raise _documents_error(f"{shown_name}, {error}", hint=error.hint) from None
     if not found:

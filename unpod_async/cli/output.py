@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -41,6 +43,7 @@ __all__ = [
     "counted",
     "cut_mark",
     "echo",
+    "echo_command",
     "echo_err",
     "echo_error",
     "echo_line",
@@ -48,6 +51,7 @@ __all__ = [
     "local_time",
     "stdout_error",
     "wants_json",
+    "wrap_command",
     "write_err",
     "zone_name",
 ]
@@ -82,20 +86,20 @@ def cut_mark(encoding: str | None) -> str:
 # -- stderr -------------------------------------------------------------------------------------------------
 
 
-def echo_err(text: str, *, indent: str = "", wrap: bool = True) -> None:
-    """Write a line of diagnostics to stderr.
+def echo_err(text: str, *, indent: str = "", label: str = "") -> None:
+    """Write a line of diagnostics to stderr. On a terminal, it is wrapped between words.
 
     Args:
         text: control characters in it are escaped.
         indent: put in front of each line.
-        wrap: on a terminal, wrap between words. False for text that the user may copy.
+        label: put in front of the text, whose other lines are aligned with the first one.
     """
-    line = indent + printable(text)
-    if sys.stderr.isatty() and wrap:
+    line = indent + label + printable(text)
+    if sys.stderr.isatty():
         line = textwrap.fill(
             line,
             columns_of(sys.stderr),
-            subsequent_indent=indent,
+            subsequent_indent=indent + " " * len(label),
             break_long_words=False,
             break_on_hyphens=False,
         )
@@ -114,6 +118,35 @@ def write_err(text: str) -> None:
     except OSError:
         # Not the broken stream: the interpreter flushes stderr when it exits, and would fail with status 120.
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+
+
+def echo_command(argv: Sequence[str]) -> None:
+    """Write to stderr a command line that the user may copy.
+
+    A terminal would break a long one inside a word. On POSIX, it continues after a backslash instead.
+    """
+    words = [" ".join(map(printable, shlex.quote(one).split(" "))) for one in argv]
+    parts: list[str] = []
+    for word in words:
+        # The value of an option stays with it.
+        if parts and re.fullmatch(r"--[^ =]+", parts[-1]) and not word.startswith("-"):
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    width = columns_of(sys.stderr) if sys.stderr.isatty() and os.name == "posix" else sys.maxsize
+    for line in wrap_command(parts, width - 2):
+        write_err(f"  {line}\n")
+
+
+def wrap_command(parts: Sequence[str], width: int) -> list[str]:
+    """Return the lines of a command: between two parts, a line may end in a backslash."""
+    lines = [""]
+    for part in parts:
+        if lines[-1].strip() and len(f"{lines[-1]} {part} \\") > width:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {part}" if lines[-1] else part
+    return lines
 
 
 def echo_error(message: str, hint: str = "", *, details: Sequence[str] = ()) -> None:

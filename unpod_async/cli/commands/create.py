@@ -204,7 +204,7 @@ def create(
     if journaled is not None:
         progress = journaled.read_progress()
         left = progress.left
-        echo_err(f"journal:  {journaled.describe(progress)}")
+        echo_err(journaled.describe(progress), label="journal:  ")
     if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise CliError("nothing was sent", hint="confirm with --yes if there is no terminal", status=USAGE)
     with open_client(options) as (runner, client):
@@ -259,9 +259,13 @@ def _show(calls: _Calls) -> None:
 
     count, when = len(calls.documents.rows), calls.schedule
     echo_err(f"{counted(count, 'call')} in space {calls.space}:")
-    for document in calls.documents.rows[:_SHOWN]:
-        number, name = _cut(document.get("contact_number"), 24), _cut(document.get("name"), 40)
-        echo_err(f"{number}  {name}", indent="  ")
+    shown = [
+        (_cut(document.get("contact_number"), 24), _cut(document.get("name"), 40))
+        for document in calls.documents.rows[:_SHOWN]
+    ]
+    width = max(len(number) for number, _ in shown)
+    for number, name in shown:
+        echo_err(name, indent="  ", label=f"{number:<{width}}  ")
     if count > _SHOWN:
         echo_err(f"and {count - _SHOWN:,} more", indent="  ")
     repeated = count - len({_digits_of(document) for document in calls.documents.rows})
@@ -269,10 +273,10 @@ def _show(calls: _Calls) -> None:
         echo_err(
             f"WARNING: {counted(repeated, 'document')} with a number that is also in an earlier document"
         )
-    echo_err(f"agent:    {calls.agent}")
+    echo_err(calls.agent, label="agent:    ")
     custom = f"{when.calling_date} {when.calling_time}" if isinstance(when, ScheduleCustom) else when
-    echo_err(f"schedule: {custom}")
-    echo_err(f"context:  {_cut(calls.context, 200)}")
+    echo_err(str(custom), label="schedule: ")
+    echo_err(_cut(calls.context, 200), label="context:  ")
 
 
 def _digits_of(document: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import shlex
 import types
 import typing
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
@@ -21,7 +20,15 @@ from unpod_async._export import REDACT_KEY_VARIABLE, ExportSpec, field_types, re
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
 from unpod_async.cli.lookup import find_run_ids
 from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson, parse_age, parse_time
-from unpod_async.cli.output import check_stdout, counted, echo_err, echo_line, has_stdout, wants_json
+from unpod_async.cli.output import (
+    check_stdout,
+    counted,
+    echo_command,
+    echo_err,
+    echo_line,
+    has_stdout,
+    wants_json,
+)
 from unpod_async.cli.runner import Interrupted, report_error
 from unpod_async.cli.session import open_client, read_secret_file
 from unpod_async.cli.tables import Cell, echo_pairs
@@ -272,7 +279,7 @@ def export(
         raise CliError("give one SPACE and a TARGET", hint="add more spaces with --space SPACE", status=USAGE)
     else:
         job = _spaces_job(build_spec(spaces, fields), target)
-    command = shlex.join(["unpod-async", *options.argv])
+    command = ["unpod-async", *options.argv]
     with open_client(options, deadline=deadline, max_concurrency=max(8, job.concurrency)) as (
         runner,
         client,
@@ -383,7 +390,7 @@ def read_plan(path: str) -> ExportPlan:
         ) from None
 
 
-def _explain_resuming(target: str, command: str, *, can_pass: bool) -> None:
+def _explain_resuming(target: str, command: Sequence[str], *, can_pass: bool) -> None:
     """Write what is kept and how to continue.
 
     Args:
@@ -398,7 +405,7 @@ def _explain_resuming(target: str, command: str, *, can_pass: bool) -> None:
         echo_err(f"{kept} Correct the cause and run the command again{': it resumes' if is_kept else ''}.")
         return
     echo_err(f"{kept} To {'resume' if is_kept else 'try again'}, run the same command again:")
-    echo_err(command, indent="  ", wrap=False)
+    echo_command(command)
 
 
 # -- the summary --------------------------------------------------------------------------------------------
@@ -419,22 +426,30 @@ def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str | Cell]]:
         ("Complete", Cell("yes", "green") if summary.complete else Cell("NO, see below", "bold red")),
         ("Data set", f"{counted(summary.runs, 'run')}, {counted(summary.tasks, 'task')}"),
         ("Files", f"{summary.files:,}, {summary.bytes / 1e6:,.1f} MB"),
-        ("Fetched", f"{counted(summary.fetched_runs, 'run')}, {counted(summary.fetched_tasks, 'task')}"),
     ]
-    if summary.unchanged_runs:
+    is_merge = not summary.requests  # it reads only what the shards have fetched
+    if not is_merge:
+        pairs.append((
+            "Fetched",
+            f"{counted(summary.fetched_runs, 'run')}, {counted(summary.fetched_tasks, 'task')}",
+        ))
+    if summary.unchanged_runs and not is_merge:
         pairs.append(("Unchanged", f"{counted(summary.unchanged_runs, 'run')}, not read again"))
     if summary.gone_runs:
         pairs.append(("Removed", f"{counted(summary.gone_runs, 'run')}, no longer in the space"))
     if summary.recordings or summary.failed_recordings:
         failed = f", {summary.failed_recordings:,} failed" if summary.failed_recordings else ""
         pairs.append(("Recordings", f"{summary.recordings:,}{failed}"))
+    if is_merge:
+        return [*pairs, ("Merged", f"in {summary.seconds:,.1f} s")]
     retries = f", {summary.retries:,} of them retries" if summary.retries else ""
-    pairs.append(("Requests", f"{summary.requests:,}{retries}, in {summary.seconds:,.1f} s"))
-    return pairs
+    return [*pairs, ("Requests", f"{summary.requests:,}{retries}, in {summary.seconds:,.1f} s")]
 
 
 def report_missing(
-    summary: ExportSummary, command: str, advice: str = "run the same command again to fetch what is missing"
+    summary: ExportSummary,
+    command: Sequence[str],
+    advice: str = "run the same command again to fetch what is missing",
 ) -> None:
     """Write to stderr what is missing.
 
@@ -454,7 +469,7 @@ def report_missing(
         echo_err("hint: the service cannot deliver the rows that were left out; report them to its support")
     if not summary.complete:
         echo_err(f"hint: everything else was exported; {advice}:")
-        echo_err(command, indent="  ", wrap=False)
+        echo_command(command)
 
 
 def _report_bad_rows(summary: ExportSummary) -> None:

@@ -408,7 +408,7 @@ def agents(
 ) -> int:
     """List the agents of the organization."""
     columns = (
-        Column("HANDLE", "handle", 34, firm=True),
+        Column("HANDLE", "handle", 34, firm=True, fold=True),
         Column("NAME", "name", 14),
         Column("TYPE", "type", 5, rank=2),
         Column("STATE", "state", 5, rank=1),
@@ -422,7 +422,7 @@ def spaces(
 ) -> int:
     """List the spaces of the organization. Some servers accept only a JWT for this."""
     columns = (
-        Column("SPACE", "token", 34, firm=True),
+        Column("SPACE", "token", 34, firm=True, fold=True),
         Column("NAME", "name", 14),
         Column("CONTENT", "content_type", 7, rank=1),
         Column("PRIVACY", "privacy_type", 7, rank=2),
@@ -436,7 +436,7 @@ def organizations(
 ) -> int:
     """List the organizations of the account. Some servers accept only a JWT for this."""
     columns = (
-        Column("HANDLE", "domain_handle", 34, firm=True),
+        Column("HANDLE", "domain_handle", 34, firm=True, fold=True),
         Column("NAME", "name", 14),
         Column("ROLE", "role", 5, rank=1),
     )

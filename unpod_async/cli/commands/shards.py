@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import shlex
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -22,7 +21,7 @@ from unpod_async.cli.commands.export import (
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError
 from unpod_async.cli.lookup import find_run_ids
 from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson
-from unpod_async.cli.output import check_stdout, counted, echo, echo_err, wants_json
+from unpod_async.cli.output import check_stdout, counted, echo, echo_command, echo_err, wants_json
 from unpod_async.cli.session import open_client
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def plan(
     *,
     spaces: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SPACE …]", show_default=False, help="Tokens of the spaces."),
+        typer.Argument(metavar="SPACE...", show_default=False, help="Tokens of the spaces."),
     ] = None,
     plan_file: PlanFile,
     shards: Annotated[
@@ -115,7 +114,7 @@ def _report(made: ExportPlan, before: ExportPlan | None, plan_file: str) -> int:
         echo_err("No run is new: the plan is as it was.")
     else:
         echo_err(f"Export the shards {first} to {made.shards - 1}, on any machines:")
-        echo_err(f"  unpod-async export --plan {shlex.quote(plan_file)} --shard {first} TARGET", wrap=False)
+        echo_command(["unpod-async", "export", "--plan", plan_file, "--shard", str(first), "TARGET"])
     if not made.unreadable:
         return SUCCESS
     echo_err(f"incomplete: {counted(made.unreadable, 'row')} of the listing of runs cannot be read")
@@ -143,6 +142,6 @@ def merge(
 
     summary = asyncio.run(merge_shards(made, target))
     write_summary(summary, as_json=wants_json(json_lines))
-    command = shlex.join(["unpod-async", *context.obj.argv])
+    command = ["unpod-async", *context.obj.argv]
     report_missing(summary, command, "export the shards again to fetch what is missing, then merge them")
     return SUCCESS if summary.complete else INCOMPLETE

@@ -49,7 +49,9 @@ def wait(
     space: Space,
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", show_default=False, help="Ids of the runs, or their first characters."),
+        typer.Argument(
+            metavar="RUN...", show_default=False, help="Ids of the runs, or their first characters."
+        ),
     ],
     deadline: Annotated[
         float,

@@ -46,7 +46,7 @@ _MIN_PAUSE: Final = 20
 def watch(
     context: typer.Context,
     spaces: Annotated[
-        list[str], typer.Argument(metavar="SPACE", show_default=False, help="Tokens of the spaces.")
+        list[str], typer.Argument(metavar="SPACE...", show_default=False, help="Tokens of the spaces.")
     ],
     interval: Annotated[
         float,
