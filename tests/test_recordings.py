@@ -843,7 +843,7 @@ class TestRepeats:
 
     async def test_an_unknown_host_name(self, directory: Path) -> None:
         error = await refused(f"https://rec.example.invalid/1.wav?{SIGNED}", directory)
-        assert "the host name cannot be resolved" in str(error)
+        assert "the host name rec.example.invalid cannot be resolved" in str(error)
         assert "rec.example.invalid/1.wav" in str(error)
         assert not error.permanent
 

@@ -768,8 +768,10 @@ class TestNoAnswer:
                 assert not error.sent
                 assert error.permanent
                 assert len(error.attempts) == 1
-                assert f"port {server.port} of 127.0.0.1 does not use TLS" in str(error)
-                assert ("proxy=" if proxied else "use http://") in (error.hint or "")
+                host = "the proxy 127.0.0.1" if proxied else "127.0.0.1"
+                assert f"port {server.port} of {host} does not use TLS" in str(error)
+                advice = "write http:// in proxy= or UNPOD_PROXY" if proxied else "use http://"
+                assert advice in (error.hint or "")
                 with pytest.raises(TransportError, match="does not use TLS") as caught:
                     await create(unpod)
                 assert not caught.value.sent
@@ -857,11 +859,28 @@ class TestNoAnswer:
                 assert (await get_space(unpod)).token == "S"
             assert b"\r\nProxy-Authorization: Basic dXNlcjpwQHNz\r\n" in proxy.requests[0]
 
-    @pytest.mark.parametrize("proxy", ["http://127.0.0.1:{port}", "http://no-such-host.invalid:{port}"])
-    async def test_a_proxy_that_cannot_be_reached_is_named(self, proxy: str, refusing_port: int) -> None:
-        url = proxy.format(port=refusing_port)
-        async with UnpodClient(TOKEN, "acme", "https://api.invalid", proxy=url, retry=None) as unpod:
-            assert "proxy=" in ((await failing(unpod)).hint or "")
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    @pytest.mark.parametrize(
+        ("proxy", "problem"),
+        [
+            ("http://127.0.0.1:{port}", "no connection to the proxy 127.0.0.1:{port} (refused); nothing was"),
+            ("http://[::1]:{port}", "no connection to the proxy [::1]:{port} ("),
+            (
+                "http://no-such-host.invalid:{port}",
+                "the host name no-such-host.invalid of the proxy cannot be resolved",
+            ),
+        ],
+    )
+    async def test_a_proxy_that_cannot_be_reached_is_named(
+        self, scheme: str, proxy: str, problem: str, refusing_port: int
+    ) -> None:
+        options = {"base_url": f"{scheme}://api.invalid", "allow_http": True}
+        url = proxy.format(port=refusing_port).replace("://", "://user:5ecret@")
+        async with UnpodClient(TOKEN, "acme", **options, proxy=url, retry=None) as unpod:
+            error = await failing(unpod)
+        assert problem.format(port=refusing_port) in error.summary
+        assert "5ecret" not in str(error)
+        assert error.hint == "check proxy= or UNPOD_PROXY, and that the proxy runs"
 
     async def test_a_proxy_that_answers_nothing_is_a_lost_connection(self) -> None:
         async with RawServer(never) as proxy:

@@ -163,7 +163,10 @@ async def test_the_password_of_a_proxy_is_no_argument(before: bool) -> None:
     ("environment", "hint"),
     [
         ({"HTTPS_PROXY": "http://user:5ecret@127.0.0.1:9"}, "HTTPS_PROXY is set but not read; "),
-        ({"UNPOD_PROXY": "http://user:5ecret@127.0.0.1:9"}, "check --proxy"),
+        (
+            {"UNPOD_PROXY": "http://user:5ecret@127.0.0.1:9"},
+            "check --proxy or UNPOD_PROXY, and that the proxy runs",
+        ),
         ({"UNPOD_PROXY": "ftp://user:5ecret@127.0.0.1:9"}, "write it as http://host:port; "),
         ({}, "check --base-url and the network"),
     ],

@@ -117,21 +117,23 @@ async def send_once(
 _CUT_SHORT: Final = FaultDescription("the response was cut short or damaged")
 
 
-def describe_fault(fault: Exception, *, connecting: bool = False) -> FaultDescription:
+def describe_fault(fault: Exception, *, connecting: bool = False, of_proxy: bool = False) -> FaultDescription:
     """Describe an error of aiohttp.
 
     Args:
         connecting: the error certainly occurred before the request was sent.
+        of_proxy: the error concerns the connection to the proxy.
     """
     name = str(fault) if isinstance(fault, ConnectionLost | MockFailed) else type(fault).__name__
-    text, permanent = _describe(fault, connecting=connecting)
+    text, permanent = _describe(fault, connecting=connecting, of_proxy=of_proxy)
     # The text about a refused connection says all that the class name would.
-    return FaultDescription(text if name == "ClientConnectorError" else f"{text} ({name})", permanent)
+    says_all = name in {"ClientConnectorError", "ClientProxyConnectionError"}
+    return FaultDescription(text if says_all else f"{text} ({name})", permanent)
 
 
-def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
+def _describe(fault: Exception, *, connecting: bool, of_proxy: bool) -> FaultDescription:
     if isinstance(fault, aiohttp.ClientConnectorError):
-        return _describe_no_connection(fault)
+        return _describe_no_connection(fault, "the proxy " if of_proxy else "")
     if isinstance(fault, TimeoutError):
         return FaultDescription("no connection in time" if connecting else "no response in time")
     if isinstance(fault, aiohttp.ClientPayloadError):
@@ -157,19 +159,21 @@ def _describe(fault: Exception, *, connecting: bool) -> FaultDescription:
     return FaultDescription("the connection was lost before a response")
 
 
-def _describe_no_connection(fault: aiohttp.ClientConnectorError) -> FaultDescription:
+def _describe_no_connection(fault: aiohttp.ClientConnectorError, kind: str) -> FaultDescription:
+    """Describe why there is no connection to a host. `kind` is put in front of the host."""
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
         reason = getattr(fault.certificate_error, "verify_message", "") or "not trusted"
-        return FaultDescription(f"the certificate of {fault.host} is refused: {reason}", permanent=True)
+        return FaultDescription(f"the certificate of {kind}{fault.host} is refused: {reason}", permanent=True)
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
-        return FaultDescription("the host name cannot be resolved")
+        owner = " of the proxy" if kind else ""
+        return FaultDescription(f"the host name {fault.host}{owner} cannot be resolved")
     if speaks_no_tls(fault):
         return FaultDescription(
-            f"port {fault.port} of {fault.host} does not use TLS, so https:// does not work",
+            f"port {fault.port} of {kind}{fault.host} does not use TLS, so https:// does not work",
             permanent=True,
         )
     host = f"[{fault.host}]" if ":" in fault.host else fault.host
-    return FaultDescription(f"no connection to {host}:{fault.port} ({_reason(fault.os_error)})")
+    return FaultDescription(f"no connection to {kind}{host}:{fault.port} ({_reason(fault.os_error)})")
 
 
 def _reason(error: OSError) -> str:
@@ -223,23 +227,20 @@ def to_transport_error(
     """
     if sent is None:
         sent = not isinstance(fault, _NEVER_SENT)
-    text, permanent = describe_fault(fault, connecting=not sent)
+    of_proxy = proxied and _is_of_proxy(fault, root)
+    text, permanent = describe_fault(fault, connecting=not sent, of_proxy=of_proxy)
     return TransportError(
         f"{method} /{path}: {text}" + ("" if sent else "; nothing was sent"),
         sent=sent,
         timed_out=isinstance(fault, TimeoutError),
         permanent=permanent,
-        hint=_hint(fault, permanent, root=root, proxied=proxied),
+        hint=_proxy_hint(fault) if of_proxy else _hint(fault, permanent, root=root, proxied=proxied),
     )
 
 
 def _hint(fault: Exception, permanent: bool, *, root: URL, proxied: bool) -> str | None:
     if isinstance(fault, MockFailed):
         return MOCK_HINT
-    if proxied and _is_of_proxy(fault, root):
-        if isinstance(fault, aiohttp.ClientHttpProxyError) and fault.status == PROXY_LOGIN:
-            return PROXY_LOGIN_HINT
-        return "check proxy="
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
         return "check base_url, and pass a private certificate authority with ssl_context="
     if speaks_no_tls(fault):
@@ -262,6 +263,15 @@ def _hint(fault: Exception, permanent: bool, *, root: URL, proxied: bool) -> str
     if root.scheme == "http" and isinstance(fault, (ConnectionLost, *_WRONG_PROTOCOL)):
         return "if the server expects https, use https:// in base_url"
     return None
+
+
+def _proxy_hint(fault: Exception) -> str:
+    """Return the hint for an error that concerns the connection to the proxy."""
+    if isinstance(fault, aiohttp.ClientHttpProxyError) and fault.status == PROXY_LOGIN:
+        return PROXY_LOGIN_HINT
+    if speaks_no_tls(fault):
+        return "write http:// in proxy= or UNPOD_PROXY"
+    return "check proxy= or UNPOD_PROXY, and that the proxy runs"
 
 
 def ignored_proxy_variable(environ: Mapping[str, str]) -> str | None:
