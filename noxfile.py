@@ -177,7 +177,11 @@ for _version in VERSIONS:
 
 @nox.session(name="tests-ends", venv_backend="none", default=False)
 def tests_ends(session: nox.Session) -> None:
-    """Run the fast tests on the oldest and the newest Python that is installed, except on the running one."""
+    """Run the fast tests on the oldest and the newest Python that is installed, except on the running one.
+
+    The properties are left out: they take long, and what they check hardly depends on the version.
+    `nox -t matrix` runs all tests on all versions.
+    """
     found = {version: python for version in VERSIONS if (python := find_python(version))}
     ends = {version for version in (next(iter(found)), next(reversed(found))) if version != RUNNING}
     for version in VERSIONS:
@@ -188,7 +192,7 @@ def tests_ends(session: nox.Session) -> None:
         else:
             session.log(f"skipped: no Python {version} in ~/.pyenv/versions or on PATH")
     for version in sorted(ends):
-        session.notify(f"tests-{version}", posargs=FAST)
+        session.notify(f"tests-{version}", posargs=("-m", "not slow and not hypothesis", *FAST[2:]))
 
 
 @nox.session(default=False)
