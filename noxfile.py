@@ -324,7 +324,7 @@ def stores(session: nox.Session) -> None:
         command = ("npm", "install", "--no-audit", "--no-fund", "--prefix", folder, AZURITE)
         session.run(*command, external=True, silent=True)
         env = {"UNPOD_TEST_STORES": "s3,gs,az", "AZURITE": f"{folder}/node_modules/.bin/azurite-blob"}
-        run_pytest(session, "tests/export/test_object_store.py", env=env)
+        run_pytest(session, "tests/export/test_object_store.py", "tests/export/test_store_shards.py", env=env)
 
 
 AZURITE = "azurite@3.37.0"

@@ -25,18 +25,34 @@ from typing import TYPE_CHECKING, Any
 import obstore
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from tests.raw_server import RawConnection, RawServer
+from tests.raw_server import RawConnection, RawServer, http_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-__all__ = ["LOCK", "MANIFEST", "SCHEMES", "SECRET", "Bucket", "Server", "forward", "inherited", "store_proxy"]
+    import pytest
+
+    Rule = Callable[[str, str, bytes], Awaitable[bytes | None]]
+
+__all__ = [
+    "LOCK",
+    "MANIFEST",
+    "SECRET",
+    "Bucket",
+    "Server",
+    "between",
+    "copies",
+    "denied",
+    "forward",
+    "inherited",
+    "lock",
+    "store_proxy",
+    "writes",
+]
 
 LOCK = ".unpod-export/lock.json"
 MANIFEST = "_manifest.json"
 SECRET = base64.b64encode(b"a secret of the tests, 32 bytes.").decode()
-SCHEMES = os.environ.get("UNPOD_TEST_STORES", "s3").split(",")
-"""The stores that are tested."""
 _AZURITE = os.environ.get("AZURITE", "azurite-blob")
 
 _MOTO = """
@@ -87,6 +103,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             expected = self.headers.get("x-goog-if-generation-match")
             if expected is not None and int(expected) != (found[0] if found else 0):
                 return self.fail(412, "PreconditionFailed")
+            if self.command == "PUT" and (source := self.headers.get("x-goog-copy-source")) is not None:
+                bucket, _, source = urllib.parse.unquote(source).partition("/")
+                if (copied := buckets[bucket].get(source)) is None:
+                    return self.fail(404, "NoSuchKey")
+                body = copied[1]
             if self.command == "PUT":
                 found = objects[name] = (next(generations), body, formatdate(usegmt=True))
                 return self.answer(200, ETag=self.etag(found), x_goog_generation=found[0])
@@ -250,9 +271,9 @@ class Bucket:
         return Bucket(self.server, self.name, prefix)
 
     def versions(self) -> dict[str, str]:
-        """Return the ETag of every object but the lock, by its name."""
+        """Return the ETag of every object but the locks, by its name."""
         found = (one for batch in obstore.list(self.store) for one in batch)
-        return {one["path"]: str(one["e_tag"]) for one in found if one["path"] != LOCK}
+        return {one["path"]: str(one["e_tag"]) for one in found if not one["path"].endswith(LOCK)}
 
     def names(self) -> set[str]:
         return set(self.versions())
@@ -290,9 +311,7 @@ class Bucket:
 
 
 @contextlib.asynccontextmanager
-async def store_proxy(
-    server: Server, rule: Callable[[str, str, bytes], Awaitable[bytes | None]]
-) -> AsyncIterator[RawServer]:
+async def store_proxy(server: Server, rule: Rule) -> AsyncIterator[RawServer]:
     """Run a proxy before a server.
 
     Args:
@@ -322,6 +341,9 @@ async def forward(server: Server, request: bytes) -> bytes:
         writer.write(head + b"\r\nConnection: close" + separator + body)
         await writer.drain()
         answer = await reader.read()
+        if b"\r\nconnection: close" not in answer.partition(b"\r\n\r\n")[0].lower():
+            status, _, rest = answer.partition(b"\r\n")
+            answer = status + b"\r\nConnection: close\r\n" + rest  # the proxy does not keep its connection
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
@@ -332,3 +354,35 @@ async def forward(server: Server, request: bytes) -> bytes:
 def inherited() -> dict[str, str]:
     """Return what a process of the tests needs of this environment."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@contextlib.asynccontextmanager
+async def between(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, rule: Rule) -> AsyncIterator[RawServer]:
+    """Lead the exports of the block through a proxy; see `store_proxy`."""
+    async with store_proxy(bucket.server, rule) as proxy:
+        with monkeypatch.context() as patch:
+            for name, value in bucket.server.environment(proxy.port).items():
+                patch.setenv(name, value)
+            yield proxy
+
+
+def writes(method: str, path: str, name: str) -> bool:
+    """Return whether a request writes an object whose name has `name` in it."""
+    return method == "PUT" and name in path and "comp=block&" not in path
+
+
+def copies(request: bytes) -> bool:
+    """Return whether a request lets the store copy an object."""
+    return b"copy-source:" in request.partition(b"\r\n\r\n")[0].lower()
+
+
+def denied(code: str = "AccessDenied", status: int = 403) -> bytes:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{SECRET}</Message></Error>"
+    return http_response(
+        body.encode(), status, [("Content-Type", "application/xml"), ("Connection", "close")]
+    )
+
+
+def lock(holder: str, seconds: object) -> bytes:
+    """Return the content of a lock."""
+    return json.dumps({"holder": holder, "token": "t", "seconds": seconds}).encode()

@@ -24,7 +24,6 @@ from tests.cli.harness import run_process, settings
 from tests.export.dataset import assert_holds, assert_manifest, found_rows
 from tests.export.test_kills import run_victim
 from tests.leaks import shown
-from tests.raw_server import http_response
 from unpod_async import (
     ExportError,
     ExportProgress,
@@ -34,35 +33,17 @@ from unpod_async import (
     TransportError,
     UnpodClient,
 )
+from unpod_async._common import lock as lock_file
 from unpod_async.testing import Sandbox
 
 stores = pytest.importorskip("tests.export.stores", reason="obstore and moto are not installed")
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.export.stores import Bucket, Server
-else:
-    Bucket, Server = stores.Bucket, stores.Server
+    from tests.export.stores import Bucket
 
 LOCK, MANIFEST, SECRET = stores.LOCK, stores.MANIFEST, stores.SECRET
+between, denied, lock, writes = stores.between, stores.denied, stores.lock, stores.writes
 SMALL: dict[str, Any] = {"part_bytes": 8_000}
-
-
-@pytest.fixture(scope="module", params=stores.SCHEMES)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with Server.run(request.param) as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
-    """A new bucket. The environment leads exports to its server, and to a folder for their state."""
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    found: Bucket = server.new_bucket()
-    return found
 
 
 async def export(
@@ -323,10 +304,6 @@ async def test_a_manifest_of_a_newer_version_is_refused(bucket: Bucket) -> None:
 # -- the lock -----------------------------------------------------------------------------------------------
 
 
-def lock(holder: str, seconds: object) -> bytes:
-    return json.dumps({"holder": holder, "token": "t", "seconds": seconds}).encode()
-
-
 async def test_a_valid_lock_keeps_others_out(bucket: Bucket) -> None:
     bucket.write(LOCK, lock("somebody else", 3000))
     async with Sandbox(runs=3, tasks_per_run=1) as sandbox:
@@ -373,6 +350,21 @@ async def test_the_state_directory_is_locked_on_this_machine(bucket: Bucket) -> 
         await export(sandbox, bucket.url, on_progress=on_progress)
         with pytest.raises(TargetLockedError, match="another export is writing"):
             await tasks[0]
+
+
+async def test_a_state_directory_that_another_export_is_creating(bucket: Bucket, tmp_path: Path) -> None:
+    """The other export has locked it, and is writing the first file."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / ".store.json-1").write_bytes(b"")
+    (state / "lock").write_bytes(b"")
+    with (state / "lock").open("r+b") as file:
+        assert lock_file(file.fileno())
+        async with Sandbox(runs=1) as sandbox:
+            with pytest.raises(TargetLockedError, match="another export is writing"):
+                await export(sandbox, bucket.url, state_dir=state)
+    with pytest.raises(ExportError, match="contains other files"):
+        await export(sandbox, bucket.url, state_dir=state)
 
 
 async def test_a_lock_is_renewed_while_it_is_held(bucket: Bucket) -> None:
@@ -432,30 +424,6 @@ async def new_lock(bucket: Bucket, holder: str, *, seconds: float, offset: float
 
 
 # -- others write, requests fail ----------------------------------------------------------------------------
-
-Rule = "Callable[[str, str, bytes], Awaitable[bytes | None]]"
-
-
-@contextlib.asynccontextmanager
-async def between(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, rule: Any) -> Any:
-    """Lead the exports of the block through a proxy; see `store_proxy`."""
-    async with stores.store_proxy(bucket.server, rule) as proxy:
-        with monkeypatch.context() as patch:
-            for name, value in bucket.server.environment(proxy.port).items():
-                patch.setenv(name, value)
-            yield proxy
-
-
-def writes(method: str, path: str, name: str) -> bool:
-    """Return whether a request writes an object whose name has `name` in it."""
-    return method == "PUT" and name in path and "comp=block&" not in path
-
-
-def denied(code: str = "AccessDenied", status: int = 403) -> bytes:
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{SECRET}</Message></Error>"
-    return http_response(
-        body.encode(), status, [("Content-Type", "application/xml"), ("Connection", "close")]
-    )
 
 
 async def test_a_manifest_that_changes_meanwhile_is_not_overwritten(
@@ -691,6 +659,7 @@ async def test_the_deadline_ends_an_upload(
                 await export(sandbox, bucket.url, deadline=5)
         assert failed.value.timed_out
         assert MANIFEST not in bucket.names()
+        assert json.loads(bucket.read(LOCK))["seconds"] == 0  # other machines need not wait for it
         await export(sandbox, bucket.url)
         assert_exact(bucket, sandbox, tmp_path / "read")
 

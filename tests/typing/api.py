@@ -613,6 +613,9 @@ async def export(unpod: UnpodClient, moment: datetime, runs: list[Run]) -> None:
         await unpod.export_shard(ExportPlan.load("plan.json"), 0, "data", concurrency=2), ExportSummary
     )
     assert_type(await merge_shards(plan, Path("data")), ExportSummary)
+    assert_type(
+        await merge_shards(plan, "s3://bucket/prefix", deadline=60, state_dir=Path("state")), ExportSummary
+    )
     await unpod.export(["S", "S2"], "data", full=True, redact="hash", redact_key=b"12345678", recordings=True)
     await unpod.export("S", "data", runs=runs, keep_user_tokens=True, csv_bom=True, format="csv")
     await unpod.export("S", "data", format="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

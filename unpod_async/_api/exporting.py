@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import os
 import sys
@@ -87,8 +86,7 @@ class Exporting:
         deadline = await self._begin_export()
         from unpod_async._export import ExportSpec, run_export
 
-        directory = _path(target)
-        place = _store_address(target) or directory
+        place = _place(target)
         if isinstance(spaces, ExportSpec):
             if options:
                 name = next(iter(options))
@@ -102,12 +100,6 @@ class Exporting:
             # The spec converts the wider types that callers may pass.
             spec = ExportSpec(spaces=cast("Any", spaces), **cast("Any", options))
         _check_callback(on_progress)
-        if spec.state_dir is not None and isinstance(place, Path):
-            raise InvalidArgument(
-                "state_dir is only used if the target is in an object store",
-                argument="state_dir",
-                hint="leave it out: the state is in the directory of the export",
-            )
         return await run_export(self._context, spec, place, deadline, on_progress)
 
     async def plan_export(
@@ -161,9 +153,9 @@ class Exporting:
             InvalidArgument, IncompleteListing, TransportError, APIError: As for `plan_export`.
         """
         deadline = await self._begin_export()
-        from unpod_async._export import extend_plan
+        from unpod_async._export import check_plan, extend_plan
 
-        return await extend_plan(self._context, _checked_plan(plan), shards, deadline)
+        return await extend_plan(self._context, check_plan(plan), shards, deadline)
 
     async def export_shard(
         self,
@@ -176,39 +168,35 @@ class Exporting:
     ) -> ExportSummary:
         """Export the runs of one shard of a plan. `merge_shards` makes one data set of all shards.
 
-        A shard that was killed resumes, as `export` does, on any machine that sees the same directory. A
+        A shard that was killed resumes, as `export` does, on any machine that sees the same directory. In an
+        object store it resumes on the same machine, and on another one from what it has uploaded before. A
         shard that has ended is brought up to date.
 
         Args:
             plan: The plan, the same for every shard.
             shard: Number of the shard, from 0.
-            target: Directory of the whole data set, the same for every shard.
+            target: Directory or URL of the whole data set, the same for every shard. See `export`.
             on_progress: As for `export`.
             options: Fields of `ExportSpec` that the plan does not decide, such as `concurrency`, and
-                `redact_key`.
+                `redact_key`. Shards on one machine may have the same `state_dir`.
 
         Returns:
             A summary of this shard.
 
         Raises:
-            InvalidArgument: The plan has no such shard, or it decides the option.
+            InvalidArgument: The plan has no such shard, it decides the option, or the option does not fit the
+                target.
             TargetLockedError: The shard is being exported.
-            ExportError: The directory belongs to another plan, or cannot be written.
+            ExportError: The target belongs to another plan, has another data set, or cannot be written.
             AuthenticationError, RefusedError, TransportError, APIError, ConfigurationError: As for `export`.
         """
         deadline = await self._begin_export()
-        from unpod_async._export import export_shard
+        from unpod_async._export import check_plan, export_shard
 
-        directory = _path(target)
-        if _store_address(target) is not None:
-            raise InvalidArgument(
-                "target must be a directory",
-                argument="target",
-                hint="a shard cannot be exported into an object store; copy the merged directory",
-            )
+        place = _place(target)
         _check_callback(on_progress)
         return await export_shard(
-            self._context, _checked_plan(plan), shard, directory, deadline, on_progress, options
+            self._context, check_plan(plan), shard, place, deadline, on_progress, options
         )
 
     async def _begin_export(self) -> Deadline:
@@ -238,13 +226,16 @@ async def _import_exporter(deadline: Deadline) -> None:
     importing.result()
 
 
-def _store_address(target: str | os.PathLike[str]) -> StoreAddress | None:
-    """Return the address in an object store that a target names, or None."""
-    if ":" not in os.fsdecode(target):
-        return None  # without an import
+def _place(target: str | os.PathLike[str]) -> Path | StoreAddress:
+    """Return the directory or the address in an object store that a target names."""
+    from unpod_async._export import check_directory
+
+    path = check_directory("target", target)
+    if ":" not in path:
+        return Path(path)  # without an import
     from unpod_async._export import StoreAddress
 
-    return StoreAddress.parse(target)
+    return StoreAddress.parse(target) or Path(path)
 
 
 def _check_callback(on_progress: object) -> None:
@@ -252,24 +243,3 @@ def _check_callback(on_progress: object) -> None:
         raise InvalidArgument(
             "on_progress must be a function that takes an ExportProgress", argument="on_progress"
         )
-
-
-def _checked_plan(plan: object) -> ExportPlan:
-    from unpod_async._export import ExportPlan
-
-    if not isinstance(plan, ExportPlan):
-        raise InvalidArgument(
-            f"plan must be an ExportPlan, not {type(plan).__name__}",
-            argument="plan",
-            hint="read a file with ExportPlan.load",
-        )
-    return plan
-
-
-def _path(target: object) -> Path:
-    if isinstance(target, str | os.PathLike) and target:
-        with contextlib.suppress(UnicodeEncodeError):  # a surrogate that does not represent a byte
-            path = os.fsencode(cast("str | os.PathLike[str]", target))
-            if path and b"\0" not in path:
-                return Path(os.fsdecode(path))
-    raise InvalidArgument("target must be the path of a directory", argument="target")

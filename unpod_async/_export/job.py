@@ -32,7 +32,7 @@ from unpod_async._export.space_scan import (
     plan_scan,
     scan_space,
 )
-from unpod_async._export.spec import ExportSpec
+from unpod_async._export.spec import ExportSpec, check_target
 from unpod_async._export.storage import Contents, RunState, ScanProgress, Workspace, open_workspace
 from unpod_async._http import Deadline, Stats
 from unpod_async._paging import ClientContext, PageFailure, space_runs
@@ -71,6 +71,7 @@ async def run_export(
     Args:
         shard: Export only the runs of this shard.
     """
+    check_target(spec, is_directory=isinstance(target, Path))
     retrier = OutageRetrier(
         client.executor, lambda: probe_service(client.executor, spec.spaces[0], deadline), deadline
     )

@@ -21,6 +21,7 @@ __all__ = [
     "WORK",
     "Manifest",
     "PartInfo",
+    "decode_manifest",
     "read_manifest",
 ]
 
@@ -143,6 +144,21 @@ def read_manifest(directory: Path) -> Manifest:
             f"the manifest of {shown} cannot be read: {os_error_reason(error)}",
             hint="check the permissions of the directory and its files",
         ) from None
+    return decode_manifest(content, shown)
+
+
+def decode_manifest(
+    content: bytes, shown: str, hint: str = "run the export again: it rewrites the manifest"
+) -> Manifest:
+    """Return the manifest of an export.
+
+    Args:
+        shown: The path or the URL of the data set, for errors.
+        hint: What to do if the manifest is damaged.
+
+    Raises:
+        ExportError: The manifest cannot be read.
+    """
     try:
         versions = msgspec.json.decode(content, type=_AnyVersion).versions
         if versions.manifest > MANIFEST_VERSION or versions.columns > SCHEMA_VERSION:
@@ -152,10 +168,7 @@ def read_manifest(directory: Path) -> Manifest:
         return msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # the message may quote the content
-    raise ExportError(
-        f"the manifest of {shown} is damaged or has been changed",
-        hint="run the export again: it rewrites the manifest",
-    )
+    raise ExportError(f"the manifest of {shown} is damaged or has been changed", hint=hint)
 
 
 def _no_manifest(directory: Path) -> ExportError:

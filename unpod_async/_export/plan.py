@@ -27,6 +27,7 @@ __all__ = [
     "PlannedRuns",
     "Shard",
     "all_shards",
+    "check_plan",
     "listing_spec",
     "new_plan",
     "plan_digests",
@@ -182,6 +183,17 @@ class ExportPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             OSError: the file cannot be read.
         """
         return _decode(Path(path).read_bytes(), path_text(path))
+
+
+def check_plan(plan: object) -> ExportPlan:
+    """Return a plan, or raise InvalidArgument for anything else."""
+    if not isinstance(plan, ExportPlan):
+        raise InvalidArgument(
+            f"plan must be an ExportPlan, not {type(plan).__name__}",
+            argument="plan",
+            hint="read a file with ExportPlan.load",
+        )
+    return plan
 
 
 def plan_digests(plan: ExportPlan) -> list[str]:

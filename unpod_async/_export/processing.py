@@ -18,10 +18,10 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from unpod_async._common import counted, path_text, replace_file, sync_file, sync_folder
+from unpod_async._export.claim import SHARDS, shard_directory
 from unpod_async._export.manifest import PartInfo
 from unpod_async._export.plan import ExportPlan, all_shards
 from unpod_async._export.reading import DatasetReader
-from unpod_async._export.shards import SHARDS, shard_directory
 from unpod_async._export.space_scan import space_tasks
 from unpod_async._paging import decode_rows
 from unpod_async._tables import join_cells, row_names

@@ -9,6 +9,7 @@ import msgspec
 
 from unpod_async._common import html_table
 from unpod_async._export.missing import BadRow, FailedRun
+from unpod_async.errors import ExportError
 
 __all__ = ["ExportProgress", "ExportSummary"]
 
@@ -133,7 +134,8 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         Their columns are those of a Parquet export, whatever the format of the files, even without rows.
         Each query reads the Parquet or CSV files, so the data set can be larger than memory. The views are
         valid until the next export replaces files. JSONL files are read into memory now; this needs pyarrow.
-        If the target is in an object store, the files of `local_copy` are read.
+        If the target is in an object store, the files of `local_copy` are read. A merge in a store has
+        none.
 
         Example:
             ```python
@@ -143,8 +145,15 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             ConfigurationError: DuckDB, or pyarrow for JSONL, is not installed.
-            ExportError: the target has no manifest, for example because another export is in progress.
+            ExportError: the target has no manifest, for example because another export is in progress, or it
+                is in an object store and there is no local copy.
         """
         from unpod_async._export.duckdb_views import open_duckdb
 
+        if self.local_copy is None and self.target.startswith(("s3://", "gs://", "az://")):
+            raise ExportError(
+                f"{self.target} is in an object store, and this machine has no copy of the files",
+                hint="copy the manifest and the files that it names into a directory, or let DuckDB\n"
+                "read them from the store",
+            )
         return open_duckdb(Path(self.local_copy or self.target))

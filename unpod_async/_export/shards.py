@@ -1,45 +1,36 @@
-"""List the runs of a plan, and export one of its shards.
-
-The directory of a plan has `_plan.json`, which says whose shards it has, and a directory of its own for each
-shard: a usual target, which can be resumed and has a manifest.
-"""
+"""List the runs of a plan, and export one of its shards."""
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from unpod_async._common import path_text, replace_file, sync_folder
+from unpod_async._export.claim import claim_directory, shard_directory
 from unpod_async._export.job import run_export
-from unpod_async._export.manifest import MANIFEST, PLAN, WORK
 from unpod_async._export.outage import OutageRetrier, probe_service
 from unpod_async._export.plan import (
     MAX_SHARDS,
     ExportPlan,
     listing_spec,
     new_plan,
-    plan_digests,
     shard_spec,
     with_new_runs,
 )
 from unpod_async._export.results import ExportProgress, ExportSummary
 from unpod_async._export.rows import Row, RowPages, row_decoder
 from unpod_async._export.run_sync import PAGE_SIZE
-from unpod_async._export.spec import ExportSpec
+from unpod_async._export.spec import ExportSpec, check_target
 from unpod_async._export.storage import Disk, is_resumable
 from unpod_async._http import Deadline, check_integer
 from unpod_async._paging import ClientContext, Page, Walk, space_runs
 from unpod_async.errors import ExportError, InvalidArgument
 
-__all__ = ["export_shard", "extend_plan", "make_plan"]
+if TYPE_CHECKING:
+    from unpod_async._export.object_store import StoreAddress
 
-SHARDS: Final = "_shards"
-"""The folder of the shards. Tools that read a directory skip names with an underscore."""
+__all__ = ["export_shard", "extend_plan", "make_plan"]
 
 _AHEAD: Final = 4
 """Number of pages of runs requested at a time."""
@@ -120,7 +111,7 @@ async def export_shard(
     client: ClientContext,
     plan: ExportPlan,
     number: int,
-    target: Path,
+    target: Path | StoreAddress,
     deadline: Deadline,
     on_progress: Callable[[ExportProgress], object] | None,
     options: Mapping[str, Any],
@@ -128,97 +119,17 @@ async def export_shard(
     """Export a shard; see `UnpodClient.export_shard`."""
     shard = plan.shard(number)
     spec = shard_spec(plan, options)
+    check_target(spec, is_directory=isinstance(target, Path))  # before the target is claimed
     _check_platform(client, plan)
-    directory = shard_directory(target, number)
-    io = Disk(target, functools.partial(is_resumable, directory))
-    try:
-        await io.run_within(deadline, claim_target, target, plan)
-    finally:
-        io.close()
-    return await run_export(client, spec, directory, deadline, on_progress, shard=shard)
+    if isinstance(target, Path):
+        place: Path | StoreAddress = shard_directory(target, number)
+        io = Disk(target, functools.partial(is_resumable, shard_directory(target, number)))
+        try:
+            await io.run_within(deadline, claim_directory, target, plan)
+        finally:
+            io.close()
+    else:
+        from unpod_async._export.object_store import begin_shard
 
-
-def shard_directory(target: Path, number: int) -> Path:
-    """Return the directory of a shard."""
-    return target / SHARDS / f"{number:05}"
-
-
-# -- the directory of a plan --------------------------------------------------------------------------------
-
-
-class _Claim(msgspec.Struct, frozen=True):
-    """The content of `_plan.json`.
-
-    Attributes:
-        digests: The digests of the plan and of the plans that it extends; see `plan_digests`.
-    """
-
-    digests: list[str]
-    version: int = 1
-
-
-def claim_target(target: Path, plan: ExportPlan) -> None:
-    """Note in a directory that it belongs to a plan. Blocks.
-
-    Raises:
-        ExportError: it belongs to another plan, or contains something else.
-        OSError: it cannot be written.
-    """
-    digests = plan_digests(plan)
-    stored = read_claim(target)
-    if stored is None:
-        _refuse_other_files(target)
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (target / SHARDS).mkdir(mode=0o700, exist_ok=True)
-        stored = _write_first_claim(target, digests)
-    common = min(len(stored), len(digests))
-    if stored[:common] != digests[:common]:
-        raise ExportError(
-            f"{path_text(target)} belongs to another plan",
-            hint="use the plan that its other shards were exported with, or another directory",
-        )
-    if len(digests) > len(stored):
-        replace_file(target / PLAN, msgspec.json.encode(_Claim(digests)))
-
-
-def read_claim(target: Path) -> list[str] | None:
-    """Return the digests in `_plan.json`; None without the file. Blocks.
-
-    Raises:
-        ExportError: the file was changed.
-        OSError: the file cannot be read.
-    """
-    try:
-        return msgspec.json.decode((target / PLAN).read_bytes(), type=_Claim).digests
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    raise ExportError(
-        f"{path_text(target / PLAN)} is damaged or has been changed",
-        hint="export the shards to another directory",
-    )
-
-
-def _write_first_claim(target: Path, digests: list[str]) -> list[str]:
-    """Write `_plan.json`. Return the digests in it, which are others if another worker was faster."""
-    temporary = target / f".{PLAN}-{os.getpid()}-{os.urandom(4).hex()}"
-    replace_file(temporary, msgspec.json.encode(_Claim(digests)))
-    try:
-        os.link(temporary, target / PLAN)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        temporary.replace(target / PLAN)
-    temporary.unlink(missing_ok=True)
-    sync_folder(target)
-    return read_claim(target) or []
-
-
-def _refuse_other_files(target: Path) -> None:
-    hint = "export the shards to a directory that is empty or does not exist"
-    if target.exists() and not target.is_dir():
-        raise ExportError(f"{path_text(target)} is not a directory", hint=hint)
-    for name in (WORK, MANIFEST, SHARDS, "tasks", "runs", "recordings"):
-        if (target / name).exists() and not (name == SHARDS and not any((target / name).iterdir())):
-            raise ExportError(f"{path_text(target)} contains {name}, but no {PLAN}", hint=hint)
+        place, spec = await begin_shard(target, plan, number, spec, deadline)
+    return await run_export(client, spec, place, deadline, on_progress, shard=shard)

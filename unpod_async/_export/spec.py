@@ -6,6 +6,7 @@ from the same fields, and `ExportOptions` lists them once more for type checkers
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -31,6 +32,8 @@ __all__ = [
     "ExportOptions",
     "ExportSpec",
     "Redaction",
+    "check_directory",
+    "check_target",
     "differing_options",
     "field_types",
     "redact_key_of",
@@ -283,6 +286,26 @@ def _document_fields() -> None:
 _document_fields()
 
 
+def check_target(spec: ExportSpec, *, is_directory: bool) -> None:
+    """Raise InvalidArgument for an option that does not fit the kind of the target.
+
+    Args:
+        is_directory: The target is a directory, not in an object store.
+    """
+    if is_directory and spec.state_dir is not None:
+        raise InvalidArgument(
+            "state_dir is only used if the target is in an object store",
+            argument="state_dir",
+            hint="leave it out: the state is in the directory of the export",
+        )
+    if not is_directory and spec.recordings:
+        raise InvalidArgument(
+            "recordings cannot be exported into an object store",
+            argument="recordings",
+            hint="export them into a directory and copy it",
+        )
+
+
 def differing_options(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Return the names of the options that differ between two results of `dataset_options`.
 
@@ -405,14 +428,18 @@ def _key(name: str, value: object) -> bytes | None:
     return key
 
 
-def _directory(name: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str | os.PathLike):
-        path = os.fsdecode(cast("str | os.PathLike[str]", value))
-        if path and "\0" not in path:
-            return path
+def check_directory(name: str, value: object) -> str:
+    """Return the path of a directory as a str, or raise InvalidArgument."""
+    if isinstance(value, str | os.PathLike) and value:
+        with contextlib.suppress(UnicodeEncodeError):  # a surrogate that does not represent a byte
+            path = os.fsencode(cast("str | os.PathLike[str]", value))
+            if path and b"\0" not in path:
+                return os.fsdecode(path)
     raise InvalidArgument(f"{name} must be the path of a directory", argument=name)
+
+
+def _directory(name: str, value: object) -> str | None:
+    return None if value is None else check_directory(name, value)
 
 
 _CONVERSIONS = {

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -43,7 +43,7 @@ _HEARTBEAT: Final = 0.5
 """Seconds between two heartbeats of a shard."""
 
 _LOCK_EXPIRES: Final = 180.0
-"""Seconds after which nothing of a lost worker holds the lock of a shard any more."""
+"""Seconds after which nothing of a lost worker holds a lock any more."""
 
 _LOCK_CHECK: Final = 2.0
 
@@ -159,7 +159,15 @@ class _ShardTask:
     async def _export(self) -> ShardResult:
         make_client = self._job.client or _client_from_environment
         async with make_client(LeasedLimiter(self._scheduler)) as unpod:
-            summary = await self._export_when_unlocked(unpod)
+            summary = await _when_unlocked(
+                lambda: unpod.export_shard(
+                    self._plan,
+                    self._number,
+                    self._job.target,
+                    on_progress=self._note,
+                    **options_on_worker(self._plan, self._job.options),
+                )
+            )
         if self._job.process is None:
             return ShardResult(summary)
         directory = shard_directory(Path(self._job.target), self._number)
@@ -168,22 +176,17 @@ class _ShardTask:
         )
         return ShardResult(summary, () if table is None else table.reasons)
 
-    async def _export_when_unlocked(self, unpod: UnpodClient) -> ExportSummary:
-        """Export the shard. A worker that was lost may hold its lock for some time."""
-        began = time.monotonic()
-        while True:
-            try:
-                return await unpod.export_shard(
-                    self._plan,
-                    self._number,
-                    self._job.target,
-                    on_progress=self._note,
-                    **options_on_worker(self._plan, self._job.options),
-                )
-            except TargetLockedError:
-                if time.monotonic() - began > _LOCK_EXPIRES:
-                    raise
-            await asyncio.sleep(_LOCK_CHECK)
+
+async def _when_unlocked(work: Callable[[], Awaitable[T]]) -> T:
+    """Do work that needs a lock. A worker that was lost may hold it for some time."""
+    began = time.monotonic()
+    while True:
+        try:
+            return await work()
+        except TargetLockedError:
+            if time.monotonic() - began > _LOCK_EXPIRES:
+                raise
+        await asyncio.sleep(_LOCK_CHECK)
 
 
 def _client_from_environment(rate_limit: RateLimiter) -> UnpodClient:
@@ -199,7 +202,8 @@ def options_on_worker(plan: ExportPlan, options: Mapping[str, Any]) -> dict[str,
 
 def merge_all_shards(plan: ExportPlan, job: Job, results: list[ShardResult]) -> ExportSummary:
     """Merge the shards. Runs as a task of the cluster, which also sees the target."""
-    summary = asyncio.run(merge_shards(plan, job.target))
+    state = job.options.get("state_dir")
+    summary = asyncio.run(_when_unlocked(lambda: merge_shards(plan, job.target, state_dir=state)))
     reasons: tuple[str, ...] = ()
     if job.process is not None:
         reasons = merge_processed(plan, Path(job.target)).reasons

@@ -4,7 +4,8 @@ An export runs in a directory of this machine, as every export does. Afterwards,
 
 Modules: `address` (the URL of a target), `store` (requests to the store, the only user of obstore), `lock`
 (keeps other exports out), `local` (the directory on this machine), `remote` (the manifest and the names in
-the store) and `export`, which combines them.
+the store) and `export`, which combines them. `shards` says where the shards of a plan are, and `merge` makes
+one data set of them.
 
 Several exports may write to one target in spite of the lock, for example because one of them was suspended
 for longer than its lock is valid. These rules keep the data set exact:
@@ -26,12 +27,30 @@ from unpod_async._export.object_store.address import StoreAddress, state_directo
 if TYPE_CHECKING:
     from unpod_async._export.object_store.export import export_to_store
     from unpod_async._export.object_store.lock import StoreLock
+    from unpod_async._export.object_store.merge import merge_in_store
+    from unpod_async._export.object_store.shards import begin_shard, shard_state_directory
     from unpod_async._export.object_store.store import ObjectStore
 
-__all__ = ["ObjectStore", "StoreAddress", "StoreLock", "export_to_store", "state_directory"]
+__all__ = [
+    "ObjectStore",
+    "StoreAddress",
+    "StoreLock",
+    "begin_shard",
+    "export_to_store",
+    "merge_in_store",
+    "shard_state_directory",
+    "state_directory",
+]
 
 # Exports into directories need only the address.
-_MODULES = {"export_to_store": "export", "StoreLock": "lock", "ObjectStore": "store"}
+_MODULES = {
+    "export_to_store": "export",
+    "StoreLock": "lock",
+    "merge_in_store": "merge",
+    "begin_shard": "shards",
+    "shard_state_directory": "shards",
+    "ObjectStore": "store",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -36,6 +36,10 @@ class StoreAddress:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def below(self, folder: str) -> Self:
+        """Return the address of a folder in the target."""
+        return replace(self, prefix=f"{self.prefix}/{folder}".removeprefix("/"))
 
     @classmethod
     def parse(cls, target: str | os.PathLike[str]) -> Self | None:

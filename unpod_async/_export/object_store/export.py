@@ -7,18 +7,20 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from unpod_async._common import os_error_advice, os_error_reason, path_text, run_workers
-from unpod_async._export.manifest import MANIFEST, Manifest, PartInfo
+from unpod_async._export.manifest import MANIFEST, PLAN, Manifest, PartInfo
 from unpod_async._export.object_store.address import StoreAddress, state_directory
 from unpod_async._export.object_store.local import LocalState
 from unpod_async._export.object_store.lock import StoreLock
 from unpod_async._export.object_store.remote import (
+    FILES_AT_ONCE,
     RemoteManifest,
     build_remote_manifest,
+    delete_objects,
     local_name,
     new_name,
     new_state_name,
@@ -26,18 +28,16 @@ from unpod_async._export.object_store.remote import (
     replaced_objects,
     unnamed_objects,
 )
-from unpod_async._export.object_store.store import ObjectStore
+from unpod_async._export.object_store.store import ObjectStore, open_store
 from unpod_async._export.results import ExportSummary
 from unpod_async._export.spec import ExportSpec
 from unpod_async._export.storage import Disk, is_resumable
 from unpod_async._http import Deadline
-from unpod_async.errors import ExportError, InvalidArgument
+from unpod_async.errors import ExportError
 
 __all__ = ["Uploads", "export_to_store"]
 
 _log = logging.getLogger("unpod_async")
-
-_FILES_AT_ONCE: Final = 4
 
 
 class Uploads(Protocol):
@@ -60,26 +60,19 @@ async def export_to_store(
     Args:
         export_to: Exports into a directory.
     """
-    if spec.recordings:
-        raise InvalidArgument(
-            "recordings cannot be exported into an object store",
-            argument="recordings",
-            hint="export them into a directory and copy it",
-        )
     directory = state_directory(address, spec.state_dir)
     local = LocalState(directory, address)
     disk = Disk(directory, lambda: is_resumable(local.data))
     try:
-        store = await disk.run(ObjectStore, address, deadline)  # imports obstore
-        await disk.run(local.open)
-        lock = StoreLock(store, local.holder)
-        try:
-            await lock.acquire()
-            job = _StoreExport(store, lock, local, disk, spec, dataset_options, uploads)
-            return await lock.hold(job.run(export_to))
-        finally:
-            await lock.release()
-            await store.aclose()
+        async with open_store(address, deadline) as store:
+            await disk.run(local.open)
+            lock = StoreLock(store, local.holder)
+            try:
+                await lock.acquire()
+                job = _StoreExport(store, lock, local, disk, spec, dataset_options, uploads)
+                return await lock.hold(job.run(export_to))
+            finally:
+                await lock.release()
     finally:
         disk.close(local.close)
 
@@ -106,16 +99,24 @@ class _StoreExport:
         self._uploads = uploads
 
     async def run(self, export_to: Callable[[Path], Awaitable[ExportSummary]]) -> ExportSummary:
+        await self._refuse_shards()
         manifest = await read_remote_manifest(self._store)
         if manifest is not None:
             manifest.check_options(self._store.address, self._dataset_options)
-        unnamed = await unnamed_objects(self._store, manifest)
+        unnamed = await unnamed_objects(self._store, manifest.objects if manifest else ())
         await self._prepare(manifest)
         summary = await export_to(self._local.data)
         await self._publish(manifest, unnamed)
         return msgspec.structs.replace(
             summary, target=str(self._store.address), local_copy=path_text(self._local.data)
         )
+
+    async def _refuse_shards(self) -> None:
+        if await self._store.read(PLAN) is not None:
+            raise ExportError(
+                f"{self._store.address} contains {PLAN}: it has the shards of a plan",
+                hint="export to another prefix, or export a shard of the plan and merge",
+            )
 
     async def _prepare(self, manifest: RemoteManifest | None) -> None:
         """Make the directory on this machine correspond to the store."""
@@ -146,7 +147,7 @@ class _StoreExport:
             while wanted:
                 await self._download(*wanted.pop())
 
-        await run_workers(_FILES_AT_ONCE, work)
+        await run_workers(FILES_AT_ONCE, work)
         await self._disk.run(self._local.end_restoring, manifest.as_local(), manifest.generation)
 
     async def _download(self, name: str, path: Path, sha256: str) -> None:
@@ -181,7 +182,8 @@ class _StoreExport:
             generation = secrets.token_hex(8)
             content = build_remote_manifest(local, names, generation, state, sha256)
             await self._write_manifest(before, content, generation)
-            await self._delete(replaced_objects(before, unnamed, [*names.values(), state]))
+            replaced = replaced_objects(before.objects if before else (), unnamed, [*names.values(), state])
+            await delete_objects(self._store, replaced)
 
     async def _upload(self, parts: list[PartInfo], names: Mapping[str, str]) -> None:
         waiting = list(reversed(parts))
@@ -192,7 +194,7 @@ class _StoreExport:
                 await self._store.upload(self._local.data / part.name, names[part.name], part.bytes)
                 self._uploads.count_upload()
 
-        await run_workers(_FILES_AT_ONCE, work)
+        await run_workers(FILES_AT_ONCE, work)
 
     async def _upload_state(self) -> tuple[str, str]:
         """Upload the state of the export. Returns its name and its SHA-256 in hex."""
@@ -212,19 +214,3 @@ class _StoreExport:
                 hint="nothing was overwritten; run the same export again",
             )
         await self._disk.run(self._local.note_published, generation)
-
-    async def _delete(self, names: list[str]) -> None:
-        """Delete replaced objects. The data set is complete without that, so a failure is only logged."""
-
-        async def work() -> None:
-            while names:
-                await self._store.delete(names.pop())
-
-        try:
-            await run_workers(_FILES_AT_ONCE, work)
-        except ExportError as error:
-            _log.warning(
-                "replaced files of %s could not be deleted; the next export tries it again: %s",
-                self._store.address,
-                error.summary,
-            )

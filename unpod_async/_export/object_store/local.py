@@ -20,6 +20,7 @@ import msgspec
 from unpod_async._common import O_BINARY, close_locked, lock, path_text, replace_file
 from unpod_async._export.manifest import MANIFEST, WORK
 from unpod_async._export.object_store.address import StoreAddress
+from unpod_async._export.object_store.store import Job
 from unpod_async._export.storage import STATE_NAME, copy_state
 from unpod_async.errors import ExportError, TargetLockedError
 
@@ -51,15 +52,20 @@ class _StateFile(msgspec.Struct):
 class LocalState:
     """The directory of one target on this machine. All methods block and may raise OSError.
 
+    Args:
+        job: What uses the directory.
+
     Attributes:
         data: The folder that an export writes to.
     """
 
-    def __init__(self, directory: Path, address: StoreAddress) -> None:
+    def __init__(self, directory: Path, address: StoreAddress, job: Job = "export") -> None:
         self.directory = directory
         self.data = directory / _DATA
         self._address = address
+        self._job = job
         self._lock = -1
+        self._is_locked = False
         self._file = _StateFile(str(address), "")
 
     @property
@@ -74,28 +80,34 @@ class LocalState:
             ExportError: It contains other files, or belongs to another target.
         """
         path = self.directory / _STATE
-        if not path.exists() and self.directory.exists():
-            self._refuse_other_files()
+        if not (self.directory / _LOCK).exists():
+            self._refuse_other_files()  # before anything is written
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
         if not lock(self._lock):
             raise TargetLockedError(
-                f"another export is writing to {self._address}", hint="wait until it has ended"
+                f"another {self._job} is writing to {self._address}", hint="wait until it has ended"
             )
+        self._is_locked = True
+        if not path.exists():
+            self._refuse_other_files()  # only now, because another export may have been creating them
         if path.exists():
             self._read(path)
         else:
             self._file.holder = secrets.token_hex(8)
             self._save()
-        shutil.rmtree(self.directory / _RESTORING, ignore_errors=True)
+        self.remove_folder()
 
     def _refuse_other_files(self) -> None:
+        if not self.directory.exists():
+            return
         if not self.directory.is_dir():
             raise ExportError(
                 f"{path_text(self.directory)} is not a directory",
                 hint="choose another directory for the state",
             )
-        if any(found.name != _LOCK for found in self.directory.iterdir()):
+        names = {found.name for found in self.directory.iterdir()}
+        if names - {_LOCK} and (self._is_locked or _LOCK not in names):
             raise ExportError(
                 f"{path_text(self.directory)} contains other files",
                 hint="choose a directory for the state that is empty or does not exist",
@@ -116,7 +128,10 @@ class LocalState:
             )
 
     def close(self) -> None:
-        """Unlock the directory."""
+        """Remove what was downloaded and not used, and unlock the directory."""
+        if self._is_locked:
+            self.remove_folder()
+            self._is_locked = False
         if self._lock >= 0:
             close_locked(self._lock)
             self._lock = -1
@@ -170,12 +185,22 @@ class LocalState:
     # -- what is downloaded -------------------------------------------------------------------------------
 
     def begin_restoring(self) -> Path:
-        """Return an empty folder for the files of the store."""
+        """Return a folder for the files of the store, with empty folders for them."""
+        folder = self.make_folder()
+        for name in ("runs", "tasks", WORK):
+            (folder / name).mkdir(mode=0o700)
+        return folder
+
+    def make_folder(self) -> Path:
+        """Return an empty folder for files that are downloaded."""
         folder = self.directory / _RESTORING
         shutil.rmtree(folder, ignore_errors=True)
-        for name in ("runs", "tasks", WORK):
-            (folder / name).mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o700)
         return folder
+
+    def remove_folder(self) -> None:
+        """Remove what `make_folder` has made."""
+        shutil.rmtree(self.directory / _RESTORING, ignore_errors=True)
 
     def end_restoring(self, manifest: bytes, generation: str) -> None:
         """Put the downloaded files in the place of `data`.

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
 import msgspec
@@ -22,7 +22,7 @@ from unpod_async._common import cancel_and_wait
 from unpod_async._export.object_store.store import ObjectStore, Version
 from unpod_async.errors import ExportError, TargetLockedError, TransportError
 
-__all__ = ["LOCK", "StoreLock"]
+__all__ = ["LOCK", "StoreLock", "read_lock"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,51 @@ class _LockContent(msgspec.Struct, frozen=True):
     holder: str
     token: str
     seconds: float
+
+
+class FoundLock(NamedTuple):
+    """A lock that may be of others.
+
+    Attributes:
+        expires: Unix time, by the clock of the store.
+        is_valid: Whether it has not expired, by the clock of this machine.
+    """
+
+    holder: str
+    version: Version
+    expires: float
+    is_valid: bool
+
+    @property
+    def advice(self) -> str:
+        """What to do if the lock is valid, as the hint of an error."""
+        until = datetime.fromtimestamp(self.expires, UTC)
+        return f"wait until it has ended; if it was killed, its lock ends at\n{until:%Y-%m-%d %H:%M:%S} UTC"
+
+
+async def read_lock(
+    store: ObjectStore, name: str = LOCK, now: Callable[[], float] = time.time
+) -> FoundLock | None:
+    """Return a lock; None if there is none.
+
+    Args:
+        now: Unix time.
+
+    Raises:
+        ExportError: The object is not a lock.
+    """
+    found = await store.read(name)
+    if found is None:
+        return None
+    try:
+        lock = msgspec.json.decode(found.content, type=_LockContent)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ExportError(
+            f"{name} in {store.address} is not the lock of an export",
+            hint="remove it if no export writes to this target, or export to another prefix",
+        ) from None
+    expires = found.modified + min(lock.seconds, _MAX_SECONDS)
+    return FoundLock(lock.holder, found.version, expires, now() < expires)
 
 
 class StoreLock:
@@ -90,34 +135,19 @@ class StoreLock:
             TargetLockedError: Another export has it.
             ExportError: The store has no conditional writes.
         """
+        job = self._store.job
         for _ in range(_ATTEMPTS):
-            found = await self._store.read(LOCK)
-            if found is not None:
-                self._check_free(found.content, found.modified)
+            found = await read_lock(self._store, now=self._now)
+            if found is not None and found.is_valid and found.holder != self._holder:
+                raise TargetLockedError(
+                    f"another {job} is writing to {self._store.address}", hint=found.advice
+                )
             if await self._write(None if found is None else found.version):
                 await self._check_conditions()
                 return
         raise TargetLockedError(
-            f"other exports are about to write to {self._store.address}", hint="wait until they have ended"
+            f"other {job}s are about to write to {self._store.address}", hint="wait until they have ended"
         )
-
-    def _check_free(self, content: bytes, modified: float) -> None:
-        """Raise TargetLockedError if a lock is valid and has another holder."""
-        try:
-            lock = msgspec.json.decode(content, type=_LockContent)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise ExportError(
-                f"{LOCK} in {self._store.address} is not the lock of an export",
-                hint="remove it if no export writes to this target, or export to another prefix",
-            ) from None
-        expires = modified + min(lock.seconds, _MAX_SECONDS)
-        if lock.holder != self._holder and self._now() < expires:
-            until = datetime.fromtimestamp(expires, UTC)
-            raise TargetLockedError(
-                f"another export is writing to {self._store.address}",
-                hint="wait until it has ended; if it was killed, its lock ends at\n"
-                f"{until:%Y-%m-%d %H:%M:%S} UTC",
-            )
 
     async def _check_conditions(self) -> None:
         """Raise ExportError unless the store refuses writes whose condition does not hold.
@@ -182,9 +212,10 @@ class StoreLock:
             if found is not None and self._is_ours(found.content) and await self._write(found.version):
                 return
             self._version = None
+        job = self._store.job
         raise ExportError(
-            f"another export has taken the lock of {self._store.address}",
-            hint="nothing was overwritten; run the same export again when the other one has\nended",
+            f"another {job} has taken the lock of {self._store.address}",
+            hint=f"nothing was overwritten; run the same {job} again when the other one has\nended",
         )
 
     def _is_ours(self, content: bytes) -> bool:
@@ -198,7 +229,7 @@ class StoreLock:
         version, self._version = self._version, None
         if version is None:
             return
-        with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
+        with self._store.clean_up(_RELEASE_SECONDS):
             try:
                 if await self._store.write_once(LOCK, self._content(0.0), version) is None:
                     # A renewal that was cancelled may have reached the store.

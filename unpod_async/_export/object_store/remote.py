@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from unpod_async._common import run_workers
 from unpod_async._export.manifest import MANIFEST, MANIFEST_VERSION, WORK, PartInfo
 from unpod_async._export.object_store.address import StoreAddress
 from unpod_async._export.object_store.lock import LOCK
@@ -18,20 +20,33 @@ from unpod_async._tables import SCHEMA_VERSION
 from unpod_async.errors import ExportError
 
 __all__ = [
+    "FILES_AT_ONCE",
     "FOLDERS",
     "RemoteManifest",
+    "build_remote_manifest",
+    "delete_objects",
+    "is_same_data_set",
+    "local_name",
     "new_name",
     "new_state_name",
     "read_remote_manifest",
+    "replaced_objects",
     "unnamed_objects",
+    "with_generation",
 ]
+
+_log = logging.getLogger("unpod_async")
+
+FILES_AT_ONCE: Final = 4
+"""Number of objects that are uploaded, downloaded or deleted at the same time."""
 
 FOLDERS: Final = ("runs", "tasks", WORK)
 """The folders in the store whose objects belong to the export."""
 
 _PART: Final = re.compile(
-    r"(?P<kind>runs|tasks)/(?P<stem>part-\d{5,9})-[0-9a-f]{16}(?P<suffix>\.[a-z.]{3,10})"
+    r"(?P<kind>runs|tasks)/(?P<stem>part-(\d{5}-)?\d{5,9})-[0-9a-f]{16}(?P<suffix>\.[a-z.]{3,10})"
 )
+"""The name of a part. That of a merged data set begins with the number of its shard."""
 _STATE: Final = re.compile(re.escape(WORK) + r"/state-[0-9a-f]{16}\.sqlite3\.gz")
 _GENERATION: Final = re.compile(r"[0-9a-f]{16}")
 
@@ -108,6 +123,11 @@ class RemoteManifest:
         return self._content.parts
 
     @property
+    def objects(self) -> set[str]:
+        """Names of the objects of the data set."""
+        return {part.name for part in self.parts} | {self.state}
+
+    @property
     def generation(self) -> str:
         return self._content.store.generation
 
@@ -136,7 +156,12 @@ class RemoteManifest:
 
     def describes(self, local: bytes) -> bool:
         """Return whether the manifest of a directory describes the same data set."""
-        return _comparable(msgspec.json.decode(self.as_local())) == _comparable(msgspec.json.decode(local))
+        return is_same_data_set(self.as_local(), local)
+
+
+def is_same_data_set(one: bytes, other: bytes) -> bool:
+    """Return whether two manifests differ only in what each export or merge writes anew."""
+    return _comparable(msgspec.json.decode(one)) == _comparable(msgspec.json.decode(other))
 
 
 def _comparable(raw: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +183,11 @@ def build_remote_manifest(
     raw["parts"] = [{**part, "name": names[part["name"]]} for part in raw["parts"]]
     raw["store"] = _StoreInfo(generation, state, state_sha256)
     return _encode(raw)
+
+
+def with_generation(manifest: bytes) -> bytes:
+    """Return the manifest of a merged data set for the store: every one differs from all others."""
+    return _encode(msgspec.json.decode(manifest) | {"store": {"generation": secrets.token_hex(8)}})
 
 
 def _encode(raw: dict[str, Any]) -> bytes:
@@ -193,16 +223,21 @@ class _AnyVersion(msgspec.Struct):
     versions: _Versions
 
 
-async def unnamed_objects(store: ObjectStore, manifest: RemoteManifest | None) -> list[str]:
+async def unnamed_objects(store: ObjectStore, named: Collection[str]) -> list[str]:
     """Return the objects of exports that a manifest does not name. A killed export leaves such objects.
+
+    Args:
+        named: The objects that the manifest names.
 
     Raises:
         ExportError: The folders have objects that no export wrote. Readers of a folder would read them.
     """
-    named = {LOCK}
-    if manifest is not None:
-        named |= {part.name for part in manifest.parts} | {manifest.state}
-    unnamed = [name for folder in FOLDERS for name in await store.list_names(folder) if name not in named]
+    unnamed = [
+        name
+        for folder in FOLDERS
+        for name in await store.list_names(folder)
+        if name not in named and name != LOCK
+    ]
     for name in unnamed:
         if not _PART.fullmatch(name) and not _STATE.fullmatch(name):
             raise ExportError(
@@ -212,17 +247,31 @@ async def unnamed_objects(store: ObjectStore, manifest: RemoteManifest | None) -
     return unnamed
 
 
-def replaced_objects(
-    before: RemoteManifest | None, unnamed: Iterable[str], after: Iterable[str]
-) -> list[str]:
+def replaced_objects(named: Iterable[str], unnamed: Iterable[str], after: Iterable[str]) -> list[str]:
     """Return the objects to delete once a new manifest is in the store.
 
     Args:
-        before: The manifest that it has replaced.
+        named: The names in the manifest that it has replaced.
         unnamed: See `unnamed_objects`. They were there before the new manifest.
         after: The names in the new manifest.
     """
-    named: set[str] = set()
-    if before is not None:
-        named = {part.name for part in before.parts} | {before.state}
-    return sorted((named | set(unnamed)) - set(after))
+    return sorted({*named, *unnamed} - set(after))
+
+
+async def delete_objects(store: ObjectStore, names: Iterable[str]) -> None:
+    """Delete replaced objects. The data set is complete without that, so a failure is only logged."""
+    waiting = list(names)
+
+    async def work() -> None:
+        while waiting:
+            await store.delete(waiting.pop())
+
+    try:
+        await run_workers(FILES_AT_ONCE, work)
+    except ExportError as error:
+        _log.warning(
+            "replaced files of %s could not be deleted; the next %s tries it again: %s",
+            store.address,
+            store.job,
+            error.summary,
+        )

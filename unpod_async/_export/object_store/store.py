@@ -13,9 +13,9 @@ import hashlib
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
@@ -26,12 +26,15 @@ from unpod_async._tables import import_package
 from unpod_async._version import install_command
 from unpod_async.errors import ExportError
 
-__all__ = ["ObjectStore", "StoredObject", "Version"]
+__all__ = ["Job", "ObjectStore", "StoredObject", "Version", "open_store"]
 
 T = TypeVar("T")
 
 Version: TypeAlias = dict[str, str]
 """Identifies the content of an object: its ETag, or the generation in Google Cloud Storage."""
+
+Job: TypeAlias = Literal["export", "merge"]
+"""What uses the store. Messages name it."""
 
 _CHUNK: Final = 5 * 2**20
 _CHUNKS_AT_ONCE: Final = 2
@@ -62,6 +65,8 @@ _CREDENTIAL_SERVERS: Final = ("169.254.169.254", "metadata.google.internal")
 """Machines in a cloud get credentials there. obstore asks them if the environment has none."""
 _DENIED: Final = frozenset({"401", "403"})
 _NO_CONDITIONS: Final = frozenset({"NotImplemented", "UnsupportedHeader"})
+_NO_COPY: Final = frozenset({"InvalidRequest", "EntityTooLarge", "NotImplemented"})
+"""S3 answers the first to the copy of an object of more than 5 GB."""
 
 
 class StoredObject(NamedTuple):
@@ -76,6 +81,23 @@ class StoredObject(NamedTuple):
     modified: float
 
 
+@contextlib.asynccontextmanager
+async def open_store(
+    address: StoreAddress, deadline: Deadline, job: Job = "export"
+) -> AsyncGenerator[ObjectStore, None]:
+    """Open a store without blocking, and close it at the end of the block.
+
+    Raises:
+        ConfigurationError: obstore is not installed.
+        ExportError: A setting is missing or invalid.
+    """
+    store = await _run_in_thread(functools.partial(ObjectStore, address, deadline, job))  # imports obstore
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
 class ObjectStore:
     """One prefix of a bucket. The deadline of the export ends every request.
 
@@ -84,13 +106,13 @@ class ObjectStore:
         TransportError: The deadline ended.
     """
 
-    def __init__(self, address: StoreAddress, deadline: Deadline) -> None:
+    def __init__(self, address: StoreAddress, deadline: Deadline, job: Job = "export") -> None:
         self.address = address
+        self.job: Final = job
         self._deadline = deadline
         self._was_cancelled = False
-        self._obstore = import_package(
-            "obstore", f"an export to {address.scheme}://", install_command("store")
-        )
+        use = "an export to" if job == "export" else "a merge in"
+        self._obstore = import_package("obstore", f"{use} {address.scheme}://", install_command("store"))
         self._store_module = import_package("obstore.store", "an object store", install_command("store"))
         make = getattr(self._store_module, _STORE_CLASSES[address.scheme])
         try:
@@ -153,8 +175,11 @@ class ObjectStore:
             ),
         )
 
-    async def download(self, name: str, path: Path) -> str | None:
-        """Download an object into a new file. Returns its SHA-256 in hex; None if it does not exist.
+    async def download(self, name: str, path: Path | None) -> str | None:
+        """Download an object and return its SHA-256 in hex; None if it does not exist.
+
+        Args:
+            path: The new file for its content; None if only the digest is needed.
 
         Raises:
             OSError: The file cannot be written.
@@ -166,11 +191,27 @@ class ObjectStore:
             return None
         chunks = aiter(found.stream(min_chunk_size=_READ_BYTES))
         with contextlib.ExitStack() as opened:
-            file = await _run_in_thread(lambda: opened.enter_context(path.open("xb")))
+            file = None
+            if path is not None:
+                file = await _run_in_thread(functools.partial(_open_new, path, opened))
             while (chunk := await self._send("read", lambda: _next(chunks))) is not None:
                 digest.update(chunk)
-                await _run_in_thread(functools.partial(file.write, chunk))
+                if file is not None:
+                    await _run_in_thread(functools.partial(file.write, chunk))
         return digest.hexdigest()
+
+    async def copy(self, source: str, name: str) -> bool:
+        """Let the store copy an object.
+
+        Returns:
+            False if the object does not exist, or the store does not copy it, for example because of its
+            size. Azure may still be copying when it answers.
+        """
+        try:
+            await self._send("copied", lambda: self._obstore.copy_async(self._store, source, name))
+        except (_Missing, _CannotCopy):
+            return False
+        return True
 
     async def list_names(self, folder: str) -> list[str]:
         """Return the names of all objects in a folder and below it."""
@@ -179,6 +220,12 @@ class ObjectStore:
         while (batch := await self._send("listed", lambda: _next(batches))) is not None:
             names += [found["path"] for found in batch]
         return names
+
+    async def first_names(self, folder: str) -> list[str]:
+        """Return the names of two objects in a folder or below it, or of fewer if there are not so many."""
+        batches = aiter(self._obstore.list(self._store, prefix=folder, chunk_size=2))
+        batch = await self._send("listed", lambda: _next(batches))
+        return [found["path"] for found in batch or ()]
 
     async def delete(self, name: str) -> None:
         """Delete an object if it exists."""
@@ -202,6 +249,16 @@ class ObjectStore:
 
     # -- deadline and errors ------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def clean_up(self, seconds: float) -> Generator[None, None, None]:
+        """Give the requests of a block this time, although the caller was cancelled or the deadline ended."""
+        before, self._deadline = self._deadline, Deadline(None)
+        try:
+            with anyio.move_on_after(seconds, shield=True):
+                yield
+        finally:
+            self._deadline = before
+
     async def _send(self, verb: str, request: Callable[[], Awaitable[T]]) -> T:
         """Send a request and return its result.
 
@@ -213,6 +270,7 @@ class ObjectStore:
         Raises:
             _Missing: There is no such object.
             _Conflict: The condition of a write does not hold.
+            _CannotCopy: The store does not copy this object.
         """
         try:
             async with TimeLimit(max(0.0, self._deadline.left())):
@@ -246,6 +304,8 @@ class ObjectStore:
             return _Conflict()
         if isinstance(error, NotImplementedError) or (verb == "written" and code in _NO_CONDITIONS):
             return self.no_conditions_error()
+        if verb == "copied" and code in _NO_COPY:
+            return _CannotCopy()
         if isinstance(error, OSError):
             return self._os_error(error, verb, text)
         return self._failed_request(verb, text, status, code)
@@ -255,7 +315,7 @@ class ObjectStore:
         if _OF_THE_STORE not in text:
             return ExportError(
                 f"a file to upload cannot be read: {os_error_reason(error)}",
-                hint="run the same export again",
+                hint=f"run the same {self.job} again",
             )
         return self._no_bucket_error() if verb == "written" else _Missing()
 
@@ -286,12 +346,12 @@ class ObjectStore:
         if status:
             return ExportError(
                 f"{self.address} cannot be {verb}: the store answered {answer}",
-                hint="check the endpoint, the region and the bucket; run the same export again",
+                hint=f"check the endpoint, the region and the bucket; run the same {self.job} again",
             )
         return ExportError(
             f"{self.address} cannot be {verb}: {_reason(text)}",
             hint=f"check the network and the endpoint, and {_CREDENTIALS[scheme]};\n"
-            "then run the same export again",
+            f"then run the same {self.job} again",
         )
 
 
@@ -301,6 +361,15 @@ class _Missing(Exception):
 
 class _Conflict(Exception):
     """The object exists already, or has another version."""
+
+
+class _CannotCopy(Exception):
+    """The store does not copy this object."""
+
+
+def _open_new(path: Path, opened: contextlib.ExitStack) -> BinaryIO:
+    """Open a new file, which `opened` closes."""
+    return opened.enter_context(path.open("xb"))
 
 
 async def _run_in_thread(work: Callable[[], T]) -> T:

@@ -98,11 +98,18 @@ class Disk:
     Args:
         target: The directory of the files, for error messages.
         is_kept: Returns whether the next export can resume. Called after the files are closed.
+        repeat: What to do after the cause of an error was removed, for its hint.
     """
 
-    def __init__(self, target: Path, is_kept: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        target: Path,
+        is_kept: Callable[[], bool] = lambda: False,
+        repeat: str = "run the same export again",
+    ) -> None:
         self._target = target
         self._is_kept = is_kept
+        self._repeat = repeat
         self._thread = ThreadPoolExecutor(1, "unpod-export")
         self._sync_thread = ThreadPoolExecutor(1, "unpod-export-sync")
         self._failure: BaseException | None = None
@@ -204,7 +211,7 @@ class Disk:
         reason = os_error_reason(failure) if failure.errno else str(failure)
         error = ExportError(
             f"{path_text(self._target)} cannot be written: {reason}",
-            hint=f"{advice} and run the same export again",
+            hint=f"{advice} and {self._repeat}",
         )
         self._write_errors.append(error)
         return error

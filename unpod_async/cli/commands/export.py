@@ -364,12 +364,17 @@ def _shard_job(
     async def run(client: UnpodClient, show: Callable[[ExportProgress], object]) -> ExportSummary:
         return await client.export_shard(plan, shard, target, on_progress=show, **options)
 
+    spec = shard_spec(plan, options)
+
     def directory() -> str:
-        from unpod_async._export import shard_directory
+        from unpod_async._export import StoreAddress, shard_directory, shard_state_directory
 
-        return str(shard_directory(Path(target), shard))
+        address = StoreAddress.parse(target)
+        if address is None:
+            return str(shard_directory(Path(target), shard))
+        return str(shard_state_directory(address, shard, spec.state_dir) / "data")
 
-    return _Job(run, options.get("concurrency", shard_spec(plan, options).concurrency), directory)
+    return _Job(run, spec.concurrency, directory)
 
 
 def read_plan(path: str) -> ExportPlan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -20,8 +19,9 @@ from unpod_async.cli.commands.export import (
 )
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError
 from unpod_async.cli.lookup import find_run_ids
-from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson
+from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson, parse_seconds
 from unpod_async.cli.output import check_stdout, counted, echo, echo_command, echo_err, wants_json
+from unpod_async.cli.runner import InterruptibleRunner
 from unpod_async.cli.session import open_client
 
 if TYPE_CHECKING:
@@ -125,8 +125,29 @@ def merge(
     context: typer.Context,
     plan_file: PlanFile,
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", show_default=False, help="Directory of the shards.")
+        str,
+        typer.Argument(metavar="TARGET", show_default=False, help="Directory or URL of the shards."),
     ],
+    state_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            rich_help_panel="Object stores",
+            help="Directory on this machine for temporary files. By default it is in the user's folder for "
+            "caches.",
+        ),
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            show_default=False,
+            parser=parse_seconds,
+            rich_help_panel="Object stores",
+            help="Stop after this many seconds, or after a duration such as 10m or 2h.",
+        ),
+    ] = None,
     json_lines: SummaryAsJson = None,
 ) -> int:
     """Make one data set of the shards of a plan, after all of them have been exported.
@@ -140,7 +161,8 @@ def merge(
     made = read_plan(plan_file)
     from unpod_async import merge_shards
 
-    summary = asyncio.run(merge_shards(made, target))
+    with InterruptibleRunner() as runner:
+        summary = runner.run(merge_shards(made, target, state_dir=state_dir, deadline=deadline))
     write_summary(summary, as_json=wants_json(json_lines))
     command = ["unpod-async", *context.obj.argv]
     report_missing(summary, command, "export the shards again to fetch what is missing, then merge them")
