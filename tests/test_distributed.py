@@ -219,6 +219,24 @@ async def test_an_asynchronous_client_of_dask_works_too(
     assert_holds(tmp_path / "data", sandbox)
 
 
+async def test_all_workers_begin_with_the_same_number_of_shards(
+    tmp_path: Path, sandbox: Sandbox, dask: Client
+) -> None:
+    """Dask moves tasks from a worker with too many, but so slowly that others are idle for seconds."""
+    url, token, folder = sandbox.base_url, sandbox.token, tmp_path / "workers"
+    folder.mkdir()
+
+    def client_of_sandbox(limit: RateLimiter) -> UnpodClient:
+        (folder / f"{os.getpid()}-{time.monotonic_ns()}").touch()
+        return UnpodClient(token, base_url=url, rate_limit=limit)
+
+    await unpod_async.distributed.export(
+        await plan_of(sandbox, shards=4), tmp_path / "data", dask, client=client_of_sandbox
+    )
+    started = Counter(int(path.name.partition("-")[0]) for path in folder.iterdir())
+    assert started == dict.fromkeys(dask.run(os.getpid).values(), 2)
+
+
 async def test_the_workers_share_the_limit(tmp_path: Path, dask: Client) -> None:
     with Sandbox(runs=40, rate_limit=30, burst=12) as sandbox:
         set_environment(dask, sandbox)

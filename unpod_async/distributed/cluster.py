@@ -152,7 +152,7 @@ class _Cluster:
     ) -> ExportSummary:
         await self._prepare(rate_limit, burst)
         with self._progress_to(on_progress):
-            futures = self._submit(retries)
+            futures = await self._submit(retries)
             try:
                 await _wait_for_all(futures)
                 for number, future in enumerate(futures):
@@ -181,11 +181,12 @@ class _Cluster:
                 hint="install the same version of unpod-async where the scheduler and the workers run",
             )
 
-    def _submit(self, retries: int) -> list[Any]:
+    async def _submit(self, retries: int) -> list[Any]:
         """Submit the shards and their merge, which is the last."""
         name = hashlib.sha256(f"{self._plan.digest} {self._job.target}".encode()).hexdigest()[:16]
         # One task has the plan, so that it is sent once, and again if its worker is lost.
         plan = self._client.submit(_same, self._plan, key=f"unpod-plan-{name}")
+        await self._copy_to_all_workers(plan)
         keys = [f"unpod-shard-{name}-{number}" for number in range(self._plan.shards)]
         shards = [
             self._client.submit(export_one_shard, plan, self._job, number, key, key=key, retries=retries)
@@ -193,6 +194,17 @@ class _Cluster:
         ]
         merge = self._client.submit(merge_all_shards, plan, self._job, shards, key=f"unpod-merge-{name}")
         return [*shards, merge]
+
+    async def _copy_to_all_workers(self, plan: Any) -> None:
+        """Wait until all workers have the plan.
+
+        Dask gives a task to a worker that has its arguments. If only one worker had the plan, it would get
+        all shards of a small plan, and the others would have to steal them, at most one in a second.
+        """
+        try:
+            await self._client.replicate([plan])
+        except Exception as error:  # noqa: BLE001 - the error of the scheduler has any type
+            _log.warning("workers may start late: the plan was not copied (%s)", type(error).__name__)
 
     @contextmanager
     def _progress_to(self, on_progress: OnProgress | None) -> Generator[None, None, None]:
