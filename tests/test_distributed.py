@@ -125,7 +125,7 @@ async def test_what_was_leased_for_a_cancelled_request_is_not_used_much_later() 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a killed worker is no news
-    with LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as made:
         yield made
 
 

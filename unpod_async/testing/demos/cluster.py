@@ -102,7 +102,7 @@ class Demo:
         began = time.monotonic()
         async with (
             dask.LocalCluster(
-                n_workers=2, threads_per_worker=2, processes=True, asynchronous=True, dashboard_address=None
+                n_workers=2, threads_per_worker=2, processes=True, asynchronous=True, dashboard_address=":0"
             ) as cluster,
             dask.Client(cluster, asynchronous=True) as client,
         ):
