@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.export.odd_rows import odd_line
-from unpod_async import ExportError, ExportPlan, Task, UnpodClient
+from unpod_async import ExportError, ExportPlan, TargetLockedError, Task, UnpodClient
+from unpod_async._common import locked
 from unpod_async._export import merge_processed, process_shard, shard_directory
 from unpod_async._tables import COLUMNS, join_cells, row_names, split_into_cells
 from unpod_async.testing import Sandbox
@@ -107,6 +110,67 @@ async def test_processing_that_is_stopped_publishes_nothing(tmp_path: Path) -> N
     assert list((directory / "processed").iterdir()) == []
     with pytest.raises(ExportError, match="shard 0 has not been processed"):
         merge_processed(plan, tmp_path)
+
+
+async def test_a_function_that_yields_rows_for_ever_can_be_stopped(tmp_path: Path) -> None:
+    def process(_task: Task) -> Iterator[dict[str, Any]]:
+        for number in itertools.count():
+            yield {"number": number}
+
+    async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
+        await exported(unpod, sandbox.space_token, tmp_path)
+    asked = itertools.count()
+    directory = shard_directory(tmp_path, 0)
+    assert process_shard(directory, process, "job", lambda: next(asked) > 100) is None
+    assert list((directory / "processed").iterdir()) == []
+
+
+async def test_only_one_process_at_a_time_writes_to_a_shard_and_to_the_merged_table(tmp_path: Path) -> None:
+    """A worker that was suspended may resume after its shard has been given to another one."""
+    async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
+        plan = await exported(unpod, sandbox.space_token, tmp_path)
+        directory = shard_directory(tmp_path, 0)
+
+        def process(task: Task) -> Iterator[dict[str, Any]]:
+            with pytest.raises(TargetLockedError) as caught:
+                process_shard(directory, details, "job", never)
+            assert caught.value.hint
+            yield from details(task)
+
+        assert process_shard(directory, process, "job", never).reasons == ()  # type: ignore[union-attr]
+        with locked(directory / ".unpod-export" / "lock"), pytest.raises(TargetLockedError):
+            process_shard(directory, details, "job", never)
+        process_all(plan, tmp_path, details)
+        with locked(tmp_path / "_shards" / "lock"), pytest.raises(TargetLockedError):
+            merge_processed(plan, tmp_path)
+        assert merge_processed(plan, tmp_path).rows == sandbox.task_count
+
+
+async def test_a_function_that_ends_the_program_costs_the_rows_of_its_task(tmp_path: Path) -> None:
+    async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
+        plan = await exported(unpod, sandbox.space_token, tmp_path)
+        process_all(plan, tmp_path, lambda _task: sys.exit(1))
+        merged = merge_processed(plan, tmp_path)
+    assert (merged.rows, merged.failed) == (0, sandbox.task_count)
+    assert "with SystemExit" in merged.reasons[0]
+
+
+async def test_rows_have_the_ids_of_their_task(tmp_path: Path) -> None:
+    async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
+        plan = await exported(unpod, sandbox.space_token, tmp_path)
+        process_all(plan, tmp_path, lambda _task: [{"task_id": "another", "a": 1, "run_id": None}])
+        merge_processed(plan, tmp_path)
+    assert {row["task_id"] for row in lines_of(tmp_path)} == set(sandbox.task_ids())
+    assert {row["run_id"] for row in lines_of(tmp_path)} <= set(sandbox.run_ids())
+    assert {tuple(row) for row in lines_of(tmp_path)} == {("run_id", "task_id", "a")}
+
+
+async def test_a_table_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
+        plan = await exported(unpod, sandbox.space_token, tmp_path)
+        (shard_directory(tmp_path, 0) / "processed").write_text("not a folder")
+        with pytest.raises(ExportError, match="cannot be written: File exists"):
+            process_all(plan, tmp_path, details)
 
 
 async def test_a_shard_that_was_exported_again_must_be_processed_again(tmp_path: Path) -> None:

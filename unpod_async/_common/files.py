@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,6 +28,7 @@ __all__ = [
     "close_locked",
     "find_write_error",
     "lock",
+    "locked",
     "path_text",
     "replace_file",
     "sync_file",
@@ -290,6 +292,22 @@ def close_locked(file: int) -> None:
         with contextlib.suppress(OSError):  # closing the file also unlocks it
             _locks.release(file)
     os.close(file)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Generator[bool, None, None]:
+    """Hold the lock of a file during the block. The file is created if it does not exist.
+
+    The block gets False if another descriptor holds the lock.
+
+    Raises:
+        OSError: The file cannot be opened, or its file system has no locks.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
+    try:
+        yield lock(file)
+    finally:
+        close_locked(file)
 
 
 def _forget_locks() -> None:

@@ -7,25 +7,35 @@ processes all parts, because its function may be another one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from unpod_async._common import counted, path_text, replace_file, sync_file, sync_folder
+from unpod_async._common import (
+    counted,
+    locked,
+    os_error_advice,
+    os_error_reason,
+    path_text,
+    replace_file,
+    sync_file,
+    sync_folder,
+)
 from unpod_async._export.claim import SHARDS, shard_directory
-from unpod_async._export.manifest import PartInfo
+from unpod_async._export.manifest import WORK, PartInfo
 from unpod_async._export.plan import ExportPlan, all_shards
 from unpod_async._export.reading import DatasetReader
 from unpod_async._export.space_scan import space_tasks
 from unpod_async._paging import decode_rows
 from unpod_async._tables import join_cells, row_names
-from unpod_async.errors import ExportError, InvalidArgument
+from unpod_async.errors import ExportError, InvalidArgument, TargetLockedError
 from unpod_async.models import Task
 
 __all__ = ["PROCESSED", "Process", "ProcessedTable", "check_process", "merge_processed", "process_shard"]
@@ -128,29 +138,42 @@ def process_shard(
     Args:
         directory: That of the shard.
         job: Different for each function.
-        is_stopped: Returns whether to stop. Asked before each part and each batch of tasks.
+        is_stopped: Returns whether to stop. Asked before each task and after each row.
 
     Raises:
         ExportError: the shard has not been exported, or its files cannot be read or written.
+        TargetLockedError: the shard is being exported or processed.
     """
     reader = DatasetReader(directory)
     try:
-        (directory / PROCESSED).mkdir(mode=0o700, exist_ok=True)
-        known = _known_parts(directory, job)
-        parts: list[ProcessedPart] = []
-        for source in reader.manifest.parts:
-            if source.kind == "tasks":
-                name = f"{PROCESSED}/{source.name.partition('/')[2].partition('.')[0]}.jsonl"
-                part = known.get((name, source.sha256))
-                parts.append(part or _process_part(reader, source, directory, name, process, is_stopped))
-        reader.check_unchanged()
-        table = ProcessedTable(job=job, parts=parts)
-        _publish(directory, table)
+        with _held(directory / WORK / "lock", directory):
+            (directory / PROCESSED).mkdir(mode=0o700, exist_ok=True)
+            known = _known_parts(directory, job)
+            parts: list[ProcessedPart] = []
+            for source in reader.manifest.parts:
+                if source.kind == "tasks":
+                    name = f"{PROCESSED}/{source.name.partition('/')[2].partition('.')[0]}.jsonl"
+                    part = known.get((name, source.sha256))
+                    parts.append(part or _process_part(reader, source, directory, name, process, is_stopped))
+            reader.check_unchanged()
+            table = ProcessedTable(job=job, parts=parts)
+            _publish(directory, table)
     except _Stopped:
         return None
     except OSError as error:
         raise _cannot_write(directory, error) from None
     return table
+
+
+@contextlib.contextmanager
+def _held(lock: Path, directory: Path) -> Generator[None, None, None]:
+    """Hold a lock during the block. A worker that was suspended may still hold it."""
+    with locked(lock) as is_locked:
+        if not is_locked:
+            raise TargetLockedError(
+                f"another process is writing to {path_text(directory)}", hint="wait until it has ended"
+            )
+        yield
 
 
 def _known_parts(directory: Path, job: str) -> dict[tuple[str, str], ProcessedPart]:
@@ -186,7 +209,7 @@ def _process_part(
             for task in _tasks_of(reader, source):
                 if is_stopped():
                     raise _Stopped
-                lines = _lines_of(task, process)
+                lines = _lines_of(task, process, is_stopped)
                 if isinstance(lines, FailedTask):
                     failed += 1
                     examples += [lines] if failed <= _MAX_EXAMPLES else []
@@ -228,14 +251,23 @@ def _tasks_of(reader: DatasetReader, source: PartInfo) -> Iterator[Task | Failed
             yield row if isinstance(row, Task) else FailedTask(cells[0], "DecodeError")
 
 
-def _lines_of(task: Task | FailedTask, process: Process) -> list[bytes] | FailedTask:
+def _lines_of(
+    task: Task | FailedTask, process: Process, is_stopped: Callable[[], bool]
+) -> list[bytes] | FailedTask:
     if isinstance(task, FailedTask):
         return task
     ids = {"run_id": task.run_id, "task_id": task.task_id}
+    lines: list[bytes] = []
     try:
-        return [msgspec.json.encode({**ids, **row}) + b"\n" for row in process(task)]
-    except Exception as error:  # noqa: BLE001 - code of the user: one bad row costs one row
+        for row in process(task):
+            lines.append(msgspec.json.encode({**ids, **row, **ids}) + b"\n")
+            if is_stopped():  # the function may never stop to yield rows
+                raise _Stopped
+    except _Stopped:
+        raise
+    except BaseException as error:  # noqa: BLE001 - code of the user, such as sys.exit: it costs one task
         return FailedTask(task.task_id, type(error).__name__)
+    return lines
 
 
 def _publish(directory: Path, table: ProcessedTable) -> None:
@@ -253,32 +285,38 @@ def merge_processed(plan: ExportPlan, target: Path) -> ProcessedTable:
 
     Raises:
         ExportError: a shard has not been processed since it was exported, or a file is damaged.
+        TargetLockedError: another merge is running.
     """
-    staged = target / SHARDS / "merging-processed"
     try:
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(mode=0o700)
-        (target / PROCESSED).mkdir(mode=0o700, exist_ok=True)
-        parts: list[ProcessedPart] = []
-        jobs: set[str] = set()
-        for shard in all_shards(plan):
-            directory = shard_directory(target, shard.number)
-            table = _table_of(directory, shard.number)
-            jobs.add(table.job)
-            parts += [_stage(part, directory, staged, shard.number) for part in table.parts]
-        if len(jobs) > 1:
-            raise ExportError(
-                "the shards were processed by different jobs",
-                hint="process all shards again in one job",
-            )
-        for part in parts:
-            (staged / Path(part.name).name).replace(target / part.name)
-        merged = ProcessedTable(job=jobs.pop(), parts=parts)
-        _publish(target, merged)
+        with _held(target / SHARDS / "lock", target):
+            staged = target / SHARDS / "merging-processed"
+            try:
+                return _merge(plan, target, staged)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
     except OSError as error:
         raise _cannot_write(target, error) from None
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _merge(plan: ExportPlan, target: Path, staged: Path) -> ProcessedTable:
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(mode=0o700)
+    (target / PROCESSED).mkdir(mode=0o700, exist_ok=True)
+    parts: list[ProcessedPart] = []
+    jobs: set[str] = set()
+    for shard in all_shards(plan):
+        directory = shard_directory(target, shard.number)
+        table = _table_of(directory, shard.number)
+        jobs.add(table.job)
+        parts += [_stage(part, directory, staged, shard.number) for part in table.parts]
+    if len(jobs) > 1:
+        raise ExportError(
+            "the shards were processed by different jobs", hint="process all shards again in one job"
+        )
+    for part in parts:
+        (staged / Path(part.name).name).replace(target / part.name)
+    merged = ProcessedTable(job=jobs.pop(), parts=parts)
+    _publish(target, merged)
     return merged
 
 
@@ -318,6 +356,6 @@ def _sha256(path: Path) -> str:
 
 def _cannot_write(directory: Path, error: OSError) -> ExportError:
     return ExportError(
-        f"the processed rows in {path_text(directory)} cannot be written: {error.strerror}",
-        hint="remove the cause and run it again",
+        f"the processed rows in {path_text(directory)} cannot be written: {os_error_reason(error)}",
+        hint=f"{os_error_advice(error, 'remove the cause')} and run it again",
     )
