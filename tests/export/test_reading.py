@@ -9,6 +9,7 @@ import os
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,20 @@ def test_the_limit_of_the_csv_module_stays(tmp_path: Path) -> None:
     path = written(tmp_path / "part", "csv", "tasks", lines("tasks"))
     for _ in FORMATS["csv"].read(path, "tasks", ["task_id"], CsvOptions()):
         assert csv.field_size_limit() == before
+
+
+def test_several_threads_read_csv_at_the_same_time(tmp_path: Path) -> None:
+    """The shards of a worker process are read in its threads."""
+    before = csv.field_size_limit()
+    large = b'{"task_id":"%b"}' % (b"x" * (before + 1))
+    path = written(tmp_path / "part", "csv", "tasks", [large, *[b'{"task_id":"a"}'] * 400])
+
+    def read(_: int) -> int:
+        return len(rows_of(FORMATS["csv"].read(path, "tasks", ["task_id"], CsvOptions())))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(read, range(200))) == {401}
+    assert csv.field_size_limit() == before
 
 
 @pytest.mark.parametrize("form", FORMATS)

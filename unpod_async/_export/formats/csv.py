@@ -13,6 +13,7 @@ import csv
 import itertools
 import os
 import re
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -176,7 +177,7 @@ def read_csv(path: Path, kind: RowKind, names: Sequence[str], options: CsvOption
                 raise part_error(path, f"it has no column {min(missing)}")
             positions = [header.index(name) for name in names]
             while True:
-                with _any_field_size():
+                with _field_size_limit.lifted():
                     # Only the cells that are needed are kept: a transcript may have megabytes.
                     cells = [
                         [row[position] for position in positions]
@@ -219,11 +220,27 @@ def _has_length(row: Sequence[str], header: Sequence[str]) -> bool:
     return True
 
 
-@contextmanager
-def _any_field_size() -> Generator[None]:
-    """Lift the limit of `csv`, which is that of the whole process, for a moment."""
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
+class _FieldSizeLimit:
+    """The limit of `csv`, which is that of the whole process. The last reader restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._usual = 0
+
+    @contextmanager
+    def lifted(self) -> Generator[None]:
+        with self._lock:
+            if not self._readers:
+                self._usual = csv.field_size_limit(2**31 - 1)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    csv.field_size_limit(self._usual)
+
+
+_field_size_limit = _FieldSizeLimit()
