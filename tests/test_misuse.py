@@ -6,13 +6,13 @@ import importlib.metadata
 import inspect
 import subprocess
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 import unpod_async
-from unpod_async import UnpodClient
+from unpod_async import InvalidArgument, UnpodClient
 
 SPACE = "SPACE"
 
@@ -41,6 +41,7 @@ OBJECTS: dict[str, tuple[Callable[[UnpodClient], Any], tuple[str, str, str]]] = 
     "Agents": (lambda unpod: unpod.agents, (".list(...)",) * 3),
     "Runs": (lambda unpod: unpod.runs, (".list(...)",) * 3),
     "Tasks": (lambda unpod: unpod.tasks, (".create_many(...)",) * 3),
+    "CallLogs": (lambda unpod: unpod.call_logs, (".list(...)",) * 3),
     "Recordings": (lambda unpod: unpod.recordings, (".download(...)",) * 3),
 }
 
@@ -117,7 +118,25 @@ async def test_groups_of_calls_show_their_server_and_no_secret() -> None:
     assert shown == [repr(unpod).replace("UnpodClient", name.capitalize()) for name in groups]
     assert "http://127.0.0.1:9" in shown[0]
     assert "t0ken" not in "".join(shown)
-    assert not isinstance(unpod.runs, AsyncIterable)
+
+
+@pytest.mark.parametrize(
+    "name", ["Organizations", "Spaces", "Agents", "Runs", "Tasks", "CallLogs", "Recordings"]
+)
+async def test_async_for_over_a_group_of_calls_says_what_to_write(name: str) -> None:
+    make, (hint, _, _) = OBJECTS[name]
+    group = make(UnpodClient("t0ken", "acme", "http://127.0.0.1:9"))
+    with pytest.raises(TypeError, match=f"'{name}' object is not iterable") as caught:
+        async for _ in group:
+            pass
+    assert hint in str(caught.value)
+
+
+async def test_a_group_of_calls_is_no_list_of_runs() -> None:
+    unpod = UnpodClient("t0ken", "acme", "http://127.0.0.1:9")
+    async with unpod:
+        with pytest.raises(InvalidArgument, match="runs must be"):
+            unpod.runs.tasks_for(SPACE, unpod.runs)  # type: ignore[call-overload]
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:

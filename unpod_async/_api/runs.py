@@ -414,7 +414,7 @@ class Runs(Resource):
 
 
 def _is_iterable(runs: object) -> bool:
-    return isinstance(runs, Iterable | AsyncIterable) and not isinstance(runs, str)
+    return isinstance(runs, Iterable | AsyncIterable) and not isinstance(runs, str | Resource)
 
 
 def _check_until(until: object) -> None:

@@ -22,7 +22,10 @@ class AsyncOnly:
         # `for` and `list()` call __getitem__ on an object without __iter__. An object with __iter__ would be
         # a `collections.abc.Iterable`.
         def __getitem__(self, index: object) -> NoReturn:
-            raise TypeError(f"'{type(self).__name__}' object is not iterable: {self._instead_of_for}")
+            raise self._not_iterable()
+
+        def _not_iterable(self) -> TypeError:
+            return TypeError(f"'{type(self).__name__}' object is not iterable: {self._instead_of_for}")
 
         def __await__(self) -> NoReturn:
             raise TypeError(f"'{type(self).__name__}' object cannot be awaited: {self._instead_of_await}")

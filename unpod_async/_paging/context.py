@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from unpod_async._common import AsyncOnly
 from unpod_async._http import Deadline, Endpoint, Request, RequestExecutor, Response, Settings
@@ -104,6 +104,11 @@ class Resource(AsyncOnly):
     def __init_subclass__(cls) -> None:
         calls = [f"`.{name}(...)`" for name in vars(cls) if not name.startswith("_")]
         cls._instead_of_for = cls._instead_of_await = cls._instead_of_with = f"use {_either(calls)}"
+
+    if not TYPE_CHECKING:  # as in `AsyncOnly`
+
+        def __aiter__(self) -> NoReturn:
+            raise self._not_iterable()
 
     def __init__(self, context: ClientContext) -> None:
         self._context = context
