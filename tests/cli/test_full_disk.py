@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import PROGRAM, Result, clean_environment, settings
+from tests.cli.harness import PROGRAM, Result, clean_environment, run_process, settings
 from tests.leaks import SANDBOX_SECRETS
 from tests.raw_server import RawConnection, RawServer, http_response
 from unpod_async import merge_shards
@@ -282,6 +282,19 @@ async def test_recordings(disk: Disk, options: str, message: str) -> None:
     expected = re.escape(message.format("@", folder)).replace("T@", "T[0-9a-f]+")
     assert re.fullmatch("unpod-async: " + expected, found)
     assert hint.startswith("hint: free space on the disk and try again")
+
+
+@pytest.mark.parametrize("argv", [("demo", "--quick", "--runs", "5"), ("sandbox", "--port", "0")])
+async def test_a_command_that_talks_to_stdout(tmp_path: Path, argv: tuple[str, ...]) -> None:
+    program = ("sh", "-c", 'exec "$@" > /dev/full', "sh", *PROGRAM)
+    more = ("--out", str(tmp_path / "demo")) if argv[0] == "demo" else ()
+    result = await run_process({}, *argv, *more, program=program)
+    assert result.status == 1
+    assert result.err.splitlines()[-2:] == [
+        f"unpod-async: cannot write to stdout: {FULL}",
+        "hint: free space on the disk or write the output elsewhere",
+    ]
+    assert not (tmp_path / "demo").exists()
 
 
 async def test_a_demo(disk: Disk) -> None:

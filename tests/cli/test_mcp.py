@@ -590,6 +590,28 @@ async def test_it_ends_when_nobody_reads_its_answers() -> None:
         process.stdin.close()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_answers_that_do_not_fit_on_the_disk_are_an_error() -> None:
+    async with Sandbox(runs=1) as sandbox:
+        with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
+            process = await asyncio.create_subprocess_exec(
+                *(*PROGRAM, "mcp"),
+                env={**clean_environment(), **settings(sandbox)},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=full,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        send(process, HELLO)
+        assert process.stderr is not None
+        diagnostics = await process.stderr.read()
+        assert await process.wait() == 1
+        assert process.stdin is not None
+        process.stdin.close()
+    assert diagnostics.startswith(
+        b"unpod-async: cannot write to stdout: no space is left on the disk\nhint: "
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
 async def test_a_create_that_is_interrupted_says_that_calls_may_be_queued() -> None:
     async with Sandbox(runs=1) as sandbox:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = [
+    "CheckedStdout",
     "ClosedStdout",
     "Draw",
     "Screen",
@@ -176,6 +177,15 @@ class ClosedStdout(io.TextIOBase):
 
 def _closed_error() -> OSError:
     return OSError(errno.EBADF, "it is closed")
+
+
+class CheckedStdout(io.TextIOBase):
+    """Stdout for code that writes to a stream. Raises as `echo_line`, so that the error names stdout."""
+
+    def write(self, text: str) -> int:
+        if text:
+            echo(text.removesuffix("\n"))
+        return len(text)
 
 
 def has_stdout() -> bool:

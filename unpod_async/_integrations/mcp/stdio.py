@@ -20,6 +20,8 @@ from mcp.server import Server
 from mcp.shared.message import SessionMessage
 from mcp.types import jsonrpc_message_adapter
 
+from unpod_async._common import is_fault_of_disk
+
 __all__ = ["serve_stdio"]
 
 _STDIN: Final = 0
@@ -34,6 +36,9 @@ async def serve_stdio(server: Server[Any]) -> None:
     """Serve until stdin is closed, or the reader of stdout exits.
 
     Until it returns, file descriptor 1 is stderr, so that nothing but the protocol reaches stdout.
+
+    Raises:
+        OSError: stdout is a file that cannot be written, because the disk is full or fails.
     """
     loop = asyncio.get_running_loop()
     wire = os.dup(_STDOUT)
@@ -41,6 +46,7 @@ async def serve_stdio(server: Server[Any]) -> None:
     lines: asyncio.Queue[bytes | None] = asyncio.Queue()
     outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     written = asyncio.Event()
+    faults: list[OSError] = []
 
     def post(call: Callable[..., object], *values: object) -> None:
         with suppress(RuntimeError):  # the event loop is closed
@@ -49,6 +55,9 @@ async def serve_stdio(server: Server[Any]) -> None:
     def write() -> None:
         try:
             _write_messages(wire, outgoing)
+        except OSError as error:
+            if is_fault_of_disk(error):  # otherwise the reader has exited
+                faults.append(error)
         finally:
             post(lines.put_nowait, None)  # nobody reads the answers, so nothing is read any more
             post(written.set)
@@ -69,6 +78,8 @@ async def serve_stdio(server: Server[Any]) -> None:
     finally:
         outgoing.put(None)
         os.dup2(wire, _STDOUT)
+    if faults:
+        raise faults[0]
 
 
 async def _serve(
@@ -123,8 +134,5 @@ def _read_chunk() -> bytes:
 def _write_messages(wire: int, outgoing: queue.SimpleQueue[bytes | None]) -> None:
     while (message := outgoing.get()) is not None:
         left = memoryview(message)
-        try:
-            while left:
-                left = left[os.write(wire, left) :]
-        except OSError:  # the reader has exited
-            return
+        while left:
+            left = left[os.write(wire, left) :]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any, cast
 
 import typer
 
 from unpod_async._common import os_error_advice, os_error_reason
 from unpod_async.cli.errors import ERROR, SUCCESS, CliError
 from unpod_async.cli.options import parse_range, refuse_nan
-from unpod_async.cli.output import echo_err
+from unpod_async.cli.output import CheckedStdout, echo_err
 from unpod_async.cli.runner import Interrupted, InterruptibleRunner
 
 __all__ = ["demo"]
@@ -82,7 +81,9 @@ def demo(
     )
     with InterruptibleRunner() as runner:
         try:
-            return SUCCESS if runner.run(run_export_demo(options, sys.stdout)) else ERROR
+            return (
+                SUCCESS if runner.run(run_export_demo(options, cast("IO[str]", CheckedStdout()))) else ERROR
+            )
         except Interrupted as interruption:
             echo_err("The demo has stopped. Its files are removed.")
             return interruption.status

@@ -12,7 +12,7 @@ from unpod_async._tables import import_package
 from unpod_async._version import install_command
 from unpod_async.cli.errors import SUCCESS, USAGE, CliError, hint_of
 from unpod_async.cli.options import GlobalOptions
-from unpod_async.cli.output import echo_err
+from unpod_async.cli.output import echo_err, stdout_error
 from unpod_async.cli.session import open_client
 
 __all__ = ["mcp"]
@@ -62,5 +62,8 @@ def mcp(
         )
         if sys.stdin.isatty():
             echo_err("Waiting for MCP messages on stdin, from a program with an assistant. Ctrl-C ends it.")
-        runner.run(serve_stdio(server))
+        try:
+            runner.run(serve_stdio(server))
+        except OSError as error:
+            raise stdout_error(error) from None
     return SUCCESS
