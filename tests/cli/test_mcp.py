@@ -560,9 +560,13 @@ async def test_a_line_that_is_not_json_does_not_end_it() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_it_although_stdin_is_open(number: signal.Signals) -> None:
+@pytest.mark.parametrize("lines", [b"", b"{\n"])
+async def test_a_signal_ends_it_although_stdin_is_open(number: signal.Signals, lines: bytes) -> None:
+    """A line may arrive at the same moment."""
     async with Sandbox(runs=1) as sandbox:
         process = await start(sandbox)
+        assert process.stdin is not None
+        process.stdin.write(lines)
         process.send_signal(number)
         assert process.stderr is not None
         assert await process.stderr.read() == b"unpod-async: interrupted\n"

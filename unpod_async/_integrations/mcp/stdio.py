@@ -90,9 +90,11 @@ async def _serve(
     send_out, receive_out = anyio.create_memory_object_stream[SessionMessage](0)
 
     async def pass_in(stream: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
+        # While everything is cancelled, the server may close its end first.
         async with stream:
-            while (line := await lines.get()) is not None:
-                await stream.send(_parse(line))
+            with suppress(anyio.BrokenResourceError):
+                while (line := await lines.get()) is not None:
+                    await stream.send(_parse(line))
 
     async def pass_out(stream: MemoryObjectReceiveStream[SessionMessage]) -> None:
         async with stream:
