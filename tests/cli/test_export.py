@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,8 @@ async def test_an_error_that_stays_asks_for_a_correction(
 
     assert result.status == 4
     assert result.err.splitlines()[-1] == (
-        "What was fetched is kept in out. Correct the cause and run the command again: it resumes."
+        "What was fetched is kept in out, except for about the last second. "
+        "Correct the cause and run the command again: it resumes."
         if kept
         else "Nothing was fetched. Correct the cause and run the command again."
     )
@@ -206,6 +208,20 @@ async def test_a_deadline_ends_the_retries_of_an_unreachable_service(tmp_path: P
     assert "no connection" in result.err
     assert "Nothing was fetched. To try again, run the same command again:" in result.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("goes_first", [True, False])
+async def test_a_rate_limit_spaces_the_requests(tmp_path: Path, goes_first: bool) -> None:
+    limit = ("--rate-limit", "50")
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox:
+        export = ("export", sandbox.space_token, str(tmp_path / "out"), "--page-size", "1")
+        began = time.monotonic()
+        result = await run_cli(settings(sandbox), *((*limit, *export) if goes_first else (*export, *limit)))
+        seconds = time.monotonic() - began
+
+    assert result.status == 0
+    assert sandbox.requests > 8
+    assert seconds >= (sandbox.requests - 1) / 50
 
 
 @pytest.mark.parametrize(

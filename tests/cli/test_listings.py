@@ -276,6 +276,8 @@ async def test_an_incomplete_listing_shows_its_rows_and_gives_status_3(form: str
         (("runs", "x", "--auth-scheme", "No Scheme"), 2, "--auth-scheme "),
         (("agents", "--org-handle", "nobody.example"), 1, "answered 404"),
         (("runs", "x", "--timeout", "0"), 2, "--timeout"),
+        (("--rate-limit", "0", "runs", "x"), 2, "--rate-limit must be a finite number greater than 0"),
+        (("runs", "x", "--rate-limit", "nan"), 2, "--rate-limit must be a finite number greater than 0"),
         (("nonsense",), 2, "unpod-async: no such command 'nonsense'\nhint: see `unpod-async --help`\n"),
         (("runs", "x", "--limit", "many"), 2, "hint: see `unpod-async runs --help`"),
     ],

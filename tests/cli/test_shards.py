@@ -19,7 +19,12 @@ async def test_a_plan_its_shards_and_the_merge(tmp_path: Path) -> None:
         env = settings(sandbox)
         made = await run_cli(env, "plan", sandbox.space_token, plan, "--shards", "3", "--format", "csv")
         assert (made.status, made.out) == (0, "12 runs in 3 shards\n")
-        assert "export --plan" in made.err
+        assert made.err == (
+            "Export the shards 0 to 2, on any machines:\n"
+            f"  unpod-async export --plan {plan} --shard 0 TARGET\n"
+            "When all shards have been exported, join them:\n"
+            f"  unpod-async merge {plan} TARGET\n"
+        )
         for shard in ("0", "1", "2"):
             result = await run_cli(
                 env, "export", "--plan", plan, "--shard", shard, data, "--concurrency", "2"
@@ -88,8 +93,8 @@ async def test_a_key_of_the_hashes_comes_from_a_file(tmp_path: Path) -> None:
         (("plan", "SPACE", "PLAN", "--shards", "2"), "exists"),
         (("plan", "SPACE", "PLAN", "--extend"), "cannot be combined with --extend"),
         (("plan", "--extend", "MISSING"), "cannot be read"),
-        (("export", "TARGET"), "give one SPACE and a TARGET"),
-        (("export", "SPACE", "OTHER", "TARGET"), "give one SPACE and a TARGET"),
+        (("export", "SPACE"), "TARGET\nhint: such as `unpod-async export SPACE data`\n"),
+        (("export", "SPACE", "OTHER", "TARGET"), "TARGET\nhint: add more spaces with --space SPACE\n"),
         (("export", "--plan", "PLAN", "TARGET"), "belong together"),
         (("export", "--shard", "0", "TARGET"), "belong together"),
         (("export", "--plan", "PLAN", "--shard", "0", "SPACE", "TARGET"), "cannot be combined with --plan"),

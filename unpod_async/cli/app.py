@@ -27,7 +27,7 @@ __all__ = ["run"]
 
 _GLOBAL_OPTIONS_NOTE: Final = (
     "The options of `unpod-async --help` (--token-file, --org-handle, --base-url, --auth-scheme, "
-    "--allow-http, --proxy, --timeout, -v) may follow the command too."
+    "--allow-http, --proxy, --timeout, --rate-limit, -v) may follow the command too."
 )
 
 
@@ -401,6 +401,14 @@ def main(
             metavar="SECONDS", show_default=False, help="Timeout of one attempt of a request. Default: 60."
         ),
     ] = None,
+    rate_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            show_default=False,
+            help="Maximum number of requests per second of this process. Default: no limit.",
+        ),
+    ] = None,
     verbose: Annotated[
         int,
         typer.Option(
@@ -433,7 +441,8 @@ def main(
     options: GlobalOptions = context.obj
     options.token_file, options.org_handle, options.base_url = token_file, org_handle, base_url
     options.auth_scheme, options.allow_http = auth_scheme, allow_http
-    options.proxy, options.timeout, options.verbose = proxy, timeout, verbose
+    options.proxy, options.timeout, options.rate_limit = proxy, timeout, rate_limit
+    options.verbose = verbose
 
 
 def _no_type(ctx: Any) -> str:

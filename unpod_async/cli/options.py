@@ -46,6 +46,7 @@ class GlobalOptions:
         token_file: a path, or "-" for stdin.
         proxy: URL of an HTTP proxy, without a password.
         timeout: seconds for one attempt of a request.
+        rate_limit: requests per second.
         verbose: 1 shows the log from INFO on, 2 also DEBUG records and tracebacks.
         argv: the whole command line, to be shown. It contains no secret.
     """
@@ -57,6 +58,7 @@ class GlobalOptions:
     allow_http: bool = False
     proxy: str | None = None
     timeout: float | None = None
+    rate_limit: float | None = None
     verbose: int = 0
     argv: tuple[str, ...] = ()
 

@@ -52,6 +52,8 @@ def make_client(options: GlobalOptions, token: str | None, **client_options: Any
     decompress_with_isal()
     if options.timeout is not None:
         client_options["timeout"] = options.timeout
+    if options.rate_limit is not None:
+        client_options["rate_limit"] = options.rate_limit
     return UnpodClient(
         token,
         options.org_handle,
@@ -84,7 +86,8 @@ def find_token(options: GlobalOptions) -> str | None:
             token = ""
         if token:
             return token
-    raise CliError("there is no token", hint=f"set {TOKEN_VARIABLE} or use --token-file FILE", status=USAGE)
+    hint = f"set {TOKEN_VARIABLE} or use --token-file FILE; `unpod-async sandbox` needs none"
+    raise CliError("there is no token", hint=hint, status=USAGE)
 
 
 def _decode_token(content: bytes, source: str) -> str:

@@ -276,7 +276,9 @@ def export(
         }
         job = _shard_job(spaces, target, plan, shard, given)
     elif len(space or ()) != 1:
-        raise CliError("give one SPACE and a TARGET", hint="add more spaces with --space SPACE", status=USAGE)
+        # The only argument is the TARGET for typer, but more likely the SPACE.
+        hint = "add more spaces with --space SPACE" if space else "such as `unpod-async export SPACE data`"
+        raise CliError("give one SPACE and a TARGET", hint=hint, status=USAGE)
     else:
         job = _spaces_job(build_spec(spaces, fields), target)
     command = ["unpod-async", *options.argv]
@@ -405,7 +407,9 @@ def _explain_resuming(target: str, command: Sequence[str], *, can_pass: bool) ->
     from unpod_async._export import is_resumable
 
     is_kept = is_resumable(Path(target))  # an export that stores nothing removes what it created
-    kept = f"What was fetched is kept in {target}." if is_kept else "Nothing was fetched."
+    # What was fetched after the last checkpoint is not kept.
+    kept = f"What was fetched is kept in {target}, except for about the last second."
+    kept = kept if is_kept else "Nothing was fetched."
     if not can_pass:
         echo_err(f"{kept} Correct the cause and run the command again{': it resumes' if is_kept else ''}.")
         return

@@ -115,6 +115,8 @@ def _report(made: ExportPlan, before: ExportPlan | None, plan_file: str) -> int:
     else:
         echo_err(f"Export the shards {first} to {made.shards - 1}, on any machines:")
         echo_command(["unpod-async", "export", "--plan", plan_file, "--shard", str(first), "TARGET"])
+        echo_err("When all shards have been exported, join them:")
+        echo_command(["unpod-async", "merge", plan_file, "TARGET"])
     if not made.unreadable:
         return SUCCESS
     echo_err(f"incomplete: {counted(made.unreadable, 'row')} of the listing of runs cannot be read")
