@@ -140,3 +140,45 @@ async def test_rates_are_those_of_the_last_ten_seconds(tmp_path: Path) -> None:
     read = [event for event in events if event.rows == 200 and event.remaining is not None]
     assert read
     assert {event.remaining for event in read} == {0.0}
+
+
+async def test_the_remaining_time_of_a_later_export_ignores_rows_that_are_stored(tmp_path: Path) -> None:
+    """A scan reads the whole listing, although this export keeps the tasks of every fourth run only."""
+    events: list[ExportProgress] = []
+    async with model_space() as space, space.client() as unpod:
+        for number in range(40):
+            space.add_run(number, 5, status="completed" if number % 4 else "in_progress")
+        await unpod.export(SPACE, tmp_path, settle_after=0)
+        first = space.requests(f"{SPACE}/tasks/")
+        await unpod.export(SPACE, tmp_path, settle_after=0, page_size=50, on_progress=events.append)
+        assert space.requests(f"{SPACE}/tasks/") > first  # it was a scan
+    assert_that_the_remaining_time_ends_at_zero(events, rows=50)
+
+
+async def test_the_remaining_time_of_a_resumed_export_ignores_rows_that_are_stored(tmp_path: Path) -> None:
+    events: list[ExportProgress] = []
+    async with model_space() as space, space.client() as unpod:
+        for number in range(40):
+            space.add_run(number, 5)
+
+        def refuse(request: web.Request) -> web.Response | None:
+            is_there = request.path.endswith(f"{SPACE}/tasks/") and request.query["page"] == "15"
+            return web.json_response({"message": "No"}, status=401) if is_there else None
+
+        space.before = refuse
+        with pytest.raises(AuthenticationError):
+            await unpod.export(SPACE, tmp_path, page_size=10, on_progress=lambda event: None)
+        space.before = lambda request: None
+        await unpod.export(SPACE, tmp_path, page_size=10, on_progress=events.append)
+    assert events[-1].resumed is not None
+    assert 0 < events[-1].rows < 200
+    assert_that_the_remaining_time_ends_at_zero(events, rows=events[-1].rows)
+
+
+def assert_that_the_remaining_time_ends_at_zero(events: list[ExportProgress], *, rows: int) -> None:
+    reading = [event.remaining for event in events if 0 < event.rows < rows and event.remaining is not None]
+    assert reading
+    assert min(reading) > 0
+    read = [event for event in events if event.rows == rows and event.remaining is not None]
+    assert {event.phase for event in read} >= {"fetching", "writing", "done"}
+    assert {event.remaining for event in read} == {0.0}

@@ -155,6 +155,7 @@ class _ExportJob:
             redact=self._redact,
             recording_url=recording_url if spec.recordings else None,
             on_resume=progress.resume,
+            on_scan=progress.scan,
         )
         self._resources = contextlib.AsyncExitStack()
         progress.counts = lambda: (self._staging.runs, self._staging.failed, self._staging.rows)
@@ -281,7 +282,7 @@ class _ExportJob:
                 await scan_space(self._context, space, token, plan, self._early_requests.pages)
             else:
                 await self._io.run(self._catalog.discard_scan, space)
-            self._progress.rows_total = None
+            self._progress.rows_left = None
         await fetch_runs(self._context, wanted)
 
     def _plan_fetching(
@@ -311,7 +312,7 @@ class _ExportJob:
     ) -> ScanPlan | None:
         """Return how to scan the space-wide listing, or None if reading run by run takes as few requests."""
         if interrupted is not None:
-            self._progress.rows_total = interrupted.length
+            self._progress.rows_left = interrupted.length - interrupted.page * interrupted.page_size
             return ScanPlan(self._spec.page_size or interrupted.page_size, None)
         sample = await self._early_requests.request_sample(token)
         if isinstance(sample, PageFailure):
@@ -319,7 +320,7 @@ class _ExportJob:
                 raise sample.error
             return None
         plan = plan_scan(sample, self._spec.page_size, requests)
-        self._progress.rows_total = None if plan is None else sample.count
+        self._progress.rows_left = None if plan is None else sample.count
         return plan
 
     async def _fetch_runs_without_row(self, space: int, token: str, reader: RunReader, sync: RunSync) -> None:
@@ -403,7 +404,8 @@ class ProgressReporter:
         retrier: Knows whether the service responds.
 
     Attributes:
-        rows_total: Number of rows at the end, if it is known.
+        rows_left: Number of rows that a scan has still to read; None if tasks are read run by run. A scan
+            also reads rows that are stored already, which `counts` does not count.
         counts: Returns the runs done, the runs failed and the rows so far.
     """
 
@@ -422,7 +424,7 @@ class ProgressReporter:
         self._attempts_before = stats.attempts
         self._retries_before = sum(stats.retries.values())
         self._bytes_before = stats.bytes
-        self._recent: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
+        self._recent: deque[tuple[float, int, int, int]] = deque([(self._started, 0, 0, 0)])
         self._failed = False
         self._resumed: str | None = None
         self._uploads = 0
@@ -430,7 +432,8 @@ class ProgressReporter:
         self.phase: Phase = "listing"
         self.runs_seen = 0
         self.runs_total: int | None = None
-        self.rows_total: int | None = None
+        self.rows_left: int | None = None
+        self._scanned = 0
         self.counts: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
 
     @property
@@ -454,6 +457,11 @@ class ProgressReporter:
         """Note what an interrupted export has stored, and emit an event."""
         self._resumed = stored
         self.emit()
+
+    def scan(self, rows: int, left: int) -> None:
+        """Note that a scan has read this number of rows, and that `left` rows are after them."""
+        self._scanned += rows
+        self.rows_left = left
 
     @contextlib.asynccontextmanager
     async def uploading(self, total: int) -> AsyncGenerator[None, None]:
@@ -487,14 +495,14 @@ class ProgressReporter:
     def _event(self) -> ExportProgress:
         now = self._clock()
         done, failed, rows = self.counts()
-        self._recent.append((now, rows, done + failed))
+        self._recent.append((now, rows, done + failed, self._scanned))
         while self._recent[1][0] < now - _RATE_SECONDS:
             self._recent.popleft()
-        since, rows_then, runs_then = self._recent[0]
+        since, rows_then, runs_then, scanned_then = self._recent[0]
         seconds = max(now - since, 1e-9)
-        if self.rows_total is not None:
-            speed = (rows - rows_then) / seconds
-            left = self.rows_total - rows
+        if self.rows_left is not None:
+            speed = (self._scanned - scanned_then) / seconds
+            left = self.rows_left
         else:
             speed = (done + failed - runs_then) / seconds
             left = 0 if self.runs_total is None else self.runs_total - done - failed

@@ -43,6 +43,7 @@ class FetchContext:
         redact: Returns the line to write for a line; None writes lines as they are.
         recording_url: Returns the URL of a task's recording, or None without one; None exports no recordings.
         on_resume: Called with what an interrupted export has stored, such as "65 of 300 runs".
+        on_scan: Called with the number of rows of a page of the space-wide listing, and of those after it.
     """
 
     catalog: Catalog
@@ -56,6 +57,7 @@ class FetchContext:
     redact: Callable[[bytes], bytes] | None
     recording_url: Callable[[bytes], str | None] | None
     on_resume: Callable[[str], None]
+    on_scan: Callable[[int, int], None]
 
     def is_fatal(self, error: UnpodError) -> bool:
         """Return whether an error ends the export."""

@@ -457,7 +457,7 @@ class _SpaceScan:
         if page.unreadable or page.rejected:
             raise _UnattributableRow
         self._compare(page, rows)
-        await self._stage(rows)
+        await self._stage(rows, left=max(0, (page.count or 0) - page.number * self._page_size))
         staging = self._context.staging
         if self._is_unchanged and self._first_key is not None and self._length is not None:
             reached = ScanProgress(page.number, self._page_size, self._first_key, self._length, time.time())
@@ -477,7 +477,7 @@ class _SpaceScan:
         if self._resumed is not None and not self._is_unchanged:
             raise _UnattributableRow
 
-    async def _stage(self, rows: Sequence[Row]) -> None:
+    async def _stage(self, rows: Sequence[Row], *, left: int) -> None:
         context = self._context
         groups: list[tuple[str, list[Row]]] = []
         for row in rows:
@@ -491,6 +491,7 @@ class _SpaceScan:
             groups[-1][1].append(row)
         names = list({run_id for run_id, _ in groups})
         numbers = await context.io.run(context.catalog.wanted_numbers, self._space, names)
+        context.on_scan(len(rows), left)  # an event has either both counts of a page or neither
         for run_id, rows_of_run in groups:
             if (run := numbers.get(run_id)) is None:
                 continue
