@@ -450,6 +450,12 @@ def test_reprs_say_which_row_it_is() -> None:
     assert repr(UserInfo(id="7", email="a@example.com", user_token="T")) == "UserInfo(id='7')"
 
 
+def test_the_repr_of_a_created_run_says_how_many_tasks_it_has() -> None:
+    assert repr(CreatedRun(run_id="R1", task_ids=["T1", "T2"])) == "CreatedRun(run_id='R1', tasks=2)"
+    documented = CreatedRun(run_id="R1", created="2026-01-15T10:00:00")
+    assert repr(documented) == "CreatedRun(run_id='R1', created='2026-01-15T10:00:00')"
+
+
 @each_row("row", RECORDED_TASKS + [param.values[1] for param in DOCUMENTED_ROWS if param.values[0] is Task])
 def test_no_repr_shows_whose_call_it_was(row: dict[str, Any]) -> None:
     task = msgspec.json.decode(json.dumps(row), type=Task)

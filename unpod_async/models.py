@@ -17,6 +17,7 @@ all their fields are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
@@ -280,6 +281,12 @@ class CreatedRun(Record, kw_only=True, frozen=True, gc=False):
     """
 
     _brief: ClassVar[tuple[str, ...]] = ("run_id", "created")
+
+    def _shown(self) -> Iterator[tuple[str, Any]]:
+        # In the other form, `created=None` would look as if nothing had been created.
+        yield from (shown for shown in super()._shown() if shown != ("created", None))
+        if self.task_ids is not None:
+            yield "tasks", len(self.task_ids)
 
     run_id: str | None = None
     task_ids: list[str] | None = None
