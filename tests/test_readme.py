@@ -58,7 +58,7 @@ def test_its_program_prints_what_it_shows(tmp_path: Path) -> None:
 def test_the_calls_of_its_table_exist() -> None:
     client = UnpodClient("0" * 40, "acme.example")
     pager: Pager[unpod_async.Run] = client.runs.list("SPACEMAIN000000000000001")
-    known = {"unpod": client, "pager": pager, "run": unpod_async.Run}
+    known = {"unpod": client, "pager": pager, "run": unpod_async.Run, "UnpodClient": UnpodClient}
     checked = 0
     for _, cell in table("Call this"):
         for code in re.findall(r"`([^`]+)`", cell):

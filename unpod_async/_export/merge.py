@@ -99,7 +99,8 @@ async def merge_shards(
             caches.
 
     Returns:
-        A summary of the whole data set.
+        A summary of the whole data set. Its `requests` and `fetched_tasks` are 0, because the shards sent the
+        requests and fetched the tasks.
 
     Raises:
         InvalidArgument: An argument is not accepted.

@@ -91,7 +91,8 @@ async def export(
             `redact="hash"`, the key is UNPOD_REDACT_KEY in the environment of each worker.
 
     Returns:
-        A summary of the whole data set.
+        A summary of the whole data set, as `merge_shards` returns it. Its `requests` and `fetched_tasks` are
+        0, because the shards sent the requests and fetched the tasks. `on_progress` has the numbers of each.
 
     Raises:
         InvalidArgument: an option is not accepted.
