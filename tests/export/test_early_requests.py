@@ -11,9 +11,10 @@ import pytest
 
 from tests.export.dataset import assert_holds
 from tests.export.model_space import SPACE, model_space
-from unpod_async import Page, UnpodClient
-from unpod_async._export import EarlyRequests, RowPages, plan_scan, space_tasks
-from unpod_async._paging import PageResult, Walk, decode_rows
+from unpod_async import Page, UnpodClient, merge_shards
+from unpod_async._export import EarlyRequests, RowPages, plan_scan, rows_per_request, space_tasks
+from unpod_async._export.storage import ReadingCost
+from unpod_async._paging import DecodedPage, PageResult, Walk, decode_rows
 from unpod_async.testing import Fault, Received, Sandbox
 
 SIZE = 5
@@ -144,7 +145,7 @@ async def test_a_scan_with_early_pages_is_complete(change: Callable[[Sandbox], N
         await asyncio.wait(early.pages.values())
         if when == "before they are taken":
             change(sandbox)
-        plan = plan_scan(sample, SIZE, 50)
+        plan = plan_scan(sample, SIZE, ReadingCost(50))
         assert plan is not None
         found: list[str | None] = []
 
@@ -182,7 +183,7 @@ async def test_early_pages_of_a_listing_that_has_changed_are_cancelled(ahead: in
         early.request_pages(space, runs=50)
         await sandbox.arrived(5)
         requests = list(early.pages.values())
-        plan = plan_scan(sample, SIZE, 50)
+        plan = plan_scan(sample, SIZE, ReadingCost(50))
         assert plan is not None
         found: list[str | None] = []
 
@@ -196,3 +197,63 @@ async def test_early_pages_of_a_listing_that_has_changed_are_cancelled(ahead: in
         )
         assert set(sandbox.task_ids()) == set(found)
         await early.aclose()
+
+
+# -- whether a scan is cheaper ------------------------------------------------------------------------------
+
+
+async def sample_of(sandbox: Sandbox) -> DecodedPage:
+    async with client(sandbox) as unpod:
+        reader = unpod._context.executor
+        early = EarlyRequests(reader, reader.deadline(), decode_rows, page_size=None, concurrency=4)
+        sample = await early.request_sample(sandbox.space_token)
+        await early.aclose()
+    assert isinstance(sample, DecodedPage)
+    return sample
+
+
+async def test_a_scan_must_save_more_requests_than_its_additional_rows_cost() -> None:
+    async with Sandbox(runs=50, tasks_per_run=10) as sandbox:  # with pages of 100, a scan takes 7 requests
+        sample = await sample_of(sandbox)
+    # 0 rows more, 450 rows more, and a number of rows that is not known.
+    assert plan_scan(sample, 100, ReadingCost(50, 500)) is not None
+    assert plan_scan(sample, 100, ReadingCost(50)) is not None
+    assert plan_scan(sample, 100, ReadingCost(7)) is None
+    assert plan_scan(sample, 100, ReadingCost(8)) is not None
+    assert plan_scan(sample, 100, ReadingCost(5, 50)) is None
+    assert plan_scan(sample, 100, ReadingCost(25, 50)) is None  # 18 requests fewer, 450 rows more
+    assert plan_scan(sample, 100, ReadingCost(26, 50)) is not None
+    # More tasks than the listing has: the counts of the runs are wrong.
+    assert plan_scan(sample, 100, ReadingCost(8, 9_999)) is not None
+    # With 5 requests per second, a request takes as long as 833 rows.
+    assert plan_scan(sample, 100, ReadingCost(8, 50), rows_per_request(0.2)) is not None
+    assert rows_per_request(0.0) == 25
+
+
+async def test_a_refresh_of_a_few_runs_does_not_read_the_whole_space(tmp_path: Path) -> None:
+    async with Sandbox(runs=300, tasks_per_run=10) as sandbox, client(sandbox) as unpod:
+        sandbox.advance(50)
+        await unpod.export(sandbox.space_token, tmp_path / "data")
+        for _ in range(9):
+            sandbox.insert_run(10)
+        earlier = len(sandbox.log)
+        summary = await unpod.export(sandbox.space_token, tmp_path / "data")
+        assert summary.complete
+        assert summary.fetched_tasks < 600  # also of runs that may still change
+        whole_space = f"/spaces/{sandbox.space_token}/tasks/"
+        pages = [one for one in sandbox.log[earlier:] if one.path.endswith(whole_space)]
+        assert len(pages) <= 1  # the sample
+        assert_holds(tmp_path / "data", sandbox)
+
+
+async def test_each_shard_of_many_reads_its_own_runs(tmp_path: Path) -> None:
+    async with Sandbox(runs=120, tasks_per_run=10) as sandbox, client(sandbox) as unpod:
+        plan = await unpod.plan_export(sandbox.space_token, shards=12)
+        earlier = len(sandbox.log)
+        for shard in range(plan.shards):
+            await unpod.export_shard(plan, shard, tmp_path / "data")
+        whole_space = f"/spaces/{sandbox.space_token}/tasks/"
+        pages = [one for one in sandbox.log[earlier:] if one.path.endswith(whole_space)]
+        assert len(pages) <= plan.shards
+        assert (await merge_shards(plan, tmp_path / "data")).complete
+        assert_holds(tmp_path / "data", sandbox)

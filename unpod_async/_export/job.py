@@ -30,10 +30,18 @@ from unpod_async._export.space_scan import (
     ScanPlan,
     find_runs_without_row,
     plan_scan,
+    rows_per_request,
     scan_space,
 )
 from unpod_async._export.spec import ExportSpec, check_target
-from unpod_async._export.storage import Contents, RunState, ScanProgress, Workspace, open_workspace
+from unpod_async._export.storage import (
+    Contents,
+    ReadingCost,
+    RunState,
+    ScanProgress,
+    Workspace,
+    open_workspace,
+)
 from unpod_async._http import Deadline, Stats
 from unpod_async._paging import ClientContext, PageFailure, space_runs
 from unpod_async.errors import ExportError, IncompleteListing
@@ -55,6 +63,10 @@ _EMIT_SECONDS = 0.2
 
 _MAX_EXAMPLES = 100
 """Maximum number of failed runs, and of bad rows, that the summary names."""
+
+
+_PossibleScan: TypeAlias = tuple[int, str, ReadingCost, ScanProgress | None]
+"""Number and token of a space, what reading run by run takes, and how far an interrupted scan came."""
 
 
 async def run_export(
@@ -276,8 +288,8 @@ class _ExportJob:
             if stored:
                 self._progress.resume(f"{stored:,} of {stored + total:,} runs")
         self._progress.enter("fetching")
-        for space, token, requests, interrupted in scans:
-            plan = await self._scan_plan(token, requests, interrupted)
+        for space, token, by_run, interrupted in scans:
+            plan = await self._scan_plan(token, by_run, interrupted)
             if plan is not None:
                 await scan_space(self._context, space, token, plan, self._early_requests.pages)
             else:
@@ -285,21 +297,19 @@ class _ExportJob:
             self._progress.rows_left = None
         await fetch_runs(self._context, wanted)
 
-    def _plan_fetching(
-        self, wanted: WantedRuns
-    ) -> tuple[int, list[tuple[int, str, int, ScanProgress | None]]]:
+    def _plan_fetching(self, wanted: WantedRuns) -> tuple[int, list[_PossibleScan]]:
         """Return what there is to fetch, and load the first wanted runs unless scans come first. Blocks.
 
         Returns:
-            The number of wanted runs, and the spaces that a scan may suit, each with the number of requests
-            that reading run by run takes, and how far an interrupted scan came.
+            The number of wanted runs, and the spaces that a scan may suit, each with what reading run by run
+            takes, and how far an interrupted scan came.
         """
-        scans: list[tuple[int, str, int, ScanProgress | None]] = []
+        scans: list[_PossibleScan] = []
         for space, token in self._workspace.spaces:
             interrupted = self._catalog.scan_progress(space)
-            requests = self._catalog.requests_by_run(space, self._context.page_size)
-            if interrupted is not None or requests > FEW_REQUESTS:
-                scans.append((space, token, requests, interrupted))
+            cost = self._catalog.cost_by_run(space, self._context.page_size)
+            if interrupted is not None or cost.requests > FEW_REQUESTS:
+                scans.append((space, token, cost, interrupted))
             else:
                 self._catalog.discard_scan(space)
         total = self._catalog.count_runs(RunState.WANTED)
@@ -308,9 +318,9 @@ class _ExportJob:
         return total, scans
 
     async def _scan_plan(
-        self, token: str, requests: int, interrupted: ScanProgress | None
+        self, token: str, by_run: ReadingCost, interrupted: ScanProgress | None
     ) -> ScanPlan | None:
-        """Return how to scan the space-wide listing, or None if reading run by run takes as few requests."""
+        """Return how to scan the space-wide listing, or None if reading run by run is cheaper."""
         if interrupted is not None:
             self._progress.rows_left = interrupted.length - interrupted.page * interrupted.page_size
             return ScanPlan(self._spec.page_size or interrupted.page_size, None)
@@ -319,7 +329,8 @@ class _ExportJob:
             if self._context.is_fatal(sample.error):
                 raise sample.error
             return None
-        plan = plan_scan(sample, self._spec.page_size, requests)
+        per_request = rows_per_request(self._client.executor.limiter.interval)
+        plan = plan_scan(sample, self._spec.page_size, by_run, per_request)
         self._progress.rows_left = None if plan is None else sample.count
         return plan
 

@@ -34,10 +34,13 @@ class RateGate:
 
     Args:
         rate: requests that may start per second, evenly spaced; None is no limit.
+
+    Attributes:
+        interval: seconds between the starts of two requests; 0 if there is no limit.
     """
 
     def __init__(self, rate: float | None = None) -> None:
-        self._interval = 0.0 if rate is None else 1 / rate
+        self.interval: Final = 0.0 if rate is None else 1 / rate
         self._next_start = -inf
         self._closed_until = -inf
         self._half_open = False
@@ -60,7 +63,7 @@ class RateGate:
         """Return the seconds until a request may start. 0 means now, and counts the request as started."""
         delay = self.delay(now)
         if delay == 0:
-            self._next_start = now + self._interval
+            self._next_start = now + self.interval
             self._probe_in_flight = self._half_open
         return delay
 
@@ -162,6 +165,11 @@ class RequestLimiter:
         self._stats = stats
         self._clock = clock
         self._probe_returned: anyio.Event | None = None
+
+    @property
+    def interval(self) -> float:
+        """Seconds between the starts of two requests by the client's own rate limit; 0 without one."""
+        return self._gate.interval
 
     async def acquire(
         self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline, note_wait: NoteWait | None = None

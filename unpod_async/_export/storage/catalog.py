@@ -30,6 +30,7 @@ __all__ = [
     "ListedRun",
     "PartContent",
     "PartFile",
+    "ReadingCost",
     "RunState",
     "ScanProgress",
     "StagedRun",
@@ -188,6 +189,18 @@ class Wanted(NamedTuple):
 
     number: int
     id: str
+
+
+class ReadingCost(NamedTuple):
+    """What it takes to read the tasks of runs one by one.
+
+    Attributes:
+        requests: Number of requests.
+        rows: Number of rows; None if the runs do not say how many tasks they have.
+    """
+
+    requests: int
+    rows: int | None = None
 
 
 class ScanProgress(NamedTuple):
@@ -662,13 +675,20 @@ class Catalog:
         )
         return [Wanted(*row) for row in found]
 
-    def requests_by_run(self, space: int, page_size: int) -> int:
-        """Return the number of requests to read the wanted runs one by one, by their expected tasks."""
+    def cost_by_run(self, space: int, page_size: int) -> ReadingCost:
+        """Return what it takes to read the wanted runs one by one, by their expected tasks."""
+        where = (space, RunState.WANTED)
         requests = self.value(
             "SELECT sum(coalesce(expected, 0) / ? + 1) FROM run WHERE space = ? AND state = ?",
-            (page_size, space, RunState.WANTED),
+            (page_size, *where),
         )
-        return int(requests or 0)
+        # With a NULL in it, the sum of the others would be too small.
+        rows = self.value(
+            "SELECT CASE WHEN count(*) = count(expected) THEN sum(expected) END FROM run "
+            "WHERE space = ? AND state = ?",
+            where,
+        )
+        return ReadingCost(int(requests or 0), rows)
 
     def wanted_numbers(self, space: int, ids: Sequence[str]) -> dict[str, int]:
         """Return the numbers of the wanted runs among `ids`."""
