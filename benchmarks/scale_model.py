@@ -21,6 +21,8 @@ RUNS_PAGE, RUN_TASKS_PAGE, SPACE_PAGE = 1000, 100, 500
 """Rows per page of the runs, of the tasks of a run, and of all tasks of a space, as in the package."""
 SAMPLE, FEW_REQUESTS, AHEAD, MAX_WINDOW = 10, 4, 4, 12
 """Rows of a sample, and what limits the requests of an export, as in the package (`space_scan`)."""
+ROWS_PER_REQUEST, ROW_SECONDS = 25.0, 0.00024
+"""What decides whether the space-wide listing is cheaper, as in the package (`plan_scan`)."""
 CHUNK = 1000
 """Tasks that are processed, or whose recordings are downloaded, between two checkpoints."""
 
@@ -286,9 +288,20 @@ class Export:
 
     @property
     def _scans(self) -> bool:
-        """Whether the space-wide listing takes fewer requests than reading run by run."""
+        """Whether reading the space-wide listing is cheaper than reading run by run: see `plan_scan`."""
         by_run = self._requests_by_run
-        return by_run > FEW_REQUESTS and self._host.tasks // self._page_size + 2 < by_run
+        fewer_requests = by_run - self._host.tasks // self._page_size - 2
+        more_rows = self._host.tasks - sum(self._wanted.sizes)
+        return by_run > FEW_REQUESTS and fewer_requests * self._rows_per_request > more_rows
+
+    @property
+    def _rows_per_request(self) -> float:
+        setting = self._setting
+        if setting.rate is None:
+            return ROWS_PER_REQUEST
+        # Without a shared limit, each worker has its part of the limit.
+        parts = 1 if setting.shared_limit else max(1, setting.workers // setting.hosts)
+        return max(ROWS_PER_REQUEST, parts / setting.rate / ROW_SECONDS)
 
     @property
     def _row_cpu(self) -> float:

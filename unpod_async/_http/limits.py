@@ -168,8 +168,9 @@ class RequestLimiter:
 
     @property
     def interval(self) -> float:
-        """Seconds between the starts of two requests by the client's own rate limit; 0 without one."""
-        return self._gate.interval
+        """Seconds between the starts of two requests by the rate limit; 0 if there is none or it is unknown."""
+        shared: float = getattr(self._shared, "interval", 0.0)  # limiters of users need not have it
+        return max(self._gate.interval, shared)
 
     async def acquire(
         self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline, note_wait: NoteWait | None = None

@@ -100,7 +100,14 @@ async def export(
         UnpodError: the error of a shard. The other shards have been exported.
     """
     _check_arguments(plan, target, process, rate_limit, burst, retries, options)
-    job = Job(id=secrets.token_hex(8), target=str(target), options=options, client=client, process=process)
+    job = Job(
+        id=secrets.token_hex(8),
+        target=str(target),
+        options=options,
+        interval=0.0 if rate_limit is None else 1 / rate_limit,
+        client=client,
+        process=process,
+    )
     cluster = _Cluster(plan, job, dask_client)
     callback = None if on_progress is None else _in_this_loop(on_progress)
     dask_loop: Any = dask_client.loop

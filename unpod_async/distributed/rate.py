@@ -71,9 +71,16 @@ class Lender(Protocol):
 
 
 class LeasedLimiter:
-    """The `RateLimiter` of the clients of one worker. Belongs to one event loop."""
+    """The `RateLimiter` of the clients of one worker. Belongs to one event loop.
 
-    def __init__(self, lender: Lender, clock: Callable[[], float] = time.monotonic) -> None:
+    Attributes:
+        interval: Seconds between two requests of the cluster; 0 without a limit.
+    """
+
+    def __init__(
+        self, lender: Lender, interval: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.interval = interval
         self._lender = lender
         self._clock = clock
         self._lock = asyncio.Lock()

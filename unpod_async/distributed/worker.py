@@ -57,6 +57,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: Different for each call of `export`.
         options: Fields of `ExportSpec` that the plan does not decide.
+        interval: Seconds between two requests of the cluster; 0 without a limit.
         client: None makes a client from the environment of the worker.
         process: Applied to each task; None if there is no second table.
     """
@@ -64,6 +65,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     target: str
     options: Mapping[str, Any]
+    interval: float
     client: ClientFactory | None = None
     process: Process | None = None
 
@@ -158,7 +160,7 @@ class _ShardTask:
 
     async def _export(self) -> ShardResult:
         make_client = self._job.client or _client_from_environment
-        async with make_client(LeasedLimiter(self._scheduler)) as unpod:
+        async with make_client(LeasedLimiter(self._scheduler, self._job.interval)) as unpod:
             summary = await _when_unlocked(
                 lambda: unpod.export_shard(
                     self._plan,
