@@ -168,7 +168,7 @@ class RequestLimiter:
 
     @property
     def interval(self) -> float:
-        """Seconds between the starts of two requests by the rate limit; 0 if there is none or it is unknown."""
+        """Seconds between the starts of two requests by the rate limit; 0 if none is known."""
         shared: float = getattr(self._shared, "interval", 0.0)  # limiters of users need not have it
         return max(self._gate.interval, shared)
 
