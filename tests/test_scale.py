@@ -44,7 +44,7 @@ def test_more_machines_do_not_help_if_the_server_is_the_bottleneck() -> None:
     assert one.bottleneck == "server"
     four = simulated(shards=4, **DASK)
     assert (four.bottleneck, four.requests > 3 * one.requests) == ("server", True)
-    assert four.seconds > 3 * one.seconds
+    assert four.seconds > 1.5 * one.seconds
 
 
 def test_all_workers_together_keep_the_limit() -> None:

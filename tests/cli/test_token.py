@@ -124,7 +124,7 @@ async def test_without_a_token_and_without_a_terminal() -> None:
     assert (result.status, result.out) == (2, "")
     assert result.err == (
         "unpod-async: there is no token\n"
-        "hint: set UNPOD_PLATFORM_TOKEN or use --token-file FILE; `unpod-async sandbox` needs none\n"
+        "hint: set UNPOD_PLATFORM_TOKEN or use --token-file; `unpod-async sandbox` needs none\n"
     )
 
 

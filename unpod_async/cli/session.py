@@ -86,7 +86,7 @@ def find_token(options: GlobalOptions) -> str | None:
             token = ""
         if token:
             return token
-    hint = f"set {TOKEN_VARIABLE} or use --token-file FILE; `unpod-async sandbox` needs none"
+    hint = f"set {TOKEN_VARIABLE} or use --token-file; `unpod-async sandbox` needs none"
     raise CliError("there is no token", hint=hint, status=USAGE)
 
 
