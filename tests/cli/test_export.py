@@ -152,7 +152,7 @@ async def test_an_error_that_stays_asks_for_a_correction(
         "What was fetched is kept in out, except for about the last second. "
         "Correct the cause and run the command again: it resumes."
         if kept
-        else "Nothing was fetched. Correct the cause and run the command again."
+        else "Nothing was saved. Correct the cause and run the command again."
     )
     assert (tmp_path / "out").exists() == kept
 
@@ -206,7 +206,7 @@ async def test_a_deadline_ends_the_retries_of_an_unreachable_service(tmp_path: P
 
     assert result.status == 1
     assert "no connection" in result.err
-    assert "Nothing was fetched. To try again, run the same command again:" in result.err
+    assert "Nothing was saved. To try again, run the same command again:" in result.err
     assert not (tmp_path / "out").exists()
 
 

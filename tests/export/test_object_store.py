@@ -878,4 +878,4 @@ async def test_the_command_says_what_is_wrong_with_the_store(bucket: Bucket, tmp
             {**names, "UNPOD_PLATFORM_TOKEN": "f" * 40}, "export", sandbox.space_token, bucket.url
         )
         assert done.status == 4
-        assert "Nothing was fetched." in done.err
+        assert "Nothing was saved." in done.err

@@ -34,15 +34,15 @@ def os_error_reason(error: Exception) -> str:
     """Return why an operation on a file or a socket failed, without its path: "no space is left on the disk".
 
     Args:
-        error: An OSError. The result for another error, such as the ValueError for a path with a NUL
-            character, is the name of its class, and so it is for the errors of pyarrow without a number.
+        error: An OSError. For an error of another class, such as the ValueError for a path with a NUL
+            character, and for errors of pyarrow without a number, the result is the name of its class.
     """
     known = _REASONS.get(getattr(error, "errno", None) or 0)
     return known or getattr(error, "strerror", None) or type(error).__name__
 
 
 def os_error_advice(error: BaseException | None, otherwise: str = "fix the cause") -> str:
-    """Return what the user can do, to be followed by "and …": "free space on the disk".
+    """Return what the user can do, such as "free space on the disk". The caller appends "and …".
 
     Args:
         otherwise: The result for an error without advice of its own.

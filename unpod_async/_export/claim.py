@@ -178,7 +178,7 @@ def read_claim(target: Path) -> list[str] | None:
 
 
 def _write_first_claim(target: Path, plan: ExportPlan, text: TargetText) -> list[str]:
-    """Write `_plan.json`. Return the digests in it, which are others if another worker was faster."""
+    """Write `_plan.json`. Return the digests in it, which are those of another worker if it was faster."""
     content = new_claim(None, plan, text) or b""
     temporary = target / f".{PLAN}-{os.getpid()}-{os.urandom(4).hex()}"
     replace_file(temporary, content)

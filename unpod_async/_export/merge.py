@@ -161,7 +161,7 @@ def _merge(plan: ExportPlan, target: Path, is_stopped: Callable[[], bool]) -> Ex
         name = "" if error.filename is None else f" ({path_text(error.filename)})"
         raise ExportError(
             f"the shards in {path_text(target)} cannot be merged: {os_error_reason(error)}{name}",
-            hint=f"{os_error_advice(error, 'remove the cause')} and merge again",
+            hint=f"{os_error_advice(error)} and merge again",
         ) from None
 
 

@@ -52,7 +52,7 @@ def shard_manifest(shard: Shard, read: Callable[[], Manifest], target: TargetTex
     """Return the manifest of a shard.
 
     Args:
-        read: Returns the manifest that is in the place of the shard, or raises ExportError.
+        read: Returns the manifest in the folder of the shard, or raises ExportError.
 
     Raises:
         ExportError: the manifest cannot be read, or belongs to another shard or plan.
@@ -77,7 +77,7 @@ def exported_error(shard: Shard, hint: str = "merge again when it has ended") ->
 def exported_meanwhile_error(shard: Shard) -> TargetLockedError:
     """Return the error for a shard whose manifest is not the one that was read at first."""
     return TargetLockedError(
-        f"shard {shard.number} was exported while it was merged", hint="merge again when it has ended"
+        f"shard {shard.number} was exported while it was merged", hint="merge again when its export has ended"
     )
 
 
@@ -118,7 +118,7 @@ class RunCount:
                 raise damaged_error(self._shard, what, self._target)
 
     def check(self, manifest: Manifest) -> None:
-        """Check, after all runs were counted, that none is missing but those that no longer exist.
+        """Check, after all runs were counted, that only runs that no longer exist are missing.
 
         Raises:
             ExportError: a run is missing although the manifest says that the shard is complete.

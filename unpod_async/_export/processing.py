@@ -117,7 +117,7 @@ class ProcessedTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_process(process: object) -> None:
-    """Raise InvalidArgument if `process` is no plain function."""
+    """Raise InvalidArgument unless `process` is a function that is not async."""
     if not callable(process) or inspect.iscoroutinefunction(process) or inspect.isasyncgenfunction(process):
         raise InvalidArgument(
             "process must be a plain function that returns rows",
@@ -242,7 +242,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _tasks_of(reader: DatasetReader, source: PartInfo) -> Iterator[Task | FailedTask]:
-    """Yield the tasks of a part, and in place of those that cannot be decoded, why."""
+    """Yield the tasks of a part, and a FailedTask for each that cannot be decoded."""
     listing = space_tasks("any")
     for columns in reader.read_part(source, row_names("tasks")):
         lines = [join_cells("tasks", cells) for cells in zip(*columns, strict=True)]
@@ -261,7 +261,7 @@ def _lines_of(
     try:
         for row in process(task):
             lines.append(msgspec.json.encode({**ids, **row, **ids}) + b"\n")
-            if is_stopped():  # the function may never stop to yield rows
+            if is_stopped():  # the function may yield rows without end
                 raise _Stopped
     except _Stopped:
         raise
@@ -311,7 +311,8 @@ def _merge(plan: ExportPlan, target: Path, staged: Path) -> ProcessedTable:
         parts += [_stage(part, directory, staged, shard.number) for part in table.parts]
     if len(jobs) > 1:
         raise ExportError(
-            "the shards were processed by different jobs", hint="process all shards again in one job"
+            "the shards were processed by different jobs",
+            hint="run the export again, which processes all shards",
         )
     for part in parts:
         (staged / Path(part.name).name).replace(target / part.name)
@@ -321,7 +322,7 @@ def _merge(plan: ExportPlan, target: Path, staged: Path) -> ProcessedTable:
 
 
 def _table_of(directory: Path, number: int) -> ProcessedTable:
-    hint = f"process shard {number} (again)"
+    hint = "run the export again, which processes all shards"
     try:
         table = msgspec.json.decode((directory / TABLE).read_bytes(), type=ProcessedTable)
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -341,7 +342,7 @@ def _stage(part: ProcessedPart, directory: Path, staged: Path, number: int) -> P
     if _sha256(staged / name) != part.sha256:
         raise ExportError(
             f"{path_text(directory / part.name)} is not the file that was written",
-            hint=f"remove it, and process shard {number} again",
+            hint="remove the file and run the export again",
         )
     (staged / name).chmod(0o600)
     with (staged / name).open("rb") as file:
@@ -357,5 +358,5 @@ def _sha256(path: Path) -> str:
 def _cannot_write(directory: Path, error: OSError) -> ExportError:
     return ExportError(
         f"the processed rows in {path_text(directory)} cannot be written: {os_error_reason(error)}",
-        hint=f"{os_error_advice(error, 'remove the cause')} and run it again",
+        hint=f"{os_error_advice(error)} and run the export again",
     )

@@ -91,6 +91,7 @@ async def _list_runs(
             raise InvalidArgument(
                 f"{len(missing):,} of the selected runs are not in the space, such as {missing[0]}",
                 argument="runs",
+                hint="correct these ids or leave them out",
             )
         found = {token: list(spec.runs) for token in spec.spaces}
     return found, unreadable
@@ -100,7 +101,7 @@ def _check_platform(client: ClientContext, plan: ExportPlan) -> None:
     if plan.platform != client.settings.base_url:
         raise ExportError(
             "the plan was made with another server",
-            hint="use a client with the base_url of the client that made the plan",
+            hint="use the base_url (UNPOD_BASE_URL) with which the plan was made",
         )
 
 

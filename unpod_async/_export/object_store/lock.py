@@ -31,10 +31,10 @@ _log = logging.getLogger("unpod_async")
 LOCK: Final = ".unpod-export/lock.json"
 
 _SECONDS: Final = 120.0
-"""How long a lock is valid. A killed export keeps exports of other machines out for as long."""
+"""How long a lock is valid. After an export was killed, other machines have to wait for as long."""
 
 _MAX_SECONDS: Final = 3600.0
-"""No lock is valid for longer, whatever it says."""
+"""Maximum time for which a lock is valid, whatever its content."""
 
 _ATTEMPTS: Final = 3
 
@@ -57,7 +57,7 @@ class _LockContent(msgspec.Struct, frozen=True):
 
 
 class FoundLock(NamedTuple):
-    """A lock that may be of others.
+    """A lock in the store. It may belong to another export.
 
     Attributes:
         expires: Unix time, by the clock of the store.
@@ -182,7 +182,7 @@ class StoreLock:
                 raise cancelled
 
     async def _renew(self) -> None:
-        """Renew the lock for ever.
+        """Renew the lock until it is lost or the task is cancelled.
 
         Raises:
             ExportError: Another export has the lock, or it could not be renewed in time.

@@ -71,7 +71,7 @@ _CLEAN_UP_SECONDS: Final = 10.0
 """How long a merge that was cancelled or has failed tries to delete its copies."""
 
 _UNDER_WAY_SECONDS: Final = 3.0
-"""How long it waits for copies that are under way. The store would make them after they were deleted."""
+"""How long it waits for copies in progress. Otherwise the store could finish one after its deletion."""
 
 
 async def merge_in_store(

@@ -355,7 +355,7 @@ def _shard_job(
     if plan_file is None or shard is None:
         raise CliError("--plan and --shard belong together", hint="give both", status=USAGE)
     if spaces:
-        raise CliError("SPACE cannot be combined with --plan", hint="the plan has the spaces", status=USAGE)
+        raise CliError("SPACE cannot be combined with --plan", hint="leave out SPACE", status=USAGE)
     from unpod_async._export import shard_spec
 
     plan = read_plan(plan_file)
@@ -409,7 +409,7 @@ def _explain_resuming(target: str, command: Sequence[str], *, can_pass: bool) ->
     is_kept = is_resumable(Path(target))  # an export that stores nothing removes what it created
     # What was fetched after the last checkpoint is not kept.
     kept = f"What was fetched is kept in {target}, except for about the last second."
-    kept = kept if is_kept else "Nothing was fetched."
+    kept = kept if is_kept else "Nothing was saved."
     if not can_pass:
         echo_err(f"{kept} Correct the cause and run the command again{': it resumes' if is_kept else ''}.")
         return

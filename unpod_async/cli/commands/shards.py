@@ -56,9 +56,7 @@ def plan(
     ] = None,
     extend: Annotated[
         bool,
-        typer.Option(
-            "--extend", show_default=False, help="Add the runs that are new to PLAN, in new shards."
-        ),
+        typer.Option("--extend", show_default=False, help="Add runs that are not in PLAN, in new shards."),
     ] = False,
     deadline: Deadline = None,
     **fields: Any,
@@ -73,14 +71,14 @@ def plan(
     make: Callable[[UnpodClient], Coroutine[Any, Any, ExportPlan]]
     if extend:
         if spaces:
-            raise CliError("SPACE cannot be combined with --extend", hint="PLAN has the spaces", status=USAGE)
+            raise CliError("SPACE cannot be combined with --extend", hint="leave out SPACE", status=USAGE)
         before = read_plan(plan_file)
         make = functools.partial(_extend, before=before, shards=shards)
     elif not spaces or shards is None:
         raise CliError("give SPACE, PLAN and --shards N", hint="see `unpod-async plan --help`", status=USAGE)
     elif Path(plan_file).exists():
         raise CliError(
-            f"{path_text(plan_file)} exists", hint="add its new runs with --extend, or choose another file"
+            f"{path_text(plan_file)} exists", hint="add new runs to it with --extend, or choose another file"
         )
     else:
         make = functools.partial(_make, spec=build_spec(spaces, fields), shards=shards)
@@ -111,7 +109,7 @@ def _report(made: ExportPlan, before: ExportPlan | None, plan_file: str) -> int:
     echo(f"{counted(made.runs, 'run')} in {counted(made.shards, 'shard')}")
     first = 0 if before is None else before.shards
     if first == made.shards:
-        echo_err("No run is new: the plan is as it was.")
+        echo_err("There are no new runs: the plan has not changed.")
     else:
         echo_err(f"Export the shards {first} to {made.shards - 1}, on any machines:")
         echo_command(["unpod-async", "export", "--plan", plan_file, "--shard", str(first), "TARGET"])
@@ -154,8 +152,8 @@ def merge(
 ) -> int:
     """Make one data set of the shards of a plan, after all of them have been exported.
 
-    Each run must be in exactly one shard, and each file as its shard wrote it. Otherwise nothing is changed.
-    Run the command again after shards were exported again. The exit status is 3 if the data set is
+    Each run must be in exactly one shard, and each file must be as its shard wrote it. Otherwise nothing is
+    changed. After a shard was exported again, run this command again. The exit status is 3 if the data set is
     incomplete.
     """
     if json_lines is not None:
