@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,14 @@ async def test_each_attempt_is_reserved_and_the_limiter_learns_the_delays_of_the
         await first_run(sandbox, unpod)
         assert sandbox.requests == limit.reserved == 3
         assert limit.pauses == [1]
+
+
+async def test_an_interval_that_is_no_number_is_ignored(tmp_path: Path) -> None:
+    limit = Limit()
+    limit.interval = "1s"  # type: ignore[attr-defined]
+    async with Sandbox(runs=61) as sandbox, sandbox.client(rate_limit=limit) as unpod:
+        summary = await unpod.export(sandbox.space_token, tmp_path / "data")
+    assert summary.complete
 
 
 async def test_without_a_delay_of_the_server_the_limiter_is_never_told_to_pause() -> None:

@@ -33,7 +33,7 @@ class RateGate:
     is open again.
 
     Args:
-        rate: requests that may start per second, evenly spaced; None means no limit.
+        rate: requests that may start per second, evenly spaced; None is no limit.
 
     Attributes:
         interval: seconds between the starts of two requests; 0 if there is no limit.
@@ -84,7 +84,9 @@ class RateGate:
 class RateLimiter(Protocol):
     """Limits the requests of several clients together, such as those of the processes of a cluster.
 
-    Pass one as `rate_limit` of each client. Its methods are called in the event loop of the client.
+    Pass one as `rate_limit` of each client. Its methods are called in the event loop of the client. It may
+    have an attribute `interval`, the seconds between the starts of two requests. Exports then choose the way
+    that needs the fewest requests, as they do with a number as `rate_limit`.
 
     Example:
         ```python
@@ -108,7 +110,7 @@ class RateLimiter(Protocol):
     async def reserve(self) -> float:
         """Reserve the start of a request, and return the seconds until then.
 
-        It is called once before each attempt. If the attempt is cancelled, the reserved start is not used.
+        It is called once before each attempt. If the attempt is cancelled, what it reserved is not used.
         """
         ...
 
@@ -169,8 +171,8 @@ class RequestLimiter:
     @property
     def interval(self) -> float:
         """Seconds between the starts of two requests by the rate limit; 0 if none is known."""
-        shared: float = getattr(self._shared, "interval", 0.0)  # limiters of users need not have it
-        return max(self._gate.interval, shared)
+        shared: object = getattr(self._shared, "interval", 0.0)  # limiters of users need not have it
+        return max(self._gate.interval, shared if isinstance(shared, int | float) else 0.0)
 
     async def acquire(
         self, semaphores: Sequence[anyio.Semaphore], deadline: Deadline, note_wait: NoteWait | None = None
@@ -307,7 +309,7 @@ async def _reserve(shared: RateLimiter) -> float:
 def _limiter_failed(cause: str) -> TransportError:
     return TransportError(
         f"reserve() of the rate limiter {cause}; nothing was sent",
-        hint="make reserve() return the seconds until a request may start, 0 or more",
+        hint="it must return the seconds until a request may start",
         sent=False,
         permanent=True,
     )
