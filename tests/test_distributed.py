@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from distributed import Client, LocalCluster
 from hypothesis import given
@@ -24,14 +27,17 @@ import unpod_async.distributed
 from tests.export.dataset import assert_holds
 from unpod_async import (
     AuthenticationError,
+    ConfigurationError,
     ExportError,
     ExportPlan,
     ExportProgress,
     InvalidArgument,
     RateLimiter,
+    TargetLockedError,
     Task,
     UnpodClient,
 )
+from unpod_async._common import locked
 from unpod_async.distributed import rate
 from unpod_async.testing import Sandbox, faults
 from unpod_async.testing.demos.cluster import count_words, most_in_a_second
@@ -118,6 +124,17 @@ async def test_what_was_leased_for_a_cancelled_request_is_not_used_much_later() 
     assert lender.leases == 2
 
 
+def test_a_limit_that_is_changed_keeps_what_was_leased_and_a_pause() -> None:
+    limit = rate.ClusterLimit(10, 1)
+    assert limit.lease(0.0, 5).delays == [pytest.approx(delay) for delay in (0, 0.1, 0.2)]
+    limit.set(2, 1)
+    assert limit.lease(0.1, 5).delays == [pytest.approx(0.2)]
+    assert limit.lease(0.5, 5).delays == [], "the next starts are at 0.8 and 1.3"
+    limit.pause(0.5, 10)
+    limit.set(None, 1)
+    assert limit.lease(5.0, 5).delays == []
+
+
 # --- a cluster ---------------------------------------------------------------------------------------------
 
 
@@ -187,7 +204,7 @@ async def test_the_data_set_is_that_of_a_plain_export(
 ) -> None:
     plan = await plan_of(sandbox, format=form)
     events: list[tuple[int, ExportProgress]] = []
-    target = tmp_path / "data"
+    target, earlier = tmp_path / "data", sandbox.requests
     summary = await unpod_async.distributed.export(
         plan,
         target,
@@ -197,6 +214,8 @@ async def test_the_data_set_is_that_of_a_plain_export(
     )
     assert (summary.complete, summary.runs, summary.tasks) == (True, 31, sandbox.task_count)
     assert (summary.fetched_runs, summary.fetched_tasks) == (31, sandbox.task_count)
+    assert summary.requests == sandbox.requests - earlier
+    assert summary.seconds > 0
     assert_holds(target, sandbox, form)
     assert processed(target) == await words_of(sandbox)
     assert {shard for shard, _ in events} == {0, 1, 2}
@@ -325,16 +344,213 @@ async def test_a_cancelled_export_stops_in_all_workers(
     exporting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await exporting
-    assert dask.run_on_scheduler(tasks_of_the_scheduler) == []
     after = sandbox.requests
-    summary = await unpod_async.distributed.export(plan, tmp_path / "data", dask)
+    assert_nothing_is_left(dask)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.7):  # longer than between two heartbeats
+            await sandbox.arrived(after + 1)
+    summary = await unpod_async.distributed.export(plan, tmp_path / "data", dask, retries=0)
     assert summary.complete
-    assert sandbox.requests > after
     assert_holds(tmp_path / "data", sandbox)
 
 
 def tasks_of_the_scheduler(dask_scheduler: Any) -> list[str]:
-    return [key for key in dask_scheduler.tasks if key.startswith("unpod-shard")]
+    return [key for key in dask_scheduler.tasks if key.startswith("unpod-")]
+
+
+def left_in_the_scheduler(dask_scheduler: Any) -> dict[str, Any]:
+    plugin = dask_scheduler.plugins["unpod-async"]
+    clients = [name for name in dask_scheduler.clients if name != "fire-and-forget"]
+    return {
+        "tasks": tasks_of_the_scheduler(dask_scheduler),
+        "topics": [topic for topic in dask_scheduler.get_events() if topic.startswith("unpod")],
+        "exports": list(plugin._exports),
+        "running": list(plugin._tasks),
+        "clients": clients[1:],  # the first is that of the test
+    }
+
+
+def threads_of_a_worker() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("asyncio_")]
+
+
+def assert_nothing_is_left(dask: Client) -> None:
+    assert not any(dask.run_on_scheduler(left_in_the_scheduler).values())
+    # A task tells the scheduler that it has ended, and then closes its event loop.
+    deadline = time.monotonic() + 10
+    while any(dask.run(threads_of_a_worker).values()):
+        assert time.monotonic() < deadline
+
+
+async def test_nothing_is_left_of_an_export(tmp_path: Path, sandbox: Sandbox, dask: Client) -> None:
+    plan = await plan_of(sandbox)
+    await unpod_async.distributed.export(
+        plan, tmp_path / "data", dask, process=count_words, on_progress=lambda *_: None
+    )
+    assert_nothing_is_left(dask)
+    set_environment(dask, sandbox, UNPOD_PLATFORM_TOKEN="wrong0000")
+    with pytest.raises(AuthenticationError):
+        await unpod_async.distributed.export(plan, tmp_path / "data", dask, full=True)
+    assert_nothing_is_left(dask)
+    assert not [path for path in (tmp_path / "data").rglob(".*") if path.name != ".unpod-export"]
+
+
+async def test_a_function_that_never_stops_yielding_is_stopped(
+    tmp_path: Path, sandbox: Sandbox, dask: Client
+) -> None:
+    begun = tmp_path / "begun"
+
+    def process(_task: Task) -> Iterator[dict[str, Any]]:
+        begun.touch()
+        while True:
+            time.sleep(0.001)
+            yield {}
+
+    exporting = asyncio.ensure_future(
+        unpod_async.distributed.export(await plan_of(sandbox), tmp_path / "data", dask, process=process)
+    )
+    await exists(begun)
+    exporting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exporting
+    assert_nothing_is_left(dask)
+
+
+async def exists(path: Path) -> None:
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(path.exists):  # noqa: ASYNC110 - another process creates it
+            await asyncio.sleep(0.02)
+
+
+async def test_a_cancellation_waits_for_a_function_that_blocks(
+    tmp_path: Path, sandbox: Sandbox, dask: Client
+) -> None:
+    """Otherwise, it would still run while the next export processes the shard."""
+    begun, release = tmp_path / "begun", tmp_path / "release"
+
+    def process(_task: Task) -> list[dict[str, Any]]:
+        begun.touch()
+        while not release.exists():
+            time.sleep(0.01)
+        return []
+
+    plan = await plan_of(sandbox, shards=1)
+    exporting = asyncio.ensure_future(
+        unpod_async.distributed.export(plan, tmp_path / "data", dask, process=process)
+    )
+    await exists(begun)
+    exporting.cancel()
+    done, _ = await asyncio.wait({exporting}, timeout=1)
+    assert not done
+    release.touch()
+    with pytest.raises(asyncio.CancelledError):
+        await exporting
+    assert_nothing_is_left(dask)
+
+
+@pytest.mark.parametrize("ending", ["complete", "cancel"])
+async def test_a_merge_waits_for_the_lock_of_a_lost_worker(
+    tmp_path: Path, sandbox: Sandbox, dask: Client, ending: str
+) -> None:
+    plan = await plan_of(sandbox)
+    (tmp_path / "data" / "_shards").mkdir(parents=True)
+    (tmp_path / "data" / "_plan.json").write_bytes(msgspec.json.encode({"digests": [plan.digest]}))
+    finished = set[int]()
+    with locked(tmp_path / "data" / "_shards" / "lock"):
+        exporting = asyncio.ensure_future(
+            unpod_async.distributed.export(
+                plan,
+                tmp_path / "data",
+                dask,
+                on_progress=lambda shard, progress: finished.add(shard) if progress.phase == "done" else None,
+            )
+        )
+        async with asyncio.timeout(30):
+            while len(finished) < plan.shards:  # noqa: ASYNC110 - a callback adds to it
+                await asyncio.sleep(0.02)
+        done, _ = await asyncio.wait({exporting}, timeout=1)
+        assert not done
+        if ending == "cancel":
+            exporting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await exporting
+            assert_nothing_is_left(dask)
+            return
+    assert (await exporting).complete
+
+
+async def test_only_one_export_into_a_target_runs_on_a_cluster(
+    tmp_path: Path, sandbox: Sandbox, dask: Client
+) -> None:
+    """The second one would get the rows of the function of the first."""
+    plan, another = await plan_of(sandbox), await plan_of(sandbox, shards=2)
+    earlier = sandbox.requests
+    exporting = asyncio.ensure_future(
+        unpod_async.distributed.export(plan, tmp_path / "data", dask, rate_limit=20, burst=1, page_size=4)
+    )
+    await sandbox.arrived(earlier + 3)
+    for second in (plan, another):
+        with pytest.raises(TargetLockedError) as caught:
+            await unpod_async.distributed.export(second, tmp_path / "data", dask, process=count_words)
+        assert caught.value.hint
+    elsewhere = await unpod_async.distributed.export(another, tmp_path / "other", dask, process=count_words)
+    assert (await exporting).complete
+    assert elsewhere.complete
+    assert_holds(tmp_path / "data", sandbox)
+    assert not (tmp_path / "data" / "processed").exists()
+    assert processed(tmp_path / "other") == await words_of(sandbox)
+
+
+async def test_exports_at_the_same_time_share_the_lowest_limit(
+    tmp_path: Path, sandbox: Sandbox, dask: Client
+) -> None:
+    await unpod_async.distributed.export(await plan_of(sandbox), tmp_path / "data", dask)
+    assert dask.run_on_scheduler(leases_of_several_exports) == [64, 3, 0, 0, 0]
+
+
+def leases_of_several_exports(dask_scheduler: Any) -> list[int]:
+    """Return how many starts are leased in turn to exports with other limits."""
+    plugin = dask_scheduler.plugins["unpod-async"]
+
+    def begin(name: str, per_second: float | None) -> None:
+        assert plugin.begin(name, "caller", name, "http://service", per_second, 1, b"job")
+
+    def leased(name: str) -> int:
+        return len(plugin.lease(name, 64)[0])
+
+    begin("first", None)
+    found = [leased("first")]
+    begin("second", 10)
+    begin("third", 100)
+    found += [leased("first"), leased("third")]
+    plugin.end("second")
+    found.append(leased("second"))
+    plugin.remove_client(dask_scheduler, "caller")
+    found.append(leased("first"))
+    assert plugin._exports == {}
+    return found
+
+
+async def test_a_relative_target_is_that_of_the_caller(
+    tmp_path: Path, sandbox: Sandbox, dask: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await unpod_async.distributed.export(await plan_of(sandbox), "data", dask)
+    assert_holds(tmp_path / "data", sandbox)
+
+
+async def test_a_callback_that_fails_does_not_stop_the_export(
+    tmp_path: Path, sandbox: Sandbox, dask: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_shard: int, _progress: ExportProgress) -> None:
+        raise ValueError("personal data")
+
+    summary = await unpod_async.distributed.export(
+        await plan_of(sandbox), tmp_path / "data", dask, on_progress=fail
+    )
+    assert summary.complete
+    assert "on_progress failed with ValueError" in caplog.text
+    assert "personal data" not in caplog.text
 
 
 # --- errors ------------------------------------------------------------------------------------------------
@@ -351,17 +567,35 @@ async def test_an_error_of_the_server_is_raised_and_shows_no_secret(
     assert "wrong0000" not in str(caught.value)
 
 
-async def test_the_scheduler_never_sees_the_token(tmp_path: Path, sandbox: Sandbox, dask: Client) -> None:
-    plan = await plan_of(sandbox)
-    await unpod_async.distributed.export(
-        plan, tmp_path / "data", dask, process=count_words, on_progress=lambda *_: None
-    )
-    assert sandbox.token not in dask.run_on_scheduler(everything_the_scheduler_shows)
+async def test_the_cluster_shows_no_secret_and_no_personal_data(
+    tmp_path: Path, sandbox: Sandbox, dask: Client
+) -> None:
+    def process(task: Task) -> list[dict[str, Any]]:
+        raise ValueError(str(task.input))
+
+    plan, shown = await plan_of(sandbox), ""
+
+    def look(_shard: int, _progress: ExportProgress) -> None:
+        nonlocal shown
+        shown += dask.run_on_scheduler(everything_the_scheduler_shows)
+
+    await unpod_async.distributed.export(plan, tmp_path / "data", dask, process=process, on_progress=look)
+    set_environment(dask, sandbox, UNPOD_PLATFORM_TOKEN="wrong0000")
+    with pytest.raises(AuthenticationError):
+        await unpod_async.distributed.export(plan, tmp_path / "data", dask, full=True)
+    shown += dask.run_on_scheduler(everything_the_scheduler_shows)
+    shown += repr((dask.get_scheduler_logs(), dask.get_worker_logs()))
+    assert "unpod-shard" in shown
+    for secret in (sandbox.token, "wrong0000", sandbox.space_token, *sandbox.run_ids()):
+        assert secret not in shown
+    for row in sandbox.task_rows():
+        assert str(row["input"]) not in shown
 
 
 def everything_the_scheduler_shows(dask_scheduler: Any) -> str:
     tasks = [(key, task.run_spec, task.exception_text) for key, task in dask_scheduler.tasks.items()]
-    return repr((tasks, dask_scheduler.get_events(), dask_scheduler.identity()))
+    story = list(dask_scheduler.transition_log)
+    return repr((tasks, story, dask_scheduler.get_events(), dask_scheduler.identity()))
 
 
 async def test_a_function_that_fails_costs_the_rows_of_its_task(
@@ -413,9 +647,20 @@ async def coroutine(_task: Task) -> list[dict[str, Any]]:
     return []
 
 
+LOCK = threading.Lock()
+
+
 @pytest.mark.parametrize(
     ("options", "argument"),
     [
+        ({"plan": 5}, "plan"),
+        ({"dask_client": 5}, "dask_client"),
+        ({"target": ""}, "target"),
+        ({"target": 5}, "target"),
+        ({"on_progress": 5}, "on_progress"),
+        ({"client": 5}, "client"),
+        ({"client": lambda _: LOCK}, "client"),
+        ({"process": lambda _: LOCK}, "process"),
         ({"redact_key": b"0123456789"}, "redact_key"),
         ({"format": "csv"}, "format"),
         ({"concurrency": 0}, "concurrency"),
@@ -438,6 +683,75 @@ async def test_wrong_arguments_are_refused_before_anything_is_sent(
         await unpod_async.distributed.export(**arguments)
     assert caught.value.argument == argument
     assert sandbox.requests == earlier
+
+
+async def test_a_client_that_is_closed_is_refused(
+    tmp_path: Path, sandbox: Sandbox, cluster: LocalCluster
+) -> None:
+    with Client(cluster) as closed:
+        pass
+    with pytest.raises(InvalidArgument) as caught:
+        await unpod_async.distributed.export(await plan_of(sandbox), tmp_path / "data", closed)
+    assert caught.value.argument == "dask_client"
+
+
+async def test_the_client_may_be_closed_during_the_export(
+    tmp_path: Path, sandbox: Sandbox, dask: Client, cluster: LocalCluster
+) -> None:
+    plan = await plan_of(sandbox)
+    earlier = sandbox.requests
+    with Client(cluster) as closed:
+        exporting = asyncio.ensure_future(
+            unpod_async.distributed.export(plan, tmp_path / "data", closed, rate_limit=60, burst=1)
+        )
+        await sandbox.arrived(earlier + 1)
+    assert (await exporting).complete
+    assert_nothing_is_left(dask)
+
+
+async def test_workers_that_cannot_import_something_stay_connected(
+    tmp_path: Path, sandbox: Sandbox, dask: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask closes a worker that cannot import what a task consists of, with all that it is working on."""
+    (tmp_path / "only_here.py").write_text("def process(task):\n    return []\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    process = importlib.import_module("only_here").process
+    plan, workers = await plan_of(sandbox), dask.run(os.getpid)
+    with pytest.raises(ExportError, match=r"ModuleNotFoundError: No module named 'only_here'") as caught:
+        await unpod_async.distributed.export(plan, tmp_path / "data", dask, process=process)
+    assert "all that your functions import" in str(caught.value.hint)
+    dask.run(hide_the_package)
+    with pytest.raises(ExportError, match=r"shard 0 failed in a worker \(ModuleNotFoundError"):
+        await unpod_async.distributed.export(plan, tmp_path / "data", dask)
+    dask.run(show_the_package)
+    assert dask.run(os.getpid) == workers
+    assert_nothing_is_left(dask)
+
+
+WORKER = "unpod_async.distributed.worker"
+
+
+def hide_the_package() -> None:
+    sys.modules[WORKER] = None  # type: ignore[assignment]
+
+
+def show_the_package() -> None:
+    del sys.modules[WORKER]
+
+
+async def test_workers_with_another_version_are_refused(
+    tmp_path: Path, sandbox: Sandbox, dask: Client
+) -> None:
+    dask.run(set_version, "0.0.1")
+    try:
+        with pytest.raises(ConfigurationError, match=r"a worker has version 0\.0\.1 of unpod-async, and"):
+            await unpod_async.distributed.export(await plan_of(sandbox), tmp_path / "data", dask)
+    finally:
+        dask.run(show_the_package)
+
+
+def set_version(version: str) -> None:
+    vars(importlib.import_module(WORKER))["VERSION"] = version
 
 
 async def test_a_target_with_another_plan_is_refused(tmp_path: Path, sandbox: Sandbox, dask: Client) -> None:
@@ -466,8 +780,8 @@ async def test_tasks_that_others_cancel_are_an_error_not_a_cancellation(
 def cancel_all(dask: Client) -> None:
     from distributed import Future
 
-    futures = [Future(key, dask) for key in list(dask.futures)]
-    dask.cancel(futures, force=True)
+    keys = dask.run_on_scheduler(tasks_of_the_scheduler)
+    dask.cancel([Future(key, dask) for key in keys], force=True)
 
 
 def test_without_dask_the_hint_says_how_to_install_it() -> None:

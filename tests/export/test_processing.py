@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.export.odd_rows import odd_line
 from unpod_async import ExportError, ExportPlan, TargetLockedError, Task, UnpodClient
-from unpod_async._common import locked
+from unpod_async._common import Stopped, locked
 from unpod_async._export import merge_processed, process_shard, shard_directory
 from unpod_async._tables import COLUMNS, join_cells, row_names, split_into_cells
 from unpod_async.testing import Sandbox
@@ -65,7 +65,7 @@ async def test_every_format_gives_the_function_the_same_tasks(tmp_path: Path, fo
     async with Sandbox(runs=25) as sandbox, sandbox.client() as unpod:
         plan = await exported(unpod, sandbox.space_token, tmp_path, format=form)
         process_all(plan, tmp_path, details)
-        table = merge_processed(plan, tmp_path)
+        table = merge_processed(plan, tmp_path, never)
         tasks = await unpod.tasks.list(sandbox.space_token).collect()
     expected = [
         {"run_id": task.run_id, "task_id": task.task_id, **row} for task in tasks for row in details(task)
@@ -98,7 +98,7 @@ async def test_within_a_job_only_changed_parts_are_processed_again(tmp_path: Pat
         part.write_bytes(b"changed\n")
         process_all(plan, tmp_path, process, "another job")
         assert 0 < len(seen) < sandbox.task_count
-        assert merge_processed(plan, tmp_path).rows == sandbox.task_count
+        assert merge_processed(plan, tmp_path, never).rows == sandbox.task_count
 
 
 async def test_processing_that_is_stopped_publishes_nothing(tmp_path: Path) -> None:
@@ -106,10 +106,11 @@ async def test_processing_that_is_stopped_publishes_nothing(tmp_path: Path) -> N
         plan = await exported(unpod, sandbox.space_token, tmp_path)
     asked = iter([False, False, True])
     directory = shard_directory(tmp_path, 0)
-    assert process_shard(directory, details, "job", lambda: next(asked)) is None
+    with pytest.raises(Stopped):
+        process_shard(directory, details, "job", lambda: next(asked))
     assert list((directory / "processed").iterdir()) == []
     with pytest.raises(ExportError, match="shard 0 has not been processed"):
-        merge_processed(plan, tmp_path)
+        merge_processed(plan, tmp_path, never)
 
 
 async def test_a_function_that_yields_rows_for_ever_can_be_stopped(tmp_path: Path) -> None:
@@ -121,7 +122,8 @@ async def test_a_function_that_yields_rows_for_ever_can_be_stopped(tmp_path: Pat
         await exported(unpod, sandbox.space_token, tmp_path)
     asked = itertools.count()
     directory = shard_directory(tmp_path, 0)
-    assert process_shard(directory, process, "job", lambda: next(asked) > 100) is None
+    with pytest.raises(Stopped):
+        process_shard(directory, process, "job", lambda: next(asked) > 100)
     assert list((directory / "processed").iterdir()) == []
 
 
@@ -137,20 +139,20 @@ async def test_only_one_process_at_a_time_writes_to_a_shard_and_to_the_merged_ta
             assert caught.value.hint
             yield from details(task)
 
-        assert process_shard(directory, process, "job", never).reasons == ()  # type: ignore[union-attr]
+        assert process_shard(directory, process, "job", never).reasons == ()
         with locked(directory / ".unpod-export" / "lock"), pytest.raises(TargetLockedError):
             process_shard(directory, details, "job", never)
         process_all(plan, tmp_path, details)
         with locked(tmp_path / "_shards" / "lock"), pytest.raises(TargetLockedError):
-            merge_processed(plan, tmp_path)
-        assert merge_processed(plan, tmp_path).rows == sandbox.task_count
+            merge_processed(plan, tmp_path, never)
+        assert merge_processed(plan, tmp_path, never).rows == sandbox.task_count
 
 
 async def test_a_function_that_ends_the_program_costs_the_rows_of_its_task(tmp_path: Path) -> None:
     async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
         plan = await exported(unpod, sandbox.space_token, tmp_path)
         process_all(plan, tmp_path, lambda _task: sys.exit(1))
-        merged = merge_processed(plan, tmp_path)
+        merged = merge_processed(plan, tmp_path, never)
     assert (merged.rows, merged.failed) == (0, sandbox.task_count)
     assert "with SystemExit" in merged.reasons[0]
 
@@ -159,7 +161,7 @@ async def test_rows_have_the_ids_of_their_task(tmp_path: Path) -> None:
     async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
         plan = await exported(unpod, sandbox.space_token, tmp_path)
         process_all(plan, tmp_path, lambda _task: [{"task_id": "another", "a": 1, "run_id": None}])
-        merge_processed(plan, tmp_path)
+        merge_processed(plan, tmp_path, never)
     assert {row["task_id"] for row in lines_of(tmp_path)} == set(sandbox.task_ids())
     assert {row["run_id"] for row in lines_of(tmp_path)} <= set(sandbox.run_ids())
     assert {tuple(row) for row in lines_of(tmp_path)} == {("run_id", "task_id", "a")}
@@ -173,6 +175,18 @@ async def test_a_table_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: 
             process_all(plan, tmp_path, details)
 
 
+async def test_a_merge_that_is_stopped_publishes_nothing(tmp_path: Path) -> None:
+    async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
+        plan = await exported(unpod, sandbox.space_token, tmp_path)
+        process_all(plan, tmp_path, details)
+        asked = iter([False, True])
+        with pytest.raises(Stopped):
+            merge_processed(plan, tmp_path, lambda: next(asked))
+        assert lines_of(tmp_path) == []
+        assert not (tmp_path / "_shards" / "merging-processed").exists()
+        assert merge_processed(plan, tmp_path, never).rows == sandbox.task_count
+
+
 async def test_a_shard_that_was_exported_again_must_be_processed_again(tmp_path: Path) -> None:
     async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
         plan = await exported(unpod, sandbox.space_token, tmp_path)
@@ -181,9 +195,9 @@ async def test_a_shard_that_was_exported_again_must_be_processed_again(tmp_path:
         for shard in range(plan.shards):
             await unpod.export_shard(plan, shard, tmp_path)
         with pytest.raises(ExportError, match=r"shard \d was exported again after it was processed"):
-            merge_processed(plan, tmp_path)
+            merge_processed(plan, tmp_path, never)
         process_all(plan, tmp_path, details)
-        assert merge_processed(plan, tmp_path).rows == sandbox.task_count
+        assert merge_processed(plan, tmp_path, never).rows == sandbox.task_count
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "table", "job"])
@@ -191,7 +205,7 @@ async def test_damaged_tables_are_not_merged(tmp_path: Path, damage: str) -> Non
     async with Sandbox(runs=10) as sandbox, sandbox.client() as unpod:
         plan = await exported(unpod, sandbox.space_token, tmp_path)
     process_all(plan, tmp_path, details)
-    before = merge_processed(plan, tmp_path)
+    before = merge_processed(plan, tmp_path, never)
     rows = lines_of(tmp_path)
     directory = shard_directory(tmp_path, 1)
     (part,) = (directory / "processed").iterdir()
@@ -204,11 +218,11 @@ async def test_damaged_tables_are_not_merged(tmp_path: Path, damage: str) -> Non
     else:
         process_shard(directory, details, "another job", never)
     with pytest.raises(ExportError) as caught:
-        merge_processed(plan, tmp_path)
+        merge_processed(plan, tmp_path, never)
     assert caught.value.hint
     assert lines_of(tmp_path) == rows
     process_all(plan, tmp_path, details, "a third job")
-    assert merge_processed(plan, tmp_path).rows == before.rows
+    assert merge_processed(plan, tmp_path, never).rows == before.rows
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["runs", "tasks"]))

@@ -12,11 +12,13 @@ from unpod_async._common.async_only import AsyncOnly
 from unpod_async._common.call_site import call_site
 from unpod_async._common.concurrency import (
     CallerContext,
+    Stopped,
     TimeLimit,
     caller_context,
     cancel_and_wait,
     ignore_error,
     join_shielded,
+    run_stoppable,
     run_workers,
 )
 from unpod_async._common.files import (
@@ -85,6 +87,7 @@ __all__ = [
     "FlockLock",
     "RegionLock",
     "RunStatus",
+    "Stopped",
     "TaskStatus",
     "TimeLimit",
     "array_items",
@@ -122,6 +125,7 @@ __all__ = [
     "replace_file",
     "replace_user_tokens",
     "run_has_ended",
+    "run_stoppable",
     "run_workers",
     "search_rows",
     "shorten",

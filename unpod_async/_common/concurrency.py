@@ -1,25 +1,30 @@
-"""Run a fixed number of workers, limit the time of a block, wait for tasks, and know whom they work for."""
+"""Run workers and stoppable threads, limit the time of a block, wait for tasks, know whom they work for."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from math import inf
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import anyio
 
 __all__ = [
     "CallerContext",
+    "Stopped",
     "TimeLimit",
     "caller_context",
     "cancel_and_wait",
     "ignore_error",
     "join_shielded",
+    "run_stoppable",
     "run_workers",
 ]
+
+T = TypeVar("T")
 
 _caller: ContextVar[CallerContext | None] = ContextVar("unpod_async_caller", default=None)
 
@@ -120,6 +125,27 @@ def ignore_error(future: asyncio.Future[Any]) -> None:
     """Retrieve the error of a future that is done. Otherwise the loop logs that it was never retrieved."""
     if not future.cancelled():
         future.exception()
+
+
+class Stopped(Exception):
+    """A blocking function was asked to stop; see `run_stoppable`."""
+
+
+async def run_stoppable(work: Callable[[Callable[[], bool]], T]) -> T:
+    """Run a blocking function in a thread. If the caller is cancelled, wait until it has stopped.
+
+    Args:
+        work: Gets a function that returns whether to stop. It asks it often, and raises `Stopped`.
+    """
+    stop = threading.Event()
+    running = asyncio.get_running_loop().run_in_executor(None, work, stop.is_set)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop.set()
+        await join_shielded(running)
+        ignore_error(running)
+        raise
 
 
 async def run_workers(n: int, work: Callable[[], Awaitable[None]]) -> None:

@@ -7,13 +7,12 @@ set.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
@@ -24,14 +23,15 @@ import msgspec
 
 from unpod_async._common import (
     O_BINARY,
+    Stopped,
     close_locked,
-    ignore_error,
-    join_shielded,
     lock,
+    locked,
     os_error_advice,
     os_error_reason,
     path_text,
     replace_file,
+    run_stoppable,
     sync_file,
     sync_folder,
 )
@@ -54,7 +54,7 @@ from unpod_async._export.spec import check_directory
 from unpod_async._http import Deadline, check_seconds
 from unpod_async.errors import ExportError, InvalidArgument, TargetLockedError
 
-__all__ = ["merge_shards"]
+__all__ = ["merge_lock", "merge_shards"]
 
 _RECORDINGS: Final = "recordings"
 
@@ -64,10 +64,6 @@ _LEFTOVER_AGE: Final = 3600.0
 """Seconds after which a temporary file is what a killed process left."""
 
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK})
-
-
-class _Stopped(Exception):
-    """The merge was cancelled."""
 
 
 async def merge_shards(
@@ -131,20 +127,7 @@ async def merge_shards(
                 argument=name,
                 hint="leave it out",
             )
-    return await _merge_in_directory(plan, Path(directory))
-
-
-async def _merge_in_directory(plan: ExportPlan, target: Path) -> ExportSummary:
-    """Merge in a thread, which is stopped if the caller is cancelled."""
-    stop = threading.Event()
-    merging = asyncio.get_running_loop().run_in_executor(None, _merge, plan, target, stop.is_set)
-    try:
-        return await asyncio.shield(merging)
-    except asyncio.CancelledError:
-        stop.set()  # it ends after the file that it is reading
-        await join_shielded(merging)
-        ignore_error(merging)
-        raise
+    return await run_stoppable(functools.partial(_merge, plan, Path(directory)))
 
 
 def _merge(plan: ExportPlan, target: Path, is_stopped: Callable[[], bool]) -> ExportSummary:
@@ -155,7 +138,7 @@ def _merge(plan: ExportPlan, target: Path, is_stopped: Callable[[], bool]) -> Ex
     """
     try:
         check_mergeable(read_claim(target), plan, TargetText(path_text(target)))
-        with _locked(target):
+        with merge_lock(target):
             return _Merge(plan, target, is_stopped).run()
     except OSError as error:
         name = "" if error.filename is None else f" ({path_text(error.filename)})"
@@ -166,17 +149,14 @@ def _merge(plan: ExportPlan, target: Path, is_stopped: Callable[[], bool]) -> Ex
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Generator[None, None, None]:
+def merge_lock(target: Path) -> Generator[None, None, None]:
     """Hold the lock of merges in a target."""
-    file = os.open(target / SHARDS / "lock", os.O_RDWR | os.O_CREAT | O_BINARY, 0o600)
-    try:
-        if not lock(file):
+    with locked(target / SHARDS / "lock") as is_locked:
+        if not is_locked:
             raise TargetLockedError(
                 f"another merge is running in {path_text(target)}", hint="wait until it has ended"
             )
         yield
-    finally:
-        close_locked(file)
 
 
 class _Merge:
@@ -247,7 +227,7 @@ class _Merge:
     def _link(self, source: Path, to: Path) -> None:
         """Make a file appear under another name, without copying it if the file system can do that."""
         if self._is_stopped():
-            raise _Stopped
+            raise Stopped
         try:
             os.link(source, to)
         except OSError as error:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from unpod_async._common import (
+    Stopped,
     counted,
     locked,
     os_error_advice,
@@ -30,6 +31,7 @@ from unpod_async._common import (
 )
 from unpod_async._export.claim import SHARDS, shard_directory
 from unpod_async._export.manifest import WORK, PartInfo
+from unpod_async._export.merge import merge_lock
 from unpod_async._export.plan import ExportPlan, all_shards
 from unpod_async._export.reading import DatasetReader
 from unpod_async._export.space_scan import space_tasks
@@ -126,14 +128,10 @@ def check_process(process: object) -> None:
         )
 
 
-class _Stopped(Exception):
-    """Processing was cancelled."""
-
-
 def process_shard(
     directory: Path, process: Process, job: str, is_stopped: Callable[[], bool]
-) -> ProcessedTable | None:
-    """Process the tasks of an exported shard. Blocks. Returns None if it was stopped.
+) -> ProcessedTable:
+    """Process the tasks of an exported shard. Blocks.
 
     Args:
         directory: That of the shard.
@@ -143,10 +141,11 @@ def process_shard(
     Raises:
         ExportError: the shard has not been exported, or its files cannot be read or written.
         TargetLockedError: the shard is being exported or processed.
+        Stopped: it was asked to stop.
     """
     reader = DatasetReader(directory)
     try:
-        with _held(directory / WORK / "lock", directory):
+        with _shard_lock(directory):
             (directory / PROCESSED).mkdir(mode=0o700, exist_ok=True)
             known = _known_parts(directory, job)
             parts: list[ProcessedPart] = []
@@ -158,17 +157,15 @@ def process_shard(
             reader.check_unchanged()
             table = ProcessedTable(job=job, parts=parts)
             _publish(directory, table)
-    except _Stopped:
-        return None
     except OSError as error:
         raise _cannot_write(directory, error) from None
     return table
 
 
 @contextlib.contextmanager
-def _held(lock: Path, directory: Path) -> Generator[None, None, None]:
-    """Hold a lock during the block. A worker that was suspended may still hold it."""
-    with locked(lock) as is_locked:
+def _shard_lock(directory: Path) -> Generator[None, None, None]:
+    """Hold the lock of an exported shard. A worker that was suspended may still hold it."""
+    with locked(directory / WORK / "lock") as is_locked:
         if not is_locked:
             raise TargetLockedError(
                 f"another process is writing to {path_text(directory)}", hint="wait until it has ended"
@@ -208,7 +205,7 @@ def _process_part(
         with open(temporary, "wb", opener=_private) as file:
             for task in _tasks_of(reader, source):
                 if is_stopped():
-                    raise _Stopped
+                    raise Stopped
                 lines = _lines_of(task, process, is_stopped)
                 if isinstance(lines, FailedTask):
                     failed += 1
@@ -262,8 +259,8 @@ def _lines_of(
         for row in process(task):
             lines.append(msgspec.json.encode({**ids, **row, **ids}) + b"\n")
             if is_stopped():  # the function may yield rows without end
-                raise _Stopped
-    except _Stopped:
+                raise Stopped
+    except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - code of the user, such as sys.exit: it costs one task
         return FailedTask(task.task_id, type(error).__name__)
@@ -280,31 +277,37 @@ def _publish(directory: Path, table: ProcessedTable) -> None:
             path.unlink()
 
 
-def merge_processed(plan: ExportPlan, target: Path) -> ProcessedTable:
+def merge_processed(plan: ExportPlan, target: Path, is_stopped: Callable[[], bool]) -> ProcessedTable:
     """Make one table of those of the shards, after `merge_shards`. Blocks.
+
+    Args:
+        is_stopped: Returns whether to stop. Asked before each shard.
 
     Raises:
         ExportError: a shard has not been processed since it was exported, or a file is damaged.
         TargetLockedError: another merge is running.
+        Stopped: it was asked to stop.
     """
     try:
-        with _held(target / SHARDS / "lock", target):
+        with merge_lock(target):
             staged = target / SHARDS / "merging-processed"
             try:
-                return _merge(plan, target, staged)
+                return _merge(plan, target, staged, is_stopped)
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
     except OSError as error:
         raise _cannot_write(target, error) from None
 
 
-def _merge(plan: ExportPlan, target: Path, staged: Path) -> ProcessedTable:
+def _merge(plan: ExportPlan, target: Path, staged: Path, is_stopped: Callable[[], bool]) -> ProcessedTable:
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(mode=0o700)
     (target / PROCESSED).mkdir(mode=0o700, exist_ok=True)
     parts: list[ProcessedPart] = []
     jobs: set[str] = set()
     for shard in all_shards(plan):
+        if is_stopped():
+            raise Stopped
         directory = shard_directory(target, shard.number)
         table = _table_of(directory, shard.number)
         jobs.add(table.job)

@@ -42,11 +42,14 @@ class ClusterLimit:
     """
 
     def __init__(self, rate: float | None, burst: int) -> None:
-        self.options = rate, burst
-        self._interval = 0.0 if rate is None else 1 / rate
-        self._credit = (burst - 1) * self._interval
+        self.set(rate, burst)
         self._next_start = 0.0
         self._paused_until = 0.0
+
+    def set(self, rate: float | None, burst: int) -> None:
+        """Change the limit. What has been leased and a pause stay as they are."""
+        self._interval = 0.0 if rate is None else 1 / rate
+        self._credit = (burst - 1) * self._interval
 
     def lease(self, now: float, wanted: int) -> Lease:
         """Return up to `wanted` starting times."""

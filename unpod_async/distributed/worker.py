@@ -1,4 +1,4 @@
-"""What runs in the workers of the cluster: the export of a shard, in the thread of its task.
+"""What runs in the workers of the cluster: the export of a shard, and the merge, in the thread of a task.
 
 The exporter has an event loop of its own in this thread. Calls to the scheduler go through the event loop of
 the worker.
@@ -7,8 +7,8 @@ the worker.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import pickle
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ import msgspec
 from distributed import get_worker
 
 from unpod_async import (
+    ConfigurationError,
     ExportPlan,
     ExportProgress,
     ExportSummary,
@@ -26,6 +27,7 @@ from unpod_async import (
     UnpodClient,
     merge_shards,
 )
+from unpod_async._common import cancel_and_wait, run_stoppable
 from unpod_async._export import (
     Process,
     merge_processed,
@@ -33,6 +35,7 @@ from unpod_async._export import (
     redact_key_of,
     shard_directory,
 )
+from unpod_async._version import VERSION
 from unpod_async.distributed.rate import Lease, LeasedLimiter
 
 __all__ = ["ClientFactory", "Job", "export_one_shard", "merge_all_shards"]
@@ -40,7 +43,7 @@ __all__ = ["ClientFactory", "Job", "export_one_shard", "merge_all_shards"]
 T = TypeVar("T")
 
 _HEARTBEAT: Final = 0.5
-"""Seconds between two heartbeats of a shard."""
+"""Seconds between two heartbeats of a task."""
 
 _LOCK_EXPIRES: Final = 180.0
 """Seconds after which nothing of a lost worker holds a lock any more."""
@@ -52,7 +55,7 @@ ClientFactory: TypeAlias = Callable[[RateLimiter], UnpodClient]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What all shards of an export have in common.
+    """What all tasks of an export have in common.
 
     Attributes:
         id: Different for each call of `export`.
@@ -63,120 +66,141 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
+    plan: ExportPlan
     target: str
     options: Mapping[str, Any]
     interval: float
-    client: ClientFactory | None = None
-    process: Process | None = None
+    client: ClientFactory | None
+    process: Process | None
 
 
-class ShardResult(msgspec.Struct, frozen=True):
-    """The result of a shard, or its merge."""
+def export_one_shard(version: str, export: str, key: str, number: int) -> ExportSummary:
+    """Export a shard, and process it. Runs as a task of the cluster.
 
-    summary: ExportSummary
-    reasons: tuple[str, ...] = ()
+    Args:
+        version: That of the package where `export` was called.
+        export: Id of the job.
+        key: Key of this task.
+        number: Number of the shard.
+    """
+    return asyncio.run(_run(version, Scheduler(export, key, number), _export_shard))
+
+
+def merge_all_shards(version: str, export: str, key: str, number: int) -> ExportSummary:
+    """Merge the shards. Runs as a task of the cluster, because the workers see the target."""
+    return asyncio.run(_run(version, Scheduler(export, key, number), _merge))
 
 
 class Scheduler:
     """Calls the scheduler from the thread of a task.
 
-    Args:
-        key: Key of the task.
-        platform: Root URL of the service.
+    Attributes:
+        number: Number of the shard.
+        progress: What the next heartbeat reports.
     """
 
-    def __init__(self, key: str, platform: str) -> None:
+    def __init__(self, export: str, key: str, number: int) -> None:
         worker: Any = get_worker()
         self._loop: asyncio.AbstractEventLoop = worker.loop.asyncio_loop
         self._rpc: Any = worker.scheduler
-        self._address: str = worker.address
-        self._key = key
-        self._platform = platform
+        self._task = {"export": export, "key": key, "worker": worker.address}
+        self.number = number
+        self.progress: ExportProgress | None = None
 
     async def _call(self, operation: Callable[..., Coroutine[Any, Any, T]], **arguments: Any) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(operation(**arguments), self._loop))
 
+    async def job(self) -> Job:
+        """Return the job of the export."""
+        pickled: bytes = await self._call(self._rpc.unpod_job, **self._task)
+        if not pickled:
+            raise _Unwanted
+        job: Job = pickle.loads(pickled)  # noqa: S301 - from the caller of `export`, as every task
+        return job
+
     async def lease(self, wanted: int) -> Lease:
-        return Lease(*await self._call(self._rpc.unpod_lease, platform=self._platform, wanted=wanted))
+        return Lease(*await self._call(self._rpc.unpod_lease, export=self._task["export"], wanted=wanted))
 
     def pause(self, seconds: float) -> None:
-        pausing = self._rpc.unpod_pause(platform=self._platform, seconds=seconds)
+        pausing = self._rpc.unpod_pause(export=self._task["export"], seconds=seconds)
         asyncio.run_coroutine_threadsafe(pausing, self._loop)
 
-    async def heartbeat(self, job: str, event: Mapping[str, Any] | None) -> bool:
-        return await self._call(
-            self._rpc.unpod_heartbeat, key=self._key, worker=self._address, job=job, event=event
-        )
+    async def heartbeat(self) -> bool:
+        progress, self.progress = self.progress, None
+        fields = None if progress is None else msgspec.structs.asdict(progress)
+        return await self._call(self._rpc.unpod_heartbeat, number=self.number, progress=fields, **self._task)
 
     async def ended(self) -> None:
-        await self._call(self._rpc.unpod_ended, key=self._key, worker=self._address)
+        await self._call(self._rpc.unpod_ended, **self._task)
 
 
 class _Unwanted(Exception):
-    """The export was cancelled, or another worker has the shard."""
+    """The export was cancelled, or another worker has the task."""
 
 
-def export_one_shard(plan: ExportPlan, job: Job, number: int, key: str) -> ShardResult:
-    """Export a shard, and process it. Runs as a task of the cluster.
-
-    Args:
-        key: Key of this task.
-    """
-    return asyncio.run(_ShardTask(plan, job, number, key).run())
-
-
-class _ShardTask:
-    def __init__(self, plan: ExportPlan, job: Job, number: int, key: str) -> None:
-        self._plan = plan
-        self._job = job
-        self._number = number
-        self._scheduler = Scheduler(key, plan.platform)
-        self._progress: ExportProgress | None = None
-        self._is_stopped = False
-
-    async def run(self) -> ShardResult:
-        exporting = asyncio.ensure_future(self._export())
-        try:
-            while not exporting.done():
-                await asyncio.wait({exporting}, timeout=_HEARTBEAT)
-                if not await self._scheduler.heartbeat(self._job.id, self._take_event()):
-                    raise _Unwanted
-            return await exporting
-        finally:
-            self._is_stopped = True
-            exporting.cancel()
-            with contextlib.suppress(BaseException):
-                await exporting
-            await self._scheduler.ended()
-
-    def _take_event(self) -> Mapping[str, Any] | None:
-        progress, self._progress = self._progress, None
-        if progress is None:
-            return None
-        return {"shard": self._number, "progress": msgspec.structs.asdict(progress)}
-
-    def _note(self, progress: ExportProgress) -> None:
-        self._progress = progress
-
-    async def _export(self) -> ShardResult:
-        make_client = self._job.client or _client_from_environment
-        async with make_client(LeasedLimiter(self._scheduler, self._job.interval)) as unpod:
-            summary = await _when_unlocked(
-                lambda: unpod.export_shard(
-                    self._plan,
-                    self._number,
-                    self._job.target,
-                    on_progress=self._note,
-                    **options_on_worker(self._plan, self._job.options),
-                )
-            )
-        if self._job.process is None:
-            return ShardResult(summary)
-        directory = shard_directory(Path(self._job.target), self._number)
-        table = await asyncio.to_thread(
-            process_shard, directory, self._job.process, self._job.id, lambda: self._is_stopped
+async def _run(
+    version: str, scheduler: Scheduler, work: Callable[[Job, Scheduler], Coroutine[Any, Any, T]]
+) -> T:
+    """Work as long as the scheduler wants it."""
+    if version != VERSION:
+        raise ConfigurationError(
+            f"a worker has version {VERSION} of unpod-async, and the export was started with {version}",
+            hint="install the same version on all machines",
         )
-        return ShardResult(summary, () if table is None else table.reasons)
+    try:
+        return await _while_wanted(scheduler, work(await scheduler.job(), scheduler))
+    finally:
+        await scheduler.ended()
+
+
+async def _while_wanted(scheduler: Scheduler, work: Coroutine[Any, Any, T]) -> T:
+    working = asyncio.ensure_future(work)
+    is_wanted = True
+    try:
+        while not working.done():
+            await asyncio.wait({working}, timeout=_HEARTBEAT)
+            if not await scheduler.heartbeat() and is_wanted:
+                is_wanted = False
+                working.cancel()  # heartbeats continue until it has stopped: the caller waits for that
+        if not is_wanted:
+            raise _Unwanted
+        return working.result()
+    finally:
+        await cancel_and_wait([working])
+
+
+async def _export_shard(job: Job, scheduler: Scheduler) -> ExportSummary:
+    def note(progress: ExportProgress) -> None:
+        scheduler.progress = progress
+
+    number, options = scheduler.number, _options_here(job.plan, job.options)
+    make_client = job.client or _client_from_environment
+    async with make_client(LeasedLimiter(scheduler, job.interval)) as unpod:
+        summary = await _when_unlocked(
+            lambda: unpod.export_shard(job.plan, number, job.target, on_progress=note, **options)
+        )
+    if (process := job.process) is not None:
+        directory = shard_directory(Path(job.target), number)
+        await _when_unlocked(
+            lambda: run_stoppable(lambda stopped: process_shard(directory, process, job.id, stopped))
+        )
+    return summary
+
+
+async def _merge(job: Job, _scheduler: Scheduler) -> ExportSummary:
+    plan, target = job.plan, job.target
+    state = job.options.get("state_dir")
+    summary = await _when_unlocked(lambda: merge_shards(plan, target, state_dir=state))
+    if job.process is None:
+        return summary
+    table = await _when_unlocked(
+        lambda: run_stoppable(lambda stopped: merge_processed(plan, Path(target), stopped))
+    )
+    return msgspec.structs.replace(
+        summary,
+        complete=summary.complete and not table.reasons,
+        reasons=(*summary.reasons, *table.reasons),
+    )
 
 
 async def _when_unlocked(work: Callable[[], Awaitable[T]]) -> T:
@@ -195,26 +219,8 @@ def _client_from_environment(rate_limit: RateLimiter) -> UnpodClient:
     return UnpodClient(rate_limit=rate_limit)
 
 
-def options_on_worker(plan: ExportPlan, options: Mapping[str, Any]) -> dict[str, Any]:
+def _options_here(plan: ExportPlan, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options with the key of the hashes, which is read from the environment of the worker."""
     if plan.options["redact"] != "hash":
         return dict(options)
     return {**options, "redact_key": redact_key_of(os.environ)}
-
-
-def merge_all_shards(plan: ExportPlan, job: Job, results: list[ShardResult]) -> ExportSummary:
-    """Merge the shards. Runs as a task of the cluster, which also sees the target."""
-    state = job.options.get("state_dir")
-    summary = asyncio.run(_when_unlocked(lambda: merge_shards(plan, job.target, state_dir=state)))
-    reasons: tuple[str, ...] = ()
-    if job.process is not None:
-        reasons = merge_processed(plan, Path(job.target)).reasons
-    exported = [result.summary for result in results]
-    return msgspec.structs.replace(
-        summary,
-        complete=summary.complete and not reasons,
-        reasons=(*summary.reasons, *reasons),
-        fetched_runs=sum(one.fetched_runs for one in exported),
-        fetched_tasks=sum(one.fetched_tasks for one in exported),
-        unchanged_runs=sum(one.unchanged_runs for one in exported),
-    )
