@@ -498,7 +498,7 @@ def release_check(session: nox.Session) -> None:
         for name, artifact in (("sdist", source), ("wheel", built)):
             (tmp / name).mkdir()
             types = group("types") if artifact == built else ()
-            python = install_elsewhere(session, tmp / name, f"{artifact}[cli,parquet]", *types)
+            python = install_elsewhere(session, tmp / name, f"{artifact}[cli,parquet,dask]", *types)
             session.run(python, "-I", "-m", "unpod_async", "--version", external=True)
         shutil.copytree(ROOT / "tests" / "typing", tmp / "wheel" / "elsewhere" / "typing")
         with session.chdir(tmp / "wheel" / "elsewhere"):

@@ -55,9 +55,9 @@ class Expected:
     """What a data set of the sandbox must contain."""
 
     def __init__(self, sandbox: Sandbox, words: Counter[tuple[str, int]]) -> None:
-        self.runs = sorted(sandbox.run_ids())
-        self.tasks = sorted(sandbox.task_ids())
-        self.words = words
+        self.runs: list[str] = sorted(sandbox.run_ids())
+        self.tasks: list[str] = sorted(sandbox.task_ids())
+        self.words: Counter[tuple[str, int]] = words
 
     def problems(self, target: Path, summary: ExportSummary) -> list[str]:
         """Return what is wrong with a data set."""
