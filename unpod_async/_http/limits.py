@@ -33,7 +33,7 @@ class RateGate:
     is open again.
 
     Args:
-        rate: requests that may start per second, evenly spaced; None is no limit.
+        rate: requests that may start per second, evenly spaced; None means no limit.
 
     Attributes:
         interval: seconds between the starts of two requests; 0 if there is no limit.
@@ -85,8 +85,8 @@ class RateLimiter(Protocol):
     """Limits the requests of several clients together, such as those of the processes of a cluster.
 
     Pass one as `rate_limit` of each client. Its methods are called in the event loop of the client. It may
-    have an attribute `interval`, the seconds between the starts of two requests. Exports then choose the way
-    that needs the fewest requests, as they do with a number as `rate_limit`.
+    have an attribute `interval`, the seconds between the starts of two requests. Then exports know what a
+    request costs, as they do with a number as `rate_limit`.
 
     Example:
         ```python
@@ -110,7 +110,7 @@ class RateLimiter(Protocol):
     async def reserve(self) -> float:
         """Reserve the start of a request, and return the seconds until then.
 
-        It is called once before each attempt. If the attempt is cancelled, what it reserved is not used.
+        It is called once before each attempt. If the attempt is cancelled, the reserved start is not used.
         """
         ...
 
@@ -309,7 +309,7 @@ async def _reserve(shared: RateLimiter) -> float:
 def _limiter_failed(cause: str) -> TransportError:
     return TransportError(
         f"reserve() of the rate limiter {cause}; nothing was sent",
-        hint="it must return the seconds until a request may start",
+        hint="make reserve() return the seconds until a request may start, 0 or more",
         sent=False,
         permanent=True,
     )
