@@ -12,7 +12,7 @@ import pytest
 from tests.export.dataset import assert_holds
 from tests.export.model_space import SPACE, model_space
 from unpod_async import Page, UnpodClient, merge_shards
-from unpod_async._export import EarlyRequests, RowPages, plan_scan, rows_per_request, space_tasks
+from unpod_async._export import EarlyRequests, RowPages, plan_scan, space_tasks
 from unpod_async._export.storage import ReadingCost
 from unpod_async._paging import DecodedPage, PageResult, Walk, decode_rows
 from unpod_async.testing import Fault, Received, Sandbox
@@ -226,8 +226,7 @@ async def test_a_scan_must_save_more_requests_than_its_additional_rows_cost() ->
     # More tasks than the listing has: the counts of the runs are wrong.
     assert plan_scan(sample, 100, ReadingCost(8, 9_999)) is not None
     # With 5 requests per second, a request takes as long as 833 rows.
-    assert plan_scan(sample, 100, ReadingCost(8, 50), rows_per_request(0.2)) is not None
-    assert rows_per_request(0.0) == 25
+    assert plan_scan(sample, 100, ReadingCost(8, 50), interval=0.2) is not None
 
 
 async def test_a_refresh_of_a_few_runs_does_not_read_the_whole_space(tmp_path: Path) -> None:

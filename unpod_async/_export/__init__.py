@@ -44,13 +44,7 @@ if TYPE_CHECKING:
     )
     from unpod_async._export.run_tasks import FetchContext
     from unpod_async._export.shards import export_shard, extend_plan, make_plan
-    from unpod_async._export.space_scan import (
-        EarlyRequests,
-        PrefetchWindow,
-        plan_scan,
-        rows_per_request,
-        space_tasks,
-    )
+    from unpod_async._export.space_scan import EarlyRequests, PrefetchWindow, plan_scan, space_tasks
     from unpod_async._export.spec import (
         REDACT_KEY_VARIABLE,
         ExportFormat,
@@ -110,7 +104,6 @@ __all__ = [
     "row_header",
     "row_line",
     "row_lines",
-    "rows_per_request",
     "run_export",
     "shard_directory",
     "shard_spec",
@@ -137,7 +130,7 @@ _MODULES = {
     "rows": "InvalidRow Row RowPages row_decoder row_header row_line row_lines",
     "run_tasks": "FetchContext",
     "shards": "export_shard extend_plan make_plan",
-    "space_scan": "EarlyRequests PrefetchWindow plan_scan rows_per_request space_tasks",
+    "space_scan": "EarlyRequests PrefetchWindow plan_scan space_tasks",
     "spec": (
         "REDACT_KEY_VARIABLE ExportFormat ExportOptions ExportSpec Redaction check_directory "
         "differing_options field_types redact_key_of"

@@ -30,7 +30,6 @@ from unpod_async._export.space_scan import (
     ScanPlan,
     find_runs_without_row,
     plan_scan,
-    rows_per_request,
     scan_space,
 )
 from unpod_async._export.spec import ExportSpec, check_target
@@ -329,8 +328,8 @@ class _ExportJob:
             if self._context.is_fatal(sample.error):
                 raise sample.error
             return None
-        per_request = rows_per_request(self._client.executor.limiter.interval)
-        plan = plan_scan(sample, self._spec.page_size, by_run, per_request)
+        interval = self._client.executor.limiter.interval
+        plan = plan_scan(sample, self._spec.page_size, by_run, interval)
         self._progress.rows_left = None if plan is None else sample.count
         return plan
 

@@ -48,7 +48,6 @@ __all__ = [
     "ScanPlan",
     "find_runs_without_row",
     "plan_scan",
-    "rows_per_request",
     "scan_space",
     "space_tasks",
 ]
@@ -58,7 +57,7 @@ T = TypeVar("T")
 FEW_REQUESTS = 4
 """If reading run by run takes at most this many requests, an export does not consider a scan."""
 
-ROWS_PER_REQUEST: Final = 25.0
+_ROWS_PER_REQUEST: Final = 25.0
 """Number of rows that take as long as a request, if no rate limit makes requests slower.
 
 The service needs 1 ms for a request and 0.24 ms for a row, one after another. With a latency of 50 ms and 8
@@ -100,7 +99,7 @@ def plan_scan(
     sample: DecodedPage,
     page_size: int | None,
     by_run: ReadingCost,
-    rows_per_request: float = ROWS_PER_REQUEST,
+    interval: float = 0.0,
 ) -> ScanPlan | None:
     """Return how to scan a space, or None if reading run by run is cheaper.
 
@@ -110,7 +109,7 @@ def plan_scan(
         sample: The first rows of the space-wide listing.
         page_size: The page size that the caller wants; None derives it from the size of the sampled rows.
         by_run: What reading run by run takes.
-        rows_per_request: Number of rows that take as long as a request.
+        interval: Seconds between two requests by the rate limit of the client; 0 without one.
     """
     rows, count = len(sample.keys), sample.count
     # The length is unknown if the server counts only the rows of the page.
@@ -119,18 +118,10 @@ def plan_scan(
     page_size = page_size or _page_size_for(sample.rows)
     requests = count // page_size + 2
     more_rows = 0 if by_run.rows is None else max(0, count - by_run.rows)
+    rows_per_request = max(_ROWS_PER_REQUEST, interval / _ROW_SECONDS)
     if (by_run.requests - requests) * rows_per_request <= more_rows:
         return None
     return ScanPlan(page_size, ListingPreview(count, sample.keys[0]) if sample.keys else None)
-
-
-def rows_per_request(interval: float) -> float:
-    """Return the number of rows that take as long as a request.
-
-    Args:
-        interval: Seconds between two requests by the rate limit of the client; 0 without one.
-    """
-    return max(ROWS_PER_REQUEST, interval / _ROW_SECONDS)
 
 
 def _page_size_for(rows: Sequence[object]) -> int:
