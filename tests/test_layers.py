@@ -23,7 +23,7 @@ LAYERS = (
     {"create"},
     {"_tables"},
     {"_http"},
-    {"_call_summary", "events"},
+    {"events"},
     {"models"},
     {"_call_output"},
     {"errors"},

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.watching import SPACE
 from unpod_async import Run, Task
-from unpod_async._call_summary import duration_of, outcome_of
+from unpod_async._tables import duration_of, outcome_of
 from unpod_async.cli.watch_lines import json_line, text_line
 from unpod_async.cli.watch_table import WatchView, draw
 from unpod_async.events import (

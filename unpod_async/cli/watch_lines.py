@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from unpod_async._call_summary import duration_of, outcome_of
 from unpod_async._common import printable
+from unpod_async._tables import duration_of, outcome_of
 from unpod_async.cli.output import clock, local_time, zone_name
 from unpod_async.errors import DecodeError
 from unpod_async.events import (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.text import Text
 
-from unpod_async._call_summary import duration_of, outcome_of
 from unpod_async._common import printable
+from unpod_async._tables import duration_of, outcome_of
 from unpod_async.cli.fields import outcome_style, status_style
 from unpod_async.cli.output import clock, local_time, zone_name
 from unpod_async.cli.tables import GAP, Column, lay_out

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from unpod_async._call_output import is_empty
 from unpod_async._export.formats.writer import (
     BATCH_ROWS,
     Columns,
@@ -32,7 +33,7 @@ from unpod_async._export.formats.writer import (
     open_part,
     part_error,
 )
-from unpod_async._tables import COLUMNS, ColumnType, RowKind, is_empty, split_into_columns
+from unpod_async._tables import COLUMNS, ColumnType, RowKind, split_into_columns
 
 __all__ = ["CsvWriter", "escape_formula", "read_csv"]
 

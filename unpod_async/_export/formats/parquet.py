@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from unpod_async._call_output import is_empty
 from unpod_async._export.formats.writer import (
     Columns,
     ColumnWriter,
@@ -26,7 +27,7 @@ from unpod_async._export.formats.writer import (
     open_part,
     part_error,
 )
-from unpod_async._tables import COLUMNS, FlatColumn, RowKind, arrow_schema, is_empty, split_into_columns
+from unpod_async._tables import COLUMNS, FlatColumn, RowKind, arrow_schema, split_into_columns
 from unpod_async._version import install_command
 from unpod_async.errors import ConfigurationError
 

@@ -7,15 +7,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
-from unpod_async._call_summary import (
-    RunSummary,
-    call_of,
-    cost_of,
-    duration_of,
-    name_of,
-    number_of,
-    outcome_of,
-)
 from unpod_async._common import parse_time, run_has_ended, shorten
 from unpod_async._integrations.mcp.contact_data import ContactData
 from unpod_async._integrations.mcp.problems import ToolProblem
@@ -37,6 +28,15 @@ from unpod_async._integrations.mcp.schemas import (
     TranscriptPage,
     WaitForRun,
     WaitResult,
+)
+from unpod_async._tables import (
+    RunSummary,
+    call_of,
+    cost_of,
+    duration_of,
+    name_of,
+    number_of,
+    outcome_of,
 )
 from unpod_async.errors import DecodeError, IncompleteListing, WaitTimeout
 from unpod_async.models import Run, Space, Task

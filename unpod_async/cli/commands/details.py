@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from unpod_async._call_summary import (
+from unpod_async._common import printable, run_has_ended, shorten
+from unpod_async._tables import (
     RunSummary,
     call_of,
     cost_of,
@@ -20,7 +21,6 @@ from unpod_async._call_summary import (
     number_of,
     outcome_of,
 )
-from unpod_async._common import printable, run_has_ended, shorten
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, CliError, hint_of, message_of
 from unpod_async.cli.fields import outcome_style, status_style
 from unpod_async.cli.lookup import PAGE_SIZE, Found, find_run, find_task, plain_id

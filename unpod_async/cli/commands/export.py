@@ -420,15 +420,16 @@ def _explain_resuming(target: str, command: Sequence[str], *, can_pass: bool) ->
 # -- the summary --------------------------------------------------------------------------------------------
 
 
-def write_summary(summary: ExportSummary, *, as_json: bool) -> None:
-    """Write the summary to stdout."""
+def write_summary(summary: ExportSummary, *, as_json: bool, is_merge: bool = False) -> None:
+    """Write the summary of an export or a merge to stdout."""
     if as_json:
         echo_line(msgspec.json.encode(summary))
     else:
-        echo_pairs(_summary_pairs(summary))
+        echo_pairs(_summary_pairs(summary, is_merge=is_merge))
 
 
-def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str | Cell]]:
+def _summary_pairs(summary: ExportSummary, *, is_merge: bool) -> list[tuple[str, str | Cell]]:
+    """Return what to show of a summary. A merge fetches nothing: see the summaries of the shards."""
     pairs: list[tuple[str, str | Cell]] = [
         ("Target", summary.target),
         *([("Local copy", summary.local_copy)] if summary.local_copy else []),
@@ -436,7 +437,6 @@ def _summary_pairs(summary: ExportSummary) -> list[tuple[str, str | Cell]]:
         ("Data set", f"{counted(summary.runs, 'run')}, {counted(summary.tasks, 'task')}"),
         ("Files", f"{summary.files:,}, {summary.bytes / 1e6:,.1f} MB"),
     ]
-    is_merge = not summary.requests  # it reads only what the shards have fetched
     if not is_merge:
         pairs.append((
             "Fetched",

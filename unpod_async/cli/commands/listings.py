@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 import typer
 
-from unpod_async._call_summary import call_of, cost_of, duration_of, name_of, number_of, outcome_of
 from unpod_async._common import shorten
+from unpod_async._tables import call_of, cost_of, duration_of, name_of, number_of, outcome_of
 from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError
 from unpod_async.cli.fields import outcome_style, status_style
 from unpod_async.cli.lookup import PAGE_SIZE, find_run, plain_id

@@ -163,7 +163,7 @@ def merge(
 
     with InterruptibleRunner() as runner:
         summary = runner.run(merge_shards(made, target, state_dir=state_dir, deadline=deadline))
-    write_summary(summary, as_json=wants_json(json_lines))
+    write_summary(summary, as_json=wants_json(json_lines), is_merge=True)
     command = ["unpod-async", *context.obj.argv]
     report_missing(summary, command, "export the shards again to fetch what is missing, then merge them")
     return SUCCESS if summary.complete else INCOMPLETE
