@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 import time
+from asyncio.subprocess import DEVNULL
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +31,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from unpod_async import ExportPlan, ExportProgress, ExportSummary, Task, merge_shards
-from unpod_async._version import install_command
 from unpod_async.testing.demos.export_process import print_lines
+from unpod_async.testing.demos.running import run_demo
 from unpod_async.testing.sandbox import Sandbox
 
 __all__ = ["count_words", "main"]
@@ -205,7 +206,7 @@ class Demo:
     async def _start(self, plan: Path, shard: int, target: Path) -> asyncio.subprocess.Process:
         command = ("-m", "unpod_async", "export", "--plan", str(plan), "--shard", str(shard), str(target))
         return await asyncio.create_subprocess_exec(
-            sys.executable, *command, "--page-size", str(_PAGE_SIZE), stdout=-3, stderr=-3
+            sys.executable, *command, "--page-size", str(_PAGE_SIZE), stdout=DEVNULL, stderr=DEVNULL
         )
 
     # -- results ------------------------------------------------------------------------------------------
@@ -279,20 +280,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo, and return its exit status."""
     options = _options(arguments)
-    for module, extra in (("typer", "cli"), ("distributed", "dask")):
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            print_lines(sys.stdout, f"FAILED: not installed: {module}", f"hint: {install_command(extra)}")
-            return 1
-    try:
-        return asyncio.run(run(options, sys.stdout))
-    except KeyboardInterrupt:
-        print_lines(sys.stdout, "Interrupted.")
-        return 130
-    except (OSError, RuntimeError) as error:
-        print_lines(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
-        return 1
+    return run_demo(lambda out: run(options, out), {"cli": ("typer",), "dask": ("distributed",)})
 
 
 if __name__ == "__main__":

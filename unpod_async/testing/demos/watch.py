@@ -14,9 +14,7 @@ needs the extra `cli`.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import importlib
 import random
 import shlex
 import socket
@@ -28,8 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from unpod_async._version import install_command
 from unpod_async.testing.demos.export_process import print_lines
+from unpod_async.testing.demos.running import run_demo
 from unpod_async.testing.demos.snapshots import (
     EventKey,
     Snapshot,
@@ -233,32 +231,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _is_installed(name: str) -> bool:
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        return False
-    return True
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo, and return its exit status."""
     options = _options(arguments)
-    if missing := [name for name in ("typer", "rich") if not _is_installed(name)]:
-        print_lines(
-            sys.stdout,
-            f"FAILED: not installed: {' and '.join(missing)}",
-            f"hint: {install_command('cli')}",
-        )
-        return 1
-    try:
-        return asyncio.run(run(options, sys.stdout))
-    except KeyboardInterrupt:
-        print_lines(sys.stdout, "Interrupted.")
-        return 130
-    except (OSError, RuntimeError) as error:
-        print_lines(sys.stdout, f"FAILED: {type(error).__name__}: {error}")
-        return 1
+    return run_demo(lambda out: run(options, out), {"cli": ("typer", "rich")})
 
 
 if __name__ == "__main__":
