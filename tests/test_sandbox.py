@@ -1000,3 +1000,9 @@ async def test_without_a_rate_limit_and_within_it_no_request_is_refused() -> Non
         async with Sandbox(**options) as sandbox, sandbox.client(retry=None) as unpod:
             await asyncio.gather(*(unpod.runs.list(sandbox.space_token).first() for _ in range(8)))
             assert {received.status for received in sandbox.log} == {200}
+
+
+@pytest.mark.parametrize(("rate_limit", "burst"), [(0, 10), (-1, 10), (float("nan"), 10), (5, 0)])
+def test_a_limit_that_refuses_everything_is_refused(rate_limit: float, burst: int) -> None:
+    with pytest.raises(ValueError, match="rate_limit must be greater than 0, and burst at least 1"):
+        Sandbox(rate_limit=rate_limit, burst=burst)

@@ -55,9 +55,14 @@ class RequestLimit:
     Args:
         rate: permits added per second.
         burst: permits when the bucket is full, as it is at the start.
+
+    Raises:
+        ValueError: no request would ever be within the limit.
     """
 
     def __init__(self, rate: float, burst: int) -> None:
+        if not rate > 0 or burst < 1:
+            raise ValueError("rate_limit must be greater than 0, and burst at least 1")
         self._rate = rate
         self._burst = burst
         self._permits = float(burst)
