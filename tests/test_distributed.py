@@ -567,6 +567,29 @@ async def test_an_error_of_the_server_is_raised_and_shows_no_secret(
     assert "wrong0000" not in str(caught.value)
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_shard_that_fails_is_tried_again(
+    tmp_path: Path, sandbox: Sandbox, dask: Client, retries: int
+) -> None:
+    plan, failed = await plan_of(sandbox, shards=1), tmp_path / "failed"
+
+    def fail_once(limit: RateLimiter) -> UnpodClient:
+        if not failed.exists():
+            failed.touch()
+            raise ValueError("personal data")
+        return UnpodClient(rate_limit=limit)
+
+    exporting = unpod_async.distributed.export(
+        plan, tmp_path / "data", dask, client=fail_once, retries=retries
+    )
+    if retries:
+        assert (await exporting).complete
+        return
+    with pytest.raises(ExportError, match=r"shard 0 failed in a worker \(ValueError\)") as caught:
+        await exporting
+    assert "personal data" not in str(caught.value)
+
+
 async def test_the_cluster_shows_no_secret_and_no_personal_data(
     tmp_path: Path, sandbox: Sandbox, dask: Client
 ) -> None:
@@ -671,6 +694,7 @@ LOCK = threading.Lock()
         ({"process": 5}, "process"),
         ({"process": count_words, "target": "s3://bucket/prefix"}, "process"),
         ({"target": "ftp://bucket/prefix"}, "target"),
+        ({"target": Path("s3://bucket/prefix")}, "target"),
     ],
 )
 async def test_wrong_arguments_are_refused_before_anything_is_sent(

@@ -148,6 +148,43 @@ async def test_the_loss_of_the_scheduler_is_an_error(
             await begin(await plan_of(sandbox), tmp_path / "data", client)
 
 
+CALLER = """
+import asyncio, sys
+from distributed import Client
+from unpod_async import ExportPlan
+from unpod_async.distributed import export
+
+async def main():
+    async with Client(sys.argv[1], asynchronous=True) as client:
+        plan = ExportPlan.load(sys.argv[2])
+        await export(plan, sys.argv[3], client, rate_limit=20, burst=1, page_size=4)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_workers_stop_if_the_program_is_lost(
+    tmp_path: Path, sandbox: Sandbox, machines: Machines
+) -> None:
+    machines.start_worker()
+    plan, target = await plan_of(sandbox), tmp_path / "data"
+    plan.save(tmp_path / "plan.json")
+    earlier = sandbox.requests
+    command = [sys.executable, "-c", CALLER, machines.address, str(tmp_path / "plan.json"), str(target)]
+    program = await asyncio.create_subprocess_exec(*command)
+    await sandbox.arrived(earlier + 5)
+    program.kill()
+    await program.wait()
+    async with Client(machines.address, asynchronous=True) as client:
+        # A request after this one would be of a task of the lost export.
+        assert (await begin(plan, target, client, rate_limit=None, retries=0)).complete
+        assert_holds(target, sandbox)
+        after = sandbox.requests
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await sandbox.arrived(after + 1)
+
+
 def count_slowly(task: Task) -> list[dict[str, Any]]:
     time.sleep(0.1)
     return list(count_words(task))

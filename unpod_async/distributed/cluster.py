@@ -165,7 +165,7 @@ def _make_job(
 ) -> Job:
     plan = check_plan(plan)
     directory = check_directory("target", target)
-    is_store = StoreAddress.parse(directory) is not None
+    is_store = StoreAddress.parse(target) is not None
     if "redact_key" in options:
         raise InvalidArgument(
             "redact_key must not be sent to the workers",
