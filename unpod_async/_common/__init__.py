@@ -1,8 +1,8 @@
 """Helpers without network access and without knowledge of the API.
 
 Modules: `text` (text that is safe to display), `json_text` (JSON that is not decoded), `times`, `files`
-(fsync, atomic replacement, locks), `concurrency` (workers, cancellation), `statuses` (when a task or a run
-has ended), `user_tokens` (tokens in rows), `async_only` (errors for synchronous use), `call_site` (the
+(fsync, atomic replacement, locks, digests), `concurrency` (workers, cancellation), `statuses` (when a task or
+a run has ended), `user_tokens` (tokens in rows), `async_only` (errors for synchronous use), `call_site` (the
 line that called the package) and `os_errors` (errors of the system in words).
 """
 
@@ -33,6 +33,7 @@ from unpod_async._common.files import (
     locked,
     path_text,
     replace_file,
+    sha256_of,
     sync_file,
     sync_folder,
     write_all,
@@ -128,6 +129,7 @@ __all__ = [
     "run_stoppable",
     "run_workers",
     "search_rows",
+    "sha256_of",
     "shorten",
     "string_value",
     "summarise_body",

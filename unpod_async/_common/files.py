@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import importlib
 import logging
 import os
@@ -31,6 +32,7 @@ __all__ = [
     "locked",
     "path_text",
     "replace_file",
+    "sha256_of",
     "sync_file",
     "sync_folder",
     "write_all",
@@ -66,6 +68,12 @@ def write_all(file: int, data: bytes) -> None:
 
 
 # Syncing
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_file(file: int) -> None:

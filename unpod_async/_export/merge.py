@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import os
 import shutil
 import time
@@ -32,6 +31,7 @@ from unpod_async._common import (
     path_text,
     replace_file,
     run_stoppable,
+    sha256_of,
     sync_file,
     sync_folder,
 )
@@ -200,7 +200,7 @@ class _Merge:
         for part in manifest.parts:
             name = merged_name(shard, part.name)
             self._link(directory / part.name, self._staged / name)
-            if self._sha256(self._staged / name) != part.sha256:
+            if sha256_of(self._staged / name) != part.sha256:
                 what = f"{part.name} is not the file that the export wrote"
                 raise damaged_error(shard, what, self._text)
             parts.append(msgspec.structs.replace(part, name=name))
@@ -236,10 +236,6 @@ class _Merge:
             shutil.copyfile(source, to)
             with to.open("rb") as file:
                 sync_file(file.fileno())
-
-    def _sha256(self, path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     # -- replacing the data set ---------------------------------------------------------------------------
 

@@ -26,13 +26,15 @@ from unpod_async._common import (
     os_error_reason,
     path_text,
     replace_file,
+    sha256_of,
     sync_file,
     sync_folder,
 )
 from unpod_async._export.claim import SHARDS, shard_directory
 from unpod_async._export.manifest import WORK, PartInfo
 from unpod_async._export.merge import merge_lock
-from unpod_async._export.plan import ExportPlan, all_shards
+from unpod_async._export.merge_checks import merged_name
+from unpod_async._export.plan import ExportPlan, Shard, all_shards
 from unpod_async._export.reading import DatasetReader
 from unpod_async._export.space_scan import space_tasks
 from unpod_async._paging import decode_rows
@@ -53,6 +55,7 @@ PROCESSED: Final = "processed"
 
 TABLE: Final = "_processed.json"
 
+_PROCESS_AGAIN: Final = "run the export again, which processes all shards"
 _MAX_EXAMPLES: Final = 100
 _PAGE: Final = b'{"count":0,"data":[%b]}'
 
@@ -175,16 +178,13 @@ def _shard_lock(directory: Path) -> Generator[None, None, None]:
 
 def _known_parts(directory: Path, job: str) -> dict[tuple[str, str], ProcessedPart]:
     """Return the parts that need not be made again, by name and digest of their source."""
-    try:
-        table = msgspec.json.decode((directory / TABLE).read_bytes(), type=ProcessedTable)
-    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}
-    if table.job != job:
+    table = _read_table(directory)
+    if table is None or table.job != job:
         return {}
     return {
         (part.name, part.source): part
         for part in table.parts
-        if (directory / part.name).is_file() and _sha256(directory / part.name) == part.sha256
+        if (directory / part.name).is_file() and sha256_of(directory / part.name) == part.sha256
     }
 
 
@@ -311,12 +311,9 @@ def _merge(plan: ExportPlan, target: Path, staged: Path, is_stopped: Callable[[]
         directory = shard_directory(target, shard.number)
         table = _table_of(directory, shard.number)
         jobs.add(table.job)
-        parts += [_stage(part, directory, staged, shard.number) for part in table.parts]
+        parts += [_stage(part, shard, directory, staged) for part in table.parts]
     if len(jobs) > 1:
-        raise ExportError(
-            "the shards were processed by different jobs",
-            hint="run the export again, which processes all shards",
-        )
+        raise ExportError("the shards were processed by different jobs", hint=_PROCESS_AGAIN)
     for part in parts:
         (staged / Path(part.name).name).replace(target / part.name)
     merged = ProcessedTable(job=jobs.pop(), parts=parts)
@@ -324,38 +321,38 @@ def _merge(plan: ExportPlan, target: Path, staged: Path, is_stopped: Callable[[]
     return merged
 
 
-def _table_of(directory: Path, number: int) -> ProcessedTable:
-    hint = "run the export again, which processes all shards"
+def _read_table(directory: Path) -> ProcessedTable | None:
+    """Return `_processed.json`; None if there is none, or if it was damaged."""
     try:
-        table = msgspec.json.decode((directory / TABLE).read_bytes(), type=ProcessedTable)
+        return msgspec.json.decode((directory / TABLE).read_bytes(), type=ProcessedTable)
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        table = None
+        return None
+
+
+def _table_of(directory: Path, number: int) -> ProcessedTable:
+    table = _read_table(directory)
     if table is None:
-        raise ExportError(f"shard {number} has not been processed", hint=hint)
+        raise ExportError(f"shard {number} has not been processed", hint=_PROCESS_AGAIN)
     sources = [part.sha256 for part in DatasetReader(directory).manifest.parts if part.kind == "tasks"]
     if [part.source for part in table.parts] != sources:
-        raise ExportError(f"shard {number} was exported again after it was processed", hint=hint)
+        raise ExportError(f"shard {number} was exported again after it was processed", hint=_PROCESS_AGAIN)
     return table
 
 
-def _stage(part: ProcessedPart, directory: Path, staged: Path, number: int) -> ProcessedPart:
-    stem = Path(part.name).name.removeprefix("part-")
-    name = f"part-{number:05}-{stem}"
-    shutil.copyfile(directory / part.name, staged / name)
-    if _sha256(staged / name) != part.sha256:
+def _stage(part: ProcessedPart, shard: Shard, directory: Path, staged: Path) -> ProcessedPart:
+    """Copy a part into the staging folder and check it there."""
+    name = merged_name(shard, part.name)
+    file = staged / Path(name).name
+    shutil.copyfile(directory / part.name, file)
+    if sha256_of(file) != part.sha256:
         raise ExportError(
             f"{path_text(directory / part.name)} is not the file that was written",
             hint="remove the file and run the export again",
         )
-    (staged / name).chmod(0o600)
-    with (staged / name).open("rb") as file:
-        sync_file(file.fileno())
-    return msgspec.structs.replace(part, name=f"{PROCESSED}/{name}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    file.chmod(0o600)
+    with file.open("rb") as opened:
+        sync_file(opened.fileno())
+    return msgspec.structs.replace(part, name=name)
 
 
 def _cannot_write(directory: Path, error: OSError) -> ExportError:

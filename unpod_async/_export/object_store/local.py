@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import os
 import secrets
 import shutil
@@ -17,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from unpod_async._common import O_BINARY, close_locked, lock, path_text, replace_file
+from unpod_async._common import O_BINARY, close_locked, lock, path_text, replace_file, sha256_of
 from unpod_async._export.manifest import MANIFEST, WORK
 from unpod_async._export.object_store.address import StoreAddress
 from unpod_async._export.object_store.store import Job
@@ -176,8 +175,7 @@ class LocalState:
                 shutil.copyfileobj(source, compressed, _COPY_BYTES)
         finally:
             copied.unlink(missing_ok=True)
-        with packed.open("rb") as file:
-            return packed, packed.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        return packed, packed.stat().st_size, sha256_of(packed)
 
     def remove_packed_state(self) -> None:
         (self.directory / _UPLOAD).unlink(missing_ok=True)

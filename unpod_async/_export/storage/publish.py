@@ -25,7 +25,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from unpod_async._common import O_BINARY, close_locked, lock, path_text, sync_file, sync_folder, write_all
+from unpod_async._common import (
+    O_BINARY,
+    close_locked,
+    lock,
+    path_text,
+    sha256_of,
+    sync_file,
+    sync_folder,
+    write_all,
+)
 from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, CsvOptions, Range, RowKind, Writer
 from unpod_async._export.manifest import MANIFEST, MANIFEST_VERSION, PLAN, WORK, PartInfo
 from unpod_async._export.missing import BadRow, FailedRun
@@ -183,8 +192,7 @@ class Target:
 
     def sha256(self, name: str) -> str:
         """Return the SHA-256 of a file of the data set in hex."""
-        with (self.directory / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.directory / name)
 
     def close(self) -> None:
         """Release the lock."""
@@ -544,8 +552,7 @@ class Publisher:
         path = self._target.spool_file(file)
         sha256 = self._spool.digests.get(file)
         if sha256 is None:
-            with path.open("rb") as opened:
-                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+            sha256 = sha256_of(path)
         digests = {run: None if settled else self._digest(run) for run, settled in settled_runs.items()}
         rows = sum(content.rows for content in contents)
         number = self._catalog.next_part("tasks")
