@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 
 from tests.cli.harness import PROGRAM, Terminal, clean_environment, run_cli, run_process, settings
 from tests.leaks import SANDBOX_SECRETS
+from unpod_async._integrations.mcp import make_server, serve_lines
 from unpod_async.testing import Fault, Sandbox
 
 READ_TOOLS = ["list_spaces", "list_runs", "run_summary", "find_calls", "transcript", "wait_for_run"]
@@ -571,6 +573,27 @@ async def test_a_signal_ends_it_although_stdin_is_open(number: signal.Signals, l
         assert process.stderr is not None
         assert await process.stderr.read() == b"unpod-async: interrupted\n"
         assert await process.wait() == 128 + number
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_cancellation_while_it_handles_lines_is_a_cancellation(steps: int) -> None:
+    """At any step of the event loop, and not the error of a writer in `mcp` whose reader ended first."""
+    async with Sandbox(runs=1) as sandbox, sandbox.client() as unpod:
+        server = make_server(
+            unpod, show_contact_data=False, confirmations=None, hint_of=lambda error: "", report=print
+        )
+        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        for line in (json.dumps(HELLO).encode(), *[b"{"] * 50):
+            lines.put_nowait(line)
+        answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        serving = asyncio.create_task(serve_lines(server, lines, answers))
+        while answers.empty():  # noqa: ASYNC110 - the queue is one of threads
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the pipes of POSIX")

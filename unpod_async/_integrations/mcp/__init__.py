@@ -10,6 +10,6 @@ from __future__ import annotations
 from unpod_async._integrations.mcp.confirmations import Confirmations
 from unpod_async._integrations.mcp.problems import ToolProblem
 from unpod_async._integrations.mcp.server import make_server
-from unpod_async._integrations.mcp.stdio import serve_stdio
+from unpod_async._integrations.mcp.stdio import serve_lines, serve_stdio
 
-__all__ = ["Confirmations", "ToolProblem", "make_server", "serve_stdio"]
+__all__ = ["Confirmations", "ToolProblem", "make_server", "serve_lines", "serve_stdio"]

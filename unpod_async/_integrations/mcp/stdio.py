@@ -22,7 +22,7 @@ from mcp.types import jsonrpc_message_adapter
 
 from unpod_async._common import is_fault_of_disk
 
-__all__ = ["serve_stdio"]
+__all__ = ["serve_lines", "serve_stdio"]
 
 _STDIN: Final = 0
 _STDOUT: Final = 1
@@ -71,7 +71,7 @@ async def serve_stdio(server: Server[Any]) -> None:
     threading.Thread(target=read, name="mcp stdin", daemon=True).start()
     threading.Thread(target=write, name="mcp stdout", daemon=True).start()
     try:
-        await _serve(server, lines, outgoing)
+        await serve_lines(server, lines, outgoing)
         outgoing.put(None)
         with anyio.move_on_after(_FLUSH):
             await written.wait()
@@ -82,10 +82,14 @@ async def serve_stdio(server: Server[Any]) -> None:
         raise faults[0]
 
 
-async def _serve(
+async def serve_lines(
     server: Server[Any], lines: asyncio.Queue[bytes | None], outgoing: queue.SimpleQueue[bytes | None]
 ) -> None:
-    """Pass messages between the queues and the server until there is no next line."""
+    """Pass messages between the queues and the server until there is no next line.
+
+    The package `mcp` raises BrokenResourceError when it is cancelled while it passes a line on to its own
+    reader. This is then a cancellation and not a fault.
+    """
     send_in, receive_in = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     send_out, receive_out = anyio.create_memory_object_stream[SessionMessage](0)
 
@@ -102,11 +106,18 @@ async def _serve(
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 outgoing.put(text.encode() + b"\n")
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(pass_in, send_in)
-        group.start_soon(pass_out, receive_out)
-        async with send_out:
-            await server.run(receive_in, send_out, server.create_initialization_options())
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(pass_in, send_in)
+            group.start_soon(pass_out, receive_out)
+            async with send_out:
+                await server.run(receive_in, send_out, server.create_initialization_options())
+    except BaseExceptionGroup as errors:
+        task = asyncio.current_task()
+        _, others = errors.split(anyio.BrokenResourceError)
+        if others is None and task is not None and task.cancelling():
+            raise asyncio.CancelledError from None
+        raise
 
 
 def _parse(line: bytes) -> SessionMessage | Exception:
