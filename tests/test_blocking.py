@@ -616,7 +616,7 @@ def test_a_second_interruption_does_not_wait(box: Sandbox, unpod: BlockingClient
         while not leaves():
             if function in functions_of(threading.main_thread()):
                 os.kill(os.getpid(), signal.SIGINT)
-                for _ in range(1000):
+                for _ in range(10_000):
                     if leaves():
                         return
                     interrupted.wait(0.001)

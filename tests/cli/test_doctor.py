@@ -280,6 +280,17 @@ async def test_an_unreachable_service(refusing_port: int) -> None:
 
     assert (status, problems(findings)) == (1, ["service"])
     assert "no connection" in findings["service"]["message"]
+    assert findings["service"]["advice"] == "check --base-url and the network"
+
+
+async def test_a_proxy_that_does_not_run(refusing_port: int) -> None:
+    async with Sandbox(runs=1) as sandbox:
+        proxy = f"http://127.0.0.1:{refusing_port}"
+        status, findings = await run_doctor(settings(sandbox, UNPOD_PROXY=proxy))
+
+    assert (status, problems(findings)) == (1, ["service"])
+    assert "no connection to the proxy" in findings["service"]["message"]
+    assert findings["service"]["advice"] == "check --proxy or UNPOD_PROXY, and that the proxy runs"
 
 
 @pytest.mark.parametrize(

@@ -339,8 +339,8 @@ async def _check_access(client: UnpodClient, space: str | None, probe: _Probe) -
 def _check_reachable(probe: _Probe, report: _Report) -> bool:
     """Return True if the service responded and works."""
     advice = _ADVICE.get(probe.verdict)
-    if isinstance(probe.error, TransportError) and probe.error.permanent and probe.error.hint:
-        advice = hint_of(probe.error)  # the cause is known, such as an untrusted certificate
+    if isinstance(probe.error, TransportError) and probe.error.hint:
+        advice = hint_of(probe.error)  # the cause is known, such as a proxy that does not run
     if advice is not None:
         report.problem("service", probe.message, advice)
         return False
