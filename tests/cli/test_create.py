@@ -411,7 +411,8 @@ async def test_a_create_that_is_not_found_is_not_sent_again() -> None:
         result = await create(sandbox, *PERSON, "--yes", "--table")
 
         assert (result.status, result.out) == (1, "")
-        assert "Not found. The calls may still have been queued." in result.err
+        assert "Not found. The calls may still have been queued, with ref_id " in result.err
+        assert f"hint: `unpod-async tasks {sandbox.space_token} --from 20" in result.err
         assert (sandbox.ledger, posts(sandbox)) == ([], 1)
 
 
@@ -427,7 +428,7 @@ async def test_a_create_is_unclear_if_a_task_cannot_be_read() -> None:
 
         assert result.status == 1
         assert json.loads(result.out)["state"] == "unclear"
-        assert "Not found. The calls may still have been queued.\n" in result.err
+        assert "Not found. The calls may still have been queued, with ref_id " in result.err
         assert "A run or task that may belong to these calls could not be checked.\n" in result.err
         assert posts(sandbox) == 1
 

@@ -252,7 +252,10 @@ async def test_an_interrupted_create_reports_what_may_have_been_queued() -> None
         _, err = await process.communicate()
 
     assert process.returncode == 130
-    assert b"calls may be queued" in err
+    message, hint = err.decode().splitlines()[-2:]
+    assert message.startswith("unpod-async: a create was cancelled after it was sent: calls may be queued; ")
+    assert "(" not in message  # no Python code
+    assert hint.startswith(f"hint: `unpod-async tasks {sandbox.space_token} --from 20")
     assert len(sandbox.ledger) <= 1
 
 

@@ -71,10 +71,9 @@ async def send_create(
         return await context.executor.create(endpoint, create.body, parse, context.executor.deadline(), sent)
     except asyncio.CancelledError as cancelled:
         if sent.sent:
-            look = _search_advice(space_token, create.document_ids, clock.sent_at(started_at))
-            advice = " ".join(look.split())
-            cancelled.add_note(f"a create was cancelled after it was sent: calls may be queued; {advice}")
-            _log.warning("a create was cancelled after it was sent: calls may be queued; %s", advice)
+            note = _note_of_cancellation(space_token, create.document_ids, clock.sent_at(started_at))
+            cancelled.add_note(note)
+            _log.warning("%s", note)
         raise
     except UnpodError as fault:
         error = fault
@@ -131,6 +130,15 @@ def _search_advice(space_token: str, document_ids: tuple[str, ...], sent: SentAt
         "call tasks.reconcile(error) before you send it again, or look in\n"
         f"runs.list({space_token!r}) from {sent.search_start:%Y-%m-%dT%H:%M:%SZ} on\n"
         f"for tasks with ref_id {some_ids(document_ids)}"
+    )
+
+
+def _note_of_cancellation(space_token: str, document_ids: tuple[str, ...], sent: SentAt) -> str:
+    """Return what a cancelled create says. There is no error that `tasks.reconcile` could use."""
+    return (
+        "a create was cancelled after it was sent: calls may be queued; before you send it again, look in "
+        f"space {space_token} for tasks with ref_id {some_ids(document_ids)} that were created at or after "
+        f"{sent.search_start:%Y-%m-%dT%H:%M:%SZ}"
     )
 
 

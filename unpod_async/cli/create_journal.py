@@ -112,8 +112,6 @@ class JournaledCalls:
         except Interrupted as interrupted:
             self._report_progress()
             interrupted.hint = _REPEAT
-            if interrupted.reported:
-                echo_err(f"hint: {_REPEAT}")
             raise
         return self._report(results, before, as_json=as_json)
 

@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import FrameType, TracebackType
@@ -61,14 +61,14 @@ class Interrupted(Exception):
 
     Attributes:
         status: the exit status.
-        reported: whether a message was written; otherwise `run_command` writes one.
+        notes: what the coroutine says about its end, such as that calls may be queued.
         hint: what the user can do next, or "".
     """
 
-    def __init__(self, signal_number: int, *, reported: bool = False) -> None:
+    def __init__(self, signal_number: int, notes: Sequence[str] = ()) -> None:
         super().__init__(signal_number)
         self.status: int = 128 + signal_number
-        self.reported = reported
+        self.notes = notes
         self.hint = ""
 
 
@@ -101,7 +101,7 @@ class InterruptibleRunner:
         """Run a coroutine and return its result.
 
         Raises:
-            Interrupted: a signal cancelled it. The notes of the CancelledError have been shown.
+            Interrupted: a signal cancelled it. It has the notes of the CancelledError.
         """
         previous = self._install_handlers()
         try:
@@ -115,9 +115,7 @@ class InterruptibleRunner:
                 signal.signal(number, handler)
         if sys.stderr.isatty():
             write_err("\n")  # after the ^C that the terminal shows
-        for note in notes:
-            echo_err(note)
-        raise Interrupted(self._signal, reported=bool(notes))
+        raise Interrupted(self._signal, notes)
 
     def run_cleanup(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run a short coroutine that closes something, even after an interruption."""
@@ -168,8 +166,8 @@ def run_command(command: Callable[[], int | None], *, verbose: int = 0, usage_hi
     except UnpodError as error:
         return report_error(error, verbose=verbose)
     except Interrupted as interrupted:
-        if not interrupted.reported:
-            echo_error("interrupted", interrupted.hint)
+        message, *details = interrupted.notes or ["interrupted"]
+        echo_error(message, interrupted.hint, details=details)
         return interrupted.status
     except KeyboardInterrupt:
         if sys.stderr.isatty():

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -18,7 +18,7 @@ from unpod_async.cli.documents import Documents, read_documents
 from unpod_async.cli.errors import ERROR, SUCCESS, USAGE, CliError, hint_of, message_of
 from unpod_async.cli.options import GlobalOptions, JsonLines, Space, parse_time
 from unpod_async.cli.output import counted, echo, echo_err, echo_error, echo_line, wants_json, write_err
-from unpod_async.cli.runner import InterruptibleRunner
+from unpod_async.cli.runner import Interrupted, InterruptibleRunner
 from unpod_async.cli.session import make_client, open_client
 from unpod_async.errors import InvalidArgument, OutcomeUnknown, UnpodError
 
@@ -30,6 +30,8 @@ __all__ = ["create"]
 
 _SHOWN: Final = 5
 """Maximum number of calls, or of agents, that are shown."""
+_CLOCK_OFFSET: Final = timedelta(minutes=5)
+"""How far the clock of this machine may be ahead of the service's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,11 +322,16 @@ def _confirm(count: int) -> bool:
 
 def _send_calls(runner: InterruptibleRunner, client: UnpodClient, calls: _Calls, *, as_json: bool) -> int:
     count = len(calls.documents.rows)
+    started_at = datetime.now(UTC)
     try:
         created = runner.run(calls.send(client))
     except OutcomeUnknown as error:
         echo_error(message_of(error), hint_of(error))
         return runner.run(_search_calls(client, error, count, as_json=as_json))
+    except Interrupted as interrupted:
+        if interrupted.notes:  # the request may have been sent
+            interrupted.hint = _search_hint(calls.space, started_at)
+        raise
     queued = count if created.task_ids is None else len(created.task_ids)
     _write_result(created.run_id, queued, msgspec.json.encode(created) if as_json else None)
     return SUCCESS
@@ -348,6 +355,12 @@ def _write_result(run_id: str | None, queued: int, line: bytes | None = None) ->
         raise
 
 
+def _search_hint(space: str, sent_at: datetime) -> str:
+    """Return the command that lists the calls of a create that was sent at this time."""
+    since = f"{(sent_at - _CLOCK_OFFSET).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"`unpod-async tasks {printable(space)} --from {since} --json` lists the tasks since then"
+
+
 async def _search_calls(client: UnpodClient, error: OutcomeUnknown, count: int, *, as_json: bool) -> int:
     """Report whether the calls of a create without a response were queued. They are never sent again."""
     echo_err("Looking for the calls …")
@@ -357,6 +370,8 @@ async def _search_calls(client: UnpodClient, error: OutcomeUnknown, count: int, 
         echo_error(f"cannot look for the calls: {message_of(failure)}", hint_of(failure))
         echo_err("Nothing was sent again. Look for the calls before you send them again.")
         return ERROR
+    from unpod_async._create import some_ids
+
     line = msgspec.json.encode(found) if as_json else None
     run = f"run {printable(found.run_id or '(without an id)')}"
     if found.state == "created":
@@ -366,13 +381,16 @@ async def _search_calls(client: UnpodClient, error: OutcomeUnknown, count: int, 
     if found.task_ids:
         echo_err(f"Found: {len(found.task_ids):,} of {counted(count, 'call')} were queued in {run}.")
     else:
-        echo_err("Not found. The calls may still have been queued.")
+        echo_err(
+            f"Not found. The calls may still have been queued, with ref_id {some_ids(error.document_ids)}."
+        )
     if found.state == "unclear":
         echo_err("A run or task that may belong to these calls could not be checked.")
     echo_err(
         "The service may still be storing calls. Nothing was sent again; look again in a few minutes before "
         "you send the missing calls."
     )
+    echo_err(f"hint: {_search_hint(error.space_token, error.started_at)}")
     if line is not None:
         _write_result(found.run_id, len(found.task_ids), line)
     return ERROR

@@ -291,8 +291,7 @@ def export(
         except Interrupted as interrupted:
             echo_err("Interrupted.")
             _explain_resuming(job.directory(), command, can_pass=True)
-            interrupted.reported = True
-            raise
+            return interrupted.status
         except (APIError, TransportError) as error:
             from unpod_async._export import is_transient  # here, because it imports aiohttp
 

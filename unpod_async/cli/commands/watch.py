@@ -137,11 +137,11 @@ def watch(
         except Interrupted as interrupted:
             if state is not None:
                 echo_err(f"The state is kept in {state}. Run the same command again to resume.")
-                interrupted.reported = True
-            elif isinstance(writer, TableWriter):
+                return interrupted.status
+            if isinstance(writer, TableWriter):
                 # Ctrl-C is how a watch ends: the table needs no message about it.
                 echo_err("With --state FILE, the next watch continues where this one ended.")
-                interrupted.reported = True
+                return interrupted.status
             raise
     return SUCCESS
 
