@@ -59,6 +59,8 @@ class Disk:
         options: str = "size=1m",
         content: Path | None = None,
         full: bool = False,
+        stdout: str = "",
+        environment: dict[str, str] | None = None,
     ) -> Result:
         """Run a command.
 
@@ -66,14 +68,21 @@ class Disk:
             options: Options of the file system.
             content: A folder whose files are copied to the disk first.
             full: Fill the disk first.
+            stdout: Name of a file on the disk to which stdout is written.
+            environment: More variables for the command.
         """
+        redirected = ("sh", "-c", 'out=$1; shift; exec "$@" > "$out"', "sh", str(self.folder / stdout))
         shutil.rmtree(self.after, ignore_errors=True)
         self.after.mkdir()
         arguments = (str(self.folder), "" if content is None else str(content), "full" if full else "")
         process = await asyncio.create_subprocess_exec(
             *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _SCRIPT, "sh"),
-            *(*arguments, options, *PROGRAM, *argv),
-            env={**clean_environment(), **({} if sandbox is None else settings(sandbox))},
+            *(*arguments, options, *(redirected if stdout else ()), *PROGRAM, *argv),
+            env={
+                **clean_environment(),
+                **({} if sandbox is None else settings(sandbox)),
+                **(environment or {}),
+            },
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -295,6 +304,36 @@ async def test_a_command_that_talks_to_stdout(tmp_path: Path, argv: tuple[str, .
         "hint: free space on the disk or write the output elsewhere",
     ]
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["report", "tasks", "create", "help"])
+async def test_output_of_which_only_a_part_fits(
+    disk: Disk, tmp_path: Path, command: str, unbuffered: str
+) -> None:
+    """With PYTHONUNBUFFERED=1, which images of Docker set, Python's stdout writes a part without an error."""
+    documents = tmp_path / "calls.csv"
+    documents.write_text("name,contact_number\n" + "A.Person,9000000001\n" * 500)
+    async with Sandbox(runs=60, tasks_per_run=5) as sandbox, sandbox.client() as unpod:
+        space = sandbox.space_token
+        if command == "report":
+            await unpod.export(space, tmp_path / "data")
+        create = ("--agent", sandbox.agent_handle, "--context", "x", "--documents", str(documents))
+        argv = {
+            "report": ("report", str(tmp_path / "data"), "--output", "-"),
+            "tasks": ("tasks", space, "--table", "--limit", "0"),
+            "create": ("create", space, *create, "--dry-run"),
+            "help": ("export", "--help"),
+        }[command]
+        # In 40 columns, the help has more than 4 kB.
+        environment = {"PYTHONUNBUFFERED": unbuffered, "COLUMNS": "40"}
+        result = await disk.run(sandbox, *argv, options="size=4k", stdout="out", environment=environment)
+    assert result.status == 1
+    assert result.err.splitlines()[-2:] == [
+        f"unpod-async: cannot write to stdout: {FULL}",
+        "hint: free space on the disk or write the output elsewhere",
+    ]
+    assert (disk.after / "out").stat().st_size == 4096
 
 
 async def test_a_demo(disk: Disk) -> None:

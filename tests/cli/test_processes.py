@@ -30,12 +30,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and pip
 STDOUT_HINT = "hint: check where the output goes; > /dev/null discards it\n"
 
 
-async def test_a_closed_pipe_ends_the_program_silently() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_closed_pipe_ends_the_program_silently(unbuffered: str) -> None:
     async with Sandbox(runs=300, tasks_per_run=5) as sandbox:
         reading_end, writing_end = os.pipe()
         process = await asyncio.create_subprocess_exec(
             *(*PROGRAM, "tasks", sandbox.space_token),
-            env={**clean_environment(), **settings(sandbox)},
+            env={**clean_environment(), **settings(sandbox), "PYTHONUNBUFFERED": unbuffered},
             stdout=writing_end,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -47,6 +48,26 @@ async def test_a_closed_pipe_ends_the_program_silently() -> None:
         assert line.startswith(b"{")
         assert (process.returncode, err) == (141, b"")
         assert sandbox.requests < 15  # the other pages were not requested
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_pipe_that_closes_while_a_table_is_written(unbuffered: str) -> None:
+    """The table is one write, and does not fit into the pipe. Its write ends with a part of it."""
+    async with Sandbox(runs=300, tasks_per_run=5) as sandbox:
+        reading_end, writing_end = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            *(*PROGRAM, "tasks", sandbox.space_token, "--table", "--limit", "0"),
+            env={**clean_environment(), **settings(sandbox), "PYTHONUNBUFFERED": unbuffered},
+            stdout=writing_end,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        os.close(writing_end)
+        start = await asyncio.to_thread(os.read, reading_end, 10)
+        os.close(reading_end)
+        _, err = await process.communicate()
+
+    assert start
+    assert (process.returncode, err) == (141, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -127,9 +148,11 @@ async def test_calls_that_were_placed_are_reported_although_stdout_is_broken(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("kind", ["full", "pipe"])
 @pytest.mark.parametrize("verbose", [(), ("-vv",)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 async def test_a_broken_stderr_changes_nothing_else(
-    kind: str, verbose: tuple[str, ...], tmp_path: Path
+    kind: str, verbose: tuple[str, ...], unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     async with Sandbox(runs=2, tasks_per_run=1) as sandbox:
         space = sandbox.space_token
         agent = ("--agent", sandbox.agent_handle)

@@ -2,8 +2,9 @@
 
 Modules: `text` (text that is safe to display), `json_text` (JSON that is not decoded), `times`, `files`
 (fsync, atomic replacement, locks, digests), `concurrency` (workers, cancellation), `statuses` (when a task or
-a run has ended), `user_tokens` (tokens in rows), `async_only` (errors for synchronous use), `call_site` (the
-line that called the package) and `os_errors` (errors of the system in words).
+a run has ended), `streams` (text that is written to the end), `user_tokens` (tokens in rows), `async_only`
+(errors for synchronous use), `call_site` (the line that called the package) and `os_errors` (errors of the
+system in words).
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from unpod_async._common.statuses import (
     is_terminal_run,
     run_has_ended,
 )
+from unpod_async._common.streams import buffered
 from unpod_async._common.text import (
     counted,
     html_table,
@@ -92,6 +94,7 @@ __all__ = [
     "TaskStatus",
     "TimeLimit",
     "array_items",
+    "buffered",
     "call_site",
     "caller_context",
     "cancel_and_wait",

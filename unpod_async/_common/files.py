@@ -60,7 +60,7 @@ def path_text(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def write_all(file: int, data: bytes) -> None:
+def write_all(file: int, data: bytes | memoryview) -> None:
     """Write all of `data`. A single `os.write` may write less, for example if the disk is nearly full."""
     view = memoryview(data)
     while view:

@@ -24,13 +24,20 @@ def main() -> int:
     # A stream is None if its file descriptor was closed. The next file that is opened takes that descriptor.
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
+    from unpod_async._common import buffered
+
+    # Not only `output`: rich and the parser write to these streams too.
     if sys.stdout is None:
         from unpod_async.cli.output import ClosedStdout
 
         os.open(os.devnull, os.O_WRONLY)
         sys.stdout = ClosedStdout()
+    else:
+        sys.stdout = buffered(sys.stdout)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    else:
+        sys.stderr = buffered(sys.stderr)
     missing = [name for name in ("typer", "rich") if not _is_installed(name)]
     if missing:
         from unpod_async._version import install_command

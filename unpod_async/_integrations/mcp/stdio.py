@@ -20,7 +20,7 @@ from mcp.server import Server
 from mcp.shared.message import SessionMessage
 from mcp.types import jsonrpc_message_adapter
 
-from unpod_async._common import is_fault_of_disk
+from unpod_async._common import is_fault_of_disk, write_all
 
 __all__ = ["serve_lines", "serve_stdio"]
 
@@ -146,6 +146,4 @@ def _read_chunk() -> bytes:
 
 def _write_messages(wire: int, outgoing: queue.SimpleQueue[bytes | None]) -> None:
     while (message := outgoing.get()) is not None:
-        left = memoryview(message)
-        while left:
-            left = left[os.write(wire, left) :]
+        write_all(wire, message)

@@ -195,8 +195,9 @@ async def _serve(arguments: dict[str, Any]) -> None:
 
 
 def _send(reply: object) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
-    sys.stdout.buffer.flush()
+    # With PYTHONUNBUFFERED, a write to sys.stdout.buffer can be short.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+        out.write(msgspec.json.encode(reply) + b"\n")
 
 
 if __name__ == "__main__":
