@@ -264,6 +264,40 @@ async def test_ctrl_c_ends_a_listing() -> None:
     assert (process.returncode, out, err) == (130, b"", b"unpod-async: interrupted\n")
 
 
+_INTERRUPTED_IMPORT = """\
+import os, signal, sys
+def interrupt(event, args):
+    if event == "import" and args[0] == "{module}" and not sent:
+        sent.append(args[0])
+        os.kill(os.getpid(), signal.SIGINT)
+sent = []
+sys.addaudithook(interrupt)
+from unpod_async.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "unpod_async._common",
+        "unpod_async.cli.app",
+        "typer",
+        "unpod_async.cli.runner",
+        "unpod_async.cli.tables",  # by the module of the command, which the parser imports
+        "aiohttp",  # while the command runs
+    ],
+)
+async def test_ctrl_c_while_modules_are_imported(module: str, unbuffered: str) -> None:
+    """An interruption before `main` is called, about 0.05 seconds after the start, cannot be caught."""
+    program = (sys.executable, "-c", _INTERRUPTED_IMPORT.format(module=module))
+    async with Sandbox(runs=1) as sandbox:
+        environment = settings(sandbox, PYTHONUNBUFFERED=unbuffered)
+        result = await run_process(environment, "runs", sandbox.space_token, program=program)
+    assert result == (130, "", "unpod-async: interrupted\n")
+
+
 @pytest.mark.slow
 async def test_an_interrupted_create_reports_what_may_have_been_queued() -> None:
     async with Sandbox(runs=1) as sandbox:

@@ -10,7 +10,9 @@ of a call and the colours of statuses and outcomes, and `lookup` finds the run o
 
 import gc
 import os
+import signal
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 
 __all__ = ["main"]
@@ -18,6 +20,16 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command line with the arguments of the process and return the exit status."""
+    try:
+        return _run()
+    except KeyboardInterrupt:
+        # As `report_interruption`, which may not have been imported yet.
+        with suppress(OSError):
+            os.write(2, (b"\n" if os.isatty(2) else b"") + b"unpod-async: interrupted\n")
+        return 128 + signal.SIGINT
+
+
+def _run() -> int:
     # While modules are imported, the garbage collector finds nothing and takes a quarter of the time. The
     # runner of the commands enables it again.
     gc.disable()

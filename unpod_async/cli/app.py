@@ -21,7 +21,7 @@ from unpod_async.cli.options import (
     refuse_token,
 )
 from unpod_async.cli.output import check_stdout, echo, echo_error, stdout_error, wrap_command
-from unpod_async.cli.runner import log_to_stderr, run_command, shut_down
+from unpod_async.cli.runner import log_to_stderr, report_interruption, run_command, shut_down
 
 __all__ = ["run"]
 
@@ -174,7 +174,11 @@ class CliGroup(TyperGroup):
     """
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        return _parse(super().make_context, *args, **extra)
+        return _report_interruption(_parse, super().make_context, *args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        # This imports the module of the command too.
+        return _report_interruption(super().invoke, ctx)
 
     def get_params(self, ctx: Any) -> Any:
         return _quick(super().get_params(ctx))
@@ -222,6 +226,14 @@ def _load(name: str) -> Any:
     )
     single.command(name, cls=CliCommand, short_help=entry.short_help)(getattr(module, name.replace("-", "_")))
     return typer.main.get_command(single)
+
+
+def _report_interruption(call: Callable[..., Any], *args: Any, **extra: Any) -> Any:
+    """Call a function. After Ctrl-C, the parser alone would end without a message."""
+    try:
+        return call(*args, **extra)
+    except KeyboardInterrupt:
+        raise typer.Exit(report_interruption()) from None
 
 
 def _parse(make_context: Callable[..., Any], *args: Any, **extra: Any) -> Any:

@@ -44,6 +44,7 @@ __all__ = [
     "log_to_stderr",
     "reader_exit",
     "report_error",
+    "report_interruption",
     "run_command",
     "shut_down",
 ]
@@ -170,12 +171,17 @@ def run_command(command: Callable[[], int | None], *, verbose: int = 0, usage_hi
         echo_error(message, interrupted.hint, details=details)
         return interrupted.status
     except KeyboardInterrupt:
-        if sys.stderr.isatty():
-            write_err("\n")
-        echo_error("interrupted")
-        return INTERRUPTED
+        return report_interruption()
     except BrokenPipeError:
         return BROKEN_PIPE
+
+
+def report_interruption() -> int:
+    """Write to stderr that Ctrl-C ended the command, and return the exit status."""
+    if sys.stderr.isatty():
+        write_err("\n")  # after the ^C that the terminal shows
+    echo_error("interrupted")
+    return INTERRUPTED
 
 
 def report_error(error: UnpodError, *, verbose: int) -> int:
