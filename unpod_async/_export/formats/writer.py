@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from unpod_async._common import O_BINARY, sync_file, write_all
+from unpod_async._common import O_BINARY, sync_file
 from unpod_async._tables import RowKind
 
 __all__ = [
@@ -80,7 +80,9 @@ class OutputFile:
         if self._is_discarded:
             return length
         self._hash.update(view)
-        write_all(self._file, view)
+        while view:
+            # A write is short when the disk becomes full. The next one fails.
+            view = view[os.write(self._file, view) :]
         self.size += length
         return length
 
