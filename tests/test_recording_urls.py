@@ -192,6 +192,24 @@ def test_only_named_hosts_are_excepted(host: str, url: str) -> None:
 
 
 @each_row(
+    ("url", "shown"),
+    [
+        (f"http://store.example/x?{SECRET}", "store.example/x"),
+        (f"http://127.0.0.1:9000/a/b/x?{SECRET}", "127.0.0.1:9000/…/x"),
+        (f"https://store.example:8443/x?{SECRET}", "store.example:8443/x"),
+        (f"http://[::1]/x?{SECRET}", "[::1]/x"),
+        (f"http://[0:0::1]:9000/x?{SECRET}", "[0:0::1]:9000/x"),
+        (f"http://{'.'.join(['bucket'] * 30)}:9000/x?{SECRET}", f"{'.'.join(['bucket'] * 30)}:9000/x"),
+    ],
+)
+def test_a_refused_host_is_shown_as_it_can_be_named(url: str, shown: str) -> None:
+    with pytest.raises(RecordingError) as refused:
+        NONE.check(url)
+    assert refused.value.summary.startswith(f"{shown}: ")
+    assert RecordingHosts([shown.partition("/")[0]]).check(url).is_named
+
+
+@each_row(
     "hosts",
     [
         "store.example",
@@ -227,6 +245,7 @@ def test_a_url_shows_its_host_and_the_end_of_its_path() -> None:
     assert str(NONE.check("https://store.example")) == "store.example/"
     assert str(NONE.check("https://store.example/x\u202e.wav")).isascii()
     assert len(str(NONE.check(f"https://store.example/{'x' * 5000}"))) < 100
+    assert len(str(NONE.check(f"https://{'x.' * 5000}example/"))) < 300
 
 
 @pytest.mark.parametrize(

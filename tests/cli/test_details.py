@@ -191,6 +191,49 @@ async def test_only_a_download_that_may_succeed_later_is_advised_again(
     assert ("run the command again" in result.err) is is_advised
 
 
+async def _serve_sound(connection: RawConnection) -> None:
+    while await connection.read_request() is not None:
+        await connection.send(http_response(b"RIFF....WAVE", headers=[("Content-Type", "audio/wav")]))
+
+
+async def test_the_error_of_a_refused_store_says_which_option_permits_it(tmp_path: Path) -> None:
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, RawServer(_serve_sound) as store:
+        (run_id,), (task,) = sandbox.run_ids(), sandbox.task_ids()
+        output = {"recording_url": f"{store.base_url}/a/1.wav?Signature=5ecret"}
+        row = {"task_id": task, "run_id": run_id, "status": "completed", "output": output}
+        sandbox.malform(task, json.dumps(row).encode())
+        argv = ("recordings", sandbox.space_token, run_id, "--to", str(tmp_path / "out"))
+        refused = await run_cli(settings(sandbox), *argv)
+        host = refused.err.partition("was not downloaded: ")[2].partition("/")[0]
+        permitted = await run_cli(settings(sandbox), *argv, "--recording-host", host)
+
+    assert (refused.status, permitted.status) == (3, 0)
+    assert refused.err.splitlines() == [
+        f"unpod-async: the recording of task {task} was not downloaded: "
+        f"127.0.0.1:{store.port}/…/1.wav: http is not accepted",
+        "hint: use --recording-host HOST if the store is yours",
+    ]
+
+
+async def test_the_hint_of_a_recording_that_is_too_long_shows_no_python_code(tmp_path: Path) -> None:
+    async def answer(connection: RawConnection) -> None:
+        headers = [("Content-Type", "audio/wav"), ("Content-Length", "999999999")]
+        while await connection.read_request() is not None:
+            await connection.send(http_response(headers=headers))
+
+    async with Sandbox(runs=1, tasks_per_run=1) as sandbox, RawServer(answer) as store:
+        (run_id,), (task,) = sandbox.run_ids(), sandbox.task_ids()
+        output = {"recording_url": f"{store.base_url}/1"}
+        row = {"task_id": task, "run_id": run_id, "status": "completed", "output": output}
+        sandbox.malform(task, json.dumps(row).encode())
+        argv = ("recordings", sandbox.space_token, run_id, "--to", str(tmp_path / "out"))
+        result = await run_cli(settings(sandbox), *argv, "--recording-host", f"127.0.0.1:{store.port}")
+
+    assert result.status == 3
+    assert "is longer than" in result.err
+    assert "hint: the command line does not download longer recordings\n" in result.err
+
+
 async def test_recordings_are_downloaded_once(tmp_path: Path) -> None:
     async def answer(connection: RawConnection) -> None:
         while await connection.read_request() is not None:

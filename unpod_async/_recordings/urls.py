@@ -20,7 +20,10 @@ from unpod_async.errors import InvalidArgument, RecordingError
 __all__ = ["NAME_HOST", "RecordingHosts", "RecordingUrl", "is_public"]
 
 _HTTPS_PORT: Final = 443
+_MAX_HOST: Final = 253
+"""Length of the longest host name. A shortened host could not be named in `recording_hosts`."""
 _MAX_SHOWN: Final = 60
+"""Number of characters of a path that are shown."""
 
 NAME_HOST: Final = "add the host to recording_hosts= if the store is yours"
 """The hint for a URL that is refused unless the caller names its host."""
@@ -42,7 +45,7 @@ _SPECIAL: Final = ipaddress.IPv4Network("192.0.0.0/24")
 class RecordingUrl:
     """A URL that passed the checks.
 
-    A signed URL is a secret, so `str` and `repr` show only its host and the end of its path.
+    A signed URL is a secret, so `str` and `repr` show only its host, its port and the end of its path.
 
     Attributes:
         is_named: whether the caller named its host, so that private addresses are allowed.
@@ -126,11 +129,17 @@ class RecordingHosts:
 
 
 def _summary(url: URL) -> str:
-    """Return the host and the last part of the path as printable text."""
+    """Return the host, its port and the last part of the path as printable text.
+
+    Host and port are written as `RecordingHosts` accepts them.
+    """
     if not url.raw_host:
         return "a URL without a host"  # what looks like its path may be a secret
+    host = printable(url.raw_host)[:_MAX_HOST]
+    host = f"[{host}]" if ":" in host else host
+    port = "" if url.is_default_port() else f":{url.port}"
     head, _, tail = url.raw_path.rpartition("/")
-    return f"{printable(url.raw_host)[:_MAX_SHOWN]}{'/…' if head else ''}/{printable(tail)[-_MAX_SHOWN:]}"
+    return f"{host}{port}{'/…' if head else ''}/{printable(tail)[-_MAX_SHOWN:]}"
 
 
 def is_public(address: str) -> bool:

@@ -114,6 +114,8 @@ _IN_HINTS: Final = {
     "pass ssl_context=": "set SSL_CERT_FILE",
     "allow_http=True": "--allow-http",
     "pass product_id=, or": "use --product-id ID, or",
+    "add the host to recording_hosts=": "use --recording-host HOST",
+    "raise max_bytes= to accept it": "the command line does not download longer recordings",
 }
 """Python code in the hints of the library, and what the user of the command line writes."""
 
