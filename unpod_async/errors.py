@@ -418,11 +418,16 @@ class RecordingError(UnpodError):
 
     Attributes:
         permanent: True if another attempt cannot help, as with a refused address or a missing recording.
+        problem: what went wrong, with the host but without the task and the path of the URL: the same text
+            for recordings that failed for the same reason.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, permanent: bool = False, problem: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.permanent = permanent
+        self.problem = message if problem is None else problem
 
 
 class ExportError(UnpodError):

@@ -209,8 +209,10 @@ async def test_the_error_of_a_refused_store_says_which_option_permits_it(tmp_pat
 
     assert (refused.status, permitted.status) == (3, 0)
     assert refused.err.splitlines() == [
-        f"unpod-async: the recording of task {task} was not downloaded: "
-        f"127.0.0.1:{store.port}/…/1.wav: http is not accepted",
+        (
+            f"unpod-async: the recording of task {task} was not downloaded: "
+            f"127.0.0.1:{store.port}/…/1.wav: http is not accepted"
+        ),
         "hint: use --recording-host HOST if the store is yours",
     ]
 

@@ -466,6 +466,29 @@ def test_a_summary_shows_a_few_problems_and_counts_the_others(capsys: pytest.Cap
     ]
 
 
+async def test_an_export_says_why_recordings_failed_and_which_option_helps(tmp_path: Path) -> None:
+    async with Sandbox(runs=1, tasks_per_run=2) as sandbox:
+        for row in list(sandbox.task_rows()):
+            output = {"call_id": "c", "recording_url": "http://127.0.0.1:9/a/1.wav?Signature=5ecret"}
+            row |= {"output": output, "status": "completed"}
+            sandbox.malform(row["task_id"], json.dumps(row).encode())
+        argv = ("export", sandbox.space_token, str(tmp_path / "out"), "--recordings")
+        result = await run_cli(settings(sandbox), *argv)
+
+    hint = "use --recording-host HOST if the store is yours"
+    why = "was not downloaded: 127.0.0.1:9: http is not accepted (and 1 more)"
+    lines = result.err.splitlines()
+    start = lines.index("incomplete: 2 recordings could not be downloaded")
+    assert result.status == 3
+    assert lines[start - 1].startswith("incomplete: the recording of task ")
+    assert lines[start - 1].endswith(why)
+    assert lines[start + 1] == f"hint: {hint}"
+    summary = json.loads(result.out)
+    assert summary["hints"] == [hint]
+    assert summary["reasons"][0].endswith(why)
+    assert "5ecret" not in result.out + result.err
+
+
 def _structs(found: tuple[dict[str, Any], ...], name: str) -> list[Any]:
     return [getattr(unpod_async, name)(**one) for one in found]
 

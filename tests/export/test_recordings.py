@@ -7,16 +7,79 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.export.dataset import assert_manifest
 from tests.raw_server import RawServer, http_response
 from unpod_async import UnpodClient
 from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.raw_server import RawConnection
 
 SOUND = http_response(b"RIFF....WAVE", headers=[("Content-Type", "audio/wav")])
 GONE = http_response(b"", status=404)
+
+
+def record(sandbox: Sandbox, urls: Iterable[str]) -> None:
+    """Give the tasks of a sandbox recordings at these URLs."""
+    for row, url in zip(list(sandbox.task_rows()), urls, strict=True):
+        row["output"] = {"call_id": "c", "recording_url": url}
+        row["status"] = "completed"
+        sandbox.malform(row["task_id"], json.dumps(row).encode())
+
+
+async def test_the_summary_says_why_recordings_were_not_downloaded(tmp_path: Path) -> None:
+    """Recordings that failed alike are one reason, with the host but without the path of the URL."""
+
+    async def store(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            await connection.send(GONE)
+
+    async with Sandbox(runs=1, tasks_per_run=5) as sandbox, RawServer(store) as server:
+        tasks = sandbox.task_ids()
+        refused = [f"http://127.0.0.1:9/+4912345/{number}.wav?signature=hush" for number in range(2)]
+        missing = [f"{server.base_url}/+4912345/{number}.wav?signature=hush" for number in range(3)]
+        record(sandbox, [*refused, *missing])
+        host = server.base_url.removeprefix("http://")
+        async with sandbox.client() as unpod:
+            summary = await unpod.export(
+                sandbox.space_token, tmp_path, recordings=True, recording_hosts=[host], concurrency=1
+            )
+    gone = "the server answered 404: the recording is not ready yet or was deleted"
+    refusal = "http is not accepted"
+    first = min(tasks[2:]), min(tasks[:2])
+    assert summary.failed_recordings == 5
+    assert summary.reasons == (
+        f"the recording of task {first[0]} was not downloaded: {host}: {gone} (and 2 more)",
+        f"the recording of task {first[1]} was not downloaded: 127.0.0.1:9: {refusal} (and 1 more)",
+    )
+    assert summary.hints == (
+        "a recording may appear some time after its call; list the task again to get a fresh URL",
+        "add the host to recording_hosts= if the store is yours",
+    )
+    manifest = assert_manifest(tmp_path)
+    assert [(one["count"], one["task_id"]) for one in manifest["failed_downloads"]] == [
+        (3, first[0]),
+        (2, first[1]),
+    ]
+    assert manifest["reasons"] == []  # these are about rows
+    for secret in ("hush", "4912345"):
+        assert secret not in json.dumps(manifest) + repr(summary)
+
+
+@pytest.mark.parametrize(("hosts", "counts"), [("abcbc", [2, 2, 1]), ("abcde", [1, 1, 1])])
+async def test_at_most_three_reasons_are_about_recordings(
+    tmp_path: Path, hosts: str, counts: list[int]
+) -> None:
+    async with Sandbox(runs=1, tasks_per_run=5) as sandbox, sandbox.client() as unpod:
+        record(sandbox, [f"http://{host}.example/x" for host in hosts])
+        summary = await unpod.export(sandbox.space_token, tmp_path, recordings=True)
+    assert [one["count"] for one in assert_manifest(tmp_path)["failed_downloads"]] == counts
+    assert len(summary.reasons) == 3
+    assert summary.hints == ("add the host to recording_hosts= if the store is yours",)
 
 
 async def test_recordings_are_downloaded_once_and_without_the_token(tmp_path: Path) -> None:

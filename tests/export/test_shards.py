@@ -141,6 +141,21 @@ async def test_recordings(tmp_path: Path) -> None:
         assert names == ids
 
 
+async def test_a_merge_says_why_recordings_were_not_downloaded(tmp_path: Path) -> None:
+    async with Sandbox(runs=4, tasks_per_run=1) as sandbox, sandbox.client() as unpod:
+        for row in list(sandbox.task_rows()):
+            row["output"] = {"call_id": "c", "recording_url": "http://store.example/call.wav"}
+            row["status"] = "completed"
+            sandbox.malform(row["task_id"], json.dumps(row).encode())
+        plan = await unpod.plan_export(sandbox.space_token, shards=3, recordings=True)
+        await export_all(unpod, plan, tmp_path)
+        merged = await merge_shards(plan, tmp_path)
+    assert (merged.complete, merged.failed_recordings) == (False, 4)
+    (reason,) = merged.reasons
+    assert reason.endswith(" was not downloaded: store.example: http is not accepted (and 3 more)")
+    assert merged.hints == ("add the host to recording_hosts= if the store is yours",)
+
+
 # -- the plan -----------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ def write_dataset(
         "failed_runs": {"count": 0, "examples": []},
         "unreadable_rows": {"count": 0, "examples": []},
         "failed_recordings": 0,
+        "failed_downloads": [],
         "reasons": [],
     }
     for key, value in changes.items():

@@ -242,8 +242,15 @@ async def test_failed_runs_of_the_export_are_listed(tmp_path: Path) -> None:
 
 
 async def test_figures_are_not_called_incomplete_if_only_recordings_are_missing(tmp_path: Path) -> None:
-    write_dataset(tmp_path, *invented_rows(1), complete=False, failed_recordings=2)
+    write_dataset(
+        tmp_path,
+        *invented_rows(1),
+        complete=False,
+        failed_recordings=2,
+        failed_downloads=[{"count": 2, "problem": "a.example: <too big>", "task_id": "T1", "hint": ""}],
+    )
     page = await report(tmp_path, status=3)
+    assert "a.example: <too big> (and 1 more)" in "".join(page.texts)
     assert (
         "This export has all runs and calls, but not all recordings. "
         "The next export tries to fetch what is missing."

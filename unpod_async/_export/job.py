@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from unpod_async._common import cancel_and_wait, path_text
+from unpod_async._export.missing import FailedDownloads
 from unpod_async._export.outage import OutageRetrier, probe_service
 from unpod_async._export.plan import Shard
 from unpod_async._export.recordings import download_recordings, recording_url
@@ -145,6 +146,7 @@ class _ExportJob:
         self._progress = progress
         self._started = datetime.now(UTC)
         self._reasons: list[str] = []
+        self._failed_downloads: list[FailedDownloads] = []
         self._unlisted_runs = 0  # planned runs of a shard that no longer exist
         self._has_unreadable_runs = False
         # The spaces with runs that are known only through their tasks.
@@ -196,7 +198,11 @@ class _ExportJob:
                 await self._download_recordings()
             self._progress.enter("writing")
             gone, found = await self._io.run(
-                self._workspace.publish, self._started, self._reasons, self._unlisted_runs
+                self._workspace.publish,
+                self._started,
+                self._reasons,
+                self._unlisted_runs,
+                self._failed_downloads,
             )
             runs = found.runs
             if self._has_unreadable_runs:
@@ -363,7 +369,7 @@ class _ExportJob:
 
     async def _download_recordings(self) -> None:
         self._progress.enter("recordings")
-        await download_recordings(
+        self._failed_downloads = await download_recordings(
             self._client.executor,
             self._catalog,
             self._io,
@@ -398,7 +404,8 @@ class _ExportJob:
             bad=tuple(found.bad[:_MAX_EXAMPLES]),
             recordings=found.recordings,
             failed_recordings=found.failed_recordings,
-            reasons=tuple(self._reasons),
+            reasons=found.all_reasons(self._reasons),
+            hints=found.hints,
             requests=self._progress.requests,
             retries=self._progress.retries,
             seconds=self._progress.seconds,

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from unpod_async._common import os_error_reason, path_text
-from unpod_async._export.missing import BadRow, FailedRun
+from unpod_async._export.missing import BadRow, FailedDownloads, FailedRun
 from unpod_async._tables import SCHEMA_VERSION
 from unpod_async.errors import ExportError
 
@@ -102,6 +102,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `_manifest.json`. `build_manifest` writes it.
 
     Attributes:
+        reasons: Other reasons why rows may be missing.
+        failed_downloads: Why recordings were not downloaded, with the most frequent problem first.
         unlisted_runs: Number of planned runs of a shard that no longer exist.
     """
 
@@ -114,6 +116,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     unreadable_rows: BadRows
     failed_recordings: int
     reasons: list[str]
+    failed_downloads: list[FailedDownloads] = []
     unlisted_runs: int = 0
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from unpod_async._common import counted, shorten
 from unpod_async._export.claim import TargetText, shard_folder
 from unpod_async._export.manifest import Manifest, PartInfo
+from unpod_async._export.missing import DownloadFailures
 from unpod_async._export.plan import ExportPlan, Shard
 from unpod_async._export.results import ExportSummary
 from unpod_async._export.storage import Contents, build_manifest
@@ -192,7 +193,8 @@ class MergedDataset:
             bad=tuple(found.bad[:_MAX_SUMMARY]),
             recordings=found.recordings,
             failed_recordings=found.failed_recordings,
-            reasons=tuple(self._reasons),
+            reasons=found.all_reasons(self._reasons),
+            hints=found.hints,
             seconds=seconds,
         )
 
@@ -200,6 +202,9 @@ class MergedDataset:
 def _sum_up(shards: Sequence[CheckedShard]) -> Contents:
     parts = [part for one in shards for part in one.parts]
     manifests = [one.manifest for one in shards]
+    failures = DownloadFailures()
+    for failed in (one for manifest in manifests for one in manifest.failed_downloads):
+        failures.add(failed)
     return Contents(
         runs=sum(part.rows for part in parts if part.kind == "runs"),
         tasks=sum(part.rows for part in parts if part.kind == "tasks"),
@@ -210,4 +215,5 @@ def _sum_up(shards: Sequence[CheckedShard]) -> Contents:
         bad_rows=sum(one.unreadable_rows.count for one in manifests),
         bad=[row for one in manifests for row in one.unreadable_rows.examples][:_MAX_EXAMPLES],
         failed_recordings=sum(one.failed_recordings for one in manifests),
+        failed_downloads=failures.most_frequent(),
     )

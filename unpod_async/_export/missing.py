@@ -1,10 +1,15 @@
-"""What is missing from an export: runs and rows."""
+"""What is missing from an export: runs, rows and recordings."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-__all__ = ["BadRow", "FailedRun"]
+__all__ = ["BadRow", "DownloadFailures", "FailedDownloads", "FailedRun"]
+
+_MAX_REASONS: Final = 3
+"""Maximum number of reasons about recordings. Each host of a store has its own."""
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,3 +40,42 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str | None
     place: int | None
     reason: str
+
+
+class FailedDownloads(msgspec.Struct, frozen=True, kw_only=True):
+    """Recordings that were not downloaded for the same reason.
+
+    Attributes:
+        count: Their number.
+        problem: `RecordingError.problem`. Contains no path of a URL.
+        task_id: Task of one of them.
+        hint: What to do about it, or "".
+    """
+
+    count: int = 1
+    problem: str
+    task_id: str
+    hint: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why recordings are missing, as readable text."""
+        more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
+        return f"the recording of task {self.task_id} was not downloaded: {self.problem}{more}"
+
+
+class DownloadFailures:
+    """Counts failed downloads by their problem."""
+
+    def __init__(self) -> None:
+        self._by_problem: dict[str, FailedDownloads] = {}
+
+    def add(self, failed: FailedDownloads) -> None:
+        known = self._by_problem.get(failed.problem)
+        self._by_problem[failed.problem] = (
+            failed if known is None else msgspec.structs.replace(known, count=known.count + failed.count)
+        )
+
+    def most_frequent(self) -> list[FailedDownloads]:
+        """Return an element for each of the most frequent problems, the most frequent one first."""
+        return sorted(self._by_problem.values(), key=lambda one: -one.count)[:_MAX_REASONS]

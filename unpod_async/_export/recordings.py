@@ -11,6 +11,7 @@ import msgspec
 
 from unpod_async._call_output import read_call
 from unpod_async._common import run_workers, shorten
+from unpod_async._export.missing import DownloadFailures, FailedDownloads
 from unpod_async._export.storage import Catalog, Disk
 from unpod_async._http import Deadline, RequestExecutor
 from unpod_async._recordings import RecordingLoader
@@ -46,8 +47,11 @@ async def download_recordings(
     hosts: Sequence[str],
     concurrency: int,
     deadline: Deadline,
-) -> None:
+) -> list[FailedDownloads]:
     """Download the missing recordings. A failed one is noted, and the next export reads its run again.
+
+    Returns:
+        Why recordings failed: the most frequent problems.
 
     Raises:
         TransportError: the deadline ended.
@@ -56,6 +60,7 @@ async def download_recordings(
     last = ""
     turn = anyio.Lock()
     pending: list[tuple[str, int, str]] = []
+    failures = DownloadFailures()
 
     async def next_pending() -> tuple[str, int, str] | None:
         nonlocal last
@@ -76,11 +81,18 @@ async def download_recordings(
                 try:
                     path = await loader.fetch(task, url, directory, deadline)
                 except RecordingError as error:
+                    failures.add(_failed_download(task, error))
                     await io.run(catalog.record_download_failure, task, run, shorten(error.summary))
                 else:
                     await io.run(_note_downloaded, catalog, task, path)
 
         await run_workers(concurrency, work)
+    return failures.most_frequent()
+
+
+def _failed_download(task: str, error: RecordingError) -> FailedDownloads:
+    hint = " ".join((error.hint or "").split())
+    return FailedDownloads(problem=shorten(error.problem), task_id=shorten(task, 80), hint=hint)
 
 
 def _note_downloaded(catalog: Catalog, task: str, path: Path) -> None:

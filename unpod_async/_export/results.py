@@ -91,7 +91,9 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         bad: The first hundred of these rows.
         recordings: Recordings in the data set.
         failed_recordings: Number of recordings that could not be downloaded.
-        reasons: Other reasons why the data set is incomplete, as readable text.
+        reasons: Other reasons why the data set is incomplete, as readable text. Recordings that were not
+            downloaded for the same reason are one of them; there are at most three about recordings.
+        hints: What to do about these recordings.
         requests: HTTP requests sent, including retries.
         retries: Retries among the requests.
         seconds: Duration of the export.
@@ -115,6 +117,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     recordings: int = 0
     failed_recordings: int = 0
     reasons: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
     requests: int = 0
     retries: int = 0
     seconds: float = 0.0
@@ -125,7 +128,8 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         shown = {
             name: getattr(self, name) for name in self.__struct_fields__ if name not in {"failed", "bad"}
         }
-        shown |= {"reasons": "; ".join(self.reasons), "seconds": f"{self.seconds:.1f}"}
+        shown |= {name: "; ".join(getattr(self, name)) for name in ("reasons", "hints")}
+        shown |= {"seconds": f"{self.seconds:.1f}"}
         return html_table(["field", "value"], shown.items(), type(self).__name__)
 
     def to_duckdb(self) -> Any:

@@ -218,7 +218,8 @@ class RecordingHttp:
             if isinstance(result, Fetched):
                 return result
             url = result
-        raise RecordingError(f"{url}: more than {MAX_REDIRECTS} redirects", permanent=True)
+        problem = f"more than {MAX_REDIRECTS} redirects"
+        raise RecordingError(f"{url}: {problem}", permanent=True, problem=f"{url.origin}: {problem}")
 
     async def _request(self, url: RecordingUrl, max_bytes: int, write: Write) -> Fetched | RecordingUrl:
         """Send one request. Returns the target if the response is a redirect."""
@@ -380,9 +381,10 @@ def _raise_download_failed(
     retryable: bool = False,
     hint: str | None = None,
 ) -> NoReturn:
-    raise DownloadFailed(
-        RecordingError(f"{url}: {problem}", permanent=not retryable, hint=hint), status, wait
+    error = RecordingError(
+        f"{url}: {problem}", permanent=not retryable, problem=f"{url.origin}: {problem}", hint=hint
     )
+    raise DownloadFailed(error, status, wait)
 
 
 def _to_download_failed(url: RecordingUrl, fault: Exception) -> DownloadFailed:
@@ -395,4 +397,6 @@ def _to_download_failed(url: RecordingUrl, fault: Exception) -> DownloadFailed:
         hint = MOCK_HINT
     elif isinstance(fault, aiohttp.ClientConnectorCertificateError):
         hint = "pass ssl_context= if the store has a private CA"
-    return DownloadFailed(RecordingError(f"{url}: {text}", permanent=permanent, hint=hint))
+    return DownloadFailed(
+        RecordingError(f"{url}: {text}", permanent=permanent, problem=f"{url.origin}: {text}", hint=hint)
+    )

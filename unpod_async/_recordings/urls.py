@@ -62,6 +62,11 @@ class RecordingUrl:
         """The path of the URL, decoded."""
         return self._url.path
 
+    @property
+    def origin(self) -> str:
+        """The host and the port, as `RecordingHosts` accepts them."""
+        return _origin(self._url)
+
     def reveal(self) -> URL:
         """Return the complete URL with its signature."""
         return self._url
@@ -108,7 +113,8 @@ class RecordingHosts:
         """
         target = _parse(location) if location else None
         if target is None:
-            raise RecordingError(f"{url}: the response is a redirect without a target", permanent=True)
+            problem = "the response is a redirect without a target"
+            raise RecordingError(f"{url}: {problem}", permanent=True, problem=f"{url.origin}: {problem}")
         return self._allow(url.reveal().join(target))
 
     def _allow(self, url: URL) -> RecordingUrl:
@@ -125,21 +131,26 @@ class RecordingHosts:
             problem, hint = f"only port {_HTTPS_PORT} is accepted", NAME_HOST
         else:
             return RecordingUrl(url, is_named=is_named)
-        raise RecordingError(f"{_summary(url)}: {problem}", permanent=True, hint=hint)
+        raise RecordingError(
+            f"{_summary(url)}: {problem}", permanent=True, problem=f"{_origin(url)}: {problem}", hint=hint
+        )
+
+
+def _origin(url: URL) -> str:
+    """Return the host and the port as printable text, as `RecordingHosts` accepts them."""
+    if not url.raw_host:
+        return "a URL without a host"
+    host = printable(url.raw_host)[:_MAX_HOST]
+    host = f"[{host}]" if ":" in host else host
+    return host if url.is_default_port() else f"{host}:{url.port}"
 
 
 def _summary(url: URL) -> str:
-    """Return the host, its port and the last part of the path as printable text.
-
-    Host and port are written as `RecordingHosts` accepts them.
-    """
+    """Return the host, the port and the last part of the path as printable text."""
     if not url.raw_host:
-        return "a URL without a host"  # what looks like its path may be a secret
-    host = printable(url.raw_host)[:_MAX_HOST]
-    host = f"[{host}]" if ":" in host else host
-    port = "" if url.is_default_port() else f":{url.port}"
+        return _origin(url)  # what looks like its path may be a secret
     head, _, tail = url.raw_path.rpartition("/")
-    return f"{host}{port}{'/…' if head else ''}/{printable(tail)[-_MAX_SHOWN:]}"
+    return f"{_origin(url)}{'/…' if head else ''}/{printable(tail)[-_MAX_SHOWN:]}"
 
 
 def is_public(address: str) -> bool:

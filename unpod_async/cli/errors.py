@@ -40,6 +40,7 @@ __all__ = [
     "hint_of",
     "message_of",
     "option_name",
+    "with_option_names",
 ]
 
 SUCCESS: Final = 0
@@ -199,10 +200,16 @@ def hint_of(error: UnpodError) -> str:
         case DecodeError() if error.rejected or error.unreadable:
             return "all other rows were shown; report these rows to the support of the service"
         case _:
-            hint = " ".join((error.hint or "").split())
-            for python, option in _IN_HINTS.items():
-                hint = hint.replace(python, option)
-            return _SETTING_HINTS.get(_argument_of(error)) or printable(hint) or _general_hint(error)
+            hint = with_option_names(error.hint or "")
+            return _SETTING_HINTS.get(_argument_of(error)) or hint or _general_hint(error)
+
+
+def with_option_names(hint: str) -> str:
+    """Return a hint of the library on one line, with options instead of Python code."""
+    text = " ".join(hint.split())
+    for python, option in _IN_HINTS.items():
+        text = text.replace(python, option)
+    return printable(text)
 
 
 def _general_hint(error: UnpodError) -> str:

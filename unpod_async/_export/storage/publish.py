@@ -37,7 +37,7 @@ from unpod_async._common import (
 )
 from unpod_async._export.formats import FORMATS, SCHEMA_VERSION, CsvOptions, Range, RowKind, Writer
 from unpod_async._export.manifest import MANIFEST, MANIFEST_VERSION, PLAN, WORK, PartInfo
-from unpod_async._export.missing import BadRow, FailedRun
+from unpod_async._export.missing import BadRow, FailedDownloads, FailedRun
 from unpod_async._export.storage.catalog import (
     STATE_NAME,
     Catalog,
@@ -714,6 +714,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     bad_rows: int
     bad: list[BadRow]
     failed_recordings: int
+    failed_downloads: Sequence[FailedDownloads] = ()
 
     @property
     def bytes(self) -> int:
@@ -723,8 +724,17 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     def is_complete(self) -> bool:
         return not (self.failed_runs or self.bad_rows or self.failed_recordings)
 
+    def all_reasons(self, others: Sequence[str]) -> tuple[str, ...]:
+        """Return why the data set is incomplete: `others`, and why recordings were not downloaded."""
+        return (*others, *(one.reason for one in self.failed_downloads))
 
-def read_contents(catalog: Catalog, parts: Parts) -> Contents:
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What to do about recordings that were not downloaded."""
+        return tuple(dict.fromkeys(one.hint for one in self.failed_downloads if one.hint))
+
+
+def read_contents(catalog: Catalog, parts: Parts, failed_downloads: Sequence[FailedDownloads]) -> Contents:
     """Return the contents of a data set according to its catalog. Blocks."""
     stored = catalog.parts()
     recordings, failed_recordings = catalog.count_recordings()
@@ -749,6 +759,7 @@ def read_contents(catalog: Catalog, parts: Parts) -> Contents:
             for token, run_id, position, reason in bad
         ],
         failed_recordings=failed_recordings,
+        failed_downloads=failed_downloads,
     )
 
 
@@ -782,6 +793,7 @@ def build_manifest(
         "failed_runs": {"count": found.failed_runs, "examples": found.failed},
         "unreadable_rows": {"count": found.bad_rows, "examples": found.bad},
         "failed_recordings": found.failed_recordings,
+        "failed_downloads": found.failed_downloads,
         "reasons": reasons,
         "unlisted_runs": unlisted_runs,
     }

@@ -7,7 +7,7 @@ import functools
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ import msgspec
 
 from unpod_async._export.formats import FORMATS, CsvOptions
 from unpod_async._export.manifest import MANIFEST, WORK
+from unpod_async._export.missing import FailedDownloads
 from unpod_async._export.spec import ExportSpec, differing_options
 from unpod_async._export.storage.catalog import VERSION, Catalog
 from unpod_async._export.storage.checkpoint import Disk, Spool, Staging
@@ -66,19 +67,26 @@ class Workspace:
     spool: Spool
     publisher: Publisher
 
-    def publish(self, started: datetime, reasons: list[str], unlisted_runs: int = 0) -> tuple[int, Contents]:
+    def publish(
+        self,
+        started: datetime,
+        reasons: list[str],
+        unlisted_runs: int = 0,
+        failed_downloads: Sequence[FailedDownloads] = (),
+    ) -> tuple[int, Contents]:
         """Bring all parts up to date and write the manifest. Blocks.
 
         Args:
             reasons: Why the data set is incomplete, apart from what the catalog knows.
             unlisted_runs: Number of planned runs of a shard that no longer exist.
+            failed_downloads: Why recordings were not downloaded.
 
         Returns:
             The number of runs that the data set no longer has, and its contents.
         """
         self.spool.close()
         gone = self.publisher.publish()
-        found = read_contents(self.catalog, self.parts)
+        found = read_contents(self.catalog, self.parts, failed_downloads)
         content = build_manifest(self.dataset_options, found, started, reasons, unlisted_runs)
         self.target.write(MANIFEST, content)
         self.catalog.end_export()

@@ -147,6 +147,7 @@ def _missing(manifest: Manifest) -> Iterable[Markup]:
         (counted(manifest.failed_recordings, "recording"), manifest.failed_recordings, "not downloaded"),
     ]
     items = [f"{what} {verb}" for what, count, verb in lost if count] + manifest.reasons
+    items += [failed.reason for failed in manifest.failed_downloads]
     parts: list[Child] = [element("ul", *(element("li", item) for item in items))]
     failed = manifest.failed_runs.examples[:_MAX_MISSING]
     if failed:

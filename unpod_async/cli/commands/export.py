@@ -17,7 +17,7 @@ import typer
 
 from unpod_async._common import os_error_reason, path_text
 from unpod_async._export import REDACT_KEY_VARIABLE, ExportSpec, field_types, redact_key_of
-from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name
+from unpod_async.cli.errors import INCOMPLETE, SUCCESS, USAGE, CliError, option_name, with_option_names
 from unpod_async.cli.lookup import find_run_ids
 from unpod_async.cli.options import Deadline, GlobalOptions, SummaryAsJson, parse_age, parse_time
 from unpod_async.cli.output import (
@@ -422,7 +422,8 @@ def _explain_resuming(target: str, command: Sequence[str], *, can_pass: bool) ->
 def write_summary(summary: ExportSummary, *, as_json: bool, is_merge: bool = False) -> None:
     """Write the summary of an export or a merge to stdout."""
     if as_json:
-        echo_line(msgspec.json.encode(summary))
+        hints = tuple(map(with_option_names, summary.hints))
+        echo_line(msgspec.json.encode(msgspec.structs.replace(summary, hints=hints)))
     else:
         echo_pairs(_summary_pairs(summary, is_merge=is_merge))
 
@@ -473,6 +474,8 @@ def report_missing(
         echo_err(f"incomplete: {reason}")
     if summary.failed_recordings:
         echo_err(f"incomplete: {counted(summary.failed_recordings, 'recording')} could not be downloaded")
+    for hint in summary.hints:
+        echo_err(f"hint: {with_option_names(hint)}")
     if summary.bad_rows:
         echo_err("hint: the service cannot deliver the rows that were left out; report them to its support")
     if not summary.complete:
