@@ -409,6 +409,21 @@ async def test_an_outage_is_reported_once_with_and_without_the_log(
             "Fetching tasks: 0 of 1 run; 0 tasks, 0.0 MB",
             "fetching: 0 of 1 run, 0 tasks",
         ),
+        (
+            {
+                "phase": "recordings",
+                "runs_done": 29,
+                "runs_total": 29,
+                "rows": 258,
+                "rate": 38.0,
+                "recordings_done": 20,
+                "recordings_failed": 1,
+                "recordings_total": 61,
+                "remaining": 9.0,
+            },
+            "Downloading recordings: 20 of 61 recordings; 258 tasks, 0.0 MB, 9 s left, 1 failed",
+            "recordings: 20 of 61 recordings",
+        ),
     ],
 )
 def test_progress_is_never_of_none_or_more_than_everything(
@@ -419,6 +434,19 @@ def test_progress_is_never_of_none_or_more_than_everything(
     ProgressLines(written.append)(progress)
     assert written == [line]
     assert text is None or str(progress) == text
+
+
+def test_lines_are_written_for_each_tenth_of_the_recordings() -> None:
+    written: list[str] = []
+    clock = Clock()
+    progress = ProgressLines(written.append, clock)
+    for number in range(21):
+        clock.now += 1
+        event = {"runs_total": 5, "runs_done": 5, "recordings_done": number, "recordings_total": 20}
+        progress(ExportProgress(phase="recordings", **event))
+    assert [line.partition(";")[0] for line in written] == [
+        f"Downloading recordings: {number} of 20 recordings" for number in range(0, 21, 2)
+    ]
 
 
 def test_a_summary_shows_a_few_problems_and_counts_the_others(capsys: pytest.CaptureFixture[str]) -> None:

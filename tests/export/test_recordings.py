@@ -3,6 +3,7 @@ again."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 
 from tests.export.dataset import assert_manifest
 from tests.raw_server import RawServer, http_response
-from unpod_async import UnpodClient
+from unpod_async import ExportProgress, UnpodClient
 from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
@@ -80,6 +81,40 @@ async def test_at_most_three_reasons_are_about_recordings(
     assert [one["count"] for one in assert_manifest(tmp_path)["failed_downloads"]] == counts
     assert len(summary.reasons) == 3
     assert summary.hints == ("add the host to recording_hosts= if the store is yours",)
+
+
+async def test_progress_counts_recordings(tmp_path: Path) -> None:
+    """The server answers one request after the event that tells the answer before."""
+    events: list[ExportProgress] = []
+    told: asyncio.Event = asyncio.Event()
+    counts: set[int] = set()
+
+    def show(event: ExportProgress) -> None:
+        events.append(event)
+        if event.phase == "recordings":
+            counts.add(event.recordings_done + event.recordings_failed)
+            told.set()
+
+    async def store(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            while len(server.requests) - 1 not in counts:
+                told.clear()
+                await told.wait()
+            await connection.send(GONE if len(server.requests) == 2 else SOUND)
+
+    async with Sandbox(runs=1, tasks_per_run=4) as sandbox, RawServer(store) as server:
+        record(sandbox, [f"{server.base_url}/{number}.wav" for number in range(4)])
+        host = server.base_url.removeprefix("http://")
+        options = {"recordings": True, "recording_hosts": [host], "concurrency": 1}
+        async with sandbox.client() as unpod:
+            await unpod.export(sandbox.space_token, tmp_path, on_progress=show, **options)
+    shown = [event for event in events if event.phase == "recordings"]
+    assert counts >= {0, 1, 2, 3}
+    assert {event.recordings_total for event in shown} == {4}
+    assert {event.recordings_total for event in events if event.phase == "fetching"} == {None}
+    assert shown[0].remaining is None
+    assert all(event.remaining for event in shown if event.recordings_done == 2)
+    assert (events[-1].recordings_done, events[-1].recordings_failed) == (3, 1)
 
 
 async def test_recordings_are_downloaded_once_and_without_the_token(tmp_path: Path) -> None:

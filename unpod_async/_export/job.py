@@ -368,7 +368,8 @@ class _ExportJob:
         )
 
     async def _download_recordings(self) -> None:
-        self._progress.enter("recordings")
+        total = await self._io.run(self._catalog.count_pending_recordings)
+        self._progress.begin_recordings(total)
         self._failed_downloads = await download_recordings(
             self._client.executor,
             self._catalog,
@@ -377,6 +378,7 @@ class _ExportJob:
             hosts=self._spec.recording_hosts,
             concurrency=self._spec.concurrency,
             deadline=self._deadline,
+            on_recording=self._progress.count_recording,
         )
 
     # -- the end ------------------------------------------------------------------------------------------
@@ -446,6 +448,10 @@ class ProgressReporter:
         self._resumed: str | None = None
         self._uploads = 0
         self._uploads_total: int | None = None
+        self._recordings_done = 0
+        self._recordings_failed = 0
+        self._recordings_total: int | None = None
+        self._recordings_began = self._started
         self.phase: Phase = "listing"
         self.runs_seen = 0
         self.runs_total: int | None = None
@@ -493,6 +499,19 @@ class ProgressReporter:
             await asyncio.sleep(_EMIT_SECONDS)
             self.emit()
 
+    def begin_recordings(self, total: int) -> None:
+        """Begin the download of recordings; `total` is their number."""
+        self._recordings_total = total
+        self._recordings_began = self._clock()
+        self.enter("recordings")
+
+    def count_recording(self, is_downloaded: bool) -> None:
+        """Count a recording that was downloaded or that failed."""
+        if is_downloaded:
+            self._recordings_done += 1
+        else:
+            self._recordings_failed += 1
+
     def count_upload(self) -> None:
         """Count an uploaded file."""
         self._uploads += 1
@@ -517,7 +536,12 @@ class ProgressReporter:
             self._recent.popleft()
         since, rows_then, runs_then, scanned_then = self._recent[0]
         seconds = max(now - since, 1e-9)
-        if self.rows_left is not None:
+        if self.phase == "recordings":
+            finished = self._recordings_done + self._recordings_failed
+            # Over the whole phase, because a single recording can take longer than the rate is measured.
+            speed = finished / max(now - self._recordings_began, 1e-9)
+            left = (self._recordings_total or 0) - finished
+        elif self.rows_left is not None:
             speed = (self._scanned - scanned_then) / seconds
             left = self.rows_left
         else:
@@ -540,6 +564,9 @@ class ProgressReporter:
             seconds=now - self._started,  # of the same moment as the rate
             rate=(rows - rows_then) / seconds,
             remaining=self._remaining(left, speed),
+            recordings_done=self._recordings_done,
+            recordings_failed=self._recordings_failed,
+            recordings_total=self._recordings_total,
             uploads=self._uploads,
             uploads_total=self._uploads_total,
         )

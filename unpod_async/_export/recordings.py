@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,12 @@ async def download_recordings(
     hosts: Sequence[str],
     concurrency: int,
     deadline: Deadline,
+    on_recording: Callable[[bool], object],
 ) -> list[FailedDownloads]:
     """Download the missing recordings. A failed one is noted, and the next export reads its run again.
+
+    Args:
+        on_recording: Called after each recording; the argument says whether it was downloaded.
 
     Returns:
         Why recordings failed: the most frequent problems.
@@ -83,8 +87,10 @@ async def download_recordings(
                 except RecordingError as error:
                     failures.add(_failed_download(task, error))
                     await io.run(catalog.record_download_failure, task, run, shorten(error.summary))
+                    on_recording(False)
                 else:
                     await io.run(_note_downloaded, catalog, task, path)
+                    on_recording(True)
 
         await run_workers(concurrency, work)
     return failures.most_frequent()

@@ -37,7 +37,11 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
             None if this export starts anew.
         seconds: Seconds since the export began.
         rate: Tasks per second, measured over the last ten seconds.
-        remaining: Estimated seconds until the tasks are read; None if unknown.
+        remaining: Estimated seconds until the tasks are read, or in the phase "recordings" until these are
+            downloaded; None if unknown.
+        recordings_done: Number of recordings that this export has downloaded so far.
+        recordings_failed: Number of recordings that could not be downloaded.
+        recordings_total: Recordings that this export has to download; None before the downloads begin.
         uploads: Files uploaded to the object store so far.
         uploads_total: Files that this export uploads; None before the uploads begin.
     """
@@ -57,6 +61,9 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     rate: float = 0.0
     remaining: float | None = None
+    recordings_done: int = 0
+    recordings_failed: int = 0
+    recordings_total: int | None = None
     uploads: int = 0
     uploads_total: int | None = None
 
@@ -66,6 +73,9 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
         outage = f"; {self.outage}" if self.outage else ""
         if self.phase == "uploading":
             return f"{self.phase}: {self.uploads:,} of {self.uploads_total or 0:,} files"
+        if self.phase == "recordings":
+            total = self.recordings_total or 0
+            return f"{self.phase}: {self.recordings_done:,} of {total:,} recording{'s' * (total != 1)}"
         if self.runs_total is None:
             return f"{self.phase}: {runs:,} {noun} found{outage}"
         return f"{self.phase}: {self.runs_done:,} of {runs:,} {noun}, {self.rows:,} tasks{outage}"

@@ -53,6 +53,8 @@ def _headline(event: ExportProgress) -> str:
     title = _TITLES[event.phase]
     if event.phase == "uploading":
         return f"{title}: {event.uploads:,} of {counted(event.uploads_total or 0, 'file')}"
+    if event.phase == "recordings":
+        return f"{title}: {event.recordings_done:,} of {counted(event.recordings_total or 0, 'recording')}"
     if event.runs_total is None:
         return f"{title}: {counted(event.runs_seen, 'run')} found"
     return f"{title}: {event.runs_done:,} of {counted(max(event.runs_total, event.runs_done), 'run')}"
@@ -61,7 +63,7 @@ def _headline(event: ExportProgress) -> str:
 def _figures(event: ExportProgress) -> str:
     """Return tasks, bytes, rate, remaining time, retries and failures."""
     parts = [counted(event.rows, "task"), f"{event.bytes / 1e6:,.1f} MB"]
-    if event.phase in {"fetching", "recordings"} and event.rate > 0:
+    if event.phase == "fetching" and event.rate > 0:
         parts.append(f"{event.rate:,.0f} tasks/s")
     if event.phase == "done":
         parts.append(f"in {_duration(event.seconds)}")
@@ -69,8 +71,9 @@ def _figures(event: ExportProgress) -> str:
         parts.append(f"{_duration(event.remaining)} left")
     if event.retries:
         parts.append(f"{event.retries:,} {'retry' if event.retries == 1 else 'retries'}")
-    if event.runs_failed:
-        parts.append(f"{event.runs_failed:,} failed")
+    failed = event.recordings_failed if event.phase == "recordings" else event.runs_failed
+    if failed:
+        parts.append(f"{failed:,} failed")
     return ", ".join(parts)
 
 
@@ -93,6 +96,9 @@ def _news(before: ExportProgress, event: ExportProgress, *, logged: bool) -> lis
 def _share_done(event: ExportProgress) -> float | None:
     if event.phase == "uploading":
         return min(event.uploads / event.uploads_total, 1.0) if event.uploads_total else None
+    if event.phase == "recordings":
+        finished = event.recordings_done + event.recordings_failed
+        return min(finished / event.recordings_total, 1.0) if event.recordings_total else None
     if not event.runs_total:
         return None
     return min(event.runs_done / event.runs_total, 1.0)
@@ -159,7 +165,7 @@ def _one_line(text: Any) -> Any:
 
 
 class ProgressLines:
-    """A line when an export resumes, when a phase starts, for each tenth of the runs, and about outages.
+    """A line when an export resumes, when a phase starts, for each tenth of a phase, and about outages.
 
     Between these it writes at most one line per second. It writes at least one every 30 seconds even if
     nothing changes, so that the log of a job shows that it still runs.

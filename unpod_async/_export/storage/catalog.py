@@ -811,6 +811,10 @@ class Catalog:
             (after, limit),
         ).fetchall()
 
+    def count_pending_recordings(self) -> int:
+        """Return the number of recordings to download."""
+        return int(self.value("SELECT count(*) FROM recording WHERE file IS NULL AND url IS NOT NULL"))
+
     def record_download_failure(self, task: str, run: int, reason: str) -> None:
         """Note that a download failed. The next export reads the run again, for a new URL."""
         with self.transaction():
