@@ -154,7 +154,9 @@ def test_memory_does_not_depend_on_the_number_of_values() -> None:
         return high
 
     peak(1_000)  # caches
-    assert peak(24_000) < peak(12_000) + 300_000
+    # The least of several, because a thread of another test may allocate too.
+    few, many = (min(peak(number) for _ in range(3)) for number in (12_000, 24_000))
+    assert many < few + 300_000
 
 
 def test_the_rarest_values_are_merged() -> None:
