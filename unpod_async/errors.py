@@ -427,7 +427,7 @@ class RecordingError(UnpodError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.permanent = permanent
-        self.problem = message if problem is None else problem
+        self.problem: str = message if problem is None else problem
 
 
 class ExportError(UnpodError):
