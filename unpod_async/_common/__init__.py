@@ -3,8 +3,8 @@
 Modules: `text` (text that is safe to display), `json_text` (JSON that is not decoded), `times`, `files`
 (fsync, atomic replacement, locks, digests), `concurrency` (workers, cancellation), `statuses` (when a task or
 a run has ended), `streams` (text that is written to the end), `user_tokens` (tokens in rows), `async_only`
-(errors for synchronous use), `call_site` (the line that called the package) and `os_errors` (errors of the
-system in words).
+(errors for synchronous use), `call_site` (the line that called the package), `lazy_imports` (modules that are
+imported on first use) and `os_errors` (errors of the system in words).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from unpod_async._common.json_text import (
     object_members,
     string_value,
 )
+from unpod_async._common.lazy_imports import import_on_use
 from unpod_async._common.os_errors import is_fault_of_disk, os_error_advice, os_error_reason
 from unpod_async._common.statuses import (
     RunStatus,
@@ -109,6 +110,7 @@ __all__ = [
     "has_few_brackets",
     "html_table",
     "ignore_error",
+    "import_on_use",
     "is_before",
     "is_fault_of_disk",
     "is_terminal",

@@ -11,8 +11,9 @@ data sets back, and `duckdb_views` opens them with DuckDB.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unpod_async._common import import_on_use
 
 if TYPE_CHECKING:
     from unpod_async._export.claim import shard_directory
@@ -137,12 +138,5 @@ _MODULES = {
     ),
     "storage": "is_resumable",
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_on_use(__name__, _MODULES)

@@ -1,14 +1,15 @@
 """Rows as tables: the flat columns of CSV, Parquet and data frames, and data frames built from rows.
 
 Modules: `columns` (the columns and the cells of a row), `batches` (the cells of many rows, which takes less
-than half as long), `frames` (tables of pyarrow, Polars and pandas) and `call_summary` (what the tables of the
-command line show of a call).
+than half as long), `frames` (tables of pyarrow, Polars and pandas) and `call_summary` (what tables show of a
+call).
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unpod_async._common import import_on_use
 
 if TYPE_CHECKING:
     from unpod_async._tables.batches import split_into_columns
@@ -68,12 +69,5 @@ _MODULES = {
     ),
     "frames": "TableBuilder import_package",
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_on_use(__name__, _MODULES)

@@ -19,9 +19,9 @@ for longer than its lock is valid. These rules keep the data set exact:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from unpod_async._common import import_on_use
 from unpod_async._export.object_store.address import StoreAddress, state_directory
 
 if TYPE_CHECKING:
@@ -44,16 +44,11 @@ __all__ = [
 
 # Exports into directories need only the address.
 _MODULES = {
-    "export_to_store": "export",
-    "StoreLock": "lock",
-    "merge_in_store": "merge",
-    "begin_shard": "shards",
-    "shard_state_directory": "shards",
-    "ObjectStore": "store",
+    "export": "export_to_store",
+    "lock": "StoreLock",
+    "merge": "merge_in_store",
+    "shards": "begin_shard shard_state_directory",
+    "store": "ObjectStore",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = import_on_use(__name__, _MODULES)
