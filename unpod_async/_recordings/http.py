@@ -218,8 +218,7 @@ class RecordingHttp:
             if isinstance(result, Fetched):
                 return result
             url = result
-        problem = f"more than {MAX_REDIRECTS} redirects"
-        raise RecordingError(f"{url}: {problem}", permanent=True, problem=f"{url.origin}: {problem}")
+        raise url.error(f"more than {MAX_REDIRECTS} redirects")
 
     async def _request(self, url: RecordingUrl, max_bytes: int, write: Write) -> Fetched | RecordingUrl:
         """Send one request. Returns the target if the response is a redirect."""
@@ -381,10 +380,7 @@ def _raise_download_failed(
     retryable: bool = False,
     hint: str | None = None,
 ) -> NoReturn:
-    error = RecordingError(
-        f"{url}: {problem}", permanent=not retryable, problem=f"{url.origin}: {problem}", hint=hint
-    )
-    raise DownloadFailed(error, status, wait)
+    raise DownloadFailed(url.error(problem, permanent=not retryable, hint=hint), status, wait)
 
 
 def _to_download_failed(url: RecordingUrl, fault: Exception) -> DownloadFailed:
@@ -397,6 +393,4 @@ def _to_download_failed(url: RecordingUrl, fault: Exception) -> DownloadFailed:
         hint = MOCK_HINT
     elif isinstance(fault, aiohttp.ClientConnectorCertificateError):
         hint = "pass ssl_context= if the store has a private CA"
-    return DownloadFailed(
-        RecordingError(f"{url}: {text}", permanent=permanent, problem=f"{url.origin}: {text}", hint=hint)
-    )
+    return DownloadFailed(url.error(text, permanent=permanent, hint=hint))

@@ -62,10 +62,9 @@ class RecordingUrl:
         """The path of the URL, decoded."""
         return self._url.path
 
-    @property
-    def origin(self) -> str:
-        """The host and the port, as `RecordingHosts` accepts them."""
-        return _origin(self._url)
+    def error(self, problem: str, *, permanent: bool = True, hint: str | None = None) -> RecordingError:
+        """Return an error that shows no more of the URL than `str`."""
+        return _error(self._url, problem, permanent=permanent, hint=hint)
 
     def reveal(self) -> URL:
         """Return the complete URL with its signature."""
@@ -113,8 +112,7 @@ class RecordingHosts:
         """
         target = _parse(location) if location else None
         if target is None:
-            problem = "the response is a redirect without a target"
-            raise RecordingError(f"{url}: {problem}", permanent=True, problem=f"{url.origin}: {problem}")
+            raise url.error("the response is a redirect without a target")
         return self._allow(url.reveal().join(target))
 
     def _allow(self, url: URL) -> RecordingUrl:
@@ -131,9 +129,13 @@ class RecordingHosts:
             problem, hint = f"only port {_HTTPS_PORT} is accepted", NAME_HOST
         else:
             return RecordingUrl(url, is_named=is_named)
-        raise RecordingError(
-            f"{_summary(url)}: {problem}", permanent=True, problem=f"{_origin(url)}: {problem}", hint=hint
-        )
+        raise _error(url, problem, hint=hint)
+
+
+def _error(url: URL, problem: str, *, permanent: bool = True, hint: str | None = None) -> RecordingError:
+    return RecordingError(
+        f"{_summary(url)}: {problem}", permanent=permanent, problem=f"{_origin(url)}: {problem}", hint=hint
+    )
 
 
 def _origin(url: URL) -> str:
