@@ -178,10 +178,7 @@ async def test_only_a_download_that_may_succeed_later_is_advised_again(
             await connection.send(http_response(b"", status, [("Retry-After", "99999")]))
 
     async with Sandbox(runs=1, tasks_per_run=1) as sandbox, RawServer(answer) as store:
-        (run_id,), (task,) = sandbox.run_ids(), sandbox.task_ids()
-        output = {"recording_url": f"{store.base_url}/1"}
-        row = {"task_id": task, "run_id": run_id, "status": "completed", "output": output}
-        sandbox.malform(task, json.dumps(row).encode())
+        run_id, _ = set_recording(sandbox, f"{store.base_url}/1")
         host = f"127.0.0.1:{store.port}"
         argv = ("recordings", sandbox.space_token, run_id, "--recording-host", host)
         result = await run_cli(settings(sandbox), *argv, "--to", str(tmp_path / "out"))
@@ -196,12 +193,17 @@ async def _serve_sound(connection: RawConnection) -> None:
         await connection.send(http_response(b"RIFF....WAVE", headers=[("Content-Type", "audio/wav")]))
 
 
+def set_recording(sandbox: Sandbox, url: str) -> tuple[str, str]:
+    """Give the only task a recording. Returns the ids of its run and of the task."""
+    (run_id,), (task,) = sandbox.run_ids(), sandbox.task_ids()
+    row = {"task_id": task, "run_id": run_id, "status": "completed", "output": {"recording_url": url}}
+    sandbox.malform(task, json.dumps(row).encode())
+    return run_id, task
+
+
 async def test_the_error_of_a_refused_store_says_which_option_permits_it(tmp_path: Path) -> None:
     async with Sandbox(runs=1, tasks_per_run=1) as sandbox, RawServer(_serve_sound) as store:
-        (run_id,), (task,) = sandbox.run_ids(), sandbox.task_ids()
-        output = {"recording_url": f"{store.base_url}/a/1.wav?Signature=5ecret"}
-        row = {"task_id": task, "run_id": run_id, "status": "completed", "output": output}
-        sandbox.malform(task, json.dumps(row).encode())
+        run_id, task = set_recording(sandbox, f"{store.base_url}/a/1.wav?Signature=5ecret")
         argv = ("recordings", sandbox.space_token, run_id, "--to", str(tmp_path / "out"))
         refused = await run_cli(settings(sandbox), *argv)
         host = refused.err.partition("was not downloaded: ")[2].partition("/")[0]
@@ -224,10 +226,7 @@ async def test_the_hint_of_a_recording_that_is_too_long_shows_no_python_code(tmp
             await connection.send(http_response(headers=headers))
 
     async with Sandbox(runs=1, tasks_per_run=1) as sandbox, RawServer(answer) as store:
-        (run_id,), (task,) = sandbox.run_ids(), sandbox.task_ids()
-        output = {"recording_url": f"{store.base_url}/1"}
-        row = {"task_id": task, "run_id": run_id, "status": "completed", "output": output}
-        sandbox.malform(task, json.dumps(row).encode())
+        run_id, _ = set_recording(sandbox, f"{store.base_url}/1")
         argv = ("recordings", sandbox.space_token, run_id, "--to", str(tmp_path / "out"))
         result = await run_cli(settings(sandbox), *argv, "--recording-host", f"127.0.0.1:{store.port}")
 

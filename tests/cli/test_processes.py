@@ -30,23 +30,29 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and pip
 STDOUT_HINT = "hint: check where the output goes; > /dev/null discards it\n"
 
 
+async def read_start(sandbox: Sandbox, unbuffered: str, *argv: str) -> tuple[bytes, int | None, bytes]:
+    """Run a command whose reader exits after a few bytes. Returns these, the exit status and stderr."""
+    reading_end, writing_end = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(*PROGRAM, *argv),
+        env={**clean_environment(), **settings(sandbox), "PYTHONUNBUFFERED": unbuffered},
+        stdout=writing_end,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writing_end)
+    start = await asyncio.to_thread(os.read, reading_end, 10)
+    os.close(reading_end)
+    _, err = await process.communicate()
+    return start, process.returncode, err
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 async def test_a_closed_pipe_ends_the_program_silently(unbuffered: str) -> None:
     async with Sandbox(runs=300, tasks_per_run=5) as sandbox:
-        reading_end, writing_end = os.pipe()
-        process = await asyncio.create_subprocess_exec(
-            *(*PROGRAM, "tasks", sandbox.space_token),
-            env={**clean_environment(), **settings(sandbox), "PYTHONUNBUFFERED": unbuffered},
-            stdout=writing_end,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        os.close(writing_end)
-        line = await asyncio.to_thread(os.read, reading_end, 10)
-        os.close(reading_end)
-        _, err = await process.communicate()
+        start, status, err = await read_start(sandbox, unbuffered, "tasks", sandbox.space_token)
 
-        assert line.startswith(b"{")
-        assert (process.returncode, err) == (141, b"")
+        assert start.startswith(b"{")
+        assert (status, err) == (141, b"")
         assert sandbox.requests < 15  # the other pages were not requested
 
 
@@ -54,20 +60,11 @@ async def test_a_closed_pipe_ends_the_program_silently(unbuffered: str) -> None:
 async def test_a_pipe_that_closes_while_a_table_is_written(unbuffered: str) -> None:
     """The table is one write, and does not fit into the pipe. Its write ends with a part of it."""
     async with Sandbox(runs=300, tasks_per_run=5) as sandbox:
-        reading_end, writing_end = os.pipe()
-        process = await asyncio.create_subprocess_exec(
-            *(*PROGRAM, "tasks", sandbox.space_token, "--table", "--limit", "0"),
-            env={**clean_environment(), **settings(sandbox), "PYTHONUNBUFFERED": unbuffered},
-            stdout=writing_end,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        os.close(writing_end)
-        start = await asyncio.to_thread(os.read, reading_end, 10)
-        os.close(reading_end)
-        _, err = await process.communicate()
+        argv = ("tasks", sandbox.space_token, "--table", "--limit", "0")
+        start, status, err = await read_start(sandbox, unbuffered, *argv)
 
     assert start
-    assert (process.returncode, err) == (141, b"")
+    assert (status, err) == (141, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
