@@ -111,7 +111,8 @@ async def export(
             `redact="hash"`, the key is UNPOD_REDACT_KEY in the environment of each worker.
 
     Returns:
-        A summary of the whole data set, with the requests of all shards.
+        A summary of the whole data set. What was fetched and requested is that of all shards; a shard that
+        was tried again counts its last try only.
 
     Raises:
         InvalidArgument: an option is not accepted, or a function cannot be sent to the workers.
