@@ -17,6 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from tests.cancel import cancel_everywhere
 from tests.raw_server import RawConnection, RawServer, json_response
 from unpod_async import (
+    AuthenticationError,
     ConfigurationError,
     OutcomeUnknown,
     RetryPolicy,
@@ -284,6 +285,23 @@ async def test_a_token_provider_may_close_the_client(
         assert task is not None
         assert task.cancelling() == 0
         assert len(raw.requests) == 1
+
+
+async def test_an_error_that_takes_the_place_of_the_cancellation_is_raised() -> None:
+    asked = asyncio.Event()
+
+    async def provider() -> str:
+        asked.set()
+        try:
+            return await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            raise LookupError("no token") from None
+
+    async with held(json_response({}, 401), token_provider=provider) as (_, _, unpod):
+        flight = asyncio.ensure_future(read(unpod))
+        await asked.wait()
+        await unpod.aclose(grace=0)
+        assert isinstance(await error_of(flight), AuthenticationError)
 
 
 async def test_a_request_in_the_cleanup_of_a_cancelled_task_is_ended_too() -> None:

@@ -98,6 +98,26 @@ async def test_a_coding_is_asked_for_only_if_it_can_be_decoded_up_to_a_length(be
     assert b"\r\nAccept-Encoding: gzip, deflate\r\n" in request
 
 
+@pytest.mark.parametrize(("coding", "package"), [("br", "Brotli"), ("zstd", "backports.zstd")])
+async def test_a_response_with_a_coding_that_was_not_asked_for_is_explained(
+    coding: str, package: str
+) -> None:
+    headers = [("Content-Type", "application/json"), ("Content-Encoding", coding)]
+
+    async def handle(connection: RawConnection) -> None:
+        while await connection.read_request() is not None:
+            await connection.send(http_response(b"not decoded", headers=headers))
+
+    script = HEADER.format(before=NO_LIBRARIES).replace(
+        "asyncio.run(main())", "try:\n    asyncio.run(main())\nexcept Exception as error:\n    print(error)"
+    )
+    async with RawServer(handle) as server:
+        printed = await run(script, server.base_url)
+        assert len(server.requests) == 1
+    assert f"the response has the Content-Encoding {coding}, which cannot be decoded here" in printed
+    assert f"hint: install {package}, or " in printed
+
+
 LIBRARY = """
 import asyncio, sys
 from aiohttp.compression_utils import ZLibBackend

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import pass_time
 from unpod_async import (
     ConfigurationError,
     RateLimitedError,
@@ -18,6 +19,7 @@ from unpod_async import (
     UnpodClient,
     WaitEvent,
 )
+from unpod_async._http import Deadline, RateGate, RequestLimiter, Stats
 from unpod_async.testing import Sandbox, faults
 
 
@@ -87,6 +89,20 @@ async def test_each_attempt_is_reserved_and_the_limiter_learns_the_delays_of_the
         await first_run(sandbox, unpod)
         assert sandbox.requests == limit.reserved == 3
         assert limit.pauses == [1]
+
+
+async def test_no_start_is_reserved_while_the_server_asks_to_wait() -> None:
+    now, limit = [0.0], Limit()
+    limiter = RequestLimiter(RateGate(), Stats(), lambda: now[0], limit)
+    limiter.close_gate(0.5)
+    waiting = asyncio.ensure_future(limiter.acquire((), Deadline(None)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert limit.reserved == 0
+    now[0] = 0.5
+    pass_time(0.5)
+    assert (await waiting).is_probe
+    assert limit.reserved == 1
 
 
 async def test_an_interval_that_is_no_number_is_ignored(tmp_path: Path) -> None:

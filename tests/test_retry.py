@@ -27,6 +27,7 @@ from unpod_async._http import (
     Stats,
     backoff_delays,
     delay_before_retry,
+    has_unknown_outcome,
     is_retryable_create,
     is_retryable_get,
     retry_after_of,
@@ -79,6 +80,26 @@ def test_which_errors_are_retried(error: UnpodError, read: bool, create: bool) -
     assert is_retryable_create(error, 1) is create
 
 
+@each_row(
+    ("error", "sent", "unknown"),
+    [
+        (LOST, False, True),
+        (NEVER_LEFT, True, True),  # an earlier attempt may have left
+        (NEVER_LEFT, False, False),
+        (ServerError(500), True, True),
+        (UpstreamError(206), True, True),
+        (DecodeError("no JSON"), True, True),
+        (RateLimitedError(429), True, False),
+        (RefusedError(206), True, False),
+    ],
+    ids=lambda value: repr(value),
+)
+def test_which_errors_of_a_create_leave_its_outcome_unknown(
+    error: UnpodError, sent: bool, unknown: bool
+) -> None:
+    assert has_unknown_outcome(error, sent=sent) is unknown
+
+
 def test_a_page_that_a_row_may_break_is_repeated_twice_and_an_unreadable_answer_once() -> None:
     assert [is_retryable_get(UpstreamError(206), made) for made in (1, 2, 3)] == [True, True, False]
     assert [is_retryable_get(DecodeError("x"), made) for made in (1, 2)] == [True, False]
@@ -100,10 +121,7 @@ def test_waits_double_up_to_the_cap_and_the_jitter_is_the_callers() -> None:
 @given(st.floats(0, 20), st.one_of(st.none(), st.floats(0, 1e6)), st.floats(0, 1))
 def test_a_delay_is_never_shorter_than_retry_after(drawn: float, hint: float | None, share: float) -> None:
     wait = delay_before_retry(drawn, hint, lambda longest: longest * share)
-    if hint is None:
-        assert wait == drawn
-    else:
-        assert hint <= wait <= max(drawn, hint) + hint / 10
+    assert wait == (drawn if hint is None else pytest.approx(max(drawn, hint) + share * hint / 10))
 
 
 @given(st.floats(0, 100))
@@ -434,6 +452,26 @@ async def test_a_request_waits_for_the_gate_if_its_deadline_ends_later() -> None
     slots.now = 0.5
     pass_time(0.5)
     assert await waiting == (True, 0.25)
+
+
+async def test_requests_sleep_until_the_probe_returns_also_the_second_time() -> None:
+    slots = Slots()
+    waits: list[str] = []
+
+    async def acquire() -> Any:
+        return await slots.limiter.acquire((), slots.deadline(None), lambda reason, _: waits.append(reason))
+
+    for round_ in range(2):
+        slots.limiter.close_gate(1)
+        slots.now += 1
+        assert (await acquire()).is_probe
+        other = asyncio.ensure_future(acquire())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(waits) == round_
+        slots.limiter.release((), is_probe=True, accepted=True)
+        assert not (await other).is_probe
+        assert len(waits) == round_ + 1
 
 
 async def test_waiting_for_a_slot_counts_for_the_deadline() -> None:

@@ -813,6 +813,24 @@ async def test_a_renewed_token_follows_the_rules_of_a_given_one(returned: Any, p
         assert door.turned_away == 2
 
 
+@each_row("status", [403, 404, 429, 500, 503])
+async def test_the_provider_is_asked_only_after_a_401(status: int) -> None:
+    asked: list[int] = []
+
+    async def provider() -> str:
+        asked.append(status)
+        return "new"
+
+    server = Held(refusal(status))
+    async with (
+        RawServer(server) as raw,
+        UnpodClient("old", "o", raw.base_url, token_provider=provider, retry=None) as unpod,
+    ):
+        with pytest.raises(APIError):
+            await unpod.agents.list().collect()
+    assert (asked, server.arrived) == ([], 1)
+
+
 async def test_a_plain_function_may_provide_the_token() -> None:
     provider: Any = lambda: "new"  # noqa: E731
     async with (
@@ -976,6 +994,23 @@ async def test_a_probe_that_is_cancelled_makes_way_for_another() -> None:
         with anyio.fail_after(20):
             await second
         assert first.cancelled()
+
+
+async def test_a_probe_that_is_cancelled_keeps_the_gate_half_open() -> None:
+    server = Held(SLOW_DOWN, asyncio.Event(), held := asyncio.Event())
+    async with RawServer(server) as raw, UnpodClient("t0ken", "o", raw.base_url, retry=None) as unpod:
+        with pytest.raises(RateLimitedError):
+            await unpod.agents.list().collect()
+        probe = asyncio.ensure_future(unpod.agents.list().collect())
+        await server.until(2)
+        calls = [asyncio.ensure_future(unpod.agents.list().collect()) for _ in range(5)]
+        await settle()
+        probe.cancel()
+        await server.until(3)
+        await settle()
+        assert server.arrived == 3
+        held.set()
+        assert await asyncio.gather(*calls) == [[]] * 5
 
 
 async def test_errors_are_ours_alone() -> None:

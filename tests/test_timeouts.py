@@ -119,6 +119,18 @@ async def test_a_request_that_is_not_sent_from_a_task_is_refused() -> None:
     assert await problem == "requests must be sent from a task"
 
 
+async def test_a_block_that_takes_turns_to_end_is_cancelled_once() -> None:
+    async def clean_up_slowly() -> None:
+        try:
+            await hang()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError), AttemptTimeout(0.01, NEVER, AttemptTimer()):
+        await clean_up_slowly()
+
+
 async def test_an_error_of_the_block_is_its_own() -> None:
     with pytest.raises(KeyError), AttemptTimeout(NEVER, NEVER, AttemptTimer()):
         raise KeyError

@@ -76,6 +76,7 @@ AREAS = {
             *("test_create.py", "test_create_safety.py", "faults/test_process.py", "test_secret.py"),
             *("test_secrets.py", "test_limit.py", "test_misuse.py", "test_pager.py", "cli/test_doctor.py"),
             *("test_hooks.py", "test_codings.py", "test_requests.py", "test_opentelemetry.py"),
+            *("test_rate_limiter.py", "test_call_logs.py", "test_endpoints.py"),
         ),
     ),
     "export": Area(

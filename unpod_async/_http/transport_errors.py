@@ -187,9 +187,8 @@ def _reason(error: OSError) -> str:
 
 def speaks_no_tls(fault: Exception) -> bool:
     """Return whether a server answered a TLS handshake with something other than TLS."""
-    # `getattr`, because type checkers do not know the attributes of this class.
-    reason: object = getattr(getattr(fault, "os_error", None), "reason", None)
-    return isinstance(fault, aiohttp.ClientConnectorSSLError) and reason in _NOT_TLS
+    # Only an error of the ssl module has such a reason.
+    return getattr(getattr(fault, "os_error", None), "reason", None) in _NOT_TLS
 
 
 def _describe_unreadable(fault: aiohttp.ClientResponseError) -> FaultDescription:
