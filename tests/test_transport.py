@@ -851,6 +851,14 @@ class TestNoAnswer:
                     assert "user name and password in proxy=" in (caught.value.hint or "")
                     assert len(proxy.requests) == before + 1
 
+    async def test_a_proxy_that_refuses_the_connection_wants_no_login(self) -> None:
+        async with saying(http_response(b"", 403)) as (proxy, _):
+            options = {"base_url": "https://api.invalid", "proxy": proxy.base_url}
+            async with UnpodClient(TOKEN, "acme", **options, retry=None) as unpod:
+                error = await failing(unpod)
+        assert "the proxy answered 403" in error.summary
+        assert error.hint == "check proxy= or UNPOD_PROXY, and that the proxy runs"
+
     async def test_a_login_in_the_url_of_the_proxy_is_used(self) -> None:
         async with saying(json_response(SPACE)) as (proxy, _):
             url = proxy.base_url.replace("://", "://user:p%40ss@")

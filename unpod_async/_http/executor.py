@@ -351,7 +351,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
             except UnpodError as failure:
                 error = failure
             else:
-                if schedule is not None or not self.budget.is_full:
+                if not self.budget.is_full:
                     self.budget.deposit(0 if schedule is None else schedule.cost)
                 return result
             call.note_failure(error)

@@ -150,7 +150,7 @@ class RetryBudget:
 
     Attributes:
         left: what can still be withdrawn.
-        is_full: whether a deposit after a first attempt has no effect.
+        is_full: whether a deposit has no effect.
     """
 
     def __init__(self, size: int) -> None:
