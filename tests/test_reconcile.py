@@ -284,6 +284,57 @@ async def test_a_call_is_found_behind_an_older_run() -> None:
         assert (found.state, found.run_id) == ("created", "R2")
 
 
+@each_row(
+    ("fault", "others", "state", "pages"),
+    [
+        (LOST, 0, "not_found", {"runs": 1}),
+        (LOST, 1, "not_found", {"runs": 2, "tasks": 1}),
+        # No run of the first page is older, so the whole listing is read: seven pages, and its end.
+        (LOST, 3, "not_found", {"runs": 8, "tasks": 3}),
+        (LOST_AND_QUEUED, 0, "created", {"runs": 1, "tasks": 1}),
+        (LOST_AND_QUEUED, 4, "created", {"runs": 2, "tasks": 5}),
+    ],
+)
+async def test_a_search_requests_no_more_pages_than_it_needs(
+    fault: Fault, others: int, state: str, pages: dict[str, int]
+) -> None:
+    async with (
+        Sandbox(runs=17, tasks_per_run=2) as sandbox,
+        sandbox.client(retry=None, page_size=3) as unpod,
+    ):
+        error = await lose(sandbox, unpod, fault)
+        for number in range(others):
+            documents = [{"name": "Eva", "contact_number": f"+4900000{number}"}]
+            await unpod.tasks.create(sandbox.space_token, pilot="p", documents=documents, context="Call.")
+        before = len(sandbox.log)
+        assert (await unpod.tasks.reconcile(error)).state == state
+        requested = [request.path.rstrip("/").rpartition("/")[2] for request in sandbox.log[before:]]
+        assert Counter(requested) == pages
+
+
+@each_row(("fault", "requests"), [(LOST, ["runs", "POST"]), (LOST_AND_QUEUED, ["runs", "tasks"])])
+async def test_a_journal_of_a_lost_create_needs_one_search(
+    fault: Fault, requests: list[str], tmp_path: Path
+) -> None:
+    async with (
+        Sandbox(runs=17, tasks_per_run=2) as sandbox,
+        sandbox.client(retry=None, page_size=3) as unpod,
+    ):
+        journal = tmp_path / str(fault.processed)
+        sandbox.script(fault)
+        with pytest.raises(OutcomeUnknown):
+            await unpod.tasks.create_many(sandbox.space_token, [REQUEST], journal=journal)
+        before = len(sandbox.log)
+        (result,) = await unpod.tasks.create_many(
+            sandbox.space_token, [REQUEST], journal=journal, resend_unknown=True
+        )
+        assert result.state == "created"
+        assert [
+            "POST" if one.method == "POST" else one.path.rstrip("/").rpartition("/")[2]
+            for one in sandbox.log[before:]
+        ] == requests
+
+
 async def test_calls_in_two_runs_are_found_and_the_newest_run_is_named() -> None:
     service = Service()
     async with service.serving() as unpod:
