@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import errno
 import logging
 import os
 import stat
-import struct
 import subprocess
 import sys
 import textwrap
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.locks import WindowsRegions, copies_of_locked_files
 from unpod_async import (
     ConfigurationError,
     CreateRequest,
@@ -23,6 +24,7 @@ from unpod_async import (
     TargetLockedError,
     UnpodClient,
     UnpodError,
+    merge_shards,
 )
 from unpod_async._common import (
     FileLock,
@@ -37,7 +39,7 @@ from unpod_async._common import (
 from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 fcntl = pytest.importorskip("fcntl", reason="the tests were not run on Windows")
 
@@ -68,39 +70,6 @@ async def run_script(text: str, *arguments: object) -> str:
 
 
 # -- the contract of a lock ---------------------------------------------------------------------------------
-
-
-class WindowsRegions:
-    """Does what `msvcrt.locking` does: it locks bytes at the position of the file, for one open file.
-
-    It uses the locks of Linux that belong to an open file. As on Windows, the position has 31 bits, and a
-    lock of another open file is reported as EACCES.
-    """
-
-    LK_UNLCK, LK_LOCK, LK_NBLCK = 0, 1, 2
-
-    def locking(self, file: int, mode: int, count: int, /) -> None:
-        start = os.lseek(file, 0, os.SEEK_CUR)
-        if start + count >= 2**31:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        kind = fcntl.F_UNLCK if mode == self.LK_UNLCK else fcntl.F_WRLCK
-        if mode == self.LK_UNLCK and not self._is_locked_here(file, start, count):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        try:
-            fcntl.fcntl(file, fcntl.F_OFD_SETLK, self._region(kind, start, count))
-        except BlockingIOError:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES)) from None
-
-    def _is_locked_here(self, file: int, start: int, count: int) -> bool:
-        other = os.open(f"/proc/self/fd/{file}", os.O_RDWR)
-        try:
-            found = fcntl.fcntl(other, fcntl.F_OFD_GETLK, self._region(fcntl.F_WRLCK, start, count))
-        finally:
-            os.close(other)
-        return bool(struct.unpack_from("h", found)[0] != fcntl.F_UNLCK)
-
-    def _region(self, kind: int, start: int, count: int) -> bytes:
-        return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, count, 0)
 
 
 KINDS: list[Callable[[], FileLock]] = [FlockLock]
@@ -230,6 +199,48 @@ def test_a_locked_file_is_unlocked_before_it_is_closed(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EBADF
 
 
+WITHOUT_FCNTL = """
+    import asyncio, subprocess, sys  # subprocess takes a system that has msvcrt for Windows
+    from pathlib import Path
+    from tests.locks import WindowsRegions
+
+    class Counting(WindowsRegions):
+        locks = 0
+
+        def locking(self, file, mode, count, /):
+            super().locking(file, mode, count)
+            self.locks += mode == self.LK_NBLCK
+
+    sys.modules["fcntl"], sys.modules["msvcrt"] = None, Counting()
+    from unpod_async import ConfigurationError, CreateRequest, TargetLockedError, UnpodClient
+    from unpod_async.testing import Sandbox
+
+    async def main(folder):
+        async with Sandbox(runs=3, tasks_per_run=2) as sandbox:
+            async with UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod:
+                space = sandbox.space_token
+                document = {"name": "Ann", "contact_number": "+15550101"}
+                request = CreateRequest(pilot=sandbox.agent_handle, documents=[document], context="Call.")
+                for job in (
+                    lambda: unpod.export(space, folder / "data"),
+                    lambda: unpod.tasks.create_many(space, [request], journal=folder / "journal"),
+                ):
+                    before = sys.modules["msvcrt"].locks
+                    ended = await asyncio.gather(job(), job(), return_exceptions=True)
+                    await job()
+                    refused = [type(one).__name__ for one in ended if isinstance(one, Exception)]
+                    print(refused, sys.modules["msvcrt"].locks - before, end=" ")
+
+    asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock of Windows is made of one of Linux")
+async def test_without_fcntl_jobs_use_the_lock_of_windows(tmp_path: Path) -> None:
+    printed = await run_script(WITHOUT_FCNTL, tmp_path)
+    assert printed == "['TargetLockedError'] 2 ['ConfigurationError'] 2"
+
+
 # -- forks --------------------------------------------------------------------------------------------------
 
 FORKED_EXPORT = """
@@ -315,6 +326,29 @@ async def test_a_process_that_was_forked_during_an_export_does_not_keep_its_lock
     async with Sandbox(runs=20, tasks_per_run=5) as sandbox:
         arguments = (sandbox.token, sandbox.base_url, sandbox.space_token, tmp_path / "set")
         assert await run_script(FORKED_EXPORT, *arguments) == "True"
+
+
+@pytest.mark.parametrize("job", ["export", "create_many", "merge"])
+async def test_no_job_leaves_its_lock_to_a_forked_process(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Sandbox(runs=6, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        space, target = sandbox.space_token, tmp_path / "data"
+        plan = await unpod.plan_export(space, shards=2)
+        jobs: dict[str, Callable[[], Awaitable[object]]] = {
+            "export": lambda: unpod.export(space, target),
+            "create_many": lambda: unpod.tasks.create_many(
+                space, [request(sandbox)], journal=tmp_path / "journal"
+            ),
+            "merge": lambda: merge_shards(plan, target),
+        }
+        if job == "merge":
+            for number in range(plan.shards):
+                await unpod.export_shard(plan, number, target)
+        with copies_of_locked_files(monkeypatch) as copies:
+            await jobs[job]()
+            assert copies
+            await jobs[job]()
 
 
 @pytest.mark.parametrize("ending", ["closed", "killed"])
@@ -474,8 +508,25 @@ WATCHED = """
 """
 
 
-async def test_every_file_is_opened_as_binary(tmp_path: Path) -> None:
+async def test_the_files_of_exports_and_journals_are_opened_as_binary(tmp_path: Path) -> None:
     assert await run_script(WATCHED, tmp_path) == "{}"
+
+
+NEED_NO_FLAG = {
+    "os.open(folder, os.O_RDONLY)",  # a directory
+    "os.open(path, flags, 384)",  # called by `open`, with the flags of its binary mode
+}
+
+
+def test_every_file_is_opened_as_binary() -> None:
+    calls = [
+        ast.unparse(node)
+        for path in (ROOT / "unpod_async").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.open"
+    ]
+    assert len(calls) > 10
+    assert {call for call in calls if "O_BINARY" not in call and "os.devnull" not in call} == NEED_NO_FLAG
 
 
 # -- replacing ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from tests.cli.harness import run_process, settings
 from tests.export.dataset import assert_holds, assert_manifest, found_rows
 from tests.export.test_kills import run_victim
 from tests.leaks import shown
+from tests.locks import copies_of_locked_files
 from unpod_async import (
     ExportError,
     ExportProgress,
@@ -302,6 +303,16 @@ async def test_a_manifest_of_a_newer_version_is_refused(bucket: Bucket) -> None:
 
 
 # -- the lock -----------------------------------------------------------------------------------------------
+
+
+async def test_the_lock_of_the_state_is_not_left_to_a_forked_process(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Sandbox(runs=3, tasks_per_run=2) as sandbox:
+        with copies_of_locked_files(monkeypatch) as copies:
+            await export(sandbox, bucket.url)
+            assert copies
+            await export(sandbox, bucket.url)
 
 
 async def test_a_valid_lock_keeps_others_out(bucket: Bucket) -> None:
