@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import inspect
 import json
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -21,6 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.export import parts
 from tests.export.parts import (
     ARROW_TYPES,
     CSV,
@@ -222,6 +225,17 @@ def test_long_lines_are_read_with_the_documented_options(tmp_path: Path, form: s
     options = pa_json.ReadOptions(block_size=LONGEST)
     table_of_arrow = pa_json.read_json(path, read_options=options).to_pylist()
     assert [len(one["content"]) for row in table_of_arrow for one in row["output"]["transcript"]] == said
+
+
+def test_the_documented_options_are_those_of_the_readers() -> None:
+    page = (Path(__file__).parents[2] / "docs/howto/load.md").read_text(encoding="utf-8")
+    section = page.partition("**CSV has no types.**")[2].partition("The tests read")[0]
+    documented = re.findall(r"`([^`-][^`]*[=)][^`]*)`", section)
+    readers = inspect.getsource(parts) + inspect.getsource(sys.modules[__name__])
+    for placeholder in ("{LONGEST}", "LONGEST", "$longest"):
+        readers = readers.replace(placeholder, str(LONGEST))
+    assert len(documented) >= 13
+    assert [option for option in documented if option not in readers] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
