@@ -560,6 +560,36 @@ async def test_spans_of_aiohttps_instrumentation_are_children_of_ours(
     assert sent_parents(server) == [id_of(span) for span in theirs]
 
 
+@pytest.mark.parametrize("call", CALLS)
+async def test_aiohttps_instrumentation_alone_sees_each_request_with_its_own_caller(
+    telemetry: Telemetry, call: Callable[[UnpodClient], Any]
+) -> None:
+    callers: list[tuple[str, str]] = []  # the trace and the baggage of each request
+    instrumentor = AioHttpClientInstrumentor()
+    instrumentor.instrument(tracer_provider=telemetry.tracers)
+    try:
+        async with (
+            RawServer(service()) as server,
+            UnpodClient("t0ken", "acme", server.base_url, retry=None) as unpod,
+        ):
+            for tenant in ("alpha", "beta", "gamma"):
+                token = context.attach(baggage.set_baggage("tenant", tenant))
+                before = len(server.requests)
+                with telemetry.tracer.start_as_current_span(tenant) as span:
+                    await call(unpod)
+                context.detach(token)
+                trace_id = f"{span.get_span_context().trace_id:032x}"
+                callers += [(trace_id, f"tenant={tenant}")] * (len(server.requests) - before)
+    finally:
+        instrumentor.uninstrument()
+    traces = [value.split("-")[1] for (value,) in sent(server, "traceparent")]
+    carried = [value for (value,) in sent(server, "baggage")]
+    assert list(zip(traces, carried, strict=True)) == callers
+    theirs = telemetry.of_kind(SpanKind.CLIENT, "opentelemetry.instrumentation.aiohttp_client")
+    assert len(theirs) == len(server.requests) >= 3
+    assert {span.status.status_code for span in theirs} == {StatusCode.UNSET}
+
+
 async def test_a_session_of_the_user_can_have_a_trace_config_too(telemetry: Telemetry) -> None:
     config = create_trace_config(tracer_provider=telemetry.tracers)
     async with (

@@ -391,6 +391,24 @@ async def test_a_recorder_that_has_read_the_body_sees_every_request(
     assert all(json.loads(body)["status_code"] == 200 for _, body in recorded)
 
 
+@pytest.mark.parametrize("call", CALLS)
+async def test_vcr_records_and_plays_back(
+    call: Callable[[UnpodClient], Awaitable[int]], tmp_path: Path
+) -> None:
+    vcr = pytest.importorskip("vcr", reason="vcrpy is not installed")
+    cassette = str(tmp_path / "cassette.yaml")
+    async with RawServer(Service()) as server:
+        with vcr.use_cassette(cassette, record_mode="once"):
+            async with UnpodClient("t0ken", "acme", server.base_url) as unpod:
+                recorded = await call(unpod)
+        requests = len(server.requests)
+        with vcr.use_cassette(cassette, record_mode="none") as played:
+            async with UnpodClient("t0ken", "acme", server.base_url) as unpod:
+                assert await call(unpod) == recorded > 0
+            assert played.play_count == requests > 0
+        assert len(server.requests) == requests
+
+
 async def test_an_error_of_ours_is_not_blamed_on_a_mock() -> None:
     """A refused create with a mocked response has the outcome that it would have without a mock."""
     refused = Whole({"message": "no"}, status=500)
