@@ -401,19 +401,32 @@ def refuse_folders(patch: pytest.MonkeyPatch, code: int) -> None:
     patch.setattr("unpod_async._common.files._unsynced_file_systems", set())
 
 
+async def export_and_create(folder: Path) -> None:
+    """Do two exports and two jobs of creates."""
+    async with Sandbox(runs=2, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        for name in ("one", "two"):
+            assert (await unpod.export(sandbox.space_token, folder / name)).complete
+            (result,) = await unpod.tasks.create_many(
+                sandbox.space_token, [request(sandbox)], journal=folder / f"{name}.journal"
+            )
+            assert result.state == "created"
+
+
+async def test_a_file_system_that_syncs_directories_is_not_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "unpod_async")
+    await export_and_create(tmp_path)
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS])
 async def test_a_file_system_that_cannot_sync_directories_is_warned_of_once(
     tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "unpod_async")
     refuse_folders(monkeypatch, code)
-    async with Sandbox(runs=2, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
-        with caplog.at_level(logging.WARNING, "unpod_async"):
-            for name in ("one", "two"):
-                assert (await unpod.export(sandbox.space_token, tmp_path / name)).complete
-                (result,) = await unpod.tasks.create_many(
-                    sandbox.space_token, [request(sandbox)], journal=tmp_path / f"{name}.journal"
-                )
-                assert result.state == "created"
+    await export_and_create(tmp_path)
     (record,) = caplog.records
     assert "cannot sync directories" in record.getMessage()
     assert os.strerror(code) in record.getMessage()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import sqlite3
@@ -66,6 +67,18 @@ async def test_interrupted_inside_a_run(tmp_path: Path) -> None:
         path = f"/{sandbox.run_ids()[0]}/tasks/"
         await interrupted(unpod, sandbox, tmp_path, path, 3, page_size=4, concurrency=1)
         assert (await unpod.export(sandbox.space_token, tmp_path, page_size=4)).complete
+        assert_holds(tmp_path, sandbox)
+
+
+async def test_a_run_that_is_listed_again_after_it_was_gone_is_read_again(tmp_path: Path) -> None:
+    async with Sandbox(runs=6, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        sandbox.script(faults.refusal(path=f"{sandbox.space_token}/tasks/", times=1_000))
+        path = f"/{sandbox.run_ids()[-1]}/tasks/"
+        await interrupted(unpod, sandbox, tmp_path, path, 1, concurrency=1)
+        others = {"count": 5, "status_code": 200, "data": list(sandbox.run_rows())[1:]}
+        sandbox.script(Fault(body=json.dumps(others).encode(), path="/runs/"))
+        await interrupted(unpod, sandbox, tmp_path, path, 1, concurrency=1)
+        assert (await unpod.export(sandbox.space_token, tmp_path)).complete
         assert_holds(tmp_path, sandbox)
 
 

@@ -31,6 +31,10 @@ def spool_files(target: Path) -> list[Path]:
     return list(target.rglob("rows-*"))
 
 
+def times(folder_: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder_.iterdir()}
+
+
 @pytest.mark.parametrize("page_size", [2, None])
 async def test_no_spool_file_stays_and_a_run_is_in_one_part(tmp_path: Path, page_size: int | None) -> None:
     async with (
@@ -51,6 +55,18 @@ async def test_no_spool_file_stays_and_a_run_is_in_one_part(tmp_path: Path, page
             assert spool_files(tmp_path) == []
             sandbox.insert_task(sandbox.run_ids()[10])
             sandbox.insert_run(4)
+
+
+async def test_rows_that_have_not_changed_leave_no_spool_file(tmp_path: Path) -> None:
+    async with (
+        Sandbox(runs=5, tasks_per_run=3) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+    ):
+        await unpod.export(sandbox.space_token, tmp_path, settle_after=10**9)
+        parts = times(tmp_path / "tasks")
+        summary = await unpod.export(sandbox.space_token, tmp_path, settle_after=10**9)
+        assert (summary.fetched_runs, spool_files(tmp_path)) == (5, [])
+        assert times(tmp_path / "tasks") == parts
 
 
 async def test_a_full_spool_file_becomes_a_part_without_being_copied(
