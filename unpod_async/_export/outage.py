@@ -82,7 +82,6 @@ class OutageRetrier:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._executor: Reader = msgspec.structs.replace(executor, retry_level=logging.DEBUG)
-        self.stats = executor.stats
         self.count_page = executor.count_page
         self.count_drift = executor.count_drift
         self.redact = executor.redact
