@@ -193,6 +193,31 @@ async def test_interrupted_during_a_scan_after_a_task_was_deleted_which_is_then_
         assert written(tmp_path, "tasks") == dict.fromkeys(space.task_ids, 1)
 
 
+async def test_interrupted_during_a_scan_in_which_a_task_was_gone_for_one_page(tmp_path: Path) -> None:
+    """That page lost its first row and had no count; the later pages have the count and the rows of before."""
+    async with model_space() as space, space.client() as unpod:
+        for number in range(80):
+            space.add_run(number, 2)
+        tasks = space.tasks[run_id(79)]
+        second = tasks[1]
+
+        def change(request: web.Request) -> web.Response | None:
+            page = request.query["page"] if request.path.endswith(f"{SPACE}/tasks/") else None
+            space.no_count = (page, request.query["page_size"]) == ("3", "5")
+            if space.no_count:
+                tasks.remove(second)
+            elif second not in tasks:
+                tasks.append(second)
+            return web.json_response({"message": "No"}, status=401) if page == "30" else None
+
+        space.before = change
+        with pytest.raises(AuthenticationError):
+            await unpod.export(SPACE, tmp_path, page_size=5, concurrency=1)
+        space.before = lambda request: None
+        assert (await unpod.export(SPACE, tmp_path, page_size=5)).complete
+        assert written(tmp_path, "tasks") == dict.fromkeys(space.task_ids, 1)
+
+
 async def test_a_scan_starts_again_if_its_progress_is_that_of_another_version(tmp_path: Path) -> None:
     async with Sandbox(runs=12, tasks_per_run=4) as sandbox, client(sandbox) as unpod:
         await interrupted(unpod, sandbox, tmp_path, f"{sandbox.space_token}/tasks/", 4, page_size=5)
