@@ -328,6 +328,29 @@ async def test_a_process_that_was_forked_during_an_export_does_not_keep_its_lock
         assert await run_script(FORKED_EXPORT, *arguments) == "True"
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_the_lock_of_an_export_is_that_of_the_target(
+    is_replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another export that has stored nothing may remove its lock file after this one has opened it."""
+    flock = fcntl.flock
+    file = tmp_path / "data" / ".unpod-export" / "lock"
+
+    def lock_removed_file(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX:
+            file.unlink()
+            if is_replaced:
+                file.touch()
+        flock(descriptor, operation)
+
+    async with Sandbox(runs=2, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", lock_removed_file)
+            with pytest.raises(TargetLockedError):
+                await unpod.export(sandbox.space_token, tmp_path / "data")
+        assert (await unpod.export(sandbox.space_token, tmp_path / "data")).complete
+
+
 @pytest.mark.parametrize("job", ["export", "create_many", "merge"])
 async def test_no_job_leaves_its_lock_to_a_forked_process(
     job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

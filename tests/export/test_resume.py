@@ -194,7 +194,7 @@ async def test_interrupted_during_a_scan_after_a_task_was_deleted_which_is_then_
 
 
 async def test_interrupted_during_a_scan_in_which_a_task_was_gone_for_one_page(tmp_path: Path) -> None:
-    """That page lost its first row and had no count; the later pages have the count and the rows of before."""
+    """That page lost its first row and had no count; later pages have the count and the rows of before."""
     async with model_space() as space, space.client() as unpod:
         for number in range(80):
             space.add_run(number, 2)

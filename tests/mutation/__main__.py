@@ -84,7 +84,7 @@ AREAS = {
             *("_export/storage", "_export/job.py", "_export/outage.py", "_export/run_sync.py"),
             *("_export/run_tasks.py", "_export/space_scan.py"),
         ),
-        ("export", "faults/test_exports.py", "cli/test_export.py"),
+        ("export", "faults/test_exports.py", "cli/test_export.py", "test_files.py"),
     ),
     "create": Area(
         ("_create", "create.py"),
