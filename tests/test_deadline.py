@@ -13,7 +13,7 @@ from tests.tables import each_row
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCRIPT = """
+HOOK = """
 import asyncio, sys, threading
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from unpod_async import TransportError, UnpodClient
 from unpod_async.errors import TargetLockedError
 from unpod_async.testing import Sandbox
 
-blocked, form, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+blocked = sys.argv[1]
 loop_thread = threading.get_ident()
 reached, release = threading.Event(), threading.Event()
 
@@ -36,6 +36,27 @@ def hook(event, arguments):
         release.wait()
 
 
+async def ends_at_the_deadline(call, deadline):
+    try:
+        await call
+    except TransportError as error:
+        assert f"deadline of {deadline:g} s ended while" in str(error), error
+        assert error.timed_out and error.sent is False
+    else:
+        raise AssertionError("the call did not end")
+
+
+async def until_end(main):
+    try:
+        await main
+    finally:
+        release.set()  # the program waits for its threads
+"""
+
+EXPORT = (
+    HOOK
+    + """
+form, folder = sys.argv[2], Path(sys.argv[3])
 if blocked != "_export/job.py":
     import unpod_async._export.job
 
@@ -46,18 +67,17 @@ async def main():
         Sandbox(runs=3, tasks_per_run=2) as sandbox,
         UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
     ):
+        async def is_late(deadline, target):
+            export = unpod.with_options(deadline=deadline).export(sandbox.space_token, target, format=form)
+            await ends_at_the_deadline(export, deadline)
+
         deadline = 0.125
         while not reached.is_set():  # a busy machine may need longer to get there
             deadline *= 4
             target = folder / f"{deadline:g}"
-            try:
-                await unpod.with_options(deadline=deadline).export(sandbox.space_token, target, format=form)
-            except TransportError as error:
-                assert f"deadline of {deadline:g} s ended while" in str(error), error
-                assert error.timed_out and error.sent is False
-            else:
-                raise AssertionError("the export did not end")
-            assert sandbox.requests == 0
+            await is_late(deadline, target)
+        await is_late(deadline, folder / "another")  # what the first one waited for still takes time
+        assert sandbox.requests == 0
         release.set()
         while True:  # the thread that was blocked releases the lock
             try:
@@ -71,8 +91,9 @@ async def main():
         assert (other.complete, other.requests) == (True, found.requests)
 
 
-asyncio.run(main())
+asyncio.run(until_end(main()))
 """
+)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +103,7 @@ asyncio.run(main())
 def test_the_deadline_limits_the_opening(tmp_path: Path, blocked: str, form: str) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow")
-    _run(SCRIPT, blocked, form, str(tmp_path))
+    _run(EXPORT, blocked, form, str(tmp_path))
 
 
 def _run(*arguments: str) -> None:
@@ -137,3 +158,124 @@ asyncio.run(main())
 @each_row("call", ["find", "wait"])
 def test_the_deadline_includes_the_imports_of_a_call(call: str) -> None:
     _run(WATCH, call)
+
+
+STORE = (
+    HOOK
+    + """
+import os
+
+import unpod_async._export.job
+
+folder = Path(sys.argv[2])
+os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "eu-west-1"}
+
+
+async def main():
+    sys.addaudithook(hook)
+    async with UnpodClient("k" * 40, base_url="https://localhost:9") as unpod:
+        async def is_late(deadline, target):
+            export = unpod.with_options(deadline=deadline).export("SPACE", target, state_dir=str(folder))
+            await ends_at_the_deadline(export, deadline)
+
+        deadline = 0.125
+        while not reached.is_set():  # a busy machine may need longer to get there
+            deadline *= 4
+            await is_late(deadline, f"s3://bucket/{deadline:g}")
+        await is_late(deadline, "s3://bucket/another")
+        release.set()
+
+
+asyncio.run(until_end(main()))
+"""
+)
+
+
+@pytest.mark.parametrize("blocked", ["obstore/__init__.py", "fcntl.flock"])
+def test_the_deadline_limits_the_opening_of_an_object_store(tmp_path: Path, blocked: str) -> None:
+    pytest.importorskip("obstore")
+    if blocked == "fcntl.flock" and sys.platform == "win32":
+        pytest.skip("locks of POSIX")
+    _run(STORE, blocked, str(tmp_path))
+
+
+TABLE = (
+    HOOK
+    + """
+method = sys.argv[2]
+
+
+async def main():
+    sys.addaudithook(hook)
+    async with (
+        Sandbox(runs=3, tasks_per_run=2) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+    ):
+        def table(deadline):
+            tasks = unpod.with_options(deadline=deadline).tasks.list(sandbox.space_token, page_size=2)
+            return getattr(tasks, method)()
+
+        deadline = 0.125
+        while not reached.is_set():  # a busy machine may need longer to get there
+            deadline *= 4
+            await ends_at_the_deadline(table(deadline), deadline)
+        await ends_at_the_deadline(table(deadline), deadline)  # the import still takes time
+        assert sandbox.requests == 0
+        release.set()
+        await unpod.tasks.list(sandbox.space_token, page_size=2).collect()
+        requests = sandbox.requests
+        for deadline in (60, None):
+            assert len(await table(deadline)) == 6
+        assert sandbox.requests == 3 * requests
+
+
+asyncio.run(until_end(main()))
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "package"), [("to_arrow", "pyarrow"), ("to_polars", "polars"), ("to_pandas", "pandas")]
+)
+def test_the_deadline_includes_the_import_of_a_library_for_tables(method: str, package: str) -> None:
+    pytest.importorskip(package)
+    _run(TABLE, f"{package}/__init__.py", method)
+
+
+FIRST_WALK = """
+import asyncio, sys, time
+
+from unpod_async import TransportError, UnpodClient
+from unpod_async.testing import Sandbox
+
+slowed = []
+
+
+def slow_imports(event, arguments):
+    if event == "exec" and arguments[0].co_name == "<module>" and "/" in arguments[0].co_filename:
+        slowed.append(arguments[0].co_filename)
+        time.sleep(0.5)
+
+
+async def main():
+    async with (
+        Sandbox(runs=3, tasks_per_run=2) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+    ):
+        sys.addaudithook(slow_imports)
+        try:
+            runs = await unpod.with_options(deadline=0.5).runs.list(sandbox.space_token).collect()
+        except TransportError as error:  # an import was counted, or this machine is busy
+            assert "the deadline" in str(error), error
+        else:
+            assert len(runs) == 3
+            assert not slowed, slowed
+        assert len(await unpod.with_options(deadline=60).runs.list(sandbox.space_token).collect()) == 3
+
+
+asyncio.run(main())
+"""
+
+
+def test_a_first_walk_takes_no_time_that_its_deadline_does_not_include() -> None:
+    _run(FIRST_WALK)

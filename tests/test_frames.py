@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unpod_async import ConfigurationError, DecodeError, ExportError
+from unpod_async import ConfigurationError, DecodeError, ExportError, TransportError
 from unpod_async._tables import COLUMNS
 from unpod_async.testing import Sandbox
 
@@ -98,6 +99,33 @@ async def test_a_missing_package_and_other_listings_are_errors_before_a_request(
             await getattr(unpod.runs.list(sandbox.space_token), method)()
         assert "pip install" in str(caught.value.hint)
         assert sandbox.requests == 0
+
+
+async def test_the_deadline_includes_making_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, release = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        reached.set()
+        release.wait()
+
+    async with Sandbox(runs=2, tasks_per_run=2) as sandbox, sandbox.client() as unpod:
+        with monkeypatch.context() as patch:
+            patch.setattr(polars, "DataFrame", slow)
+            deadline = 0.125
+            try:
+                while not reached.is_set():  # a busy machine may need longer to get there
+                    deadline *= 4
+                    patient = unpod.with_options(deadline=deadline)
+                    with pytest.raises(
+                        TransportError, match=f"the deadline of {deadline:g} s ended"
+                    ) as caught:
+                        await patient.tasks.list(sandbox.space_token).to_polars()
+            finally:
+                release.set()
+        assert "while the table was being made" in str(caught.value)
+        assert (caught.value.timed_out, caught.value.sent) == (True, True)
+        patient = unpod.with_options(deadline=60)
+        assert len(await patient.tasks.list(sandbox.space_token).to_polars()) == 4
 
 
 @pytest.mark.parametrize("format_", ["parquet", "csv", "jsonl", "jsonl.gz"])

@@ -249,6 +249,15 @@ class TestWhatAPagerGives:
             assert await unpod.runs.list(sandbox.space_token).count() == 7
             assert await unpod.runs.list(sandbox.space_token, start_page=2).count() == 7
 
+    async def test_a_count_that_walks_has_one_deadline(self) -> None:
+        """The time of the first request is gone, so a delay does not fit any more."""
+        async with serving(oddities=Oddities(count="null")) as (sandbox, unpod):
+            sandbox.script(Fault(stall=1.2), Fault(status=503, headers={"Retry-After": "1"}))
+            patient = unpod.with_options(deadline=2, retry=RetryPolicy())
+            with pytest.raises(ServerError, match="503"):
+                await patient.runs.list(sandbox.space_token).count()
+            assert sandbox.requests == 2
+
     async def test_count_of_a_listing_that_is_refused_raises(self) -> None:
         async with serving() as (_, unpod):
             with pytest.raises(RefusedError) as caught:

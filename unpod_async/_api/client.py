@@ -293,9 +293,10 @@ class UnpodClient(AsyncOnly, Exporting, Requesting):
         Args:
             retry: a `RetryPolicy`; None disables retries. The retry budget remains that of the client.
             timeout: seconds for one attempt. It does not include waits for the limits on requests.
-            deadline: seconds for one whole call or iteration, counted from its first request. This includes
-                waits for limits, attempts, delays, decoding, and the time that the caller takes between two
-                pages. None means no limit.
+            deadline: seconds for one whole call or iteration, counted from its first request, or from its
+                start if it imports code first, as exports and `to_arrow` do. This includes waits for limits,
+                attempts, delays, decoding, and the time that the caller takes between two pages. None means
+                no limit.
             page_size: rows per request of a listing.
             max_concurrency: maximum number of requests of this view in flight. They also count towards the
                 limit of the client.

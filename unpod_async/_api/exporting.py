@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import sys
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from unpod_async._common import ignore_error
 from unpod_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -203,27 +201,19 @@ class Exporting:
         """Start the deadline and import the export code."""
         deadline = self._context.executor.deadline()
         deadline.start()
-        # Imported here because programs that export nothing need no database.
-        if _EXPORTER not in sys.modules:
-            await _import_exporter(deadline)
+        # Imported here because programs that export nothing need no database. In a thread, because the import
+        # takes 0.2 s and would block the event loop. While another call imports the module, it is in
+        # `sys.modules` without its functions, and an import would wait for that of the other call.
+        if not hasattr(sys.modules.get(_EXPORTER), "run_export"):
+            await deadline.run_in_thread(
+                lambda: importlib.import_module(_EXPORTER),
+                "while the export code was being imported",
+                sent=False,
+            )
         return deadline
 
 
 _EXPORTER: Final = "unpod_async._export.job"
-
-
-async def _import_exporter(deadline: Deadline) -> None:
-    """Import the export code in a thread, because the import takes 0.2 s and would block the event loop.
-
-    Raises:
-        TransportError: the deadline ended first. The import continues.
-    """
-    importing = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _EXPORTER)
-    importing.add_done_callback(ignore_error)  # this function may have ended before
-    await asyncio.wait([importing], timeout=None if deadline.seconds is None else deadline.left())
-    if not importing.done():
-        raise deadline.error("while the export code was being imported", sent=False)
-    importing.result()
 
 
 def _place(target: str | os.PathLike[str]) -> Path | StoreAddress:

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable
 from math import inf
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
+from unpod_async._common import ignore_error
 from unpod_async.errors import TransportError
 
 __all__ = ["AttemptTimeout", "AttemptTimer", "Deadline"]
+
+T = TypeVar("T")
 
 
 class Deadline:
@@ -50,6 +53,26 @@ class Deadline:
     def error(self, phase: str, *, sent: bool) -> TransportError:
         """Return the error of a deadline that ends in `phase`, such as "before the request was sent"."""
         return TransportError(f"the deadline of {self.seconds:g} s ended {phase}", sent=sent, timed_out=True)
+
+    async def run_in_thread(self, work: Callable[[], T], phase: str, *, sent: bool) -> T:
+        """Run a function that would block the event loop, such as a slow import, and return its result.
+
+        This starts the clock if it is not running yet. A function that has started continues after the
+        deadline or a cancellation; its result is dropped.
+
+        Raises:
+            TransportError: the deadline ended first, in `phase`, as for `error`.
+        """
+        left = self.start()
+        running = asyncio.get_running_loop().run_in_executor(None, work)
+        running.add_done_callback(ignore_error)  # this call may have ended before
+        try:
+            await asyncio.wait([running], timeout=None if left == inf else max(0.0, left))
+            if not running.done():
+                raise self.error(phase, sent=sent)
+        finally:
+            running.cancel()
+        return running.result()
 
 
 class AttemptTimer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
@@ -190,14 +190,13 @@ class Pager(AsyncOnly, Generic[T]):
         `call_` columns are read from `output`, and times are UTC timestamps. Access tokens of users are left
         out. The whole table is in memory; `UnpodClient.export` has no such limit.
 
+        pyarrow is imported and the table is made in threads, within the deadline.
+
         Raises:
             ConfigurationError: pyarrow is not installed, or these are not runs or tasks. Nothing was sent.
             UnpodError: as for iterating over the pager itself; the rows that were read are lost.
         """
-        kind = self._kind("to_arrow")
-        arrow = import_package("pyarrow", "to_arrow", install_command("parquet"))
-        table = await self._table(kind)
-        return await asyncio.to_thread(table.to_arrow, arrow)
+        return await self._frame("to_arrow", TableBuilder.to_arrow, "pyarrow", install_command("parquet"))
 
     async def to_polars(self) -> Any:
         """Read the listing of runs or tasks into a `polars.DataFrame`. For its columns see `to_arrow`.
@@ -206,10 +205,7 @@ class Pager(AsyncOnly, Generic[T]):
             ConfigurationError: Polars is not installed, or these are not runs or tasks. Nothing was sent.
             UnpodError: as for iterating over the pager itself; the rows that were read are lost.
         """
-        kind = self._kind("to_polars")
-        polars = import_package("polars", "to_polars", "pip install polars")
-        table = await self._table(kind)
-        return await asyncio.to_thread(table.to_polars, polars)
+        return await self._frame("to_polars", TableBuilder.to_polars, "polars", "pip install polars")
 
     async def to_pandas(self) -> Any:
         """Read the listing of runs or tasks into a `pandas.DataFrame`. For its columns see `to_arrow`.
@@ -220,10 +216,7 @@ class Pager(AsyncOnly, Generic[T]):
             ConfigurationError: pandas is not installed, or these are not runs or tasks. Nothing was sent.
             UnpodError: as for iterating over the pager itself; the rows that were read are lost.
         """
-        kind = self._kind("to_pandas")
-        pandas = import_package("pandas", "to_pandas", "pip install pandas")
-        table = await self._table(kind)
-        return await asyncio.to_thread(table.to_pandas, pandas)
+        return await self._frame("to_pandas", TableBuilder.to_pandas, "pandas", "pip install pandas")
 
     def _kind(self, method: str) -> RowKind:
         model: object = self._listing.model
@@ -236,14 +229,27 @@ class Pager(AsyncOnly, Generic[T]):
             hint="build the table from [row.to_dict() async for row in pager]",
         )
 
-    async def _table(self, kind: RowKind) -> TableBuilder:
-        table = TableBuilder(kind)
-        walk = self._walk(decode=decode_lines)
+    async def _frame(
+        self, method: str, make: Callable[[TableBuilder, Any], Any], package: str, install: str
+    ) -> Any:
+        """Read the listing into a table of a library. The deadline includes the import and the table."""
+        table = TableBuilder(self._kind(method))
+        deadline = self._deadline or self._executor.deadline()
+        # In threads, so that other tasks of the event loop can run meanwhile: the first import takes up to a
+        # second, and so does a table of many rows.
+        library = await deadline.run_in_thread(
+            lambda: import_package(package, method, install),
+            f"while {package} was being imported",
+            sent=False,
+        )
+        walk = self._walk(decode=decode_lines, deadline=deadline)
         while (page := await walk.next_page()) is not None:
             lines: list[Any] = page.items
             # Splitting a page into cells takes milliseconds, in which other tasks of the event loop can run.
             await asyncio.to_thread(table.add, lines)
-        return table
+        return await deadline.run_in_thread(
+            lambda: make(table, library), "while the table was being made", sent=True
+        )
 
     async def count(self) -> int:
         """Return the number of rows in the whole listing, regardless of `start_page` and `limit`.
@@ -254,8 +260,9 @@ class Pager(AsyncOnly, Generic[T]):
         Raises:
             UnpodError: as for iterating over the pager itself.
         """
+        deadline = self._deadline or self._executor.deadline()
         if not self._listing.is_filtered:
-            count = await self._server_count()
+            count = await self._server_count(deadline)
             if count is not None:
                 return count
         found = 0
@@ -265,20 +272,20 @@ class Pager(AsyncOnly, Generic[T]):
             page_size=self._page_size,
             on_bad_row=self._on_bad_row,
             decode=decode_raw,
-            deadline=self._deadline,
+            deadline=deadline,
         )
         while (page := await walk.next_page()) is not None:
             found += len(page.items) + len(page.rejected) + len(page.unreadable)
         return found
 
-    async def _server_count(self) -> int | None:
+    async def _server_count(self, deadline: Deadline) -> int | None:
         """Return the server's count, or None if there is none or it may be that of one page only."""
         size = 1 if self._listing.paged else self._page_size
         page = await fetch(
             self._executor,
             self._listing,
             PageRequest(1, size, patient=True),
-            self._executor.deadline(),
+            deadline,
             decode=decode_raw,
         )
         if isinstance(page, PageFailure):
@@ -348,7 +355,12 @@ class Pager(AsyncOnly, Generic[T]):
             )
 
     def _walk(
-        self, *, decode: Decode = decode_rows, page_size: int | None = None, limit: int | None = None
+        self,
+        *,
+        decode: Decode = decode_rows,
+        page_size: int | None = None,
+        limit: int | None = None,
+        deadline: Deadline | None = None,
     ) -> SequentialWalk[T]:
         """Return a walk that ends at `limit` or at the limit of the listing, whichever is lower."""
         limits = [one for one in (self._limit, _check_limit(limit)) if one is not None]
@@ -360,7 +372,7 @@ class Pager(AsyncOnly, Generic[T]):
             on_bad_row=self._on_bad_row,
             decode=decode,
             limit=min(limits, default=None),
-            deadline=self._deadline,
+            deadline=deadline or self._deadline,
         )
 
 

@@ -65,7 +65,7 @@ async def export_to_store(
     disk = Disk(directory, lambda: is_resumable(local.data))
     try:
         async with open_store(address, deadline) as store:
-            await disk.run(local.open)
+            await disk.run_within(deadline, local.open)
             lock = StoreLock(store, local.holder)
             try:
                 await lock.acquire()

@@ -90,8 +90,14 @@ async def open_store(
     Raises:
         ConfigurationError: obstore is not installed.
         ExportError: A setting is missing or invalid.
+        TransportError: The deadline ended.
     """
-    store = await _run_in_thread(functools.partial(ObjectStore, address, deadline, job))  # imports obstore
+    await deadline.run_in_thread(
+        functools.partial(_import_obstore, address, job),
+        "while the code of the object store was being imported",
+        sent=False,
+    )
+    store = await _run_in_thread(functools.partial(ObjectStore, address, deadline, job))
     try:
         yield store
     finally:
@@ -111,9 +117,7 @@ class ObjectStore:
         self.job: Final = job
         self._deadline = deadline
         self._was_cancelled = False
-        use = "an export to" if job == "export" else "a merge in"
-        self._obstore = import_package("obstore", f"{use} {address.scheme}://", install_command("store"))
-        self._store_module = import_package("obstore.store", "an object store", install_command("store"))
+        self._obstore, self._store_module = _import_obstore(address, job)
         make = getattr(self._store_module, _STORE_CLASSES[address.scheme])
         try:
             self._store = make(address.bucket, prefix=address.prefix or None)
@@ -361,6 +365,15 @@ class _Missing(Exception):
 
 class _Conflict(Exception):
     """The object exists already, or has another version."""
+
+
+def _import_obstore(address: StoreAddress, job: Job) -> tuple[Any, Any]:
+    """Return the modules `obstore` and `obstore.store`."""
+    use = "an export to" if job == "export" else "a merge in"
+    return (
+        import_package("obstore", f"{use} {address.scheme}://", install_command("store")),
+        import_package("obstore.store", "an object store", install_command("store")),
+    )
 
 
 class _CannotCopy(Exception):
