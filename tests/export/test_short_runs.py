@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,59 @@ async def test_fewer_rows_do_not_replace_a_part_that_has_more(
         no_fault(space)
         assert (await unpod.export(SPACE, tmp_path, **OPTIONS)).complete
         assert written(tmp_path, "tasks") == known
+
+
+def moving(space: ModelSpace, page_size: int) -> Counter[str]:
+    """Change `RUN` between its pages, in every pass. Return how often each of its tasks is sent.
+
+    Before each later page, two tasks of the first page are removed, so two are never on a page. Before each
+    first page, as many new tasks are inserted. The server limits the page size, or a pass would be one page.
+    """
+    sent: Counter[str] = Counter()
+    full = len(space.tasks[RUN])
+
+    def change(request: web.Request) -> web.Response | None:
+        if RUN not in request.path:
+            return None
+        tasks, page = space.tasks[RUN], int(request.query["page"])
+        if page > 1:
+            del tasks[:2]
+        for _ in range(full - len(tasks) if page == 1 else 0):
+            tasks.insert(0, tasks[-1] | {"task_id": f"Tnew{next(numbers)}"})
+        shown = tasks[(page - 1) * page_size : page * page_size]
+        sent.update(task["task_id"] for task in shown)
+        return web.json_response({"count": len(tasks), "status_code": 200, "data": shown})
+
+    numbers = itertools.count()
+    space.before = change
+    return sent
+
+
+async def test_a_run_that_changes_in_every_pass_keeps_the_rows_that_came(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        filled(space)
+        old = {"run_id": RUN, "status": "completed", "created": space.tasks[RUN][0]["created"]}
+        space.tasks[RUN] += [{"task_id": f"Told{number}"} | old for number in range(75)]
+        others = {task["task_id"] for name, rows in space.tasks.items() if name != RUN for task in rows}
+        sent = moving(space, 10)
+        options = OPTIONS | {"page_size": 10}
+        summary = await unpod.export(SPACE, tmp_path, **options)
+        assert (summary.complete, summary.failed_runs, summary.tasks) == (False, 1, len(others) + len(sent))
+        (failed,) = summary.failed
+        assert failed.run_id == RUN
+        assert f"{len(sent)} of {len(space.tasks[RUN])} rows were written" in failed.reason
+        assert max(sent.values()) > 2  # the walk made several passes
+        assert written(tmp_path, "tasks") == Counter([*others, *sent])
+        assert failed.reason == assert_manifest(tmp_path)["failed_runs"]["examples"][0]["reason"]
+
+        space.before = lambda request: None
+        before = space.requests()
+        summary = await unpod.export(SPACE, tmp_path, **options)
+        assert (summary.complete, summary.failed_runs, summary.fetched_runs) == (True, 0, 1)
+        assert sum(RUN not in path for path in space.log[before:]) == 1  # the listing of the runs
+        assert written(tmp_path, "tasks") == Counter(space.task_ids)
+        assert written(tmp_path, "runs") == Counter(list(space.tasks))
+        assert_manifest(tmp_path)
 
 
 async def test_all_counts_are_too_high(tmp_path: Path) -> None:
