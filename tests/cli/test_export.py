@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import unpod_async
-from tests.cli.harness import run_cli, run_process, settings, start_process
+from tests.cli.harness import Result, run_cli, run_process, settings, start_process
+from tests.export.model_space import SPACE, model_space, run_id
 from tests.tables import each_row
 from unpod_async import ExportProgress, ExportSpec, ExportSummary
 from unpod_async.cli.app import run
@@ -113,6 +114,49 @@ async def test_an_unreadable_row_is_reported_and_gives_status_3(tmp_path: Path, 
     assert "left out: a row of run R" in result.err
     assert "run the same command again" in result.err
     assert f"  unpod-async export {sandbox.space_token} {tmp_path / 'out'} {form}\n" in result.err
+
+
+async def test_a_count_that_is_too_high_gives_status_3_until_it_is_right(tmp_path: Path) -> None:
+    async with model_space() as space:
+        for number in range(8):
+            space.add_run(number, 5)
+        space.has_space_tasks = False  # each run is read on its own
+        environment = {"UNPOD_PLATFORM_TOKEN": "k" * 40, "UNPOD_BASE_URL": space.url}
+        run = run_id(2)
+
+        async def export(target: str) -> Result:
+            space.log.clear()
+            return await run_cli(environment, "export", SPACE, str(tmp_path / target), "--settle-after", "0")
+
+        def others() -> list[str]:
+            return sorted(path for path in space.log if run not in path)
+
+        quiet = await export("quiet")
+        assert (quiet.status, json.loads(quiet.out)["complete"]) == (0, True)
+        assert space.requests(run) == 1
+        undisturbed = others()
+
+        space.surplus[run] = 3
+        short = await export("out")
+        assert (short.status, json.loads(short.out)["complete"], json.loads(short.out)["tasks"]) == (
+            3,
+            False,
+            40,
+        )
+        assert f"failed: run {run}: 5 of 8 rows were written" in short.err
+        # Only this run took more requests: another pass may find what is missing.
+        assert others() == undisturbed
+        assert space.requests(run) > 1
+
+        space.surplus.clear()
+        again = await export("out")
+        assert (again.status, json.loads(again.out)["complete"], json.loads(again.out)["tasks"]) == (
+            0,
+            True,
+            40,
+        )
+        assert space.requests(run) == 1
+        assert all(path in undisturbed and "/tasks/" not in path for path in others())
 
 
 async def test_a_second_export_on_the_same_target_is_refused(tmp_path: Path) -> None:
@@ -229,6 +273,7 @@ async def test_a_rate_limit_spaces_the_requests(tmp_path: Path, goes_first: bool
     [
         (("--since", "yesterday"), "--since"),
         (("--since", "2030-01-31T10:00"), "has no time zone"),
+        (("--since", "2030-02-01", "--until", "2030-01-31"), "unpod-async: --since must not be later than "),
         (("--settle-after", "soon"), "--settle-after"),
         (("--redact-key-file", "missing", "--redact", "hash"), "cannot read missing"),
         (("--format", "xml"), "--format"),

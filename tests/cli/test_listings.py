@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from tests.cli.harness import run_cli, run_process, settings
 from tests.tables import each_row
-from unpod_async.testing import Fault, Oddities, Sandbox
+from unpod_async.testing import Fault, Oddities, Sandbox, faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -278,6 +278,16 @@ async def test_an_incomplete_listing_shows_its_rows_and_gives_status_3(form: str
         (("runs", "x", "--timeout", "0"), 2, "--timeout"),
         (("--rate-limit", "0", "runs", "x"), 2, "--rate-limit must be a finite number greater than 0"),
         (("runs", "x", "--rate-limit", "nan"), 2, "--rate-limit must be a finite number greater than 0"),
+        (
+            ("tasks", "x", "--from", "2030-02-01", "--to", "2030-01-31"),
+            2,
+            "unpod-async: --from is after --to\n",
+        ),
+        (
+            ("call-logs", "--from", "2030-02-01", "--to", "2030-01-31"),
+            2,
+            "unpod-async: --from is after --to\n",
+        ),
         (("nonsense",), 2, "unpod-async: no such command 'nonsense'\nhint: see `unpod-async --help`\n"),
         (("runs", "x", "--limit", "many"), 2, "hint: see `unpod-async runs --help`"),
     ],
@@ -287,6 +297,7 @@ async def test_an_error_has_a_message_and_an_exit_status(
 ) -> None:
     async with Sandbox(runs=1) as sandbox:
         result = await run_cli(settings(sandbox), *argv)
+        assert sandbox.requests == 0 or status != 2
 
     assert (result.status, result.out) == (status, "")
     assert message in result.err
@@ -309,6 +320,34 @@ async def test_a_rejected_token_has_its_own_exit_status(answer: int, status: int
 
     assert result.status == status
     assert f"answered {answer}: No." in result.err
+
+
+VALIDATION = b'{"status_code": 206, "message": "Failed", "errors": {"page": ["Not a number."]}, "data": {}}'
+
+
+@each_row(
+    "answer, command, status",
+    [
+        (faults.refusal(), "runs", 4),
+        (faults.refusal(), "agents", 4),
+        (Fault(status=206, body=VALIDATION, times=99), "runs", 1),
+        (Fault(status=206, body=VALIDATION, times=99), "agents", 1),
+        (faults.upstream_error(times=99), "runs", 1),
+        (faults.upstream_error(times=99), "agents", 1),
+        (Fault(status=206, body=b"<html>Partial</html>", times=99), "runs", 1),
+        (Fault(status=206, body=b"", times=99), "agents", 1),
+    ],
+)
+async def test_a_206_is_a_lack_of_rights_only_if_it_is_a_refusal(
+    answer: Fault, command: str, status: int
+) -> None:
+    async with Sandbox(runs=1) as sandbox:
+        sandbox.script(answer)
+        space = (sandbox.space_token,) if command == "runs" else ()
+        result = await run_cli(settings(sandbox), command, *space)
+
+    assert (result.status, result.out) == (status, "")
+    assert "206" in result.err
 
 
 async def test_an_unreachable_service() -> None:
