@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.harness import PROGRAM, clean_environment, run_cli, settings
-from tests.cli.watching import QUICK, SPACE, WatchTerminal, identity, last_table, posix, watch_process
+from tests.cli.watching import (
+    QUICK,
+    SPACE,
+    WatchTerminal,
+    identity,
+    last_table,
+    mounting,
+    needs_mounts,
+    posix,
+    watch_process,
+)
 from unpod_async.testing import Sandbox
 
 if TYPE_CHECKING:
@@ -291,23 +301,15 @@ async def test_a_file_that_cannot_be_replaced_is_refused_at_once(
     assert file.read_bytes() == content
 
 
-MOUNT = """
-mount --bind "$1" "$2" || exit 77
-shift 2
-exec "$@"
-"""
-
-
 @posix
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+@needs_mounts
 async def test_a_real_mount_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside.json", tmp_path / "inside.json"
     outside.touch()
     inside.touch()
     async with Sandbox(runs=1) as sandbox:
         process = await asyncio.create_subprocess_exec(
-            *("unshare", "-m", "sh", "-c", MOUNT, "sh", str(outside), str(inside)),
-            *(*PROGRAM, "watch", SPACE, "--state", str(inside)),
+            *(*mounting(outside, inside), *PROGRAM, "watch", SPACE, "--state", str(inside)),
             env={**os.environ, **clean_environment(), **settings(sandbox)},
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import sys
@@ -30,11 +31,14 @@ __all__ = [
     "WatchTerminal",
     "identity",
     "last_table",
+    "mounting",
+    "needs_mounts",
     "posix",
     "watch_process",
 ]
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and terminals of POSIX")
+needs_mounts = pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 QUICK = ("--interval", "0.05", "--resync", "0.2")
 SPACE = "SPACEMAIN000000000000001"
 
@@ -68,6 +72,21 @@ def identity(file: Path) -> tuple[object, ...]:
     """What changes if a file is replaced or written to. Reading a link or a folder may change its times."""
     found = file.lstat()
     return (found.st_dev, found.st_ino, found.st_mode, found.st_size, os.path.realpath(file))
+
+
+_MOUNT = """
+mount --bind "$1" "$2" || exit 77
+shift 2
+exec "$@"
+"""
+
+
+def mounting(outside: Path, inside: Path) -> tuple[str, ...]:
+    """Return the start of a command for which `inside` is a mount point, which shows the file `outside`.
+
+    It exits with 77 if this user may not mount.
+    """
+    return ("unshare", "-m", "sh", "-c", _MOUNT, "sh", str(outside), str(inside))
 
 
 def last_table(terminal: Terminal) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.cli.watching import identity
+from tests.cli.watching import identity, mounting, needs_mounts
 from unpod_async import ConfigurationError, WatchState
 from unpod_async.testing import Sandbox
 
@@ -150,3 +153,45 @@ def test_a_full_disk_keeps_the_old_state(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert WatchState.load(file) == STATE
     assert [*tmp_path.iterdir()] == [file]
+
+
+SAVE = """
+import sys
+from pathlib import Path
+from unpod_async import ConfigurationError, WatchState
+
+file = Path(sys.argv[1])
+state = WatchState.load(file)
+state.tasks = False
+try:
+    state.save(file)
+except ConfigurationError as error:
+    print(error)
+assert WatchState.load(file).tasks == (len(sys.argv) > 2), "the state is not whole"
+"""
+
+
+@posix
+@needs_mounts
+def test_a_mounted_file_cannot_be_replaced_and_keeps_its_state(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside.json", tmp_path / "inside.json"
+    STATE.save(outside)
+    inside.touch()
+    save = (sys.executable, "-W", "error", "-c", SAVE)
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603 - constant code
+
+    ended = run(*mounting(outside, inside), *save, str(inside), "mounted")
+    if ended.returncode == 77 or "unshare" in ended.stderr:
+        pytest.skip("this user may not mount")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    message, hint = ended.stdout.splitlines()
+    assert message.startswith("cannot write ")
+    assert os.strerror(errno.EBUSY) in message
+    assert hint.endswith("because it is a mount point, as in a container: mount its folder instead")
+    assert WatchState.load(outside) == STATE
+    assert sorted(tmp_path.iterdir()) == [inside, outside]
+
+    ended = run(*save, str(outside))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
