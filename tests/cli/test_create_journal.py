@@ -219,6 +219,33 @@ async def test_a_dry_run_sends_nothing_and_leaves_the_journal(tmp_path: Path) ->
         assert (journal.read_bytes(), sandbox.requests) == (b"anything", 0)
 
 
+async def test_a_bad_number_leaves_no_journal_and_nothing_is_sent(tmp_path: Path) -> None:
+    journal, people = tmp_path / "calls.journal", tmp_path / "people.csv"
+    async with live() as sandbox:
+        argv = command(sandbox, tmp_path)
+        good = people.read_text()
+
+        async def refused(number: str, line: int) -> None:
+            """Replace a number of the second request, or of a request that is new."""
+            people.write_text(f"{good}A,9000000250\n".replace(f"{number}\n", f"{number}.0\n"))
+            result = await run_process(settings(sandbox), *argv)
+            assert (result.status, result.out) == (2, "")
+            assert f"people.csv, line {line}: contact_number is not a phone number: " in result.err
+
+        await refused("9000000150", 152)
+        one = [argument for argument in argv if argument not in {"--documents", str(people)}]
+        result = await run_process(settings(sandbox), *one, "--name", "A", "--number", "9000000001.0")
+        assert (result.status, result.out) == (2, "")
+        assert "--number is not a phone number: " in result.err
+        assert (journal.exists(), sandbox.requests) == (False, 0)
+
+        assert (await create(sandbox, tmp_path)).status == 0
+        before, requests = journal.read_bytes(), sandbox.requests
+        await refused("9000000250", 252)
+        assert (journal.read_bytes(), sandbox.requests) == (before, requests)
+        assert called(sandbox) == ONCE
+
+
 async def test_a_file_that_cannot_be_the_journal_is_explained(tmp_path: Path) -> None:
     journal = tmp_path / "calls.journal"
     async with live() as sandbox:
