@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from unpod_async._export import row_line
 from unpod_async._export.formats import FORMATS, RowKind
 from unpod_async.testing import Sandbox
 
-__all__ = ["KINDS", "assert_holds", "assert_manifest", "found_rows", "sandbox_rows"]
+__all__ = ["KINDS", "assert_holds", "assert_manifest", "found_rows", "sandbox_rows", "spelled_rows"]
 
 KINDS: tuple[RowKind, ...] = ("runs", "tasks")
 
@@ -40,7 +41,11 @@ def found_rows(target: Path, form: str, kind: RowKind) -> list[str]:
 
 def sandbox_rows(sandbox: Sandbox, form: str, kind: RowKind) -> list[str]:
     """Return the rows that the sandbox serves now, in the same spelling."""
-    rows = sandbox.run_rows() if kind == "runs" else sandbox.task_rows()
+    return spelled_rows(sandbox.run_rows() if kind == "runs" else sandbox.task_rows(), form, kind)
+
+
+def spelled_rows(rows: Iterable[Mapping[str, Any]], form: str, kind: RowKind) -> list[str]:
+    """Return rows in the spelling of `found_rows`."""
     lines = [row_line(msgspec.json.encode(row), keep_user_token=False) for row in rows]
     if form in {"csv", "parquet"}:
         return sorted(map(repr, table(kind, lines)))

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.cancel import cancel_everywhere
-from tests.export.dataset import assert_holds, assert_manifest, found_rows
+from tests.export.dataset import assert_holds, assert_manifest, found_rows, spelled_rows
 from tests.export.model_space import SPACE, model_space, run_id
 from tests.leaks import SANDBOX_SECRETS
 from unpod_async import (
@@ -343,6 +343,20 @@ async def test_jsonl_rows_have_the_bytes_of_the_server(tmp_path: Path) -> None:
         await unpod.export(sandbox.space_token, tmp_path)
         written = (tmp_path / "tasks" / "part-00001.jsonl").read_bytes().splitlines()
         assert row.replace(b"\r", b" ").replace(b"\n", b" ").replace(b'"secret"', b"null") in written
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl", "jsonl.gz"])
+async def test_rows_longer_than_a_block_of_the_spool_are_exact(tmp_path: Path, form: Any) -> None:
+    sizes = [700_000, 3, 1_500_000, 400_000, 10, 2_100_000, 900_000]
+    async with model_space() as space, space.client() as unpod:
+        for number in range(2):
+            run = space.add_run(number, len(sizes))
+            for task, size in zip(space.tasks[run], sizes, strict=True):
+                task["last_failure_reason"] = "x" * size
+        summary = await unpod.export(SPACE, tmp_path, format=form)
+        assert summary.complete
+        rows = [task for tasks in space.tasks.values() for task in tasks]
+    assert found_rows(tmp_path, form, "tasks") == spelled_rows(rows, form, "tasks")
 
 
 async def test_an_empty_space_makes_files_without_rows(tmp_path: Path) -> None:
