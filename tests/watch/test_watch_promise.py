@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from tests.watch.replay import Replay, held_by
@@ -34,7 +35,10 @@ ODDITIES = {
     "high count": Oddities(count="high"),
     "same page": Oddities(ignore_page=True),
     "short pages": Oddities(max_page_size=2),
+    "same short page": Oddities(ignore_page=True, max_page_size=2),
     "no count": Oddities(count="null"),
+    "low count": Oddities(count="low"),
+    "count of the page": Oddities(count="page"),
 }
 ROUND = st.fixed_dictionaries({
     "changes": st.lists(CHANGE, min_size=1, max_size=5),
@@ -43,12 +47,43 @@ ROUND = st.fixed_dictionaries({
     "outage": st.sampled_from([0, 0, 0, 1, 2, 5]),
     # So many listings of the tasks of the space fail.
     "no listing": st.sampled_from([0, 0, 0, 0, 2, 5]),
-    "oddity": st.sampled_from([None, None, None, None, *ODDITIES]),
-    "polls": st.integers(1, 3),
+    # If a process starts in this round, its first resync is odd too.
+    "oddity": st.sampled_from([None, None, None, None, None, None, *ODDITIES]),
+    "polls": st.sampled_from([1, 2, 3, 12]),
     "wait": st.sampled_from([0.0, 0.0, 50.0, 300.0, RESYNC]),
     # The process ends after so many further events, or at the end of the round.
     "restart": st.sampled_from([None, None, None, 0, 1, 3, 10, 10_000]),
 })
+INCOMPLETE = {
+    "newest runs": "the newest runs of a space could not be read completely",
+    "resync": "a resync was incomplete",
+    "tasks of a run": "cannot be read and will be retried: rows may be missing",
+}
+"""What the log says if a listing was incomplete, by what was read."""
+
+
+def a_round(*changes: tuple[str, int], oddity: str | None = None, polls: int = 1, wait: float = 0.0) -> Any:
+    """Return a round in which nothing else happens."""
+    quiet: dict[str, Any] = {"meanwhile": [], "outage": 0, "no listing": 0, "restart": None}
+    return {**quiet, "changes": list(changes), "oddity": oddity, "polls": polls, "wait": wait}
+
+
+@contextmanager
+def incomplete_listings() -> Iterator[set[str]]:
+    """Collect what could not be read completely, according to the log."""
+    found = set[str]()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            found.update(name for name, part in INCOMPLETE.items() if part in text)
+
+    logger, handler = logging.getLogger("unpod_async"), Handler()
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 class Rows:
@@ -122,6 +157,9 @@ class Rows:
             task.cancel()
 
 
+SMALL = {"runs": 5, "tasks_per_run": (1, 3), "seed": 1, "page_size": 2, "tasks": True, "choice": None}
+
+
 @pytest.mark.timeout(60 + 2 * HISTORIES)
 @settings(max_examples=HISTORIES)
 @given(
@@ -132,8 +170,52 @@ class Rows:
     tasks=st.sampled_from([True, True, True, False]),
     choice=st.one_of(st.none(), st.none(), st.sets(st.integers(0, 11), min_size=1, max_size=4)),
     rounds=st.lists(ROUND, min_size=1, max_size=5),
+    incomplete=st.just(set[str]()),
 )
-async def test_the_events_lead_to_what_the_server_has(
+# Whatever a watch reads is incomplete at some time: its first resync and the tasks of runs,
+@example(
+    **SMALL,
+    rounds=[
+        a_round(("task", 1), oddity="high count", polls=3),
+        a_round(("advance", 0), ("remove task", 4), ("run", 2), oddity="high count", polls=12, wait=RESYNC),
+    ],
+    incomplete={"resync", "tasks of a run"},
+)
+# a later resync that cannot reach some runs,
+@example(
+    **SMALL,
+    rounds=[
+        a_round(("task", 1)),
+        a_round(("remove run", 1), ("run", 1), oddity="same short page", polls=12, wait=RESYNC),
+    ],
+    incomplete={"resync"},
+)
+# and the newest runs: the server shows only some of them, or no run is left that was known.
+@example(
+    **SMALL,
+    rounds=[
+        a_round(("task", 1)),
+        a_round(("run", 1), ("run", 2), ("run", 3), oddity="same short page", polls=3),
+    ],
+    incomplete={"newest runs"},
+)
+@example(
+    **SMALL,
+    rounds=[
+        a_round(("task", 1)),
+        a_round(*[("remove run", 0)] * 5, ("run", 3), ("run", 2), oddity="high count", polls=3),
+    ],
+    incomplete={"newest runs"},
+)
+async def test_the_events_lead_to_what_the_server_has(incomplete: set[str], **history: Any) -> None:
+    with incomplete_listings() as found:
+        await check_history(**history)
+    for name in sorted(found):
+        event(f"incomplete: {name}")
+    assert found >= incomplete
+
+
+async def check_history(
     runs: int,
     tasks_per_run: tuple[int, int],
     seed: int,
@@ -168,6 +250,7 @@ async def test_the_events_lead_to_what_the_server_has(
             watching = stepping(
                 unpod, space, take, time=time, resync=RESYNC, tasks=tasks, runs=chosen, state=state
             )
+            sandbox.page_oddly(oddity_of(process.rounds[:1]))
             try:
                 async with watching as step:
                     for now in process.rounds:
@@ -178,7 +261,7 @@ async def test_the_events_lead_to_what_the_server_has(
                         if now["no listing"]:
                             failure = faults.rejected(404, path=f"{space}/tasks/", times=now["no listing"])
                             sandbox.script(failure)
-                        sandbox.page_oddly(ODDITIES.get(now["oddity"], Oddities()))
+                        sandbox.page_oddly(oddity_of([now]))
                         time.now += now["wait"]
                         with rows.changing(now["meanwhile"]):
                             for _ in range(now["polls"]):
@@ -222,6 +305,11 @@ async def test_the_events_lead_to_what_the_server_has(
             ended -= {run for (run, _), status in held_tasks.items() if status not in ENDED}
         known = step.watch.state.spaces[space].runs
         assert {run for run, saved in known.items() if saved.settled} == ended
+
+
+def oddity_of(rounds: list[dict[str, Any]]) -> Oddities:
+    """Return how the server pages in the first of these rounds."""
+    return ODDITIES.get(rounds[0]["oddity"], Oddities()) if rounds else Oddities()
 
 
 class Process(NamedTuple):
