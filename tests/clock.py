@@ -10,22 +10,37 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+import msgspec
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from unpod_async import UnpodClient
     from unpod_async.testing import Sandbox
 
-__all__ = ["pass_time", "time_passes"]
+__all__ = ["pass_time", "set_deadline_clock", "time_passes"]
 
 
 def pass_time(seconds: float) -> None:
     """Move the clock of the running event loop forward. Timers that end by then fire in the next turn.
 
-    The timeouts of attempts and all delays use this clock. Deadlines use `time.monotonic`, which stays.
+    The timeouts of attempts and all delays use this clock. Deadlines use `time.monotonic`, which stays,
+    except after `set_deadline_clock`.
     """
     loop = asyncio.get_running_loop()
     now = loop.time
     loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+
+
+def set_deadline_clock(unpod: UnpodClient, clock: Callable[[], float] | None = None) -> UnpodClient:
+    """Let the deadlines of a client, and of views made later, use this clock. Returns the client.
+
+    Args:
+        clock: monotonic seconds. None, the default, is the clock that `pass_time` moves.
+    """
+    clock = clock or (lambda: asyncio.get_running_loop().time())
+    msgspec.structs.force_setattr(unpod._context.executor, "clock", clock)
+    return unpod
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from tests.clock import time_passes
+from tests.clock import pass_time, set_deadline_clock, time_passes
 from tests.raw_server import RawConnection, RawServer
 from unpod_async import CreateRequest, RetryPolicy, UnpodClient
 from unpod_async._create import Journal, JournalEntry
@@ -287,12 +287,18 @@ async def test_after_a_deadline_before_sending_the_outcome_is_known() -> None:
 
 async def test_after_a_deadline_at_the_rate_gate_the_outcome_is_known() -> None:
     """The create was refused with a 429, and then waits for the probe of another request."""
-    faults = Fault(method="POST", status=429, headers={"Retry-After": "0"}), Fault(method="GET", stall=60)
-    async with served(*faults, timeout=60, retry=RetryPolicy(base=0.2)) as (sandbox, unpod):
+    faults = Fault(method="POST", status=429, headers={"Retry-After": "0"}), Fault(method="GET", stall=9_000)
+    async with served(*faults, timeout=9_000, retry=RetryPolicy(base=10)) as (sandbox, unpod):
         msgspec.structs.force_setattr(unpod._context.executor, "jitter", lambda longest: longest)
-        task = asyncio.ensure_future(create(sandbox, unpod.with_options(deadline=2)))
+        set_deadline_clock(unpod)
+        soon = unpod.with_options(deadline=25)  # less than the limit of a silence, which would end the probe
+        task = asyncio.ensure_future(create(sandbox, soon))
         await retries_of(unpod, 1)
         probe = asyncio.ensure_future(unpod.runs.list(sandbox.space_token).collect())
+        await sandbox.arrived(2)
+        while not task.done():
+            pass_time(1)
+            await asyncio.sleep(0)
         with pytest.raises(TransportError) as caught:
             await task
         assert caught.value.sent is False
@@ -302,8 +308,10 @@ async def test_after_a_deadline_at_the_rate_gate_the_outcome_is_known() -> None:
 
 async def test_after_a_deadline_after_sending_the_outcome_is_unknown() -> None:
     async with served(Fault(method="POST", stall=60), timeout=60) as (sandbox, unpod):
-        with pytest.raises(OutcomeUnknown):
-            await create(sandbox, unpod.with_options(deadline=2))
+        set_deadline_clock(unpod)
+        async with time_passes(sandbox, 20):
+            with pytest.raises(OutcomeUnknown):
+                await create(sandbox, unpod.with_options(deadline=20))
         assert posts(sandbox) == 1
 
 

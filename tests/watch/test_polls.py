@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
+from tests.clock import pass_time, set_deadline_clock
 from tests.watch.replay import Replay, held_by
 from tests.watch.stepping import Stepper, Time, stepping
 from unpod_async import (
@@ -71,11 +73,19 @@ async def test_existing_runs_that_have_not_ended_take_turns() -> None:
 
 
 async def test_the_tasks_of_four_runs_are_read_at_a_time() -> None:
-    async with Sandbox(runs=8, tasks_per_run=1) as sandbox, client(sandbox, deadline=2) as unpod:
+    async with Sandbox(runs=8, tasks_per_run=1) as sandbox, client(sandbox, deadline=20) as unpod:
         sandbox.script(faults.rejected(404, path=tasks_path(sandbox)))
         sandbox.script(*(faults.stall(60, path=f"/runs/{run}/tasks/") for run in sandbox.run_ids()))
-        async with stepping(unpod, sandbox.space_token, Replay().add):
-            assert sandbox.requests == 2 + 4
+
+        async def end_the_poll() -> None:
+            await sandbox.arrived(2 + 4)
+            pass_time(20)
+
+        set_deadline_clock(unpod)
+        async with anyio.create_task_group() as group:
+            group.start_soon(end_the_poll)
+            async with stepping(unpod, sandbox.space_token, Replay().add):
+                assert unpod.stats.attempts == sandbox.requests == 2 + 4
 
 
 async def test_many_settled_runs_are_read_one_by_one_within_half_of_the_time_to_the_next_resync() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.clock import pass_time, set_deadline_clock
 from tests.watch.replay import Replay, held_by
 from tests.watch.stepping import Stepper, stepping
 from unpod_async import AuthenticationError, RunSeen, TaskRemoved, TaskSeen, UnpodClient
@@ -22,7 +25,7 @@ FAILURES: dict[str, Callable[..., Fault]] = {
     "404": partial(faults.rejected, 404),
     "reset": faults.reset_before_status,
     "no JSON": faults.no_json,
-    "too slow": faults.stall,
+    "too slow": partial(faults.stall, 10_000),
 }
 
 
@@ -41,12 +44,37 @@ def tasks_of_space(sandbox: Sandbox, since: int = 0) -> int:
     )
 
 
+@asynccontextmanager
+async def broken_listing(sandbox: Sandbox, failure: str) -> AsyncIterator[None]:
+    """Let every listing of the tasks of the space fail. A slow one takes all the time of its poll."""
+    break_listing(sandbox, failure)
+
+    async def pass_deadlines() -> None:
+        seen = len(sandbox.log)
+        while failure == "too slow":
+            await sandbox.arrived(sandbox.requests + 1)
+            if tasks_of_space(sandbox, seen):
+                pass_time(20)
+            seen = len(sandbox.log)
+
+    passing = asyncio.create_task(pass_deadlines())
+    await asyncio.sleep(0)  # it waits for the first request
+    try:
+        yield
+    finally:
+        passing.cancel()
+        await asyncio.wait({passing})
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_tasks_are_reported_although_the_listing_of_the_space_always_fails(failure: str) -> None:
     replay = Replay()
-    deadline = 0.3 if failure == "too slow" else None
-    async with Sandbox(runs=30, tasks_per_run=2) as sandbox, client(sandbox, deadline=deadline) as unpod:
-        break_listing(sandbox, failure)
+    async with (
+        Sandbox(runs=30, tasks_per_run=2, idle_close=10_000) as sandbox,
+        client(sandbox, deadline=20) as unpod,
+        broken_listing(sandbox, failure),
+    ):
+        set_deadline_clock(unpod)
         async with stepping(unpod, sandbox.space_token, replay.add, resync=120) as step:
             for _ in range(10):
                 await step.poll()
@@ -144,8 +172,11 @@ async def test_the_tasks_of_active_runs_are_read_one_by_one_if_they_cannot_be_re
     failure: str,
 ) -> None:
     replay = Replay()
-    deadline = 0.3 if failure == "too slow" else None
-    async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox, deadline=deadline) as unpod:
+    async with (
+        Sandbox(runs=3, tasks_per_run=1, idle_close=10_000) as sandbox,
+        client(sandbox, deadline=20) as unpod,
+    ):
+        set_deadline_clock(unpod)
         settle_all(sandbox)
         async with stepping(unpod, sandbox.space_token, replay.add, resync=36_000) as step:
             runs = [sandbox.insert_run(1) for _ in range(12)]
@@ -154,12 +185,12 @@ async def test_the_tasks_of_active_runs_are_read_one_by_one_if_they_cannot_be_re
             await step.poll()
             assert len(sandbox.log) - begun == 2  # the runs, and the tasks of all of them
             assert tasks_of_space(sandbox, begun) == 1
-            break_listing(sandbox, failure)
             for task in [sandbox.task_ids(run)[0] for run in runs]:
                 sandbox.set_status(task, "completed")
             begun = len(sandbox.log)
-            await step.poll()
-            await step.poll()
+            async with broken_listing(sandbox, failure):
+                await step.poll()
+                await step.poll()
             assert set(runs) <= replay.settled
             assert tasks_of_space(sandbox, begun) <= 12  # a walk looks for the row that makes a page fail
             assert replay.connected

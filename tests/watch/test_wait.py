@@ -12,6 +12,7 @@ import anyio
 import msgspec
 import pytest
 
+from tests.clock import pass_time, set_deadline_clock
 from unpod_async import (
     AuthenticationError,
     DecodeError,
@@ -269,10 +270,18 @@ async def test_the_last_poll_is_shortly_before_the_deadline() -> None:
 
 async def test_the_tasks_of_four_runs_are_read_at_a_time() -> None:
     async with service() as (sandbox, unpod):
+        set_deadline_clock(unpod)
         sandbox.script(faults.stall(60, path="/tasks/", times=100))
-        with pytest.raises(WaitTimeout):
-            await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[:8], deadline=2)
-        assert sandbox.requests == 1 + 4
+
+        async def end_the_wait() -> None:
+            await sandbox.arrived(1 + 4)
+            pass_time(20)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(end_the_wait)
+            with pytest.raises(WaitTimeout):
+                await unpod.runs.wait(sandbox.space_token, sandbox.run_ids()[:8], deadline=20)
+        assert unpod.stats.attempts == sandbox.requests == 1 + 4
 
 
 async def test_errors_of_until_are_raised_at_once() -> None:

@@ -9,9 +9,10 @@ import anyio
 import msgspec
 import pytest
 
+from tests.clock import set_deadline_clock, time_passes
 from tests.tables import each_row
 from tests.watch.replay import Replay, held_by
-from tests.watch.stepping import Stepper, stepping
+from tests.watch.stepping import Stepper, Time, stepping
 from unpod_async import (
     AuthenticationError,
     CallEnded,
@@ -462,24 +463,31 @@ async def test_the_deadline_of_the_client_limits_each_poll_and_not_the_watch() -
     replay = Replay()
     async with (
         Sandbox(runs=2, tasks_per_run=1) as sandbox,
-        client(sandbox, deadline=2, retry=RetryPolicy(base=0.01)) as unpod,
-        stepping(unpod, sandbox.space_token, replay.add) as step,
+        client(sandbox, deadline=20, timeout=60, retry=RetryPolicy(base=0.01)) as unpod,
+        stepping(set_deadline_clock(unpod), sandbox.space_token, replay.add) as step,
     ):
         sandbox.script(faults.stall())
-        assert [type(event) for event in await events_of_poll(step, replay)] == [Disconnected]
+        async with time_passes(sandbox, 20):
+            assert [type(event) for event in await events_of_poll(step, replay)] == [Disconnected]
         assert "no response in time" in replay.events[-1].reason  # type: ignore[attr-defined]
         assert [type(event).__name__ for event in await events_of_poll(step, replay)] == ["Reconnected"]
 
 
 async def test_a_space_too_large_for_one_poll_is_read_in_several() -> None:
-    replay = Replay()
+    replay, time = Replay(), Time()
+
+    def take_time(_: object) -> None:
+        time.now += 10
+
     async with (
-        Sandbox(runs=10, tasks_per_run=2, latency=0.1) as sandbox,
-        client(sandbox, deadline=2, page_size=1) as unpod,
-        stepping(unpod, sandbox.space_token, replay.add) as step,
+        Sandbox(runs=10, tasks_per_run=2) as sandbox,
+        client(sandbox, deadline=200, page_size=1, on_request=take_time) as unpod,
+        stepping(
+            set_deadline_clock(unpod, time.monotonic), sandbox.space_token, replay.add, time=time
+        ) as step,
     ):
         assert step.watch.resyncs == 0
-        while step.watch.resyncs == 0:  # 30 pages of 100 ms
+        while step.watch.resyncs == 0:  # 30 pages of 10 s
             await step.poll()
         assert (replay.runs, replay.tasks) == held_by(sandbox)
         assert all(event.existing for event in replay.events)  # type: ignore[attr-defined]

@@ -374,7 +374,8 @@ class Runs(Resource):
         limit = Deadline(
             check_seconds(
                 "deadline", deadline, hint="a deadline is required, because a task on hold never ends"
-            )
+            ),
+            self._context.executor.clock,
         )
         limit.start()  # before the import, which takes 0.03 s the first time
         from unpod_async._watch import Clock, wait_for_runs

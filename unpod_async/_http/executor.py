@@ -166,6 +166,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
     jitter: Jitter = backoff.full_jitter
     retry_level: int = logging.WARNING
     observers: Observers | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def with_hooks(self, hooks: Hooks) -> RequestExecutor:
         """Return the executor of a view with other hooks."""
@@ -184,7 +185,7 @@ class RequestExecutor(msgspec.Struct, frozen=True):
 
     def deadline(self) -> Deadline:
         """Return the deadline of one call or listing; its clock starts with the first request."""
-        return Deadline(self.options.deadline)
+        return Deadline(self.options.deadline, self.clock)
 
     def count_page(
         self,
