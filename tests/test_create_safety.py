@@ -303,6 +303,7 @@ async def test_after_a_deadline_at_the_rate_gate_the_outcome_is_known() -> None:
             await task
         assert caught.value.sent is False
         assert [attempt.status for attempt in caught.value.attempts] == [429]
+        assert unpod.stats.retries.total() == 1, "the probe is still under way"
         probe.cancel()
 
 
