@@ -71,8 +71,11 @@ def test_the_database_syncs_every_transaction(tmp_path: Path) -> None:
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "fullfsync": 1}
 
 
+@pytest.mark.parametrize("some_are_short", [False, True])
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
-async def test_parts_are_published_while_a_first_export_goes_on(tmp_path: Path, form: Any) -> None:
+async def test_parts_are_published_while_a_first_export_goes_on(
+    tmp_path: Path, form: Any, some_are_short: bool
+) -> None:
     """A full spool file is finished: its rows do not wait for the end, nor stay on the disk twice."""
     spec = ExportSpec(spaces=("S",), format=form, part_bytes=2_000)
     runs = [(rank, ListedRun(f"R{rank}", b"{}", b"", True, 2)) for rank in range(1, 21)]
@@ -83,7 +86,10 @@ async def test_parts_are_published_while_a_first_export_goes_on(tmp_path: Path, 
         parts, kept = [], []
         for run in await opened.io.run(opened.catalog.wanted, space, 0, 100):
             opened.staging.add(run.number, lines, 0)
-            opened.staging.finish(run.number)
+            if some_are_short and run.number % 2:
+                opened.staging.fail(run.number, 3, "one task is missing")
+            else:
+                opened.staging.finish(run.number)
             await opened.staging.checkpoint()
             parts.append(len(parts_of(tmp_path)))
             kept.append(len(spool_files(tmp_path)))

@@ -28,7 +28,7 @@ from unpod_async import (
     UnpodClient,
     UnpodError,
 )
-from unpod_async.testing import Oddities, Sandbox, faults
+from unpod_async.testing import Fault, Oddities, Sandbox, faults
 
 FAST = RetryPolicy(attempts=2, base=0.001, cap=0.002)
 
@@ -57,10 +57,11 @@ def of_run(run_id: str) -> str:
 
 
 @pytest.mark.parametrize("page_size", [4, None])
-@pytest.mark.parametrize("down", ["reset", "503", "206"])
+@pytest.mark.parametrize("down", ["reset", "408", "503", "206"])
 async def test_an_outage_is_waited_out(tmp_path: Path, page_size: int | None, down: str) -> None:
     make = {
         "reset": faults.reset_before_status,
+        "408": lambda **which: Fault(status=408, **which),
         "503": lambda **which: faults.server_error(503, **which),
         "206": faults.upstream_error,
     }[down]
@@ -121,6 +122,13 @@ async def test_a_retry_after_beyond_the_retry_policy_is_waited_out(tmp_path: Pat
         sandbox.script(faults.rate_limited(1))
         with pytest.raises(RateLimitedError):  # other calls do not wait that long
             await unpod.runs.list(sandbox.space_token).first()
+
+
+async def test_a_429_that_names_no_delay_is_waited_out(tmp_path: Path) -> None:
+    async with Sandbox(runs=5, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
+        sandbox.script(Fault(status=429, path="/tasks/", times=3))
+        assert (await unpod.export(sandbox.space_token, tmp_path)).complete
+        assert_holds(tmp_path, sandbox)
 
 
 async def test_outages_do_not_count_as_attempts_to_read_a_run(tmp_path: Path) -> None:

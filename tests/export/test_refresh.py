@@ -89,6 +89,24 @@ async def test_a_run_that_moves_to_the_first_page_is_read(tmp_path: Path, page_s
         assert written(tmp_path, "tasks").keys() >= space.task_ids
 
 
+async def test_a_run_that_is_deleted_while_the_runs_are_listed_hides_no_other(tmp_path: Path) -> None:
+    """The run after the first page moves to that page, and so to none that is read after the deletion."""
+    async with model_space() as space, space.client() as unpod:
+        for number in range(13):
+            space.add_run(number, 1, status="in_progress" if number == 6 else "completed")
+        await unpod.export(SPACE, tmp_path, settle_after=0)
+
+        def delete(request: web.Request) -> None:
+            if request.path.endswith(f"{SPACE}/runs/") and request.query["page"] == "2":
+                space.remove_run(run_id(11))
+
+        space.before = delete
+        assert (await unpod.export(SPACE, tmp_path, settle_after=0, page_size=4)).complete
+        assert written(tmp_path, "tasks").keys() >= space.task_ids
+        assert (await unpod.export(SPACE, tmp_path, settle_after=0, page_size=4)).complete
+        assert written(tmp_path, "tasks") == dict.fromkeys(space.task_ids, 1)
+
+
 @pytest.mark.parametrize(
     ("deleted", "requests"), [(8, 1), (1, 4)], ids=["of the first page", "behind the first page"]
 )

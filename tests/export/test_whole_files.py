@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -67,6 +68,21 @@ async def test_rows_that_have_not_changed_leave_no_spool_file(tmp_path: Path) ->
         summary = await unpod.export(sandbox.space_token, tmp_path, settle_after=10**9)
         assert (summary.fetched_runs, spool_files(tmp_path)) == (5, [])
         assert times(tmp_path / "tasks") == parts
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+async def test_a_full_part_is_not_written_again_for_new_runs(tmp_path: Path, form: Any) -> None:
+    async with (
+        Sandbox(runs=4, tasks_per_run=3) as sandbox,
+        UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
+    ):
+        for _ in range(3):
+            await unpod.export(sandbox.space_token, tmp_path, format=form, settle_after=0, part_bytes=1)
+            parts = times(tmp_path / "tasks")
+            sandbox.insert_run(3)
+            await unpod.export(sandbox.space_token, tmp_path, format=form, settle_after=0, part_bytes=1)
+            assert len(times(tmp_path / "tasks")) == len(parts) + 1
+            assert times(tmp_path / "tasks").items() >= parts.items()
 
 
 async def test_a_full_spool_file_becomes_a_part_without_being_copied(

@@ -230,8 +230,8 @@ class Target:
         try:
             there.replace(here)
         finally:
-            there.unlink(missing_ok=True)
-            here.unlink(missing_ok=True)
+            for probe in (there, here):
+                probe.unlink(missing_ok=True)
 
     def size_and_mtime(self, name: str) -> tuple[int, int] | None:
         """Return the bytes of a file of the data set and when it was written; None without the file."""
