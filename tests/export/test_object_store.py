@@ -220,6 +220,11 @@ async def test_the_key_of_the_hashes_is_not_in_the_store(bucket: Bucket, tmp_pat
         packed.write_bytes(zlib.decompress(bucket.read(state), 31))
         with contextlib.closing(sqlite3.connect(packed)) as db:
             assert db.execute("SELECT count(*) FROM meta WHERE name = 'redact_key'").fetchone() == (0,)
+        (local,) = (tmp_path / "cache").rglob("state.sqlite3")
+        with contextlib.closing(sqlite3.connect(local)) as db:
+            (key,) = db.execute("SELECT value FROM meta WHERE name = 'redact_key'").fetchone()
+        assert key in local.read_bytes()
+        assert key not in packed.read_bytes()  # nor in pages that are not used any more
         with pytest.raises(ExportError, match="key of the hashes") as failed:
             await export(sandbox, bucket.url, redact="hash", state_dir=tmp_path / "two")
         assert "redact_key" in str(failed.value.hint)
