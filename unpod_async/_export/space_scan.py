@@ -507,7 +507,7 @@ class _SpaceScan:
             run_id, task_id = row.header.run_id, row.header.task_id
             if not isinstance(run_id, str) or not run_id:
                 raise _UnattributableRow
-            if self._staged_tasks and isinstance(task_id, str) and task_id in self._staged_tasks:
+            if isinstance(task_id, str) and task_id in self._staged_tasks:
                 continue
             if not groups or groups[-1][0] != run_id:
                 groups.append((run_id, []))
