@@ -25,6 +25,7 @@ from unpod_async import (
     RateLimitedError,
     RefusedError,
     RetryPolicy,
+    ServerError,
     UnpodClient,
 )
 from unpod_async.testing import Fault, Sandbox, faults
@@ -310,10 +311,13 @@ async def test_rate_limited_requests_wait_at_the_same_time(tmp_path: Path) -> No
         assert 1 <= time.monotonic() - began < 30  # one after another, they would take 30 seconds
 
 
-async def test_an_export_does_not_wait_longer_than_an_hour_for_a_rate_limit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "error"), [(429, RateLimitedError), (503, ServerError)])
+async def test_an_export_does_not_wait_longer_than_an_hour_for_a_rate_limit(
+    tmp_path: Path, status: int, error: type[Exception]
+) -> None:
     async with Sandbox(runs=3, tasks_per_run=1) as sandbox, client(sandbox) as unpod:
-        sandbox.script(faults.rate_limited(3_700, path="/runs/"))
-        with anyio.fail_after(60), pytest.raises(RateLimitedError):
+        sandbox.script(Fault(status=status, headers={"Retry-After": "3700"}, path="/runs/"))
+        with anyio.fail_after(60), pytest.raises(error):
             await unpod.export(sandbox.space_token, tmp_path)
 
 
