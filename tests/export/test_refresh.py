@@ -89,6 +89,19 @@ async def test_a_run_that_moves_to_the_first_page_is_read(tmp_path: Path, page_s
         assert written(tmp_path, "tasks").keys() >= space.task_ids
 
 
+async def test_only_the_settled_run_with_a_bad_row_is_read_again(tmp_path: Path) -> None:
+    async with model_space() as space, space.client() as unpod:
+        for number in range(4):
+            space.add_run(number, 2)
+        bad = space.tasks[run_id(1)][0]["task_id"]
+        space.unreadable.add(bad)
+        assert not (await unpod.export(SPACE, tmp_path, settle_after=0)).complete
+        space.unreadable.clear()
+        summary = await unpod.export(SPACE, tmp_path, settle_after=0)
+        assert (summary.complete, summary.fetched_runs) == (True, 1)
+        assert written(tmp_path, "tasks") == dict.fromkeys(space.task_ids, 1)
+
+
 async def test_a_run_that_is_deleted_while_the_runs_are_listed_hides_no_other(tmp_path: Path) -> None:
     """The run after the first page moves to that page, and so to none that is read after the deletion."""
     async with model_space() as space, space.client() as unpod:

@@ -71,6 +71,23 @@ async def test_interrupted_inside_a_run(tmp_path: Path) -> None:
         assert_holds(tmp_path, sandbox)
 
 
+async def test_runs_are_stored_while_others_are_read(tmp_path: Path) -> None:
+    """A kill then costs little."""
+    stored: list[int] = []
+    async with model_space() as space, space.client() as unpod:
+        space.has_space_tasks = False
+        for number in range(40):
+            space.add_run(number, 2)
+
+        def measure(request: web.Request) -> None:
+            if request.path.endswith(f"{run_id(0)}/tasks/"):
+                stored.append(sum(file.stat().st_size for file in tmp_path.rglob("rows-*")))
+
+        space.before = measure
+        assert (await unpod.export(SPACE, tmp_path, concurrency=1)).complete
+    assert stored[0] > 0
+
+
 async def test_a_run_that_is_listed_again_after_it_was_gone_is_read_again(tmp_path: Path) -> None:
     async with Sandbox(runs=6, tasks_per_run=2) as sandbox, client(sandbox) as unpod:
         sandbox.script(faults.refusal(path=f"{sandbox.space_token}/tasks/", times=1_000))

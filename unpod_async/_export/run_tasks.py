@@ -103,7 +103,6 @@ async def fetch_runs(context: FetchContext, wanted: WantedRuns) -> None:
         while (found := await wanted.take()) is not None:
             space, token, run = found
             await _fetch_run(context, space, token, run)
-            await context.staging.flush_if_due()
 
     if workers:
         await run_workers(workers, work)
