@@ -30,6 +30,12 @@ def test_the_window_is_large_enough_to_hide_the_latency(wall: float, work: float
     assert after(PrefetchWindow(32, 0, 0), 4, wall=wall, work=work) == pages
 
 
+def test_the_latency_is_measured_over_all_pages_of_the_window() -> None:
+    window = PrefetchWindow(32, 0, 0)
+    sizes = [window.page_handled(number * 0.015, number * 0.010) for number in range(1, 11)]
+    assert sizes == [4, 4, 4, 6, 6, 6, 6, 6, 6, 9]
+
+
 def test_a_window_of_one_page_does_not_grow() -> None:
     assert after(PrefetchWindow(1, 0, 0), 50, wall=1, work=0.001) == 1
 
