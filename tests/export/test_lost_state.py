@@ -377,7 +377,8 @@ async def test_odd_files_in_the_state_give_our_errors_until_they_are_put_right(
         file = tmp_path / ".unpod-export" / name
         kept = file.read_bytes() if file.exists() else None
         spoil(file)
-        await refused(unpod, sandbox, tmp_path)
+        error = await refused(unpod, sandbox, tmp_path)
+        assert "closed database" not in str(error)
         shutil.rmtree(file) if file.is_dir() else file.unlink()
         if kept is not None:
             file.write_bytes(kept)
