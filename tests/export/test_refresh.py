@@ -102,6 +102,23 @@ async def test_only_the_settled_run_with_a_bad_row_is_read_again(tmp_path: Path)
         assert written(tmp_path, "tasks") == dict.fromkeys(space.task_ids, 1)
 
 
+async def test_two_deletions_whose_effects_on_the_counts_cancel_hide_no_run(tmp_path: Path) -> None:
+    """One run was deleted before the listing, and one is deleted during it."""
+    async with model_space() as space, space.client() as unpod:
+        for number in range(1, 21):
+            space.add_run(number, 1, status="in_progress" if number == 9 else "completed")
+        await unpod.export(SPACE, tmp_path, settle_after=0)
+        space.remove_run(run_id(1))
+
+        def delete(request: web.Request) -> None:
+            if request.path.endswith(f"{SPACE}/runs/") and request.query["page"] == "3":
+                space.remove_run(run_id(14))
+
+        space.before = delete
+        assert (await unpod.export(SPACE, tmp_path, settle_after=0, page_size=4)).complete
+        assert written(tmp_path, "tasks").keys() >= space.task_ids
+
+
 async def test_a_run_that_is_deleted_while_the_runs_are_listed_hides_no_other(tmp_path: Path) -> None:
     """The run after the first page moves to that page, and so to none that is read after the deletion."""
     async with model_space() as space, space.client() as unpod:

@@ -32,8 +32,9 @@ def spool_files(target: Path) -> list[Path]:
     return list(target.rglob("rows-*"))
 
 
-def times(folder_: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in folder_.iterdir()}
+def identities(folder_: Path) -> dict[str, tuple[int, int]]:
+    found = {path.name: path.stat() for path in folder_.iterdir()}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
 @pytest.mark.parametrize("page_size", [2, None])
@@ -64,10 +65,10 @@ async def test_rows_that_have_not_changed_leave_no_spool_file(tmp_path: Path) ->
         UnpodClient(sandbox.token, base_url=sandbox.base_url) as unpod,
     ):
         await unpod.export(sandbox.space_token, tmp_path, settle_after=10**9)
-        parts = times(tmp_path / "tasks")
+        parts = identities(tmp_path / "tasks")
         summary = await unpod.export(sandbox.space_token, tmp_path, settle_after=10**9)
         assert (summary.fetched_runs, spool_files(tmp_path)) == (5, [])
-        assert times(tmp_path / "tasks") == parts
+        assert identities(tmp_path / "tasks") == parts
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
@@ -78,11 +79,11 @@ async def test_a_full_part_is_not_written_again_for_new_runs(tmp_path: Path, for
     ):
         for _ in range(3):
             await unpod.export(sandbox.space_token, tmp_path, format=form, settle_after=0, part_bytes=1)
-            parts = times(tmp_path / "tasks")
+            parts = identities(tmp_path / "tasks")
             sandbox.insert_run(3)
             await unpod.export(sandbox.space_token, tmp_path, format=form, settle_after=0, part_bytes=1)
-            assert len(times(tmp_path / "tasks")) == len(parts) + 1
-            assert times(tmp_path / "tasks").items() >= parts.items()
+            assert len(identities(tmp_path / "tasks")) == len(parts) + 1
+            assert identities(tmp_path / "tasks").items() >= parts.items()
 
 
 async def test_a_full_spool_file_becomes_a_part_without_being_copied(
