@@ -273,7 +273,7 @@ async def test_a_rate_limit_spaces_the_requests(tmp_path: Path, goes_first: bool
     [
         (("--since", "yesterday"), "--since"),
         (("--since", "2030-01-31T10:00"), "has no time zone"),
-        (("--since", "2030-02-01", "--until", "2030-01-31"), "unpod-async: --since must not be later than "),
+        (("--since", "2030-02-01", "--until", "2030-01-31"), "unpod-async: --since is after --until\n"),
         (("--settle-after", "soon"), "--settle-after"),
         (("--redact-key-file", "missing", "--redact", "hash"), "cannot read missing"),
         (("--format", "xml"), "--format"),

@@ -187,7 +187,7 @@ class ExportSpec(msgspec.Struct, frozen=True, kw_only=True):
                 hint="export each space into a directory of its own",
             )
         if self.since is not None and self.until is not None and _epoch(self.since) > _epoch(self.until):
-            raise InvalidArgument("since must not be later than until", argument="since")
+            raise InvalidArgument("since is after until", argument="since")
         if self.redact_key is not None and self.redact != "hash":
             raise InvalidArgument(
                 "redact_key is only used with redact='hash'", argument="redact_key", hint="leave it out"

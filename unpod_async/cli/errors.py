@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -84,8 +83,6 @@ _OPTION_NAMES: Final = {
     "token": "token",
 }
 """The options of library arguments whose names do not follow the rule of `option_name`."""
-_ARGUMENT: Final = re.compile(r"\bcreated_(?:from|to)\b")
-"""Arguments that a message about another argument names."""
 
 _HTTP_HINT: Final = "check --base-url or UNPOD_BASE_URL; --allow-http permits http://"
 _TOKEN_HINT: Final = "give only the API key, in UNPOD_PLATFORM_TOKEN or with --token-file FILE"  # noqa: S105
@@ -189,12 +186,11 @@ def message_of(error: UnpodError) -> str:
         text = text.replace(f" [while reading {error.listing}, page 1]", "")
     argument = _argument_of(error)
     if argument and not argument.isupper() and text.startswith(argument):
-        text = option_name(argument) + _ARGUMENT.sub(_as_option, text[len(argument) :])
+        text = option_name(argument) + text[len(argument) :]
+        before, is_after, bound = text.partition(" is after ")
+        if is_after:  # an error about a range names both of its bounds
+            text = f"{before}{is_after}{option_name(bound)}"
     return printable(" ".join([text, *getattr(error, "__notes__", ())]))
-
-
-def _as_option(found: re.Match[str]) -> str:
-    return option_name(found[0])
 
 
 def hint_of(error: UnpodError) -> str:
