@@ -202,8 +202,8 @@ class Exporting:
         deadline = self._context.executor.deadline()
         deadline.start()
         # Imported here because programs that export nothing need no database. In a thread, because the import
-        # takes 0.2 s and would block the event loop. While another call imports the module, it is in
-        # `sys.modules` without its functions, and an import would wait for that of the other call.
+        # takes 0.2 s and would block the event loop. While another call is importing the module, it is in
+        # `sys.modules` without its functions. An import here would block the event loop until that one ends.
         if not hasattr(sys.modules.get(_EXPORTER), "run_export"):
             await deadline.run_in_thread(
                 lambda: importlib.import_module(_EXPORTER),

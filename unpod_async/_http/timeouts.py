@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable
 from math import inf
@@ -21,7 +22,7 @@ class Deadline:
     """The time by which a call or a listing must end: attempts, delays and waiting for a free slot.
 
     Args:
-        seconds: time from the first request; None is no limit.
+        seconds: seconds from the first request, or from `start`; None means no limit.
         clock: monotonic seconds.
 
     Attributes:
@@ -64,8 +65,9 @@ class Deadline:
             TransportError: the deadline ended first, in `phase`, as for `error`.
         """
         left = self.start()
-        running = asyncio.get_running_loop().run_in_executor(None, work)
-        running.add_done_callback(ignore_error)  # this call may have ended before
+        in_context = contextvars.copy_context().run  # as `asyncio.to_thread` does
+        running = asyncio.get_running_loop().run_in_executor(None, in_context, work)
+        running.add_done_callback(ignore_error)  # nobody may be waiting for it any more
         try:
             await asyncio.wait([running], timeout=None if left == inf else max(0.0, left))
             if not running.done():

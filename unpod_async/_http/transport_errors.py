@@ -187,7 +187,7 @@ def _reason(error: OSError) -> str:
 
 def speaks_no_tls(fault: Exception) -> bool:
     """Return whether a server answered a TLS handshake with something other than TLS."""
-    # Only an error of the ssl module has such a reason.
+    # No check of the class is needed: only errors of the ssl module have one of these reasons.
     return getattr(getattr(fault, "os_error", None), "reason", None) in _NOT_TLS
 
 

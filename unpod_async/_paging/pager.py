@@ -232,7 +232,7 @@ class Pager(AsyncOnly, Generic[T]):
     async def _frame(
         self, method: str, make: Callable[[TableBuilder, Any], Any], package: str, install: str
     ) -> Any:
-        """Read the listing into a table of a library. The deadline includes the import and the table."""
+        """Read the listing and return what `make` makes of it with `package`, all within one deadline."""
         table = TableBuilder(self._kind(method))
         deadline = self._deadline or self._executor.deadline()
         # In threads, so that other tasks of the event loop can run meanwhile: the first import takes up to a

@@ -367,6 +367,10 @@ class _Conflict(Exception):
     """The object exists already, or has another version."""
 
 
+class _CannotCopy(Exception):
+    """The store does not copy this object."""
+
+
 def _import_obstore(address: StoreAddress, job: Job) -> tuple[Any, Any]:
     """Return the modules `obstore` and `obstore.store`."""
     use = "an export to" if job == "export" else "a merge in"
@@ -374,10 +378,6 @@ def _import_obstore(address: StoreAddress, job: Job) -> tuple[Any, Any]:
         import_package("obstore", f"{use} {address.scheme}://", install_command("store")),
         import_package("obstore.store", "an object store", install_command("store")),
     )
-
-
-class _CannotCopy(Exception):
-    """The store does not copy this object."""
 
 
 def _open_new(path: Path, opened: contextlib.ExitStack) -> BinaryIO:
