@@ -200,7 +200,7 @@ def test_a_locked_file_is_unlocked_before_it_is_closed(tmp_path: Path) -> None:
 
 
 WITHOUT_FCNTL = """
-    import asyncio, subprocess, sys  # subprocess takes a system that has msvcrt for Windows
+    import asyncio, subprocess, sys  # subprocess first: it assumes Windows if it finds msvcrt
     from pathlib import Path
     from tests.locks import WindowsRegions
 

@@ -454,7 +454,7 @@ async def test_a_request_waits_for_the_gate_if_its_deadline_ends_later() -> None
     assert await waiting == (True, 0.25)
 
 
-async def test_requests_sleep_until_the_probe_returns_also_the_second_time() -> None:
+async def test_each_time_the_gate_closes_other_requests_sleep_until_the_probe_returns() -> None:
     slots = Slots()
     waits: list[str] = []
 

@@ -119,7 +119,7 @@ async def test_a_request_that_is_not_sent_from_a_task_is_refused() -> None:
     assert await problem == "requests must be sent from a task"
 
 
-async def test_a_block_that_takes_turns_to_end_is_cancelled_once() -> None:
+async def test_a_block_whose_cleanup_takes_several_turns_is_cancelled_once() -> None:
     async def clean_up_slowly() -> None:
         try:
             await hang()

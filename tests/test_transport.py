@@ -851,7 +851,7 @@ class TestNoAnswer:
                     assert "user name and password in proxy=" in (caught.value.hint or "")
                     assert len(proxy.requests) == before + 1
 
-    async def test_a_proxy_that_refuses_the_connection_wants_no_login(self) -> None:
+    async def test_the_hint_for_a_403_of_a_proxy_does_not_mention_a_login(self) -> None:
         async with saying(http_response(b"", 403)) as (proxy, _):
             options = {"base_url": "https://api.invalid", "proxy": proxy.base_url}
             async with UnpodClient(TOKEN, "acme", **options, retry=None) as unpod:

@@ -338,7 +338,7 @@ VALIDATION = b'{"status_code": 206, "message": "Failed", "errors": {"page": ["No
         (Fault(status=206, body=b"", times=99), "agents", 1),
     ],
 )
-async def test_a_206_is_a_lack_of_rights_only_if_it_is_a_refusal(
+async def test_a_206_gives_the_status_of_missing_rights_only_if_it_is_a_refusal(
     answer: Fault, command: str, status: int
 ) -> None:
     async with Sandbox(runs=1) as sandbox:

@@ -379,7 +379,10 @@ async def test_odd_files_in_the_state_give_our_errors_until_they_are_put_right(
         spoil(file)
         error = await refused(unpod, sandbox, tmp_path)
         assert "closed database" not in str(error)
-        shutil.rmtree(file) if file.is_dir() else file.unlink()
+        if file.is_dir():
+            shutil.rmtree(file)
+        else:
+            file.unlink()
         if kept is not None:
             file.write_bytes(kept)
         sandbox.insert_run(2)

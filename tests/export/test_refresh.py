@@ -102,6 +102,16 @@ async def test_only_the_settled_run_with_a_bad_row_is_read_again(tmp_path: Path)
         assert written(tmp_path, "tasks") == dict.fromkeys(space.task_ids, 1)
 
 
+def remove_before_page(space: ModelSpace, page: int, run: str) -> None:
+    """Remove a run when this page of the runs is requested."""
+
+    def remove(request: web.Request) -> None:
+        if request.path.endswith(f"{SPACE}/runs/") and request.query["page"] == str(page):
+            space.remove_run(run)
+
+    space.before = remove
+
+
 async def test_two_deletions_whose_effects_on_the_counts_cancel_hide_no_run(tmp_path: Path) -> None:
     """One run was deleted before the listing, and one is deleted during it."""
     async with model_space() as space, space.client() as unpod:
@@ -109,12 +119,7 @@ async def test_two_deletions_whose_effects_on_the_counts_cancel_hide_no_run(tmp_
             space.add_run(number, 1, status="in_progress" if number == 9 else "completed")
         await unpod.export(SPACE, tmp_path, settle_after=0)
         space.remove_run(run_id(1))
-
-        def delete(request: web.Request) -> None:
-            if request.path.endswith(f"{SPACE}/runs/") and request.query["page"] == "3":
-                space.remove_run(run_id(14))
-
-        space.before = delete
+        remove_before_page(space, 3, run_id(14))
         assert (await unpod.export(SPACE, tmp_path, settle_after=0, page_size=4)).complete
         assert written(tmp_path, "tasks").keys() >= space.task_ids
 
@@ -125,12 +130,7 @@ async def test_a_run_that_is_deleted_while_the_runs_are_listed_hides_no_other(tm
         for number in range(13):
             space.add_run(number, 1, status="in_progress" if number == 6 else "completed")
         await unpod.export(SPACE, tmp_path, settle_after=0)
-
-        def delete(request: web.Request) -> None:
-            if request.path.endswith(f"{SPACE}/runs/") and request.query["page"] == "2":
-                space.remove_run(run_id(11))
-
-        space.before = delete
+        remove_before_page(space, 2, run_id(11))
         assert (await unpod.export(SPACE, tmp_path, settle_after=0, page_size=4)).complete
         assert written(tmp_path, "tasks").keys() >= space.task_ids
         assert (await unpod.export(SPACE, tmp_path, settle_after=0, page_size=4)).complete

@@ -72,7 +72,7 @@ async def test_interrupted_inside_a_run(tmp_path: Path) -> None:
 
 
 async def test_runs_are_stored_while_others_are_read(tmp_path: Path) -> None:
-    """A kill then costs little."""
+    """So an export that is killed has to read only a few runs again."""
     stored: list[int] = []
     async with model_space() as space, space.client() as unpod:
         space.has_space_tasks = False

@@ -1,4 +1,4 @@
-"""A watch and a wait over rows with fields of undocumented types miss only these fields."""
+"""A watch and a wait over rows with fields of undocumented types lose only these fields."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def change_everything(step: Stepper, sandbox: Sandbox) -> None:
 
 
 async def watched(change: Callable[[Row], Row]) -> tuple[list[Event], int, Counter[str]]:
-    """Return the events of a watch, the number of its requests, and the drift that it met."""
+    """Return the events of a watch, the number of its requests, and the fields that drifted."""
     replay = Replay()
     async with service(change) as (sandbox, unpod):
         async with stepping(unpod, sandbox.space_token, replay.add, resync=300) as step:

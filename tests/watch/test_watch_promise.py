@@ -172,7 +172,7 @@ SMALL = {"runs": 5, "tasks_per_run": (1, 3), "seed": 1, "page_size": 2, "tasks":
     rounds=st.lists(ROUND, min_size=1, max_size=5),
     incomplete=st.just(set[str]()),
 )
-# Whatever a watch reads is incomplete at some time: its first resync and the tasks of runs,
+# The first resync and the tasks of runs are incomplete.
 @example(
     **SMALL,
     rounds=[
@@ -181,7 +181,7 @@ SMALL = {"runs": 5, "tasks_per_run": (1, 3), "seed": 1, "page_size": 2, "tasks":
     ],
     incomplete={"resync", "tasks of a run"},
 )
-# a later resync that cannot reach some runs,
+# A later resync cannot reach some runs.
 @example(
     **SMALL,
     rounds=[
@@ -190,7 +190,7 @@ SMALL = {"runs": 5, "tasks_per_run": (1, 3), "seed": 1, "page_size": 2, "tasks":
     ],
     incomplete={"resync"},
 )
-# and the newest runs: the server shows only some of them, or no run is left that was known.
+# The newest runs are incomplete: the server shows only some of them, or no known run is left.
 @example(
     **SMALL,
     rounds=[
